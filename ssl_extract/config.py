@@ -1,0 +1,124 @@
+"""The fields of an experiment, with their defaults, and the list of runs it expands to.
+
+An experiment file's `get_config()` starts from `base()` and sets what differs. The returned
+ConfigDict is locked: a misspelt field is refused, there and on the command line.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from ssl_extract.errors import UserError
+
+
+def base() -> ml_collections.ConfigDict:
+    """All fields. An empty string or 0 means what the comment says."""
+    c = ml_collections.ConfigDict()
+    c.seed = 0  # the thief's: which images it asks, its account, initialisation, order
+    c.modules = ()  # the user's own modules to import: how a third-party loss arrives
+    c.defense = ''  # e.g. 'gaussian_noise(stddev=1.0) | round(decimals=2)'; '' answers plainly
+
+    c.data = ml_collections.ConfigDict()
+    c.data.name = 'digits'  # or any TFDS image-classification set
+    c.data.dir = ''  # where TFDS keeps its sets; '' is its default
+    c.data.size = 0  # images are resized to size x size; 0 keeps them
+
+    c.victim = ml_collections.ConfigDict()
+    c.victim.seed = 0
+    c.victim.checkpoint = ''  # a saved encoder to attack instead of pretraining one
+    c.victim.split = 'train'
+    c.victim.method = 'simclr'
+    c.victim.encoder = 'resnet18(stem="cifar")'
+    c.victim.augmentation = 'simclr'
+    c.victim.epochs = 200
+    c.victim.batch_size = 256
+    c.victim.optimizer = 'adam(weight_decay=1e-4)'
+    c.victim.schedule = 'cosine'
+    c.victim.learning_rate = 3e-4
+
+    c.attack = ml_collections.ConfigDict()
+    c.attack.name = 'direct'
+    c.attack.data = ''  # the thief's images; '' is data.name
+    c.attack.split = 'train'
+    c.attack.loss = 'mse'
+    c.attack.encoder = ''  # the surrogate's; '' is the victim's
+    c.attack.plan = 'once'  # or 'online': fresh views every step until the budget is spent
+    c.attack.query_augmentation = ''  # plan 'online': what is asked
+    c.attack.student_augmentation = ''  # what the surrogate sees of it
+    c.attack.budget = 9_000  # queries
+    c.attack.epochs = 100  # over the stored answers; plan 'online' ends with the budget instead
+    c.attack.batch_size = 64
+    c.attack.optimizer = 'adam(weight_decay=1e-4)'
+    c.attack.schedule = 'cosine'
+    c.attack.learning_rate = 1e-3
+
+    c.baselines = ml_collections.ConfigDict()
+    c.baselines.random = True  # the surrogate's network, untrained
+    c.baselines.scratch_epochs = 100  # pretrained on the thief's images, no victim; 0 leaves it out
+    c.baselines.scratch_batch_size = 64
+
+    c.evaluation = ml_collections.ConfigDict()
+    c.evaluation.tasks = ('digits(train="train", test="test")',)  # the first is also for fidelity
+    c.evaluation.l2 = (
+        1e-4,
+        1e-3,
+        1e-2,
+        1e-1,
+        1.0,
+    )  # the probe's choices, made on validation images
+    c.evaluation.neighbours = 20  # of the kNN classifier
+    c.evaluation.shots = 5  # labelled images per class of the few-shot probe
+
+    c.training = ml_collections.ConfigDict()
+    c.training.checkpoint_every = 500  # steps
+    c.training.log_every = 25  # steps
+
+    c.runs = ()  # overrides, one dict of dotted fields a run; () is the one run above
+    return c.lock()
+
+
+def grid(**fields: tuple) -> tuple[dict[str, Any], ...]:
+    """Every combination of the fields' values, as overrides; `__` stands for the dot.
+
+    >>> grid(attack__loss=('mse', 'infonce'), seed=(0,))
+    ({'attack.loss': 'mse', 'seed': 0}, {'attack.loss': 'infonce', 'seed': 0})
+    """
+    names = [name.replace('__', '.') for name in fields]
+    return tuple(
+        dict(zip(names, values, strict=True)) for values in itertools.product(*fields.values())
+    )
+
+
+def expand(
+    config: ml_collections.ConfigDict, fixed: tuple[str, ...] = ()
+) -> Iterator[ml_collections.ConfigDict]:
+    """The configs of all runs, without repetitions.
+
+    Args:
+        config: a base config with its list of `runs`.
+        fixed: dotted fields given on the command line: they win over the runs' overrides.
+
+    Raises:
+        UserError: a run overrides a field that does not exist or with a value of another type.
+    """
+    seen = set()
+    for number, overrides in enumerate(config.runs or ({},)):
+        run = config.copy_and_resolve_references()
+        with run.unlocked():
+            del run.runs
+        for field, value in overrides.items():
+            if field in fixed:
+                continue
+            try:
+                known = run
+                for part in field.split('.'):
+                    known = known[part]
+                run.update_from_flattened_dict({field: value})
+            except (KeyError, TypeError, AttributeError) as error:
+                message = str(error.args[0]).splitlines()[0]
+                raise UserError(f'runs[{number}] sets {field}={value!r}: {message}') from None
+        if (text := run.to_json(sort_keys=True)) not in seen:
+            seen.add(text)
+            yield run

@@ -1,0 +1,35 @@
+"""Encoders and heads, as three pure functions each; the only package that knows Flax.
+
+>>> import jax, jax.numpy as jnp
+>>> network = make('resnet18(stem="patch", width=8, stages=(1, 1))')
+>>> images = jnp.zeros((2, 16, 16, 3))
+>>> variables = network.init(jax.random.key(0), images)
+>>> network.apply(variables, images).shape
+(2, 16)
+>>> outputs, batch_stats = network.train(variables, images)
+"""
+
+from ssl_extract.encoders import heads as heads
+from ssl_extract.encoders import resnet as resnet
+from ssl_extract.encoders import vit as vit
+from ssl_extract.encoders.base import ENCODERS, HEADS, Network, dim, num_params
+
+__all__ = ['ENCODERS', 'HEADS', 'Network', 'dim', 'make', 'make_head', 'num_params']
+
+
+def make(spec: str) -> Network:
+    """Makes the encoder that `spec` names, such as `'resnet18(stem="cifar", width=32)'`.
+
+    Raises:
+        UserError: the name, an argument or its value is wrong.
+    """
+    return ENCODERS.make(spec)
+
+
+def make_head(spec: str) -> Network:
+    """Makes the head that `spec` names, such as `'simclr(hidden=512, dim=128)'`.
+
+    Raises:
+        UserError: the name, an argument or its value is wrong.
+    """
+    return HEADS.make(spec)

@@ -1,0 +1,102 @@
+"""What an encoder or a head is for the rest of the package: three pure functions over plain pytrees."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_extract.errors import UserError
+from ssl_extract.registry import Registry
+
+ENCODERS = Registry('encoder')
+HEADS = Registry('head')
+
+Variables = dict[str, Any]
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+
+class Network(NamedTuple):
+    """An encoder (images `[B, H, W, 3]` to representations) or a head (`[B, D]` to `[B, E]`).
+
+    init: (key, inputs) -> variables `{'params': ..., 'batch_stats': ...}`, float32; `inputs` may be
+        a `jax.ShapeDtypeStruct`. A network without BatchNorm has an empty `batch_stats`.
+    apply: (variables, inputs) -> outputs float32 `[B, D]`, with BatchNorm frozen at its running
+        statistics: nothing is changed, and a row's output depends on that row only.
+    train: (variables, inputs) -> (outputs float32 `[B, D]`, new batch_stats), with the statistics of
+        the batch. Under `jit` on a mesh of Auto axes they are those of the global batch.
+    """
+
+    init: Callable[[jax.Array, Any], Variables]
+    apply: Callable[[Variables, jax.Array], jax.Array]
+    train: Callable[[Variables, jax.Array], tuple[jax.Array, Any]]
+
+
+def from_module(module: nn.Module, rank: int) -> Network:
+    """Makes a Network of a Linen module called as `module(inputs, train: bool)`.
+
+    Args:
+        module: a module with no collections but `params` and `batch_stats`, and no randomness but
+            its initialisers'.
+        rank: the number of axes of `inputs`: 4 for images, 2 for representations.
+    """
+
+    @jax.jit
+    def init_fn(key: jax.Array, inputs: jax.Array) -> Variables:
+        variables = module.init(key, inputs, train=False)
+        return {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
+
+    def init(key: jax.Array, inputs: Any) -> Variables:
+        check_inputs(inputs, rank)
+        return init_fn(key, jnp.zeros((1, *inputs.shape[1:]), inputs.dtype))
+
+    def apply(variables: Variables, inputs: jax.Array) -> jax.Array:
+        check_inputs(inputs, rank)
+        return module.apply(variables, inputs, train=False).astype(jnp.float32)
+
+    def train(variables: Variables, inputs: jax.Array) -> tuple[jax.Array, Any]:
+        check_inputs(inputs, rank)
+        outputs, updated = module.apply(variables, inputs, train=True, mutable=['batch_stats'])
+        return outputs.astype(jnp.float32), updated.get('batch_stats', {})
+
+    return Network(init, apply, train)
+
+
+def check_inputs(inputs: Any, rank: int) -> None:
+    """Raises a UserError unless `inputs` is a floating array of `rank` axes."""
+    wanted = 'images [B, H, W, C] in [0, 1]' if rank == 4 else 'representations [B, D]'
+    if len(inputs.shape) != rank or not jnp.issubdtype(inputs.dtype, jnp.floating):
+        shown = f'{inputs.dtype}{list(inputs.shape)}'
+        raise UserError(f'a network got inputs {shown}: give it floating {wanted}')
+
+
+def check_dtype(dtype: str) -> Any:
+    """The compute dtype that `dtype` names; parameters and statistics are always float32."""
+    if dtype not in DTYPES:
+        raise UserError(f'unknown dtype {dtype!r}: write one of {", ".join(DTYPES)}')
+    return DTYPES[dtype]
+
+
+def check_positive(**sizes: Any) -> None:
+    """Raises a UserError naming the first of `sizes` that is not an int of at least 1."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise UserError(f'{name}={size!r}: write a whole number of at least 1')
+
+
+def num_params(variables: Variables) -> int:
+    """The number of parameters (running statistics do not count); takes shapes as well as arrays."""
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(variables['params']))
+
+
+def dim(network: Network, input_shape: tuple[int, ...]) -> int:
+    """The width D of a network's outputs for one input of `input_shape`; computes nothing.
+
+    >>> from ssl_extract import encoders
+    >>> encoders.dim(encoders.make('resnet18(stem="cifar")'), (32, 32, 3))
+    512
+    """
+    inputs = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), inputs)
+    return jax.eval_shape(network.apply, variables, inputs).shape[-1]

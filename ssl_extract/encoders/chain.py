@@ -1,0 +1,53 @@
+"""Several networks in a row (encoder, projection head, predictor) whose outputs are all of use.
+
+>>> import jax, jax.numpy as jnp
+>>> from ssl_extract import encoders
+>>> networks = {
+...     'encoder': encoders.make('resnet18(stem="patch", width=8, stages=(1, 1))'),
+...     'head': encoders.make_head('linear(dim=4)'),
+... }
+>>> images = jnp.zeros((2, 16, 16, 3))
+>>> variables = init(networks, jax.random.key(0), images)
+>>> outputs, batch_stats = train(networks, **variables, inputs=images)
+>>> {name: output.shape for name, output in outputs.items()}
+{'encoder': (2, 16), 'head': (2, 4)}
+"""
+
+from typing import Any
+
+import jax
+
+from ssl_extract.encoders.base import Network
+
+
+def init(networks: dict[str, Network], key: jax.Array, inputs: jax.Array) -> dict[str, Any]:
+    """Joint variables `{'params': {name: ...}, 'batch_stats': {name: ...}}`."""
+    variables: dict[str, Any] = {'params': {}, 'batch_stats': {}}
+    for position, (name, network) in enumerate(networks.items()):
+        made = network.init(jax.random.fold_in(key, position), inputs)
+        for kind in variables:
+            variables[kind][name] = made[kind]
+        inputs = jax.eval_shape(network.apply, made, inputs)
+    return variables
+
+
+def train(
+    networks: dict[str, Network], params: Any, batch_stats: Any, inputs: jax.Array
+) -> tuple[dict[str, jax.Array], Any]:
+    """Every network's output by name, and the new batch statistics."""
+    outputs, batch_stats = {}, dict(batch_stats)
+    for name, network in networks.items():
+        inputs, batch_stats[name] = network.train(
+            {'params': params[name], 'batch_stats': batch_stats[name]}, inputs
+        )
+        outputs[name] = inputs
+    return outputs, batch_stats
+
+
+def part(variables_or_state: Any, name: str) -> dict[str, Any]:
+    """One network's own `{'params', 'batch_stats'}` out of joint variables or a TrainState."""
+    if isinstance(variables_or_state, dict):
+        params, batch_stats = variables_or_state['params'], variables_or_state['batch_stats']
+    else:
+        params, batch_stats = variables_or_state.params, variables_or_state.batch_stats
+    return {'params': params[name], 'batch_stats': batch_stats[name]}

@@ -1,0 +1,76 @@
+"""Heads on top of a representation `[B, D]`: SimCLR's, SimSiam's, and a linear adapter.
+
+SimCLR: Chen et al. 2020 (https://arxiv.org/abs/2002.05709), section 2.1. SimSiam: Chen and He 2021
+(https://arxiv.org/abs/2011.10566), section 4.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from ssl_extract.encoders.base import HEADS, Network, check_dtype, check_positive, from_module
+from ssl_extract.encoders.norm import BatchNorm
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them.
+
+    Attributes:
+        widths: output width of each layer.
+        norm: BatchNorm (and then no bias) after each linear layer but the last.
+        norm_last: BatchNorm without scale and bias after the last one too.
+        dtype: what it computes in.
+    """
+
+    widths: tuple[int, ...]
+    norm: bool
+    norm_last: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for i, width in enumerate(self.widths):
+            last = i == len(self.widths) - 1
+            normed = self.norm_last if last else self.norm
+            x = nn.Dense(width, use_bias=not normed, dtype=self.dtype)(x)
+            if normed:
+                x = BatchNorm(train, self.dtype, affine=not last)(x)
+            x = x if last else nn.relu(x)
+        return x
+
+
+def mlp(*widths: int, norm: bool, norm_last: bool, dtype: str) -> Network:
+    """A head of linear layers of the given output widths."""
+    return from_module(MLP(widths, norm, norm_last, check_dtype(dtype)), rank=2)
+
+
+@HEADS.register('simclr')
+def simclr(hidden: int = 512, dim: int = 128, dtype: str = 'float32') -> Network:
+    """SimCLR's projection head: Linear, ReLU, Linear; the paper's victims use 512-512-128."""
+    check_positive(hidden=hidden, dim=dim)
+    return mlp(hidden, dim, norm=False, norm_last=False, dtype=dtype)
+
+
+@HEADS.register('simsiam_projector')
+def simsiam_projector(hidden: int = 2048, dim: int = 2048, dtype: str = 'float32') -> Network:
+    """SimSiam's projector: three linear layers, each with BatchNorm; no ReLU after the last."""
+    check_positive(hidden=hidden, dim=dim)
+    return mlp(hidden, hidden, dim, norm=True, norm_last=True, dtype=dtype)
+
+
+@HEADS.register('simsiam_predictor')
+def simsiam_predictor(hidden: int = 512, dim: int = 2048, dtype: str = 'float32') -> Network:
+    """SimSiam's predictor: a bottleneck of two linear layers, BatchNorm and ReLU in between.
+
+    `dim` is the projector's; `hidden` a quarter of it in the SimSiam paper.
+    """
+    check_positive(hidden=hidden, dim=dim)
+    return mlp(hidden, dim, norm=True, norm_last=False, dtype=dtype)
+
+
+@HEADS.register('linear')
+def linear(dim: int = 512, dtype: str = 'float32') -> Network:
+    """One linear layer: adapts a surrogate's representations to another width."""
+    check_positive(dim=dim)
+    return mlp(dim, norm=False, norm_last=False, dtype=dtype)

@@ -1,0 +1,152 @@
+"""Residual networks: He et al. 2016 (https://arxiv.org/abs/1512.03385), in torchvision's form.
+
+Convolutions have no bias and are padded symmetrically; the bottleneck strides in its 3x3 convolution
+("v1.5"); a shortcut that changes shape is a 1x1 convolution with BatchNorm. Without the classifier
+ResNet-18/34/50 have 11,176,512 / 21,284,672 / 23,508,032 parameters, as torchvision's. The paper's
+CIFAR ResNet-34 (21,276,992) differs in its stem only: 3x3 instead of 7x7 saves 7,680.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_extract.encoders.base import ENCODERS, Network, check_dtype, check_positive, from_module
+from ssl_extract.encoders.conv import conv
+from ssl_extract.encoders.norm import BatchNorm
+from ssl_extract.errors import UserError
+
+STEMS = {'imagenet': (7, 2), 'cifar': (3, 1), 'patch': (3, 2)}  # kernel size, stride
+EXPANSION = {'basic': 1, 'bottleneck': 4}
+
+
+class Conv(nn.Module):
+    """A convolution without bias, He-initialised over its outputs (fan-out)."""
+
+    features: int
+    size: int
+    stride: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+        kernel = self.param('kernel', init, (self.size, self.size, x.shape[-1], self.features))
+        return conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+
+
+class Block(nn.Module):
+    """A residual block: two 3x3 convolutions, or 1x1, 3x3 and 1x1 around a bottleneck."""
+
+    kind: str
+    width: int
+    stride: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        out = self.width * EXPANSION[self.kind]
+        if self.kind == 'basic':
+            convs = [(self.width, 3, self.stride), (out, 3, 1)]
+        else:
+            convs = [(self.width, 1, 1), (self.width, 3, self.stride), (out, 1, 1)]
+
+        y = x
+        for i, (features, size, stride) in enumerate(convs):
+            y = nn.relu(y) if i else y
+            y = Conv(features, size, stride, self.dtype)(y)
+            y = BatchNorm(train, self.dtype)(y)
+        if x.shape != y.shape:
+            x = Conv(out, 1, self.stride, self.dtype, name='shortcut')(x)
+            x = BatchNorm(train, self.dtype, name='shortcut_norm')(x)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """Images `[B, H, W, C]` to representations `[B, width * 2 ** (stages - 1) * expansion]`."""
+
+    block: str
+    stages: tuple[int, ...]
+    stem: str
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        size, stride = STEMS[self.stem]
+        x = Conv(self.width, size, stride, self.dtype, name='stem')(x)
+        x = nn.relu(BatchNorm(train, self.dtype, name='stem_norm')(x))
+        if self.stem == 'imagenet':
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for i, blocks in enumerate(self.stages):
+            for j in range(blocks):
+                stride = 2 if i > 0 and j == 0 else 1
+                name = f'stage{i}_block{j}'
+                x = Block(self.block, self.width * 2**i, stride, self.dtype, name=name)(x, train)
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+
+
+@ENCODERS.register('resnet')
+def resnet(
+    block: str = 'basic',
+    stages: tuple[int, ...] = (2, 2, 2, 2),
+    stem: str = 'imagenet',
+    width: int = 64,
+    dtype: str = 'float32',
+) -> Network:
+    """A residual network.
+
+    Args:
+        block: 'basic' or 'bottleneck'.
+        stages: how many blocks each stage has; each stage after the first halves the image and
+            doubles the width.
+        stem: 'imagenet' (7x7 stride 2, max-pool), 'cifar' (3x3 stride 1) or 'patch' (3x3 stride 2:
+            a quarter of the 'cifar' cost, for small machines).
+        width: channels of the first stage.
+        dtype: what it computes in, 'float32' or 'bfloat16'.
+
+    Raises:
+        UserError: an argument has a wrong value.
+    """
+    if block not in EXPANSION:
+        raise UserError(f'unknown block {block!r}: write one of {", ".join(EXPANSION)}')
+    if stem not in STEMS:
+        raise UserError(f'unknown stem {stem!r}: write one of {", ".join(STEMS)}')
+    if not isinstance(stages, tuple | list) or not stages:
+        raise UserError(f'stages={stages!r}: write the blocks of each stage, such as (2, 2, 2, 2)')
+    check_positive(width=width, **{f'stages[{i}]': n for i, n in enumerate(stages)})
+    return from_module(ResNet(block, tuple(stages), stem, width, check_dtype(dtype)), rank=4)
+
+
+@ENCODERS.register('resnet18')
+def resnet18(
+    stem: str = 'imagenet',
+    width: int = 64,
+    stages: tuple[int, ...] = (2, 2, 2, 2),
+    dtype: str = 'float32',
+) -> Network:
+    """ResNet-18: basic blocks, 512-d; smaller `width` and `stages` make small ones."""
+    return resnet('basic', stages, stem, width, dtype)
+
+
+@ENCODERS.register('resnet34')
+def resnet34(
+    stem: str = 'imagenet',
+    width: int = 64,
+    stages: tuple[int, ...] = (3, 4, 6, 3),
+    dtype: str = 'float32',
+) -> Network:
+    """ResNet-34: basic blocks, 512-d; the paper's CIFAR encoder is `resnet34(stem="cifar")`."""
+    return resnet('basic', stages, stem, width, dtype)
+
+
+@ENCODERS.register('resnet50')
+def resnet50(
+    stem: str = 'imagenet',
+    width: int = 64,
+    stages: tuple[int, ...] = (3, 4, 6, 3),
+    dtype: str = 'float32',
+) -> Network:
+    """ResNet-50: bottleneck blocks, 2048-d; the paper's ImageNet encoder."""
+    return resnet('bottleneck', stages, stem, width, dtype)

@@ -1,0 +1,110 @@
+"""Vision transformers: Dosovitskiy et al. 2021 (https://arxiv.org/abs/2010.11929).
+
+Pre-LayerNorm, a class token whose final state is the representation, learned position embeddings.
+ViT-Ti/16 and ViT-S/16 at 224 pixels have timm's 5,524,416 and 21,665,664 parameters (no head).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_extract.encoders.base import ENCODERS, Network, check_dtype, check_positive, from_module
+from ssl_extract.errors import UserError
+
+
+class Block(nn.Module):
+    """A pre-LayerNorm transformer block: x + attention(x), then x + mlp(x); tokens `[B, T, D]`."""
+
+    heads: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype)(x)
+        x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype)(y)
+        y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype)(x)
+        y = nn.gelu(nn.Dense(4 * width, dtype=self.dtype)(y), approximate=False)
+        return x + nn.Dense(width, dtype=self.dtype)(y)
+
+
+class ViT(nn.Module):
+    """Square images `[B, H, H, C]` to representations `[B, width]`."""
+
+    depth: int
+    width: int
+    heads: int
+    patch: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        del train  # nothing here behaves differently in training
+        batch, height, width, channels = x.shape
+        if height != width or height % self.patch:
+            raise UserError(
+                f'patch={self.patch} does not cut images of {height}x{width} pixels into whole'
+                ' patches: write a patch that divides the side of square images'
+            )
+        side = height // self.patch
+        x = x.reshape(batch, side, self.patch, side, self.patch, channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, side * side, -1)
+        x = nn.Dense(self.width, dtype=self.dtype, name='patches')(x)
+
+        init = nn.initializers.truncated_normal(0.02)
+        token = self.param('token', nn.initializers.zeros, (1, 1, self.width))
+        shape = (1, side * side + 1, self.width)
+        if self.has_variable('params', 'position'):
+            known = self.get_variable('params', 'position').shape
+            if known != shape:
+                raise UserError(
+                    f'images of {height}x{width} pixels make {shape[1]} tokens, but this ViT was'
+                    f' initialised for {known[1]}: give images of the size it was initialised with'
+                )
+        position = self.param('position', init, shape)
+        token = jnp.broadcast_to(token.astype(x.dtype), (batch, 1, self.width))
+        x = jnp.concatenate([token, x], axis=1) + position.astype(x.dtype)
+
+        for i in range(self.depth):
+            x = Block(self.heads, self.dtype, name=f'block{i}')(x)
+        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x[:, 0])
+
+
+@ENCODERS.register('vit')
+def vit(
+    depth: int = 6,
+    width: int = 192,
+    heads: int = 3,
+    patch: int = 4,
+    dtype: str = 'float32',
+) -> Network:
+    """A vision transformer.
+
+    Args:
+        depth: number of transformer blocks.
+        width: dimension of the tokens and of the representation; a multiple of `heads`.
+        heads: attention heads.
+        patch: side of a patch in pixels; it must divide the side of the (square) images.
+        dtype: what it computes in, 'float32' or 'bfloat16'.
+
+    Raises:
+        UserError: an argument has a wrong value, or later the images do not fit.
+    """
+    check_positive(depth=depth, width=width, heads=heads, patch=patch)
+    if width % heads:
+        raise UserError(f'width={width} of a ViT is not a multiple of heads={heads}')
+    return from_module(ViT(depth, width, heads, patch, check_dtype(dtype)), rank=4)
+
+
+@ENCODERS.register('vit_ti')
+def vit_ti(patch: int = 16, dtype: str = 'float32') -> Network:
+    """ViT-Ti: 12 blocks, 192-d, 3 heads; `patch=4` for 32-pixel images."""
+    return vit(depth=12, width=192, heads=3, patch=patch, dtype=dtype)
+
+
+@ENCODERS.register('vit_s')
+def vit_s(patch: int = 16, dtype: str = 'float32') -> Network:
+    """ViT-S: 12 blocks, 384-d, 6 heads; `patch=4` for 32-pixel images."""
+    return vit(depth=12, width=384, heads=6, patch=patch, dtype=dtype)

@@ -1,0 +1,191 @@
+"""How alike two encoders are on the same held-out images, whatever they are used for.
+
+Each measure takes the representations of the surrogate and of the victim, float [N, D] and [N, E]
+of the same N images, and gives a `Measurement` with a seeded bootstrap interval over the images.
+"""
+
+import numpy as np
+
+from ssl_extract.errors import UserError
+from ssl_extract.evaluation import intervals
+from ssl_extract.evaluation.features import check_features
+from ssl_extract.evaluation.intervals import Measurement
+from ssl_extract.evaluation.knn import neighbours
+
+
+def compare(
+    surrogate: np.ndarray, victim: np.ndarray, *, k: int = 10, seed: int = 0
+) -> dict[str, Measurement | None]:
+    """All measures of this file; None where one does not exist (cosine and l2 if D != E)."""
+    return {
+        'cosine': cosine(surrogate, victim, seed=seed),
+        'l2': l2(surrogate, victim, seed=seed),
+        'affine_l2': affine_l2(surrogate, victim, seed=seed),
+        'cka': cka(surrogate, victim, seed=seed),
+        'neighbour_overlap': neighbour_overlap(surrogate, victim, k=k, seed=seed),
+    }
+
+
+def cosine(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measurement | None:
+    """Mean cosine between the two representations of an image; None if the widths differ.
+
+    A representation of zeros has cosine 0 with everything.
+
+    >>> cosine(np.array([[1.0, 0.0], [3.0, 4.0]]), np.array([[2.0, 0.0], [-4.0, 3.0]])).value
+    0.5
+    """
+    a, b = _pair(surrogate, victim)
+    if a.shape[1] != b.shape[1]:
+        return None
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return intervals.mean(np.sum(a * b, axis=1) / np.where(norms > 0, norms, 1), seed=seed)
+
+
+def l2(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measurement | None:
+    """Mean Euclidean distance of the two representations of an image; None if the widths differ.
+
+    >>> l2(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])).value
+    5.0
+    """
+    a, b = _pair(surrogate, victim)
+    if a.shape[1] != b.shape[1]:
+        return None
+    return intervals.mean(np.linalg.norm(a - b, axis=1), seed=seed)
+
+
+def affine_l2(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measurement:
+    """Relative error of the best affine map from the surrogate's representations to the victim's.
+
+    The map is fitted by least squares on a seeded half of the images and measured on the other:
+    sqrt(sum |map(s) - v|^2 / sum |mean(v) - v|^2) with mean(v) of the fitted half. It is 0 if the
+    victim is an affine function of the surrogate, about 1 if the surrogate says nothing, and above
+    1 if the map overfits: prefer ten or more images per dimension.
+
+    Raises:
+        UserError: fewer than 2 (D + 2) images, with which any map would fit, or a constant victim.
+    """
+    a, b = _pair(surrogate, victim)
+    n, width = a.shape
+    if n < 2 * (width + 2):
+        raise UserError(
+            f'affine_l2 on representations of width {width} needs at least {2 * (width + 2)} '
+            f'images, got {n}'
+        )
+    _check_victim(b)
+    order = np.random.default_rng(seed).permutation(n)
+    fit, rest = order[: n // 2], order[n // 2 :]
+    mean_a, mean_b = a[fit].mean(axis=0), b[fit].mean(axis=0)
+    scale = a[fit].std(axis=0)
+    scale[scale <= 1e-6 * np.abs(a[fit]).max(axis=0)] = 1
+    inputs = (a[fit] - mean_a) / scale
+    weights = _least_squares(inputs, b[fit] - mean_b)
+    residual = (a[rest] - mean_a) / scale @ weights - (b[rest] - mean_b)
+    squares = np.stack([np.sum(residual**2, axis=1), np.sum((b[rest] - mean_b) ** 2, axis=1)], 1)
+    means = intervals.resample_means(squares, seed=seed)
+    ratios = np.sqrt(means[:, 0] / np.maximum(means[:, 1], np.finfo(float).tiny))
+    value = np.sqrt(squares[:, 0].sum() / squares[:, 1].sum())
+    return Measurement(float(value), *intervals.percentiles(ratios), len(rest))
+
+
+def cka(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measurement:
+    """Linear CKA: |A'B|^2 / (|A'A| |B'B|) of the centred representations (Frobenius norms).
+
+    Kornblith et al., "Similarity of neural network representations revisited" (ICML 2019), eq. 4-5.
+    In [0, 1]; 1 for representations that are equal up to rotation, isotropic scale and shift. As
+    published it is biased upwards when N is not large against D and E. A surrogate that answers
+    everything alike has CKA 0.
+
+    The interval is the bootstrap of its linearisation (the infinitesimal jackknife, Efron 1982):
+    image i moves log CKA by 2 a'Cb / |C|^2 - a'Ra / |R|^2 - b'Sb / |S|^2 with C, R, S the three
+    covariances, which costs one pass over the images instead of one for each resample.
+    """
+    a, b = _pair(surrogate, victim)
+    if len(a) < 2:
+        raise UserError('cka needs at least 2 images, got 1')
+    _check_victim(b)
+    if _is_constant(a):
+        return Measurement(0.0, 0.0, 0.0, len(a))
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    a, b = a / np.sqrt(np.mean(a**2)), b / np.sqrt(np.mean(b**2))
+    cross, own_a, own_b = (_covariance(x, y) for x, y in ((a, b), (a, a), (b, b)))
+    squares = [np.sum(c**2) for c in (cross, own_a, own_b)]
+    value = squares[0] / np.sqrt(squares[1] * squares[2])
+    influence = (
+        2 * np.sum(a @ cross * b, axis=1) / max(squares[0], np.finfo(float).tiny)
+        - np.sum(a @ own_a * a, axis=1) / squares[1]
+        - np.sum(b @ own_b * b, axis=1) / squares[2]
+    )
+    low, high = intervals.bootstrap(influence, seed=seed)
+    return Measurement(
+        float(min(value, 1.0)),
+        float(value * np.exp(low)),
+        float(min(value * np.exp(high), 1.0)),
+        len(a),
+    )
+
+
+def neighbour_overlap(
+    surrogate: np.ndarray, victim: np.ndarray, *, k: int = 10, seed: int = 0
+) -> Measurement:
+    """Mean share of an image's k nearest others (by cosine) that both encoders agree on.
+
+    It does not change when either encoder's representations are rotated or scaled; two unrelated
+    encoders overlap by k / (N - 1). The interval takes the other images as given.
+
+    Raises:
+        UserError: k > N - 1.
+    """
+    a, b = _pair(surrogate, victim)
+    near_a, near_b = (
+        neighbours(x.astype(np.float32), x.astype(np.float32), k, exclude_self=True)[1]
+        for x in (a, b)
+    )
+    shared = np.sum(near_a[:, :, None] == near_b[:, None, :], axis=(1, 2))
+    return intervals.mean(shared / k, seed=seed)
+
+
+def agreement(surrogate: np.ndarray, victim: np.ndarray) -> Measurement:
+    """Share of images that the probes of both encoders put in one class, int [N] each."""
+    return intervals.accuracy(surrogate, victim)
+
+
+def _pair(surrogate: np.ndarray, victim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64, if they are finite and of the same images."""
+    a = check_features(surrogate, "the surrogate's representations")
+    b = check_features(victim, "the victim's representations")
+    if len(a) != len(b):
+        raise UserError(
+            f'fidelity compares representations of the same images, got {len(a)} of the surrogate '
+            f'and {len(b)} of the victim'
+        )
+    return a.astype(np.float64), b.astype(np.float64)
+
+
+def _least_squares(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The shortest least-squares solution [D, E] for standardised inputs [N, D].
+
+    By the eigenvalues of the Gram matrix, without those that are rounding errors of float32
+    features: a collapsed surrogate has many dependent ones.
+    """
+    values, vectors = np.linalg.eigh(inputs.T @ inputs)
+    real = values > 1e-12 * values.max()
+    values, vectors = values[real], vectors[:, real]
+    return vectors @ (vectors.T @ (inputs.T @ targets) / values[:, None])
+
+
+def _covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a.T @ b / len(a)
+
+
+def _is_constant(features: np.ndarray) -> bool:
+    """Whether all rows are the same, up to the rounding of their mean."""
+    centred = features - features.mean(axis=0)
+    return bool(np.sum(centred**2) <= 1e-20 * np.sum(features**2))
+
+
+def _check_victim(features: np.ndarray) -> None:
+    if _is_constant(features):
+        raise UserError(
+            "the victim's representations of all images are the same, so there is nothing to be "
+            'faithful to: its training has collapsed'
+        )

@@ -1,0 +1,166 @@
+"""Classifiers that need no training: weighted nearest neighbours, and few-shot ridge regression."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_extract.errors import UserError
+from ssl_extract.evaluation import intervals
+from ssl_extract.evaluation.features import check_features, check_labels, check_training_set
+
+_BLOCK = 2**24  # similarities held at a time
+
+
+def knn_predict(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    num_classes: int,
+    *,
+    k: int | None = None,
+    temperature: float = 0.5,
+) -> np.ndarray:
+    """Classes int32 [N] by the k training features of largest cosine, weighted exp(cosine / T).
+
+    Wu et al., "Unsupervised feature learning via non-parametric instance discrimination" (CVPR
+    2018), section 3.4. They use k = 200 and T = 0.07; T = 0.5 is what the monitors of SimCLR and
+    of the extraction attacks use. `temperature=math.inf` counts all k neighbours alike.
+
+    Args:
+        train_features: float [M, D].
+        train_labels: int [M] in [0, num_classes).
+        test_features: float [N, D].
+        num_classes: of the task.
+        k: neighbours; None takes min(200, M).
+        temperature: T > 0.
+
+    Raises:
+        UserError: wrong features or labels, k > M, T <= 0.
+    """
+    train_features, train_labels = check_training_set(train_features, train_labels, num_classes)
+    test_features = check_features(test_features, 'test features', width=train_features.shape[1])
+    k = min(200, len(train_features)) if k is None else k
+    if not temperature > 0:
+        raise UserError(f'temperature must be > 0, got {temperature}')
+    similarities, index = neighbours(test_features, train_features, k)
+    # Relative to the nearest, so that no temperature underflows.
+    weights = np.exp((similarities - similarities[:, :1]) / temperature)
+    votes = np.zeros((len(test_features), num_classes))
+    np.add.at(votes, (np.arange(len(votes))[:, None], train_labels[index]), weights)
+    return votes.argmax(axis=1).astype(np.int32)
+
+
+def neighbours(
+    queries: np.ndarray, bank: np.ndarray, k: int, *, exclude_self: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of `bank` [M, D] with the largest cosine to each of `queries` [N, D].
+
+    Computed in blocks of queries: 10,000 against 50,000 never hold more than 64 MiB of cosines.
+
+    Args:
+        queries: float [N, D].
+        bank: float [M, D].
+        k: how many.
+        exclude_self: the queries are the bank, and no row is its own neighbour.
+
+    Returns:
+        Cosines float32 [N, k], decreasing, and row numbers int32 [N, k].
+        A row of zeros has cosine 0 with every other.
+
+    Raises:
+        UserError: there are fewer than k rows to choose from.
+    """
+    available = len(bank) - exclude_self
+    if not 1 <= k <= available:
+        raise UserError(
+            f'k={k} neighbours cannot be taken from {available} examples: use 1 <= k <= {available}'
+        )
+    block = min(len(queries), max(1, _BLOCK // len(bank)))
+    bank = _unit(jnp.asarray(bank))
+    found = []
+    for start in range(0, len(queries), block):
+        rows = queries[start : start + block]
+        padded = np.pad(rows, ((0, block - len(rows)), (0, 0)))
+        found.append(_top(padded, bank, start if exclude_self else -len(queries) - 1, k=k))
+    cosines, index = (np.concatenate(parts)[: len(queries)] for parts in zip(*found, strict=True))
+    return cosines, index
+
+
+def _unit(features: jax.Array) -> jax.Array:
+    norms = jnp.linalg.norm(features, axis=1, keepdims=True)
+    return features / jnp.where(norms > 0, norms, 1)
+
+
+@functools.partial(jax.jit, static_argnames='k')
+def _top(
+    queries: jax.Array, bank: jax.Array, offset: jax.Array, *, k: int
+) -> tuple[jax.Array, jax.Array]:
+    """Row i of `queries` may not take row offset + i of `bank` (none if that is negative)."""
+    cosines = jnp.matmul(_unit(queries), bank.T, precision='highest')
+    own = jnp.arange(len(queries))[:, None] + offset == jnp.arange(len(bank))
+    return jax.lax.top_k(jnp.where(own, -jnp.inf, cosines), k)
+
+
+def fewshot(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    num_classes: int,
+    *,
+    shots: int = 10,
+    draws: int = 5,
+    ridge: float = 1.0,
+    seed: int = 0,
+) -> intervals.Measurement:
+    """Mean test accuracy of a classifier that sees `shots` labelled examples of each class.
+
+    Ridge regression of the one-hot labels on the standardised features, in closed form and with a
+    fixed penalty: `ridge` times the mean squared norm of the shots. Nothing is tuned.
+
+    Returns:
+        Mean over the draws of the shots with its Student-t interval; `n` is the number of draws.
+
+    Raises:
+        UserError: wrong features or labels, or a class with fewer than `shots` examples.
+    """
+    train_features, train_labels = check_training_set(train_features, train_labels, num_classes)
+    test_features = check_features(test_features, 'test features', width=train_features.shape[1])
+    test_labels = check_labels(test_labels, len(test_features), num_classes, 'test labels')
+    counts = np.bincount(train_labels, minlength=num_classes)
+    if not 1 <= shots <= counts.min():
+        raise UserError(
+            f'shots={shots} per class cannot be drawn: class {counts.argmin()} has '
+            f'{counts.min()} training examples'
+        )
+    if draws < 2 or not 0 < ridge < math.inf:
+        raise UserError(f'fewshot needs draws >= 2 and ridge > 0, got {draws} and {ridge}')
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(train_labels == label) for label in range(num_classes)]
+    labels = jnp.repeat(jnp.arange(num_classes), shots)
+    test = jnp.asarray(test_features)
+    accuracies = []
+    for _ in range(draws):
+        index = np.concatenate([rng.choice(group, shots, replace=False) for group in groups])
+        predictions = _ridge_predict(train_features[index], labels, test, ridge, num_classes)
+        accuracies.append(np.mean(np.asarray(predictions) == test_labels))
+    low, high = intervals.student(np.array(accuracies))
+    return intervals.Measurement(float(np.mean(accuracies)), max(low, 0.0), min(high, 1.0), draws)
+
+
+@functools.partial(jax.jit, static_argnames='num_classes')
+def _ridge_predict(
+    shots: jax.Array, labels: jax.Array, test: jax.Array, ridge: jax.Array, num_classes: int
+) -> jax.Array:
+    """Dual ridge regression: weights = X' (X X' + penalty)^-1 Y, with balanced classes no bias."""
+    mean, std = shots.mean(axis=0), shots.std(axis=0)
+    scale = jnp.where(std > 1e-6 * jnp.abs(shots).max(axis=0), std, 1)
+    inputs = (shots - mean) / scale
+    kernel = jnp.matmul(inputs, inputs.T, precision='highest')
+    penalty = ridge * jnp.maximum(jnp.trace(kernel) / len(shots), 1e-6)
+    targets = jax.nn.one_hot(labels, num_classes)
+    dual = jax.scipy.linalg.solve(kernel + penalty * jnp.eye(len(shots)), targets, assume_a='pos')
+    return jnp.argmax((test - mean) / scale @ (inputs.T @ dual), axis=1)

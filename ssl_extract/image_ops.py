@@ -1,0 +1,133 @@
+"""Deterministic functions of one image, the arithmetic beneath `ssl_extract.augment`.
+
+An image is float32 `[H, W, 3]` in [0, 1], and so is every result. Colour works on the three planes,
+`[H, W]` each: on CPU a loop over whole rows is several times faster than one over three channels.
+"""
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow and torchvision
+
+T = TypeVar('T')
+Planes = tuple[jax.Array, jax.Array, jax.Array]  # red, green, blue, each [H, W]
+
+
+def grayscale(image: jax.Array) -> jax.Array:
+    """Replaces the three channels by the luma, ITU-R 601."""
+    luma = luma_of(planes_of(image))
+    return image_of((luma, luma, luma))
+
+
+def adjust_brightness(image: jax.Array, factor: jax.typing.ArrayLike) -> jax.Array:
+    """Blends with black: `factor` 0 is black, 1 leaves the image alone, 2 is twice as bright."""
+    return image_of(blend(planes_of(image), 0.0, factor))
+
+
+def adjust_contrast(image: jax.Array, factor: jax.typing.ArrayLike) -> jax.Array:
+    """Blends with the mean luma: `factor` 0 is flat gray, 1 leaves the image alone."""
+    planes = planes_of(image)
+    return image_of(blend(planes, jnp.mean(luma_of(planes)), factor))
+
+
+def adjust_saturation(image: jax.Array, factor: jax.typing.ArrayLike) -> jax.Array:
+    """Blends with the gray image: `factor` 0 is gray, 1 leaves the image alone."""
+    planes = planes_of(image)
+    return image_of(blend(planes, luma_of(planes), factor))
+
+
+def adjust_hue(image: jax.Array, turns: jax.typing.ArrayLike) -> jax.Array:
+    """Rotates the hue in HSV by `turns` of the colour circle, in [-0.5, 0.5]."""
+    return image_of(rotate_hue(planes_of(image), turns))
+
+
+def crop_and_resize(
+    image: jax.Array,
+    top: jax.typing.ArrayLike,
+    left: jax.typing.ArrayLike,
+    height: jax.typing.ArrayLike,
+    width: jax.typing.ArrayLike,
+) -> jax.Array:
+    """Resizes a box, in pixels, to the size of the image it lies in; bilinear, as Pillow does it.
+
+    A box is never larger than the image, so nothing is scaled down and antialiasing has no part.
+    """
+    rows = _interpolation(image.shape[0], top, height)
+    columns = _interpolation(image.shape[1], left, width)
+    # Two small matrix products, at full precision: by default TPUs round their inputs to 8 bits.
+    image = jnp.einsum('ih,hwc->iwc', rows, image, precision='highest')
+    return jnp.clip(jnp.einsum('jw,iwc->ijc', columns, image, precision='highest'), 0, 1)
+
+
+def blur(image: jax.Array, sigma: jax.typing.ArrayLike, kernel: int) -> jax.Array:
+    """Convolves with a normalised Gaussian of `kernel` x `kernel` taps, reflected at the edges.
+
+    `sigma` is in pixels; `kernel` is odd and less than twice the side of the image.
+    """
+    radius = kernel // 2
+    weights = jnp.exp(-(jnp.arange(-radius, radius + 1) ** 2) / (2 * jnp.square(sigma)))
+    weights = hold(weights / jnp.sum(weights))
+    for axis in (0, 1):
+        padding = [(radius, radius) if axis == a else (0, 0) for a in range(3)]
+        padded, size = jnp.pad(image, padding, mode='reflect'), image.shape[axis]
+        taps = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(kernel)]
+        image = sum(weight * tap for weight, tap in zip(weights, taps, strict=True))
+    return jnp.clip(image, 0, 1)
+
+
+def rotate_hue(planes: Planes, turns: jax.typing.ArrayLike) -> Planes:
+    """Hue, in turns, of planes: to HSV and back in closed form.
+
+    With hue H, value V and chroma C, the channels are V - C clip(min(k, 4 - k), 0, 1) where
+    k = (n + 6 H) mod 6 and n = 5, 3, 1 for red, green, blue.
+    """
+    red, green, blue = planes
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
+    scale = 1 / jnp.where(chroma > 0, chroma, 1.0)
+    hue = jnp.where(
+        value == red,
+        (green - blue) * scale,
+        jnp.where(value == green, 2 + (blue - red) * scale, 4 + (red - green) * scale),
+    )
+
+    def channel(n: int) -> jax.Array:
+        k = hue + (n + 6 * turns)
+        k = k - 6 * jnp.floor(k / 6)
+        return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+
+    return channel(5), channel(3), channel(1)
+
+
+def blend(planes: Planes, other: jax.typing.ArrayLike, factor: jax.typing.ArrayLike) -> Planes:
+    """`factor` of the image and `1 - factor` of `other`, a plane or a number."""
+    return tuple(jnp.clip(factor * plane + (1 - factor) * other, 0, 1) for plane in planes)
+
+
+def luma_of(planes: Planes) -> jax.Array:
+    """Brightness as the eye has it, `[H, W]`."""
+    return sum(weight * plane for weight, plane in zip(_LUMA, planes, strict=True))
+
+
+def planes_of(image: jax.Array) -> Planes:
+    """The channels of an image `[H, W, 3]`."""
+    return image[..., 0], image[..., 1], image[..., 2]
+
+
+def image_of(planes: Planes) -> jax.Array:
+    """The image `[H, W, 3]` of three planes."""
+    return jnp.stack(planes, axis=-1)
+
+
+def hold(values: T) -> T:
+    """Keeps XLA from computing an image's parameters anew for each of its pixels."""
+    return jax.lax.optimization_barrier(values)
+
+
+def _interpolation(size: int, start: jax.Array, length: jax.Array) -> jax.Array:
+    """Weights `[size, size]` that spread the `length` pixels from `start` over `size` pixels."""
+    centres = (jnp.arange(size) + 0.5) * (length / size) - 0.5
+    centres = start + jnp.clip(centres, 0, length - 1)
+    return hold(jnp.maximum(0, 1 - jnp.abs(centres[:, None] - jnp.arange(size))))

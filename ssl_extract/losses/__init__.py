@@ -1,0 +1,32 @@
+"""Losses of extraction: `loss(student [B, D], teacher [B, D], *, labels, where) -> float32 []`.
+
+    loss = losses.make('infonce(temperature=0.1)')     # or losses.infonce(temperature=0.1)
+
+`LOSSES` is the registry; a new loss registers itself there from any module (docs/add_a_loss.md).
+"""
+
+from ssl_extract.losses.base import LOSSES, Loss, make, masked_mean, normalize, prepare
+from ssl_extract.losses.classification import bce, softce
+from ssl_extract.losses.conformance import check
+from ssl_extract.losses.contrastive import infonce, softnn, supcon
+from ssl_extract.losses.redundancy import barlow
+from ssl_extract.losses.regression import cosine, mse, wasserstein
+
+__all__ = [
+    'LOSSES',
+    'Loss',
+    'barlow',
+    'bce',
+    'check',
+    'cosine',
+    'infonce',
+    'make',
+    'masked_mean',
+    'mse',
+    'normalize',
+    'prepare',
+    'softce',
+    'softnn',
+    'supcon',
+    'wasserstein',
+]

@@ -1,0 +1,124 @@
+"""What the losses share: their type, their registry, and the care for rows that do not count.
+
+A loss is a pure function `loss(student [B, D], teacher [B, D], *, labels=None, where=None)` that
+returns a float32 scalar, is differentiable in `student`, and gives on rows marked by `where [B]`
+exactly what it gives on the batch of those rows alone. `docs/add_a_loss.md` shows how to write one.
+"""
+
+import math
+import numbers
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from ssl_extract.errors import UserError
+from ssl_extract.registry import Registry
+
+LOSSES = Registry('loss')
+
+
+class Loss(Protocol):
+    """A distance between what the surrogate says of a batch of images and what the oracle said."""
+
+    def __call__(
+        self,
+        student: jax.Array,
+        teacher: jax.Array,
+        *,
+        labels: jax.Array | None = None,
+        where: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns the loss, float32 [].
+
+        Args:
+            student: [B, D], representations of the surrogate.
+            teacher: [B, D], answers of the oracle. The caller stops the gradient into them.
+            labels: int [B], the true classes of the images; most losses ignore them.
+            where: bool [B], rows that were answered; None means all. Other rows neither count nor
+                act as negatives, whatever they hold (NaN included), and get a gradient of exactly
+                zero. If none counts, the loss is 0.
+        """
+
+
+def make(spec: str) -> Loss:
+    """Makes the loss that `spec` names, such as `'mse'` or `'infonce(temperature=0.1)'`.
+
+    >>> import numpy as np
+    >>> loss = make('mse')
+    >>> float(loss(np.ones((4, 2)), np.zeros((4, 2))))
+    1.0
+
+    Raises:
+        UserError: the name or an argument is unknown, or an argument has a wrong value.
+    """
+    return LOSSES.make(spec)
+
+
+def prepare(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Checks shapes, casts to float32 and zeroes the rows that do not count.
+
+    The first line of every loss: whatever stood in a zeroed row reaches neither the value nor the
+    gradient, and no gradient reaches it.
+
+    Args:
+        student: [B, D], any float type.
+        teacher: [B, D], any float type.
+        where: bool [B], or None for all rows.
+
+    Returns:
+        student float32 [B, D], teacher float32 [B, D], where bool [B].
+
+    Raises:
+        UserError: the shapes do not fit together.
+    """
+    student, teacher = jnp.asarray(student, jnp.float32), jnp.asarray(teacher, jnp.float32)
+    if student.ndim != 2 or student.shape != teacher.shape:
+        raise UserError(
+            'student and teacher must be [B, D] of one shape, got '
+            f'{list(student.shape)} and {list(teacher.shape)}: '
+            'give the surrogate a head as wide as the answers, such as linear(dim)'
+        )
+    rows = student.shape[:1]
+    where = jnp.ones(rows, bool) if where is None else jnp.asarray(where, bool)
+    if where.shape != rows:
+        raise UserError(
+            f'where marks rows: its shape must be {list(rows)}, got {list(where.shape)}'
+        )
+    keep = where[:, None]
+    return jnp.where(keep, student, 0.0), jnp.where(keep, teacher, 0.0), where
+
+
+def masked_mean(values: jax.Array, where: jax.Array) -> jax.Array:
+    """The mean of `values [N]` over the rows marked by `where [N]`; 0 if there are none."""
+    return jnp.sum(jnp.where(where, values, 0.0)) / jnp.maximum(jnp.sum(where), 1)
+
+
+def normalize(rows: jax.Array) -> jax.Array:
+    """Scales each row of [N, D] to L2 norm 1; a zero row stays zero and its gradient is zero."""
+    squared = jnp.sum(jnp.square(rows), axis=-1, keepdims=True)
+    nonzero = squared > 0.0  # twice: the gradient of rsqrt at 0 would be NaN even if not selected
+    return rows * jnp.where(nonzero, jax.lax.rsqrt(jnp.where(nonzero, squared, 1.0)), 0.0)
+
+
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a @ b` in full float32, also where the default is faster and coarser (TPU, recent GPUs).
+
+    Similarities are divided by small temperatures: three digits of bfloat16 are not enough for
+    them, and the product costs little beside the encoder.
+    """
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def check_number(name: str, value: Any, *, allow_zero: bool = False) -> None:
+    """Stops a hyper-parameter that is not a finite number above zero.
+
+    Raises:
+        UserError: names the argument, its value, and what to write instead.
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real and math.isfinite(value) and (value > 0 or (allow_zero and value == 0))):
+        bound = '>= 0' if allow_zero else '> 0'
+        raise UserError(f'{name} must be a number {bound}, got {value!r}')

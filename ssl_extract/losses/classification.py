@@ -1,0 +1,49 @@
+"""Losses that read a representation as logits: bce of each feature, softce of all of them."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ssl_extract.losses.base import LOSSES, Loss, check_number, masked_mean, prepare
+
+
+@LOSSES.register('bce')
+def bce() -> Loss:
+    """Binary cross-entropy of each feature against whether the answer's is positive.
+
+    The target is `round(sigmoid(teacher))`, the mean is over all elements (the paper's reference
+    code; it has no table for this loss).
+    """
+
+    def loss(student, teacher, *, labels=None, where=None):
+        del labels
+        student, teacher, where = prepare(student, teacher, where)
+        target = jnp.round(jax.nn.sigmoid(teacher))
+        losses = optax.losses.sigmoid_binary_cross_entropy(student, target)
+        return masked_mean(jnp.mean(losses, axis=-1), where)
+
+    return loss
+
+
+@LOSSES.register('softce')
+def softce(temperature: float = 1.0) -> Loss:
+    """Cross-entropy of `softmax(student)` against `softmax(teacher / temperature)`.
+
+    The reference's direct extraction takes the target from the student itself, which carries no
+    signal of the victim; this is what the loss's name says, and what its head extraction does.
+
+    Args:
+        temperature: of the target; below 1 sharpens it.
+
+    Raises:
+        UserError: the temperature is not a number above 0.
+    """
+    check_number('temperature', temperature)
+
+    def loss(student, teacher, *, labels=None, where=None):
+        del labels
+        student, teacher, where = prepare(student, teacher, where)
+        target = jax.nn.softmax(teacher / temperature)
+        return masked_mean(optax.losses.softmax_cross_entropy(student, target), where)
+
+    return loss

@@ -1,0 +1,44 @@
+"""Losses on the correlation of features over the batch: barlow."""
+
+import jax
+import jax.numpy as jnp
+
+from ssl_extract.losses.base import LOSSES, Loss, check_number, prepare, product
+
+
+@LOSSES.register('barlow')
+def barlow(lambda_: float = 0.0051) -> Loss:
+    """Barlow Twins between representations and answers.
+
+    With C [D, D] the correlation over the batch of each student feature with each teacher feature:
+    `sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2` (Zbontar et al., ICML 2021, equation 1). The
+    student is correlated with the teacher directly; the reference stacks both models on the batch
+    axis and correlates two views, so it never compares them.
+
+    Args:
+        lambda_: weight of the off-diagonal terms.
+
+    Raises:
+        UserError: lambda_ is not a number of at least 0.
+    """
+    check_number('lambda_', lambda_, allow_zero=True)
+
+    def loss(student, teacher, *, labels=None, where=None):
+        del labels
+        student, teacher, where = prepare(student, teacher, where)
+        count = jnp.maximum(jnp.sum(where), 1)
+        correlation = product(_standardize(student, where).T, _standardize(teacher, where)) / count
+        on_diagonal = jnp.eye(correlation.shape[0], dtype=bool)
+        terms = jnp.where(
+            on_diagonal, jnp.square(correlation - 1.0), lambda_ * jnp.square(correlation)
+        )
+        return jnp.where(jnp.any(where), jnp.sum(terms), 0.0)
+
+    return loss
+
+
+def _standardize(rows: jax.Array, where: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+    """BatchNorm without scale and shift over the rows that count; the others become zero."""
+    count = jnp.maximum(jnp.sum(where), 1)
+    centred = jnp.where(where[:, None], rows - jnp.sum(rows, axis=0) / count, 0.0)
+    return centred * jax.lax.rsqrt(jnp.sum(jnp.square(centred), axis=0) / count + epsilon)

@@ -1,0 +1,264 @@
+"""The words and tables of a report, as plain lists of strings that any format can show."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ssl_extract.report import estimates
+from ssl_extract.report.estimates import Estimate, Interval, Row
+
+NONE = '–'
+PROBE = 'linear_probe'
+ROLE_NAMES = {
+    'victim': 'victim',
+    'legitimate': 'legitimate user',
+    'surrogate': 'surrogate',
+    'scratch': 'from scratch',
+    'random': 'untrained',
+}
+METRIC_NAMES = {
+    PROBE: 'Linear probe, %',
+    'knn': 'kNN, %',
+    'fewshot': 'Few-shot probe, %',
+    'agreement': 'Agreement with victim, %',
+    'cosine': 'Cosine ↑',
+    'l2': 'L2 distance ↓',
+    'affine_l2': 'Affine-aligned L2 ↓',
+    'cka': 'Linear CKA ↑',
+    'neighbour_overlap': 'Neighbour overlap ↑',
+}
+FIDELITY = ('cosine', 'l2', 'affine_l2', 'cka', 'neighbour_overlap', 'agreement')
+_MIXED = (
+    '* Runs of one seed differ here in a setting that the results do not name; their mean is shown.'
+)
+
+
+class Table(NamedTuple):
+    """A table of text: `rows` [R][C], `numeric` [C] (right-aligned), `kinds` [R] (for styling)."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    numeric: list[bool]
+    kinds: list[str]
+    caption: str
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.8123 -> '81.2'; None -> '–'."""
+    return NONE if value is None else minus(f'{100 * value:.{digits}f}')
+
+
+def minus(text: str) -> str:
+    """A true minus sign, and no '-0.0'."""
+    return (text.lstrip('-') if not text.strip('-0.') else text).replace('-', '−')
+
+
+def span(interval: Interval, show: Callable[[float], str] = percent) -> str:
+    """'77.9–84.1'; where signs are shown '−1.0 to +2.0'; '–' for None."""
+    if interval is None:
+        return NONE
+    signs = interval[0] < 0 or show is signed
+    return (' to ' if signs else '–').join(map(show, interval))
+
+
+def clipped(interval: Interval) -> Interval:
+    """An interval of a proportion, cut to what a proportion can be."""
+    return interval and (max(interval[0], 0.0), min(interval[1], 1.0))
+
+
+def tasks(rows: Iterable[Row], metrics: Iterable[str] = (PROBE,)) -> list[str | None]:
+    """Tasks that one of the metrics was measured on, in the order of the rows."""
+    wanted = set(metrics)
+    return list(dict.fromkeys(row.get('task') for row in rows if row.get('metric') in wanted))
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a proportion that is shown in per cent."""
+    return metric in (PROBE, 'knn', 'agreement') or metric.startswith('fewshot')
+
+
+def stolen(rows: Sequence[Row], task: str | None) -> Table:
+    """What was stolen: linear-probe accuracy of every encoder on one task, with queries billed."""
+    found = estimates.aggregate(rows, task, PROBE)
+    body = []
+    for e in found:
+        gap = estimates.gap_recovered(e, found) if e.role in ('surrogate', 'scratch') else None
+        value = _value(e, PROBE)
+        body.append(
+            [value, span(clipped(e.interval)), _seeds(e), _range(e.billed), percent(gap, 0)]
+        )
+    columns = ['Accuracy, %', '95 % interval', 'Seeds', 'Queries billed', 'Gap recovered, %']
+    caption = [
+        f'Linear probe on {task}.',
+        _interval_words(found),
+        'Gap recovered: (this encoder − untrained) / (victim − untrained).',
+    ]
+    if any(e.role == 'scratch' for e in found):
+        caption.append(
+            'From scratch: pretrained without a victim on as many of the thief’s own images as the '
+            'budget says; what stealing must beat.'
+        )
+    return _table(f'On {task}', found, columns, body, caption)
+
+
+def measures(rows: Sequence[Row], task: str | None, metrics: Sequence[str]) -> Table:
+    """Several metrics side by side for every encoder; one column each, its interval in brackets."""
+    present = [m for m in metrics if estimates.aggregate(rows, task, m)]
+    by_metric = {m: {_key(e): e for e in estimates.aggregate(rows, task, m)} for m in present}
+    every = {key: e for found in by_metric.values() for key, e in found.items()}
+    found = sorted(every.values(), key=estimates.order)
+    body = [[_with_interval(by_metric[m].get(_key(e)), m) for m in present] for e in found]
+    flat = [e for column in by_metric.values() for e in column.values()]
+    columns = [METRIC_NAMES.get(m) or _metric_name(m) for m in present]
+    title = '' if task is None else f'On {task}'
+    return _table(title, found, columns, body, ['In brackets:', _interval_words(flat)], flat)
+
+
+def defended(rows: Sequence[Row], task: str | None) -> Table | None:
+    """What each defense changed for thief and legitimate user; None without a pair to compare."""
+    found = estimates.aggregate(rows, task, PROBE)
+    body, shown, ways = [], [], set()
+    for e in found:
+        old = estimates.undefended(e, found) if e.defense else None
+        change = old and estimates.difference(e, old)
+        if change:
+            delta, interval, way = change
+            body.append(
+                [_value(old, PROBE), _value(e, PROBE), signed(delta), span(interval, signed)]
+            )
+            shown.append(e)
+            ways.add(way)
+    if not shown:
+        return None
+    words = {
+        'paired': 'with several seeds, the t-interval of the differences seed by seed',
+        'independent': 'the two intervals combined as if independent (Newcombe’s method)',
+    }
+    caption = [
+        f'Linear probe on {task}, the same attack and budget without and with the defense.',
+        'Change in percentage points with its 95 % interval: '
+        + '; '.join(words[way] for way in words if way in ways)
+        + '.'
+        if ways & words.keys()
+        else 'Change in percentage points.',
+    ]
+    columns = ['Without, %', 'With, %', 'Change', '95 % interval']
+    return _table(f'On {task}', shown, columns, body, caption)
+
+
+def bill(entries: Sequence[dict[str, Any]]) -> Table:
+    """The query bill, one line per account, with the sum over accounts.
+
+    Runs that share an account share its answers, and its ledger only grows: the largest numbers
+    count.
+    """
+    accounts: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        accounts.setdefault(entry['account'], []).append(entry)
+    amounts = ('budget', 'billed', 'unique', 'repeated', 'refused')
+    body, total = [], dict.fromkeys(amounts, 0)
+    for account, found in accounts.items():
+        most = {a: max(entry.get(a) or 0 for entry in found) for a in amounts}
+        total = {a: total[a] + most[a] for a in amounts}
+        runs = list(dict.fromkeys(str(entry['run']) for entry in found))
+        more = f', and {len(runs) - 3} more' if len(runs) > 3 else ''
+        plans = ', '.join(dict.fromkeys(str(entry.get('plan') or NONE) for entry in found))
+        body.append(
+            [account, ', '.join(runs[:3]) + more, plans, *(f'{most[a]:,}' for a in amounts)]
+        )
+    kinds = [''] * len(body)
+    if len(body) > 1:
+        body.append(['All accounts', '', '', *(f'{total[a]:,}' for a in amounts)])
+        kinds.append('total')
+    header = ['Account', 'Runs', 'Plan', 'Budget', 'Billed', 'Unique', 'Repeated', 'Refused']
+    caption = (
+        'A query is one view sent and answered. Unique: different views among the billed; '
+        'repeated: asked again and billed again; refused: not answered, not billed.'
+    )
+    return Table('', header, body, [False] * 3 + [True] * 5, kinds, caption)
+
+
+def _table(
+    title: str,
+    found: Sequence[Estimate],
+    columns: list[str],
+    body: list[list[str]],
+    caption: list[str],
+    measured: Sequence[Estimate] = (),
+) -> Table:
+    """Puts what tells the encoders apart before `body`; leaves out columns that say nothing."""
+    names = [ROLE_NAMES.get(e.role, e.role) for e in found]
+    left = {
+        'Encoder': names,
+        'Attack': [', '.join(filter(None, (e.attack, e.loss))) for e in found],
+        'Plan': _if_varied([e.plan for e in found]),
+        'Architecture': _if_varied([e.encoder for e in found]),
+        'Defense': [e.defense for e in found],
+        'Budget': ['' if e.budget is None else f'{e.budget:,}' for e in found],
+    }
+    left = {name: cells for name, cells in left.items() if any(cells)}
+    right = {name: [row[i] for row in body] for i, name in enumerate(columns)}
+    right = {n: c for n, c in right.items() if set(c) != {NONE} or n in columns[:1]}
+    every = left | right
+    numeric = [name in right or name == 'Budget' for name in every]
+    rows = [[cell or NONE for cell in row] for row in zip(*every.values(), strict=True)]
+    notes = [_MIXED] if any(e.mixed for e in measured or found) else []
+    words = ' '.join(filter(None, caption + notes))
+    return Table(title, list(every), rows, numeric, [e.role for e in found], words)
+
+
+def _if_varied(cells: list[str]) -> list[str]:
+    return cells if len(set(filter(None, cells))) > 1 else [''] * len(cells)
+
+
+def _interval_words(found: Sequence[Estimate]) -> str:
+    several = any(e.seeds > 1 for e in found)
+    single = any(e.seeds == 1 and e.interval for e in found)
+    one = '95 % interval over the test images of one run'
+    if several:
+        rest = f' (where there is one seed: {one})' if single else ''
+        return f'Mean over seeds and 95 % t-interval of that mean over seeds{rest}.'
+    return f'{one}.' if single else ''
+
+
+def _value(e: Estimate, metric: str) -> str:
+    if e.value is None:
+        return 'not finite'
+    shown = percent(e.value) if is_share(metric) else _decimal(e.value)
+    return shown + ('*' if e.mixed else '')
+
+
+def _with_interval(e: Estimate | None, metric: str) -> str:
+    if e is None:
+        return NONE
+    show = percent if is_share(metric) else _decimal
+    interval = clipped(e.interval) if is_share(metric) else e.interval
+    lost = f', {e.lost} not finite' if e.lost and e.seeds else ''
+    return _value(e, metric) + (f' ({span(interval, show)})' if interval else '') + lost
+
+
+def _seeds(e: Estimate) -> str:
+    return str(e.seeds) + (f' ({e.lost} not finite)' if e.lost and e.seeds else '')
+
+
+def _range(numbers: tuple[int, int] | None) -> str:
+    return NONE if numbers is None else '–'.join(f'{n:,}' for n in sorted(set(numbers)))
+
+
+def _decimal(value: float) -> str:
+    return minus(f'{value:.3f}' if abs(value) < 100 else f'{value:.4g}')
+
+
+def signed(value: float) -> str:
+    """A change of a proportion in percentage points, with its sign."""
+    shown = percent(value)
+    return shown if shown.startswith('−') or not shown.strip('0.') else f'+{shown}'
+
+
+def _metric_name(metric: str) -> str:
+    words = metric.replace('_', ' ').replace('fewshot', 'few-shot')
+    return words[:1].upper() + words[1:] + (', %' if is_share(metric) else '')
+
+
+def _key(e: Estimate) -> tuple:
+    return e[:7]

@@ -1,0 +1,214 @@
+"""Whatever can be wrong with a run is found here, before any training, and said in one line."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from ssl_extract import checkpoint, data, defenses, parallel, stages, training
+from ssl_extract.errors import UserError
+from ssl_extract.oracle import MAX_BUDGET, make_oracle
+
+POSITIVE = [
+    'victim.epochs',
+    'victim.batch_size',
+    'victim.learning_rate',
+    'attack.budget',
+    'attack.epochs',
+    'attack.batch_size',
+    'attack.learning_rate',
+    'baselines.scratch_batch_size',
+    'evaluation.neighbours',
+    'evaluation.shots',
+    'training.checkpoint_every',
+    'training.log_every',
+]
+NOT_NEGATIVE = ['baselines.scratch_epochs', 'data.size', 'seed', 'victim.seed']
+AUGMENTATIONS = ('victim.augmentation', 'attack.query_augmentation', 'attack.student_augmentation')
+
+
+def validate(cfg: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, where: str = '') -> None:
+    """Checks a run's config, its data and the shapes of its steps.
+
+    Args:
+        where: put before the message, e.g. 'runs[3]: '.
+
+    Raises:
+        UserError: one line that names the field, its value and what to write instead.
+    """
+    try:
+        _check_ranges(cfg)
+        _check_names(cfg)
+        pool = stages.load_pool(cfg)
+        image_shape = pool.images.shape[1:]
+        encoder = _check_victim(cfg, image_shape, mesh)
+        _check_budget(cfg, pool, mesh)
+        _check_attack(cfg, encoder, image_shape, pool.labels is not None)
+        _check_tasks(cfg, pool)
+    except UserError as error:
+        raise UserError(f'{where}{error}') from error
+
+
+def _check_ranges(cfg: ml_collections.ConfigDict) -> None:
+    for field in POSITIVE:
+        if not 0 < _get(cfg, field) < float('inf'):
+            raise UserError(f'{field}={_get(cfg, field)}: write a number above 0')
+    for field in NOT_NEGATIVE:
+        if not 0 <= _get(cfg, field) < 2**31:
+            raise UserError(f'{field}={_get(cfg, field)}: write a number from 0 to {2**31 - 1}')
+    if cfg.attack.budget > MAX_BUDGET:
+        raise UserError(f'attack.budget={cfg.attack.budget}: write at most {MAX_BUDGET}')
+
+
+def _check_names(cfg: ml_collections.ConfigDict) -> None:
+    for part in (cfg.victim, cfg.attack):
+        training.OPTIMIZERS.make(part.optimizer)(0.1)
+        training.SCHEDULES.make(part.schedule)
+    for field in AUGMENTATIONS:
+        stages.make_augmentation(_get(cfg, field))
+    defenses.make(cfg.defense)
+    stages.make_loss(cfg.attack.loss)
+    if cfg.attack.encoder:
+        stages.make_encoder(cfg.attack.encoder)
+    if stages.is_collected(cfg) and cfg.attack.query_augmentation:
+        raise UserError(
+            f'attack.query_augmentation={cfg.attack.query_augmentation!r}: plan '
+            f"{cfg.attack.plan!r} asks each image as it is; write attack.plan='online', or "
+            'attack.student_augmentation'
+        )
+
+
+def _check_victim(cfg: ml_collections.ConfigDict, image_shape: tuple, mesh) -> str:
+    """Checks the victim's fields, or its checkpoint; returns the spec of its encoder."""
+    if cfg.victim.checkpoint:
+        target = stages.victim(cfg, None, mesh)  # reads it, and so finds it damaged
+        shape = tuple(checkpoint.read_meta(target.folder)['image_shape'])
+        if shape != image_shape:
+            raise UserError(
+                f'victim.checkpoint={cfg.victim.checkpoint!r} was trained on images of '
+                f'{_size(shape)}, the data has {_size(image_shape)}: set data.size={shape[0]}'
+            )
+        return target.encoder
+    dataset = stages.load_victim_images(cfg)
+    _check_batch(len(dataset.images), cfg.victim.batch_size, 'victim.batch_size', mesh)
+    if dataset.images.shape[1:] != image_shape:
+        raise UserError(
+            f'{dataset.name} has images of {_size(dataset.images.shape[1:])} and the thief of '
+            f'{_size(image_shape)}: set data.size'
+        )
+    stages.make_encoder(cfg.victim.encoder)
+    recipe = stages.victim_recipe(cfg.victim.method, cfg.victim.encoder, cfg.victim.augmentation)
+    _trace(recipe, cfg.victim.batch_size, image_shape, 'victim')
+    return cfg.victim.encoder
+
+
+def _check_budget(cfg: ml_collections.ConfigDict, pool: data.Dataset, mesh) -> None:
+    distinct, size = len(pool.images), len(pool.images)
+    if stages.is_collected(cfg):
+        size = cfg.attack.budget
+        if size > distinct:
+            raise UserError(
+                f'attack.budget={size}: {pool.name} has {distinct} different images and plan '
+                f'{cfg.attack.plan!r} asks each one once; write at most {distinct}, a larger '
+                "attack.split, or attack.plan='online'"
+            )
+    _check_batch(size, cfg.attack.batch_size, 'attack.batch_size', mesh)
+    if cfg.baselines.scratch_epochs:
+        _check_batch(size, cfg.baselines.scratch_batch_size, 'baselines.scratch_batch_size', mesh)
+
+
+def _check_attack(cfg, encoder: str, image_shape: tuple, labelled: bool) -> None:
+    recipe = stages.attack_recipe_of(cfg, encoder, image_shape)
+    dim = stages.answer_dim(cfg.defense, encoder, image_shape)
+    _trace(
+        recipe, cfg.attack.batch_size, image_shape, 'attack', labelled, dim, encoder, cfg.defense
+    )
+
+
+def _check_tasks(cfg: ml_collections.ConfigDict, pool: data.Dataset) -> None:
+    if not cfg.evaluation.tasks:
+        raise UserError('evaluation.tasks is empty: write e.g. (\'digits(train="train")\',)')
+    for task in stages.load_tasks(cfg):
+        for dataset in (task.train, task.test):
+            data.require_labels(dataset)
+            if dataset.images.shape[1:] != pool.images.shape[1:]:
+                raise UserError(
+                    f'{dataset.name} has images of {_size(dataset.images.shape[1:])} and '
+                    f'{pool.name} of {_size(pool.images.shape[1:])}: set data.size'
+                )
+        _check_disjoint(_ById(pool), _ById(task.test))
+
+
+class _ById:
+    """A data set as the key of a cache: two are the same if they are the same object."""
+
+    def __init__(self, dataset: data.Dataset):
+        self.dataset = dataset
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and self.dataset.images is other.dataset.images
+
+    def __hash__(self) -> int:
+        return id(self.dataset.images)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_disjoint(queries: _ById, test: _ById) -> None:
+    data.check_disjoint(queries.dataset, test.dataset)
+
+
+def _check_batch(size: int, batch_size: int, field: str, mesh) -> None:
+    if batch_size > size:
+        raise UserError(f'{field}={batch_size} is more than the {size} images it draws from')
+    parallel.check_batch_size(batch_size, mesh, field)
+
+
+@functools.cache
+def _trace(
+    recipe: training.Recipe,
+    batch_size: int,
+    image_shape: tuple,
+    field: str,
+    labelled: bool = False,
+    dim: int = 0,
+    encoder: str = '',
+    defense: str = '',
+) -> None:
+    """Builds one training step without computing it: whatever does not fit together shows here."""
+
+    def step(key):
+        images = jnp.zeros((1, *image_shape))
+        batch: dict[str, Any] = {'images': jnp.zeros((batch_size, *image_shape), jnp.uint8)}
+        oracle, account = None, ()
+        if encoder:
+            network: Callable = stages.make_encoder(encoder)
+            encode = jax.tree_util.Partial(network.apply, network.init(key, images))
+            oracle = make_oracle(encode, defenses.make(defense), budget=1)
+            account = oracle.init(key, images)
+            batch['answers'] = jnp.zeros((batch_size, dim))
+        if labelled:
+            batch['labels'] = jnp.zeros(batch_size, jnp.int32)
+        variables = recipe.init(key, images)
+        batch, _, _ = recipe.prepare(batch, key, oracle, account)
+        return recipe.objective(variables['params'], variables['batch_stats'], batch)[0]
+
+    try:
+        loss = jax.eval_shape(step, jax.random.key(0))
+    except (UserError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [''])[0]
+        raise UserError(f'{field}: its training step cannot be built: {reason}') from error
+    if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
+        raise UserError(f'{field}: its loss must be one float, not {loss.dtype}{list(loss.shape)}')
+
+
+def _get(cfg: ml_collections.ConfigDict, field: str) -> Any:
+    for name in field.split('.'):
+        cfg = cfg[name]
+    return cfg
+
+
+def _size(image_shape: tuple[int, ...]) -> str:
+    return f'{image_shape[0]}x{image_shape[1]}'

@@ -1,0 +1,144 @@
+"""The answer store asks each image once, is exact after a restart, and its bill is right."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_extract import answers, augment, defenses, parallel
+from ssl_extract.errors import UserError
+from ssl_extract.oracle import make_oracle
+
+MESH = parallel.data_mesh()
+WEIGHTS = jnp.asarray(np.random.default_rng(0).normal(size=(4 * 4 * 3, 5)), jnp.float32)
+ENCODE = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, WEIGHTS)
+IMAGES = np.random.default_rng(1).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
+NOISE = defenses.make('gaussian_noise(stddev=1.0)')
+ORACLE = make_oracle(ENCODE, NOISE, budget=50)
+
+
+def collect(folder, images=IMAGES, oracle=ORACLE, budget=50, mesh=MESH, batch_size=8):
+    return answers.collect(
+        folder, oracle, jax.random.key(3), images, budget=budget, batch_size=batch_size, mesh=mesh
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Counts the rows that really reach the oracle."""
+    sent = []
+
+    def encode(w, x):
+        jax.debug.callback(lambda x: sent.append(np.asarray(x)), x)
+        return x.reshape(len(x), -1) @ w
+
+    encode = jax.tree_util.Partial(encode, WEIGHTS)
+    return sent, make_oracle(encode, NOISE, budget=50)
+
+
+def test_answers_are_the_oracles(tmp_path):
+    got = collect(tmp_path)
+    batch = augment.to_float(jnp.asarray(IMAGES))
+    account = ORACLE.init(jax.random.key(3), batch)
+    expected, _ = ORACLE.query(batch, account)
+    np.testing.assert_allclose(got.representations, expected.representations, rtol=1e-5, atol=1e-5)
+    assert got.bill == (50, 50, 0, 0)
+
+
+def test_what_is_stored_is_not_asked_again(tmp_path, asked):
+    sent, oracle = asked
+    first = collect(tmp_path, oracle=oracle)
+    jax.effects_barrier()
+    calls = len(sent)
+    again = collect(tmp_path, oracle=oracle)
+    jax.effects_barrier()
+    assert calls == 7 and len(sent) == calls
+    np.testing.assert_array_equal(first.representations, again.representations)
+    assert again.bill == (50, 50, 0, 0)  # what this attack alone would have paid
+
+
+def test_a_larger_budget_asks_only_the_rest_and_gets_what_it_would_have_got(tmp_path):
+    collect(tmp_path / 'a', IMAGES[:13], budget=13)
+    grown = collect(tmp_path / 'a')
+    whole = collect(tmp_path / 'b')
+    np.testing.assert_allclose(grown.representations, whole.representations, rtol=1e-5, atol=1e-6)
+    assert len(list((tmp_path / 'a').glob('part-*.npz'))) == 2
+    smaller = collect(tmp_path / 'a', IMAGES[:13], budget=13)
+    assert smaller.bill == (13, 13, 0, 0)
+
+
+def test_a_run_killed_between_two_parts_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, 'PART_SIZE', 16)
+    whole = collect(tmp_path / 'whole')
+    parts = sorted((tmp_path / 'whole').glob('part-*'))
+    assert [part.name for part in parts] == [f'part-{i:010d}.npz' for i in (0, 16, 32, 48)]
+    killed = tmp_path / 'killed'
+    killed.mkdir()
+    for part in parts[:2]:
+        (killed / part.name).write_bytes(part.read_bytes())
+    resumed = collect(killed)
+    np.testing.assert_array_equal(resumed.representations, whole.representations)
+    for part in parts:
+        np.testing.assert_equal(dict(np.load(killed / part.name)), dict(np.load(part)))
+
+
+def test_the_same_image_twice_is_asked_once(tmp_path):
+    got = collect(tmp_path, np.concatenate([IMAGES[:10], IMAGES[5:12]]))
+    assert got.bill == (12, 12, 0, 0)
+    np.testing.assert_array_equal(got.representations[5:10], got.representations[10:15])
+
+
+def test_one_device_gets_what_four_get(tmp_path):
+    four = collect(tmp_path / '4')
+    one = collect(tmp_path / '1', mesh=parallel.data_mesh(1))
+    np.testing.assert_allclose(four.representations, one.representations, rtol=1e-5, atol=1e-5)
+
+
+def test_more_images_than_the_budget_are_refused_before_asking(tmp_path, asked):
+    sent, oracle = asked
+    with pytest.raises(UserError, match='50 different images were to be asked with a budget of 49'):
+        collect(tmp_path, oracle=oracle, budget=49)
+    assert not sent
+
+
+def test_a_spent_account_cannot_be_overdrawn(tmp_path):
+    collect(tmp_path, IMAGES[:40])
+    with pytest.raises(UserError, match='the account is spent'):
+        collect(tmp_path, IMAGES[30:], budget=20, oracle=make_oracle(ENCODE, NOISE, budget=20))
+
+
+@pytest.mark.parametrize('keep', [0.5, 0.95])
+def test_a_truncated_part_is_named(tmp_path, keep):
+    collect(tmp_path)
+    part = tmp_path / 'part-0000000000.npz'
+    part.write_bytes(part.read_bytes()[: int(part.stat().st_size * keep)])
+    with pytest.raises(UserError, match=r'cannot read .*part-0000000000.npz'):
+        collect(tmp_path)
+
+
+def test_a_missing_part_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, 'PART_SIZE', 16)
+    collect(tmp_path)
+    (tmp_path / 'part-0000000016.npz').unlink()
+    with pytest.raises(UserError, match='a part before part-0000000032.npz is missing'):
+        collect(tmp_path)
+
+
+def test_fingerprints_tell_images_apart_and_know_them_again():
+    images = np.random.default_rng(0).integers(0, 256, (4000, 8, 8, 3), dtype=np.uint8)
+    images[1:] = images[0]  # all alike but for one pixel value
+    flat = images.reshape(4000, -1)
+    for i in range(1, 4000):
+        flat[i, i % 192] ^= np.uint8(1 + i // 192)
+    prints = np.asarray(answers.fingerprint(augment.to_float(jnp.asarray(images))))
+    assert len(np.unique(prints, axis=0)) == len(np.unique(flat, axis=0)) == 4000
+    again = answers.fingerprint(augment.to_float(jnp.asarray(images[::-1])))
+    np.testing.assert_array_equal(prints[::-1], again)
+    for column in prints.T:  # each half tells nearly all of them apart: 2e-3 collisions expected
+        assert len(np.unique(column)) >= 3998
+
+
+def test_the_bill_counts_repetitions():
+    prints = np.array([[1, 2], [1, 2], [2, 1], [1, 2]], np.uint32)
+    assert answers.make_bill(prints, refused=3) == (4, 2, 2, 3)
+    assert answers.make_bill(np.zeros((0, 2), np.uint32)) == (0, 0, 0, 0)
