@@ -1,0 +1,125 @@
+"""How fast this machine runs the pieces: `python -m ssl_extract.benchmark [--encoder=SPEC ...]`.
+
+Prints images (views, queries) per second of the attack step, SimCLR pretraining, feature extraction and
+the probe, each with the share of the machine's measured float32 matrix-product rate that its arithmetic
+amounts to (the operations are XLA's own count of the compiled program; of the custom weight gradient it
+counts the matrix products that replace the convolution).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from ssl_extract import parallel, stages, training
+from ssl_extract.evaluation import features, probe
+from ssl_extract.oracle import make_oracle
+
+_ENCODER = flags.DEFINE_string(
+    'encoder', 'resnet18(stem="patch", width=32, stages=(1, 1, 1))', 'Victim and surrogate.'
+)
+_SIZE = flags.DEFINE_integer('size', 32, 'Images are size x size.', lower_bound=8)
+_BATCH = flags.DEFINE_integer('batch_size', 256, 'Images per step.', lower_bound=8)
+_SECONDS = flags.DEFINE_float('seconds', 5.0, 'Measured for at least this long, after compiling.')
+
+
+def rate(work: Callable[[], Any], seconds: float) -> float:
+    """Calls a second of `work`, which returns what to wait for: the median of five runs."""
+    jax.block_until_ready(work())
+    start = time.perf_counter()
+    jax.block_until_ready(work())
+    repeats = max(1, round(seconds / 5 / (time.perf_counter() - start)))
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(repeats):
+            result = work()
+        jax.block_until_ready(result)
+        times.append((time.perf_counter() - start) / repeats)
+    return 1 / float(np.median(times))
+
+
+def matmul_rate(seconds: float, size: int = 2048) -> float:
+    """Floating-point operations a second of a float32 matrix product."""
+    x = jnp.ones((size, size))
+    return rate(lambda product=jax.jit(jnp.dot): product(x, x), seconds) * 2 * size**3
+
+
+def flops(compiled: Any) -> float:
+    """What XLA counts in one call, over all devices."""
+    cost = compiled.cost_analysis()
+    return float((cost[0] if isinstance(cost, list) else cost).get('flops', float('nan')))
+
+
+def train_rate(recipe: training.Recipe, batch: dict, oracle: Any, mesh, seconds: float):
+    """(steps a second, operations a step) of a recipe's compiled training step."""
+    shape = batch['images'].shape[1:]
+    account = () if oracle is None else oracle.init(jax.random.key(0), jnp.zeros((1, *shape)))
+    init = parallel.compile_init(
+        lambda: training.init_state(recipe, 'adam', jax.random.key(0), shape, account), mesh
+    )
+    step, state = training.make_step(recipe, 'adam', 'cosine', mesh), init()
+    batch = jax.device_put(batch, parallel.batch_sharding(mesh))
+    operations = flops(step.lower(state, batch, oracle, 1e-3, 1000).compile())
+
+    def work():
+        nonlocal state
+        state, measured, _ = step(state, batch, oracle, 1e-3, 1000)
+        return measured['loss']
+
+    return rate(work, seconds), operations
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected {argv[1]!r}')
+    mesh, seconds, size = parallel.data_mesh(), _SECONDS.value, _BATCH.value
+    spec, shape = _ENCODER.value, (_SIZE.value, _SIZE.value, 3)
+    peak = matmul_rate(seconds)
+    print(f'{mesh.size} x {jax.devices()[0].device_kind}, {spec}, {shape[0]}x{shape[1]}, batch {size}')
+    print(f'{"float32 matrix product":34s}{peak / 1e9:10.0f} GFLOP/s')
+
+    def show(name: str, per_second: float, unit: str, operations: float) -> None:
+        share = per_second * operations / peak
+        print(f'{name:34s}{per_second:10.0f} {unit:8s}{share:8.1%} of it', flush=True)
+
+    network = stages.make_encoder(spec)
+    images = np.random.default_rng(0).integers(0, 256, (size, *shape), dtype=np.uint8)
+    variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)))
+    dim = stages.answer_dim('', spec, shape)
+    answers = np.random.default_rng(0).random((size, dim), np.float32)
+
+    def attack(plan: str, asked: str) -> training.Recipe:
+        return stages.attack_recipe('direct', 'mse', spec, plan, asked, '', dim)
+
+    batch = {'images': images, 'answers': answers}
+    steps, count = train_rate(attack('once', ''), batch, None, mesh, seconds)
+    show('attack step, collected', steps * size, 'images/s', count / size)
+    encode = jax.tree_util.Partial(network.apply, variables)
+    oracle = make_oracle(encode, budget=2**30)
+    steps, count = train_rate(attack('online', 'simclr'), {'images': images}, oracle, mesh, seconds)
+    show('attack step, online, augmented', steps * size, 'queries/s', count / size)
+    simclr = stages.victim_recipe('simclr', spec, 'simclr')
+    steps, count = train_rate(simclr, {'images': images}, None, mesh, seconds)
+    show('SimCLR pretraining', steps * 2 * size, 'views/s', count / size / 2)
+
+    many = np.tile(images, (16, 1, 1, 1))
+    calls = rate(lambda: features.extract(network.apply, variables, many, mesh=mesh), seconds)
+    forward = jax.jit(network.apply).lower(variables, jnp.zeros((size, *shape))).compile()
+    show('feature extraction', calls * len(many), 'images/s', flops(forward) / size)
+
+    points = np.random.default_rng(0).normal(size=(10_000, dim)).astype(np.float32)
+    labels = (points[:, :10] + np.random.default_rng(1).normal(size=(10_000, 10))).argmax(axis=1)
+    probe.fit_probe(points, labels, 10)
+    start = time.perf_counter()
+    probe.fit_probe(points, labels, 10)
+    print(f'{f"linear probe, 10,000 x {dim}":34s}{time.perf_counter() - start:10.2f} seconds')
+
+
+if __name__ == '__main__':
+    app.run(main)
