@@ -10,6 +10,8 @@ shows what came out.
 
 from ssl_extract import config
 
+BUDGETS = {500: 40, 1_000: 25, 4_000: 12}  # queries, and epochs over their answers
+LOSSES = ('mse', 'infonce(temperature=0.07)', 'softnn(temperature=100.0)', 'wasserstein')
 
 def get_config():
     c = config.base()
@@ -17,7 +19,7 @@ def get_config():
     c.data.size = 32
 
     c.victim.split = 'train[:20000]'
-    c.victim.encoder = 'resnet18(stem="patch", width=32, stages=(1, 1, 1))'
+    c.victim.encoder = 'resnet18(stem="patch", width=24, stages=(1, 1, 1))'
     c.victim.method = 'simclr(temperature=0.5, hidden=128, dim=64)'
     c.victim.augmentation = 'simclr(strength=0.5, min_scale=0.2)'
     c.victim.epochs = 15
@@ -25,25 +27,24 @@ def get_config():
     c.victim.learning_rate = 1e-3
 
     c.attack.split = 'train[20000:]'
-    c.attack.epochs = 20
     c.attack.batch_size = 64
     c.attack.learning_rate = 1e-3
-
-    c.baselines.scratch_epochs = 20
     c.baselines.scratch_batch_size = 64
 
     c.evaluation.tasks = (
         'cifar10(train="train[40000:]")',
         'fashion_mnist(train="train[:10000]")',
     )
-    c.runs = config.grid(
-        seed=(0, 1, 2),
-        attack__budget=(500, 1_000, 4_000),
-        attack__loss=(
-            'mse',
-            'infonce(temperature=0.07)',
-            'softnn(temperature=100.0)',
-            'wasserstein',
-        ),
+    c.runs = tuple(
+        {
+            'seed': seed,
+            'attack.budget': budget,
+            'attack.epochs': epochs,
+            'baselines.scratch_epochs': epochs,
+            'attack.loss': loss,
+        }
+        for seed in (0, 1, 2)
+        for budget, epochs in BUDGETS.items()
+        for loss in LOSSES
     )
     return c

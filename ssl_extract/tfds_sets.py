@@ -2,7 +2,8 @@
 
 Decoded images lie under the cache folder in numbered parts of 2,048, so that a slice decodes only
 the parts it touches and a killed run goes on. A folder's name holds a hash of what the images
-depend on (the prepared files, the split, the size): a set prepared anew is decoded anew.
+depend on: the prepared files with their lengths and times, the split, the size. A set prepared anew
+is decoded anew.
 """
 
 import hashlib
@@ -152,7 +153,7 @@ def _keys(name: str, features: Mapping[str, Any]) -> tuple[str, str | None]:
     if 'image' not in images and len(images) != 1:
         raise UserError(
             f'{name} has no single 8-bit gray or RGB image per example (its features are '
-            f'{", ".join(features)}): choose an image-classification set'
+            f'{", ".join(sorted(features))}): choose an image-classification set'
         )
     classes = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
     label = 'label' if 'label' in classes else classes[0] if len(classes) == 1 else None
@@ -195,7 +196,10 @@ def _check_one_size(name: str, batches: list[np.ndarray]) -> None:
 
 
 def _folder_name(builder: tfds.core.DatasetBuilder, split: str, size: int | None) -> str:
-    stats = [(path.name, path.stat()) for path in builder.info.splits[split].filepaths]
+    try:
+        stats = [(path.name, path.stat()) for path in builder.info.splits[split].filepaths]
+    except OSError as error:
+        raise UserError(f'{builder.info.name}: {error}: prepare the set again') from None
     origin = {
         'format': _FORMAT,
         'part': _PART,

@@ -121,10 +121,8 @@ def patches(inputs: jax.Array, size: int, stride: int) -> jax.Array:
     """What each output of a convolution sees: `[B, H, W, C]` to `[B * H' * W', size * size * C]`."""
     half = size // 2
     height, width = (-(-side // stride) for side in inputs.shape[1:3])
-    padded = jnp.pad(inputs, ((0, 0), (half, half), (half, half), (0, 0)))
-    taps = [
-        padded[:, i : i + height * stride : stride, j : j + width * stride : stride]
-        for i in range(size)
-        for j in range(size)
-    ]
-    return jnp.concatenate(taps, axis=-1).reshape(-1, size * size * inputs.shape[-1])
+    x = jnp.pad(inputs, ((0, 0), (half, half), (half, half), (0, 0)))
+    # One direction, then the other: as fast as all taps at once, and it compiles faster.
+    x = jnp.concatenate([x[:, :, j : j + width * stride : stride] for j in range(size)], axis=-1)
+    x = jnp.concatenate([x[:, i : i + height * stride : stride] for i in range(size)], axis=-1)
+    return x.reshape(-1, size * size * inputs.shape[-1])
