@@ -41,9 +41,11 @@ def make(spec: str) -> Op:
 
 def chain(ops: Sequence[Op]) -> Op:
     """One operation that applies `ops` in order; no operation at all is the identity."""
+    if len(ops) < 2:
+        return ops[0] if ops else lambda key, image: image
 
     def apply(key: jax.Array, image: jax.Array) -> jax.Array:
-        keys = jax.random.split(key, len(ops)) if ops else ()
+        keys = jax.random.split(key, len(ops))
         for op, op_key in zip(ops, keys, strict=True):
             image = op(op_key, image)
         return image
@@ -221,10 +223,9 @@ def _random_box(
     fits = jnp.all((boxes > 0) & (boxes <= size), axis=1)
     # If none fits: the largest central box whose ratio is allowed.
     whole = min(max(shape[1] / shape[0], ratio[0]), ratio[1])
-    largest = np.array([min(shape[0], shape[1] / whole), min(shape[1], shape[0] * whole)])
-    largest = np.maximum(np.round(largest), 1.0)
+    largest = [min(shape[0], shape[1] / whole), min(shape[1], shape[0] * whole)]
     found = jnp.any(fits)
-    box = jnp.where(found, boxes[jnp.argmax(fits)], largest)
+    box = jnp.where(found, boxes[jnp.argmax(fits)], np.maximum(np.round(largest), 1.0))
     free = size - box
     corner = jnp.minimum(jnp.floor(uniform[-2:] * (free + 1)), free)
     corner = jnp.where(found, corner, jnp.floor(free / 2))

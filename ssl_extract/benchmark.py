@@ -81,7 +81,9 @@ def main(argv: list[str]) -> None:
     mesh, seconds, size = parallel.data_mesh(), _SECONDS.value, _BATCH.value
     spec, shape = _ENCODER.value, (_SIZE.value, _SIZE.value, 3)
     peak = matmul_rate(seconds)
-    print(f'{mesh.size} x {jax.devices()[0].device_kind}, {spec}, {shape[0]}x{shape[1]}, batch {size}')
+    print(
+        f'{mesh.size} x {jax.devices()[0].device_kind}, {spec}, {shape[0]}x{shape[1]}, batch {size}'
+    )
     print(f'{"float32 matrix product":34s}{peak / 1e9:10.0f} GFLOP/s')
 
     def show(name: str, per_second: float, unit: str, operations: float) -> None:

@@ -78,6 +78,7 @@ def run(
     mesh = parallel.data_mesh()
     for number, one in enumerate(metrics.progress(runs, desc='check', unit='run')):
         validate(one, mesh, f'runs[{number}]: ' if len(runs) > 1 else '')
+    jax.config.update('jax_compilation_cache_dir', str(workdir / 'compiled'))  # for restarts
     described = describe(cfg, command)
     files.write_json(workdir / 'config.json', described)
 
@@ -87,6 +88,8 @@ def run(
         run_one(one, workdir, mesh, found)
         rows = [row for group in found.rows.values() for row in group]
         files.write_jsonl(workdir / 'results.jsonl', rows)
+    curves = [row for curve in found.curves.values() for row in curve]
+    files.write_jsonl(workdir / 'metrics.jsonl', curves)
     report.write(
         workdir,
         rows,
@@ -108,7 +111,7 @@ def run_one(
     image_shape = stages.load_pool(cfg).images.shape[1:]
     theirs = measure(cfg, victim, workdir, mesh)
     add_rows(found, victim, theirs, seed=cfg.victim.seed)
-    add_curve(found, f'victim {cfg.victim.method}', victim)
+    add_curve(found, 'victim', victim)
     add_view(found, 'victim', cfg, theirs)
 
     attacked = dict(
@@ -122,7 +125,7 @@ def run_one(
     stolen = stages.surrogate(cfg, victim, workdir, mesh)
     measured = measure(cfg, stolen, workdir, mesh, victim)
     add_rows(found, stolen, measured, **attacked)
-    add_curve(found, name_of(cfg), stolen)
+    add_curve(found, name_of(cfg).replace(', ', ': ', 1), stolen)
     add_view(found, f'surrogate, {name_of(cfg)}', cfg, measured)
     found.bill.append(
         {
@@ -138,6 +141,7 @@ def run_one(
         images = cfg.attack.budget if stages.is_collected(cfg) else None
         measured = measure(cfg, alone, workdir, mesh, victim)
         add_rows(found, alone, measured, budget=images, seed=cfg.seed)
+        add_curve(found, f'from scratch: {images or "all"} images, seed {cfg.seed}', alone)
     if cfg.baselines.random:
         untrained = stages.random(cfg, victim.encoder, image_shape)
         measured = measure(cfg, untrained, workdir, mesh, victim)
@@ -201,7 +205,8 @@ def add_curve(found: Findings, name: str, trained: Trained) -> None:
     """Adds the training curve, if the encoder was trained here."""
     curve = metrics.read_parts(trained.folder / 'metrics')
     if curve:
-        found.curves.setdefault(name, curve)
+        who = {'stage': trained.role, 'address': trained.address}
+        found.curves.setdefault(name, [who | row for row in curve])
 
 
 def add_view(found: Findings, title: str, cfg, made: assess.Assessment) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
-from ssl_extract import checkpoint, data, defenses, parallel, stages, training
+from ssl_extract import checkpoint, data, defenses, encoders, parallel, stages, training
 from ssl_extract.errors import UserError
 from ssl_extract.oracle import MAX_BUDGET, make_oracle
 
@@ -47,7 +48,7 @@ def validate(cfg: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, where: str
         encoder = _check_victim(cfg, image_shape, mesh)
         _check_budget(cfg, pool, mesh)
         _check_attack(cfg, encoder, image_shape, pool.labels is not None)
-        _check_tasks(cfg, pool)
+        _check_tasks(cfg, pool, encoder)
     except UserError as error:
         raise UserError(f'{where}{error}') from error
 
@@ -128,10 +129,11 @@ def _check_attack(cfg, encoder: str, image_shape: tuple, labelled: bool) -> None
     )
 
 
-def _check_tasks(cfg: ml_collections.ConfigDict, pool: data.Dataset) -> None:
+def _check_tasks(cfg: ml_collections.ConfigDict, pool: data.Dataset, encoder: str) -> None:
     if not cfg.evaluation.tasks:
         raise UserError('evaluation.tasks is empty: write e.g. (\'digits(train="train")\',)')
-    for task in stages.load_tasks(cfg):
+    tasks = stages.load_tasks(cfg)
+    for task in tasks:
         for dataset in (task.train, task.test):
             data.require_labels(dataset)
             if dataset.images.shape[1:] != pool.images.shape[1:]:
@@ -140,6 +142,25 @@ def _check_tasks(cfg: ml_collections.ConfigDict, pool: data.Dataset) -> None:
                     f'{pool.name} of {_size(pool.images.shape[1:])}: set data.size'
                 )
         _check_disjoint(_ById(pool), _ById(task.test))
+        count, train = len(task.train.images), task.train
+        if cfg.evaluation.neighbours > count:
+            raise UserError(
+                f'evaluation.neighbours={cfg.evaluation.neighbours}: {train.name} has only {count} '
+                'images'
+            )
+        per_class = np.bincount(train.labels, minlength=train.num_classes)
+        if per_class.min() < cfg.evaluation.shots:
+            raise UserError(
+                f'evaluation.shots={cfg.evaluation.shots}: {train.name} has {per_class.min()} '
+                f'images of class {per_class.argmin()}; write fewer, or a larger split'
+            )
+    specs = {encoder, cfg.attack.encoder or encoder}
+    dim = max(encoders.dim(stages.make_encoder(s), pool.images.shape[1:]) for s in specs)
+    if len(tasks[0].test.images) < 2 * (dim + 2):
+        raise UserError(
+            f'{tasks[0].test.name} has {len(tasks[0].test.images)} images: to compare '
+            f'representations of {dim} coordinates, a test set of {2 * (dim + 2)} is needed'
+        )
 
 
 class _ById:

@@ -1,8 +1,25 @@
 """All tests run on four emulated CPU devices, so that sharding is really tested."""
 
 import os
+import sys
+
+import pytest
 
 os.environ['JAX_PLATFORMS'] = os.environ.get('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
 )
+
+
+@pytest.fixture
+def registries_restored():
+    """What a test registers is forgotten after it."""
+    from ssl_extract.registry import Registry
+
+    modules = [m for name, m in list(sys.modules.items()) if name.startswith('ssl_extract')]
+    found = {id(v): v for m in modules for v in vars(m).values() if isinstance(v, Registry)}
+    before = [(registry, dict(registry)) for registry in found.values()]
+    yield
+    for registry, entries in before:
+        registry.clear()
+        registry.update(entries)

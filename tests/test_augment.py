@@ -1,4 +1,4 @@
-"""Each operation against another implementation: Pillow, SciPy, colorsys, torchvision's code in NumPy."""
+"""Each operation against another one: Pillow's, SciPy's, colorsys', torchvision's in NumPy."""
 
 import colorsys
 import functools
@@ -20,6 +20,9 @@ LEVEL = 1 / 255
 BYTES = np.random.default_rng(0).integers(0, 256, (3, 16, 12, 3), dtype=np.uint8)
 IMAGES = BYTES.astype(np.float32) / 255
 IMAGE = IMAGES[0]
+HARD = jnp.asarray(  # black, white, noise and full colours, 64 images in all
+    np.tile([0 * IMAGE, 0 * IMAGE + 1, IMAGE, IMAGE > 0.5], (16, 1, 1, 1)), jnp.float32
+)
 SPECS = [
     '',
     'simclr',
@@ -93,14 +96,15 @@ def _colorsys_hue(image, turns):
 def test_hue_agrees_with_colorsys(turns):
     corners = np.array(list(itertools.product([0, 0.5, 1], repeat=3)), np.float32)
     for image in (IMAGE, corners[None]):  # the corners: gray, black, white and ties of two channels
-        rotated = image_ops.adjust_hue(image, turns)
+        rotated = jax.jit(image_ops.adjust_hue)(image, turns)
         np.testing.assert_allclose(rotated, _colorsys_hue(image, turns), atol=2e-6)
 
 
 def test_hue_turns_red_to_green_to_blue():
+    adjust_hue = jax.jit(image_ops.adjust_hue)
     red = jnp.array([[[1.0, 0.0, 0.0]]])
-    np.testing.assert_allclose(image_ops.adjust_hue(red, 1 / 3)[0, 0], [0, 1, 0], atol=1e-6)
-    np.testing.assert_allclose(image_ops.adjust_hue(red, -1 / 3)[0, 0], [0, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(adjust_hue(red, 1 / 3)[0, 0], [0, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(adjust_hue(red, -1 / 3)[0, 0], [0, 0, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,7 @@ def test_crop_agrees_with_pillow(box):
         )
         for channel in range(3)
     ]
-    cropped = image_ops.crop_and_resize(IMAGE, *box)
+    cropped = jax.jit(image_ops.crop_and_resize)(IMAGE, *box)
     np.testing.assert_allclose(cropped, np.stack(expected, -1), atol=1e-6)
 
 
@@ -124,7 +128,7 @@ def test_crop_of_everything_changes_nothing():
     np.testing.assert_allclose(image_ops.crop_and_resize(IMAGE, 0, 0, 16, 12), IMAGE, atol=1e-7)
 
 
-@pytest.mark.parametrize('kernel', [1, 3, 5, 11])
+@pytest.mark.parametrize('kernel', [1, 3, 11])
 @pytest.mark.parametrize('sigma', [0.1, 0.8, 2.0])
 def test_blur_agrees_with_scipy(sigma, kernel):
     taps = np.exp(-((np.arange(kernel) - kernel // 2) ** 2) / (2 * sigma**2))
@@ -132,7 +136,8 @@ def test_blur_agrees_with_scipy(sigma, kernel):
     expected = scipy.ndimage.convolve(
         IMAGE.astype(float), np.multiply.outer(taps, taps)[..., None], mode='mirror'
     )
-    np.testing.assert_allclose(image_ops.blur(IMAGE, sigma, kernel), expected, atol=1e-6)
+    blurred = jax.jit(image_ops.blur, static_argnums=2)(IMAGE, sigma, kernel)
+    np.testing.assert_allclose(blurred, expected, atol=1e-6)
 
 
 def test_to_float():
@@ -146,16 +151,15 @@ def test_to_float():
 
 @pytest.mark.parametrize('spec', SPECS)
 def test_contract(spec):
-    hard = np.stack([np.zeros_like(IMAGE), np.ones_like(IMAGE), IMAGE, (IMAGE > 0.5) * 1.0])
-    images = jnp.asarray(np.tile(hard, (16, 1, 1, 1)), jnp.float32)
+    images = HARD
     key = jax.random.key(0)
     views = _views(spec)(key, images)
     assert (views.shape, views.dtype) == (images.shape, jnp.float32)
     assert 0 <= views.min() <= views.max() <= 1
     np.testing.assert_array_equal(views, _views(spec)(key, images))
-    op, keys = augment.make(spec), jax.random.split(key, 64)
-    for i in (2, 63):  # without jit, without vmap
-        np.testing.assert_allclose(op(keys[i], images[i]), views[i], atol=1e-6)
+    if spec != 'simclr':  # whose parts are here; without jit, without vmap
+        op, keys = augment.make(spec), jax.random.split(key, 64)
+        np.testing.assert_allclose(op(keys[62], images[62]), views[62], atol=1e-6)
     if spec:
         other = _views(spec)(jax.random.key(1), images)
         assert not np.array_equal(views, other) or spec == 'grayscale | flip(p=1.0)'
@@ -163,21 +167,19 @@ def test_contract(spec):
         np.testing.assert_array_equal(views, images)
 
 
-@pytest.mark.parametrize('spec', ['simclr'])
-def test_four_devices_give_what_one_gives(spec):
-    images = jnp.asarray(np.tile(IMAGES, (8, 1, 1, 1)))
-    alone = _views(spec)(jax.random.key(3), images)
+def test_four_devices_give_what_one_gives():
+    alone = _views('simclr')(jax.random.key(3), HARD)
     mesh = jax.make_mesh((4,), ('data',), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec('data'))
-    sharded = _views(spec)(jax.random.key(3), jax.device_put(images, sharding))
+    sharded = _views('simclr')(jax.random.key(3), jax.device_put(HARD, sharding))
     assert sharded.sharding.is_equivalent_to(sharding, 4)
     np.testing.assert_allclose(sharded, alone, atol=1e-6)
 
 
 def test_each_image_and_each_view_draws_its_own():
     same = jnp.broadcast_to(IMAGE, (16, *IMAGE.shape))
-    two_views = jax.jit(functools.partial(augment.two_views, augment.make('random_resized_crop')))
-    first, second = two_views(jax.random.key(0), same)
+    op = augment.make('gaussian_blur(sigma=(1.0, 2.0))')
+    first, second = jax.jit(functools.partial(augment.two_views, op))(jax.random.key(0), same)
     views = np.concatenate([first, second]).reshape(32, -1)
     assert len(np.unique(views, axis=0)) == 32
 
@@ -200,7 +202,7 @@ def _assert_rate(changed, expected):
     assert low <= changed.sum() <= high
 
 
-@pytest.mark.parametrize('p', [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize('p', [0.0, 0.25])
 @pytest.mark.parametrize(
     ('name', 'change'),
     [
@@ -216,11 +218,9 @@ def test_rates(name, change, p):
     _assert_rate(is_touched, p)
 
 
-@pytest.mark.parametrize('name', ['color_jitter(p={})', 'gaussian_blur(p={})'])
-@pytest.mark.parametrize('p', [0.0, 0.8])
-def test_rates_of_change(name, p):
-    views = _many(name.format(p), 2000, IMAGE[:4, :4])
-    _assert_rate((views != IMAGE[:4, :4]).any(axis=(1, 2, 3)), p)
+def test_rate_of_blur():
+    views = _many('gaussian_blur(sigma=(1.0, 2.0), p=0.5)', 2000, IMAGE[:4, :4])
+    _assert_rate((views != IMAGE[:4, :4]).any(axis=(1, 2, 3)), 0.5)
 
 
 def _position_image(side):
@@ -232,7 +232,7 @@ def _position_image(side):
 def _boxes(views, side):
     """Top, left, height and width [N] of the boxes that views of a position image show.
 
-    Bilinear scaling by h / side leaves the middle rows of a linear ramp linear: their step is h / side.
+    Away from its edges, scaling by h / side leaves a linear ramp linear, with steps of h / side.
     """
     middle = side // 2
     found = []
@@ -297,69 +297,48 @@ def test_a_crop_that_never_fits_is_the_largest_central_one():
     np.testing.assert_allclose(view, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ('strengths', 'adjust', 'low', 'high'),
-    [
-        ((0.8, 0, 0, 0), image_ops.adjust_brightness, 0.2, 1.8),
-        ((0, 0.8, 0, 0), image_ops.adjust_contrast, 0.2, 1.8),
-        ((0, 0, 1.5, 0), image_ops.adjust_saturation, 0.0, 2.5),
-        ((0, 0, 0, 0.2), image_ops.adjust_hue, -0.2, 0.2),
-    ],
-)
-def test_jitter_draws_factors_uniformly(strengths, adjust, low, high):
-    """With one of the four alone, the factor can be read off by comparing with a fine grid."""
-    image = np.array([[[0.3, 0.35, 0.4], [0.35, 0.3, 0.38]]], np.float32)
-    views = _many(f'color_jitter{(*strengths, 1.0)}', 1000, image)
-    factors = np.linspace(low, high, 801)
-    grid = jax.jit(jax.vmap(lambda factor: adjust(image, factor)))(
-        jnp.asarray(factors, jnp.float32)
-    )
-    distance = np.abs(views[:, None] - np.asarray(grid)).max(axis=(2, 3, 4))
-    assert distance.min(axis=1).max() < 2e-3
-    found = factors[distance.argmin(axis=1)]
-    uniform = scipy.stats.uniform(low, high - low)
-    assert scipy.stats.kstest(found, uniform.cdf).statistic < 1.95 / np.sqrt(1000)
-
-
 def test_jitter_applies_all_four_in_every_order():
-    """Amounts are recovered from a constant image's draws by replaying the key."""
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (6,)))
-    keys = jax.random.split(jax.random.key(11), 500)
-    draws = np.asarray(uniform(keys))
-    op = augment.make('color_jitter(p=1.0)')
-    images = jnp.broadcast_to(IMAGE[:4, :4], (500, 4, 4, 3))
-    views = np.asarray(jax.jit(jax.vmap(op))(keys, images))
-    adjust = (
-        image_ops.adjust_brightness,
-        image_ops.adjust_contrast,
-        image_ops.adjust_saturation,
-        image_ops.adjust_hue,
-    )
+    """The draws are replayed from the keys, and the four are applied one after the other."""
+    keys = jax.random.split(jax.random.key(11), 1000)
+    draws = np.asarray(jax.vmap(lambda key: jax.random.uniform(key, (6,)))(keys))
+    image = jnp.asarray(IMAGE[:4, :4])
+    views = jax.jit(jax.vmap(augment.color_jitter(), (0, None)))(keys, image)
+    touched = (np.asarray(views) != image).any(axis=(1, 2, 3))
+    np.testing.assert_array_equal(touched, draws[:, 5] < 0.8)
+    _assert_rate(touched, 0.8)
+    found = (draws[:, 4] * 24).astype(int)
+    assert scipy.stats.chisquare(np.bincount(found, minlength=24)).pvalue > 1e-4
+    low, high = np.array([0.2, 0.2, 0.2, -0.2]), np.array([1.8, 1.8, 1.8, 0.2])
+    names = ('brightness', 'contrast', 'saturation', 'hue')
+    adjust = [jax.jit(getattr(image_ops, f'adjust_{name}')) for name in names]
     orders = list(itertools.permutations(range(4)))
-    step = jax.jit(
-        lambda image, amounts, order: functools.reduce(
-            lambda x, i: adjust[i](x, amounts[i]), order, image
-        ),
-        static_argnums=2,
-    )
-    amounts = np.array([0.2, 0.2, 0.2, -0.2]) + draws[:, :4] * np.array([1.6, 1.6, 1.6, 0.4])
-    found = np.zeros(24, int)
-    for view, amount, draw in zip(views[:120], amounts, draws, strict=False):
-        index = int(draw[4] * 24)
-        expected = step(images[0], jnp.asarray(amount, jnp.float32), orders[index])
-        np.testing.assert_allclose(view, expected, atol=1e-5)
-        found[index] += 1
-    assert (found > 0).all()
-    everything = np.bincount((draws[:, 4] * 24).astype(int), minlength=24)
-    assert scipy.stats.chisquare(everything).pvalue > 1e-4
+    for i in np.concatenate([np.flatnonzero(touched & (found == k))[:2] for k in range(24)]):
+        expected = image
+        for which in orders[found[i]]:
+            amount = low[which] + draws[i, which] * (high - low)[which]
+            expected = adjust[which](expected, np.float32(amount))
+        np.testing.assert_allclose(views[i], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(('side', 'kernel'), [(8, 3), (32, 3), (50, 5), (64, 7), (224, 23)])
+def test_jitter_draws_no_negative_factor():
+    """Saturation alone, by up to 1.5: its factors are read off by comparing with a fine grid."""
+    image = np.array([[[0.3, 0.35, 0.4], [0.35, 0.3, 0.38]]], np.float32)
+    views = _many('color_jitter(0, 0, 1.5, 0, p=1.0)', 1000, image)
+    factors = np.linspace(0, 2.5, 1001)
+    adjust = jax.vmap(functools.partial(image_ops.adjust_saturation, image))
+    distance = np.abs(views[:, None] - adjust(factors.astype(np.float32))).max(axis=(2, 3, 4))
+    assert distance.min(axis=1).max() < 1e-3
+    found = factors[distance.argmin(axis=1)]
+    uniform = scipy.stats.uniform(0, 2.5)
+    assert scipy.stats.kstest(found, uniform.cdf).statistic < 1.95 / np.sqrt(1000)  # 0.1 %
+
+
+@pytest.mark.parametrize(('side', 'kernel'), [(8, 3), (32, 3), (50, 5), (110, 11)])
 def test_blur_kernel_is_a_tenth_of_the_image(side, kernel):
     """A single bright column spreads over exactly `kernel` columns."""
     image = np.zeros((side, side, 3), np.float32)
     image[:, side // 2] = 1
-    blurred = augment.make('gaussian_blur(sigma=(2.0, 2.0))')(jax.random.key(0), jnp.asarray(image))
+    blurred = jax.jit(augment.make('gaussian_blur(sigma=(2.0, 2.0))'))(jax.random.key(0), image)
     assert (np.asarray(blurred)[0, :, 0] > 0).sum() == kernel
 
 
@@ -378,23 +357,27 @@ def test_blur_draws_sigma_uniformly():
     _assert_rate(np.isnan(found), uniform.cdf(low))
 
 
-def test_simclr_is_the_chain_with_the_papers_constants():
-    chain = augment.make(
-        'random_resized_crop(scale=(0.08, 1.0)) | flip(p=0.5) | '
-        'color_jitter(0.8, 0.8, 0.8, 0.2, p=0.8) | grayscale(p=0.2) | '
-        'gaussian_blur(sigma=(0.1, 2.0), p=1.0)'
-    )
-    # one chain within another draws its keys from the outer one's
-    key = jax.random.key(2)
-    inner = jax.random.split(key, 1)[0]
-    np.testing.assert_allclose(augment.make('simclr')(key, IMAGE), chain(inner, IMAGE), atol=1e-6)
-
-
-def test_simclr_arguments():
-    views = _many('simclr(strength=0, flip=0, min_scale=1)', 16, np.full((8, 8, 3), 0.25))
-    np.testing.assert_allclose(views, 0.25, atol=1e-6)
-    weak = _many('simclr(strength=0.1)', 64, IMAGE)
-    assert np.abs(weak.mean(axis=(1, 2, 3)) - IMAGE.mean()).max() < 0.25
+@pytest.mark.parametrize(
+    ('spec', 'chain'),
+    [
+        (  # the paper's constants
+            'simclr',
+            'random_resized_crop(scale=(0.08, 1.0)) | flip(p=0.5) | '
+            'color_jitter(0.8, 0.8, 0.8, 0.2, p=0.8) | grayscale(p=0.2) | '
+            'gaussian_blur(sigma=(0.1, 2.0), p=1.0)',
+        ),
+        (
+            'simclr(strength=0.5, flip=0.0, min_scale=0.3)',
+            'random_resized_crop(scale=(0.3, 1.0)) | flip(p=0.0) | '
+            'color_jitter(0.4, 0.4, 0.4, 0.1) | grayscale | gaussian_blur',
+        ),
+    ],
+)
+def test_simclr_is_this_program(spec, chain):
+    programs = [jax.make_jaxpr(augment.make(s))(jax.random.key(0), IMAGE) for s in (spec, chain)]
+    assert str(programs[0]) == str(programs[1])
+    constants = [program.consts for program in programs]
+    jax.tree.map(np.testing.assert_array_equal, *constants)
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,8 @@ def gradients(function, inputs, kernel, cotangent, stride):
         ((1, 1, 1, 3), 2, 3, 2),
     ],
 )
-@pytest.mark.parametrize('cache_bytes', [1, 2**11, conv_lib.CACHE_BYTES])
+@pytest.mark.parametrize('cache_bytes', [1, conv_lib.CACHE_BYTES])  # 1: one image at a time
 def test_gradients_equal_xlas(monkeypatch, shape, features, size, stride, cache_bytes):
-    # The two small caches make several chunks of it, the first ones of a single image.
     monkeypatch.setattr(conv_lib, 'CACHE_BYTES', cache_bytes)
     monkeypatch.setattr(conv_lib, 'MIN_ROWS', 1)
     case = make_case(shape, features, size, stride)
@@ -63,7 +62,7 @@ def test_gradients_equal_xlas(monkeypatch, shape, features, size, stride, cache_
         np.testing.assert_allclose(actual, desired, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('images', [1, 2, 3, 5, 13])
+@pytest.mark.parametrize('images', [2, 3, 5])
 def test_a_batch_that_chunks_do_not_divide_is_summed_whole(monkeypatch, images):
     monkeypatch.setattr(conv_lib, 'CACHE_BYTES', images * 4 * 4 * 9 * 2 * 4)  # of `images` patches
     monkeypatch.setattr(conv_lib, 'MIN_ROWS', 0)
@@ -92,8 +91,7 @@ def test_values_and_weight_gradient_equal_scipys_correlation(stride):
             )
         for c in range(2):
             taps = [
-                signal.correlate2d(padded[b, :, :, c], dense[b, :, :, d], 'valid')
-                for b in range(2)
+                signal.correlate2d(padded[b, :, :, c], dense[b, :, :, d], 'valid') for b in range(2)
             ]
             np.testing.assert_allclose(gradient[:, :, c, d], sum(taps), rtol=1e-4, atol=1e-4)
 

@@ -86,7 +86,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_last_checkp
     explode = recipe._replace(
         objective=lambda params, stats, batch: (jnp.log(params['w'] - 0.995), (stats, {}))
     )
-    with pytest.raises(FloatingPointError, match="train: the loss is nan at step 4;"):
+    with pytest.raises(FloatingPointError, match='train: the loss is nan at step 4;'):
         fit(
             explode,
             tmp_path,

@@ -1,4 +1,4 @@
-"""What an encoder or a head is for the rest of the package: three pure functions over plain pytrees."""
+"""What an encoder or a head is for the rest of the package: three pure functions over pytrees."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,8 +24,10 @@ class Network(NamedTuple):
         a `jax.ShapeDtypeStruct`. A network without BatchNorm has an empty `batch_stats`.
     apply: (variables, inputs) -> outputs float32 `[B, D]`, with BatchNorm frozen at its running
         statistics: nothing is changed, and a row's output depends on that row only.
-    train: (variables, inputs) -> (outputs float32 `[B, D]`, new batch_stats), with the statistics of
-        the batch. Under `jit` on a mesh of Auto axes they are those of the global batch.
+    train: (variables, inputs) -> (outputs float32 `[B, D]`, new batch_stats), with the batch's
+        statistics: on a mesh of Auto axes those of the global batch.
+
+    All three are compiled where they are called outside of `jit`, and part of it inside.
     """
 
     init: Callable[[jax.Array, Any], Variables]
@@ -51,10 +53,12 @@ def from_module(module: nn.Module, rank: int) -> Network:
         check_inputs(inputs, rank)
         return init_fn(key, jnp.zeros((1, *inputs.shape[1:]), inputs.dtype))
 
+    @jax.jit
     def apply(variables: Variables, inputs: jax.Array) -> jax.Array:
         check_inputs(inputs, rank)
         return module.apply(variables, inputs, train=False).astype(jnp.float32)
 
+    @jax.jit
     def train(variables: Variables, inputs: jax.Array) -> tuple[jax.Array, Any]:
         check_inputs(inputs, rank)
         outputs, updated = module.apply(variables, inputs, train=True, mutable=['batch_stats'])
@@ -86,7 +90,7 @@ def check_positive(**sizes: Any) -> None:
 
 
 def num_params(variables: Variables) -> int:
-    """The number of parameters (running statistics do not count); takes shapes as well as arrays."""
+    """The number of parameters, without running statistics; takes shapes as well as arrays."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(variables['params']))
 
 

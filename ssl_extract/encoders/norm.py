@@ -1,8 +1,8 @@
-"""BatchNorm (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167), as one multiply-add per value.
+"""BatchNorm (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167): one multiply-add per value.
 
-Same mathematics, parameters and collections as `flax.linen.BatchNorm`. Folding the statistics into a
-scale and a shift per channel lets the gradient keep the layer's input, which the convolution has
-stored anyway, instead of a second, centred copy: a quarter less time in the layer on CPU.
+Same mathematics, parameters and collections as `flax.linen.BatchNorm`. Folding the statistics into
+a scale and a shift per channel lets the gradient keep the layer's input, which the convolution has
+stored anyway, instead of a second, centred copy: a few percent of a ResNet's step on CPU.
 """
 
 from typing import Any

@@ -1,9 +1,9 @@
 """Residual networks: He et al. 2016 (https://arxiv.org/abs/1512.03385), in torchvision's form.
 
-Convolutions have no bias and are padded symmetrically; the bottleneck strides in its 3x3 convolution
-("v1.5"); a shortcut that changes shape is a 1x1 convolution with BatchNorm. Without the classifier
-ResNet-18/34/50 have 11,176,512 / 21,284,672 / 23,508,032 parameters, as torchvision's. The paper's
-CIFAR ResNet-34 (21,276,992) differs in its stem only: 3x3 instead of 7x7 saves 7,680.
+Convolutions have no bias and are padded symmetrically; the bottleneck strides in its 3x3
+convolution ("v1.5"); a shortcut that changes shape is a 1x1 convolution with BatchNorm. Without the
+classifier ResNet-18/34/50 have 11,176,512 / 21,284,672 / 23,508,032 parameters, as torchvision's.
+The paper's CIFAR ResNet-34 (21,276,992) differs in its stem only: 3x3 instead of 7x7 saves 7,680.
 """
 
 from typing import Any

@@ -1,0 +1,157 @@
+"""The command, whole: real processes, killed with kill -9 in every stage, on 1, 4 and 8 devices."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = ROOT / 'tests/tiny.py'
+
+
+def start(workdir, *flags, devices=4):
+    env = os.environ | {
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    }
+    command = [sys.executable, 'launch.py', f'--config={TINY}', f'--workdir={workdir}', *flags]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def results(workdir):
+    """The rows, times aside."""
+    rows = [json.loads(line) for line in (workdir / 'results.jsonl').read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != 'seconds'} for row in rows]
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """A run that nothing disturbed, on four devices."""
+    workdir = tmp_path_factory.mktemp('whole')
+    finish(start(workdir))
+    return workdir
+
+
+def test_the_workdir_holds_what_it_should(whole):
+    config = json.loads((whole / 'config.json').read_text())
+    assert config['config']['attack']['batch_size'] == 16 and 'launch.py' in config['command']
+    assert config['versions']['jax'] and len(config['devices']) == 4
+    rows = results(whole)
+    roles = [row['role'] for row in rows if row['metric'] == 'linear_probe']
+    assert sorted(roles) == [
+        'random',
+        'scratch',
+        'scratch',
+        'surrogate',
+        'surrogate',
+        'surrogate',
+        'victim',
+    ]
+    for row in rows:
+        assert row['n'] > 0 and row['ci_low'] <= row['value'] <= row['ci_high'], row
+    assert 'data:image/png' in (whole / 'report.html').read_text()
+    assert (whole / 'report.md').exists()
+    curves = [json.loads(line) for line in (whole / 'metrics.jsonl').read_text().splitlines()]
+    assert {row['stage'] for row in curves} == {'victim', 'surrogate', 'scratch'}
+    assert not list(whole.rglob('*.tmp'))
+
+
+def test_the_bills_are_exact(whole):
+    bills = {
+        (row['plan'], row['defense']): (
+            row['queries_billed'],
+            row['queries_unique'],
+            row['queries_repeated'],
+            row['queries_refused'],
+        )
+        for row in results(whole)
+        if row['role'] == 'surrogate'
+    }
+    assert bills == {
+        ('once', ''): (41, 41, 0, 0),
+        ('once', 'gaussian_noise(stddev=0.1) | round(decimals=2)'): (41, 41, 0, 0),
+        ('online', ''): (70, 70, 0, 10),  # five batches of 16, the last one cut
+    }
+
+
+def test_a_second_run_trains_and_asks_nothing(whole):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob('*.npz')}
+    expected = results(whole)
+    output = finish(start(whole))
+    assert 'step/s' not in output and 'evaluate' not in output
+    assert results(whole) == expected
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob('*.npz')} == before
+
+
+def kill_when(process, workdir, pattern):
+    """kill -9 as soon as a file like this exists; False if the run ended before."""
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(workdir.glob(pattern)):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.002)
+    return False
+
+
+STAGES = [  # a file whose appearance says that a stage is under way
+    'victim/*/checkpoints/4',
+    'victim/*/variables*',
+    'answers/*/part-*.npz',
+    'surrogate/*/checkpoints/4',
+    'evaluation/*/spec.json',
+    'scratch/*/metrics/part-*',
+    'surrogate/*/asked/part-*',
+    'results.jsonl',
+]
+
+
+def test_killed_in_every_stage_it_ends_in_the_same_results(whole, tmp_path):
+    killed = 0
+    for pattern in STAGES:
+        process = start(tmp_path)
+        killed += kill_when(process, tmp_path, pattern)
+        process.stdout.close()
+    assert killed == len(STAGES)
+    finish(start(tmp_path))
+    assert results(tmp_path) == results(whole)
+    parts = sorted(path.relative_to(whole) for path in whole.glob('answers/*/part-*.npz'))
+    assert parts == sorted(path.relative_to(tmp_path) for path in tmp_path.glob('answers/*/part-*'))
+    for part in parts:  # the ledger: the same queries, in the same order, with the same answers
+        np.testing.assert_equal(dict(np.load(tmp_path / part)), dict(np.load(whole / part)))
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices):
+    finish(start(tmp_path, devices=devices))
+    here, there = results(tmp_path), results(whole)
+    assert [row['metric'] for row in here] == [row['metric'] for row in there]
+    for a, b in zip(here, there, strict=True):
+        exact = {k for k in a if k not in ('value', 'ci_low', 'ci_high')}
+        assert {k: a[k] for k in exact} == {k: b[k] for k in exact}
+        # Accuracies move in steps of one test image, fidelity with the last float32 digits.
+        assert a['value'] == pytest.approx(b['value'], abs=0.021, rel=2e-3), (a, b)
+
+
+def test_an_error_is_one_line_and_comes_before_any_training(tmp_path):
+    process = start(tmp_path, '--config.attack.budget=500', '--config.attack.plan=once')
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    lines = [line for line in output.splitlines() if line.startswith('error:')]
+    assert lines == [output.splitlines()[-1]] and 'attack.budget=500' in lines[0]
+    assert not (tmp_path / 'victim').exists() and 'Traceback' not in output

@@ -1,0 +1,199 @@
+"""Wrong input ends before any training, in one line that says what to write instead."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from ssl_extract import checkpoint, config, data, encoders, experiment, losses, parallel, stages
+from ssl_extract.errors import UserError
+from ssl_extract.validation import validate
+
+MESH = parallel.data_mesh()
+
+
+def tiny_config(**fields):
+    cfg = tiny.get_config()
+    cfg.runs = ()
+    for field, value in fields.items():
+        cfg.update_from_flattened_dict({field.replace('__', '.'): value})
+    return cfg
+
+
+WRONG = [
+    ({'attack__budget': 0}, r'attack.budget=0: write a number above 0'),
+    ({'attack__budget': -5}, r'attack.budget=-5: write a number above 0'),
+    ({'attack__budget': 10**12}, r'attack.budget=1000000000000: write at most 1073741824'),
+    (
+        {'attack__budget': 137},
+        r'attack.budget=137: digits/train\[64:200\] has 136 different images',
+    ),
+    ({'victim__epochs': -1}, r'victim.epochs=-1: write a number above 0'),
+    ({'attack__epochs': 0}, r'attack.epochs=0: write a number above 0'),
+    ({'attack__learning_rate': float('nan')}, r'attack.learning_rate=nan: write a number above 0'),
+    ({'attack__batch_size': 42}, r'attack.batch_size=42 is more than the 41 images'),
+    (
+        {'attack__batch_size': 15},
+        r'attack.batch_size=15 must be a multiple of the 4 devices; try 16',
+    ),
+    ({'victim__batch_size': 65}, r'victim.batch_size=65 is more than the 64 images'),
+    ({'seed': -1}, r'seed=-1: write a number from 0'),
+    ({'attack__loss': 'infonse'}, r"unknown loss 'infonse': did you mean 'infonce'"),
+    ({'attack__loss': 'infonce(temp=1)'}, r'it takes \(temperature: float = 0.07\)'),
+    ({'attack__loss': 'infonce(temperature=0)'}, r'temperature'),
+    ({'attack__name': 'direkt'}, r"unknown attack 'direkt': did you mean 'direct'"),
+    ({'attack__plan': 'twice'}, r"unknown query plan 'twice'"),
+    (
+        {'attack__query_augmentation': 'flip'},
+        r"asks each image as it is; write attack.plan='online'",
+    ),
+    ({'attack__optimizer': 'adamm'}, r"unknown optimizer 'adamm': did you mean 'adam'"),
+    ({'attack__schedule': 'linear'}, r"unknown schedule 'linear'"),
+    ({'defense': 'gaussian_noise(0.1'}, r'cannot read'),
+    ({'victim__method': 'byol'}, r"unknown victim method 'byol'"),
+    ({'victim__encoder': 'resnet19'}, r"unknown encoder 'resnet19': did you mean"),
+    ({'victim__encoder': 'vit(patch=3)'}, r'patch'),
+    ({'victim__augmentation': 'simclr(flipp=1)'}, r'flipp'),
+    ({'victim__split': 'training'}, r'training'),
+    ({'victim__split': 'train[5:5]'}, r'train\[5:5\]'),
+    ({'data__name': 'cifar11'}, r'cifar11'),
+    ({'data__dir': '/nonexistent', 'data__name': 'cifar10'}, r'cifar10'),
+    ({'evaluation__tasks': ()}, r'evaluation.tasks is empty'),
+    ({'evaluation__tasks': ('digits(tset="test")',)}, r'it takes \(train="train", test="test"\)'),
+    ({'evaluation__tasks': ('digits', 'digits')}, r"evaluation.tasks has 'digits' twice"),
+    ({'evaluation__tasks': ('digits(test="train")',)}, r'are among the queries'),
+    ({'evaluation__tasks': ('digits(train="train[:3]")',)}, r'digits/train\[:3\]'),
+    ({'evaluation__neighbours': 500}, r'evaluation.neighbours=500'),
+    ({'evaluation__shots': 50}, r'evaluation.shots=50'),
+    ({'evaluation__tasks': ('digits(train="train[:200]", test="test[:9]")',)}, r'test set'),
+    ({'victim__checkpoint': '/nonexistent'}, r'no encoder in /nonexistent'),
+]
+
+
+@pytest.mark.parametrize(('fields', 'message'), WRONG, ids=lambda x: str(x)[:40])
+def test_wrong_input_is_refused_in_one_line(fields, message):
+    cfg = tiny_config(**fields)
+    started = time.monotonic()
+    with pytest.raises(UserError, match=message) as caught:
+        validate(cfg, MESH)
+    assert '\n' not in str(caught.value)
+    assert time.monotonic() - started < 30
+
+
+def test_the_tiny_experiment_is_valid():
+    for run in config.expand(tiny.get_config()):
+        validate(run, MESH)
+
+
+def test_a_loss_that_needs_labels_is_refused_without_them(monkeypatch):
+    real = data.load
+
+    def unlabelled(name, split, **kwargs):
+        loaded = real(name, split, **kwargs)
+        return loaded._replace(labels=None) if split == 'train[64:200]' else loaded
+
+    monkeypatch.setattr(data, 'load', unlabelled)
+    stages.load.cache_clear()
+    stages._distinct.cache_clear()
+    try:
+        with pytest.raises(UserError, match='labels'):
+            validate(tiny_config(attack__loss='supcon'), MESH)
+        validate(tiny_config(), MESH)
+    finally:
+        stages.load.cache_clear()
+        stages._distinct.cache_clear()
+
+
+def test_a_loss_of_the_wrong_shape_is_refused():
+    @losses.LOSSES.register('unreduced')
+    def unreduced():
+        return lambda student, teacher, labels=None, where=None: jnp.sum(student, axis=1)
+
+    try:
+        with pytest.raises(UserError, match=r'its loss must be one float, not float32\[16\]'):
+            validate(tiny_config(attack__loss='unreduced'), MESH)
+    finally:
+        del losses.LOSSES['unreduced']
+
+
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ({'attack.bugdet': 5}, r'runs\[1\] sets attack.bugdet=5'),
+        ({'atack.budget': 5}, r'runs\[1\] sets atack.budget=5'),
+        ({'attack.budget': 'many'}, r"runs\[1\] sets attack.budget='many'"),
+    ],
+)
+def test_a_wrong_override_names_its_run(override, message):
+    cfg = tiny_config()
+    cfg.runs = ({}, override)
+    with pytest.raises(UserError, match=message):
+        list(config.expand(cfg))
+
+
+def test_runs_expand_in_order_without_repetitions_and_the_command_line_wins():
+    cfg = tiny_config()
+    cfg.runs = config.grid(attack__budget=(20, 30), attack__loss=('mse', 'cosine'))
+    runs = [(run.attack.budget, run.attack.loss) for run in config.expand(cfg)]
+    assert runs == [(20, 'mse'), (20, 'cosine'), (30, 'mse'), (30, 'cosine')]
+    fixed = [(r.attack.budget, r.attack.loss) for r in config.expand(cfg, ('attack.budget',))]
+    assert fixed == [(41, 'mse'), (41, 'cosine')]
+
+
+def test_a_misspelt_field_is_refused():
+    cfg = tiny_config()
+    with pytest.raises(AttributeError, match='Did you mean "budget"'):
+        cfg.attack.bugdet = 5
+
+
+def test_a_missing_module_is_named():
+    with pytest.raises(UserError, match="there is no module 'no_such_losses'"):
+        experiment.import_modules(('no_such_losses',))
+
+
+class TestCheckpoint:
+    SPEC = 'resnet18(stem="patch", width=4, stages=(1,))'
+
+    def save(self, folder, spec=SPEC, shape=(8, 8, 3)):
+        network = encoders.make(self.SPEC)
+        variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)))
+        checkpoint.save_encoder(folder, variables, {'encoder': spec, 'image_shape': list(shape)})
+        return variables
+
+    def test_a_saved_encoder_can_be_the_victim(self, tmp_path):
+        variables = self.save(tmp_path / 'victim')
+        cfg = tiny_config(victim__checkpoint=str(tmp_path / 'victim'))
+        validate(cfg, MESH)
+        loaded = stages.victim(cfg, None, MESH)
+        assert loaded.encoder == self.SPEC
+        jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
+
+    def test_another_image_size_is_refused(self, tmp_path):
+        self.save(tmp_path / 'victim', shape=(16, 16, 3))
+        with pytest.raises(UserError, match='was trained on images of 16x16, the data has 8x8'):
+            validate(tiny_config(victim__checkpoint=str(tmp_path / 'victim')), MESH)
+
+    def test_another_encoder_is_refused(self, tmp_path):
+        self.save(tmp_path / 'victim', spec='resnet18(stem="patch", width=8, stages=(1,))')
+        with pytest.raises(UserError, match='cannot be read .damaged, or of another encoder'):
+            validate(tiny_config(victim__checkpoint=str(tmp_path / 'victim')), MESH)
+
+    def test_a_truncated_one_is_refused(self, tmp_path):
+        self.save(tmp_path / 'victim')
+        cut = 0
+        for path in (tmp_path / 'victim/variables').rglob('d/*'):
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            cut += 1
+        assert cut
+        with pytest.raises(UserError, match='cannot be read .damaged') as caught:
+            validate(tiny_config(victim__checkpoint=str(tmp_path / 'victim')), MESH)
+        assert '\n' not in str(caught.value)
+
+    def test_a_description_that_is_not_json_is_refused(self, tmp_path):
+        self.save(tmp_path / 'victim')
+        (tmp_path / 'victim/meta.json').write_text('{"encoder": ')
+        with pytest.raises(UserError, match=r'cannot read .*meta.json'):
+            validate(tiny_config(victim__checkpoint=str(tmp_path / 'victim')), MESH)
