@@ -3,11 +3,12 @@
     python launch.py --config=experiments/cifar10.py --config.data.dir=DIR
 
 A SimCLR ResNet-34 (200 epochs, batch 256, Adam 3e-4), direct extraction with 9,000 queries and 100
-epochs on the stored answers, each loss with its own rate and batch, three seeds. The queries are the
-first 9,000 images of CIFAR-10's test split, as in the paper, so that its CIFAR-10 accuracy is measured
-on the last 1,000; STL-10 and SVHN are tested whole. DIR holds TFDS copies of cifar10, stl10 and
-svhn_cropped. The paper reports (CIFAR-10 / STL-10 / SVHN) victim 79.0 / 67.9 / 65.1, mse 75.5 / 64.8 /
-58.8, infonce 75.5 / 64.6 / 69.6, softnn 76.9 / 67.1 / 67.3, wasserstein 63.9 / 50.8 / 49.5.
+epochs on the stored answers, each loss with its own rate and batch, three seeds. The queries are
+the first 9,000 images of CIFAR-10's test split, as in the paper, so that its CIFAR-10 accuracy is
+measured on the last 1,000; STL-10 and SVHN are tested whole. DIR holds TFDS copies of cifar10,
+stl10 and svhn_cropped. The paper reports (CIFAR-10 / STL-10 / SVHN) victim 79.0 / 67.9 / 65.1, mse
+75.5 / 64.8 / 58.8, infonce 75.5 / 64.6 / 69.6, softnn 76.9 / 67.1 / 67.3, wasserstein 63.9 / 50.8
+/ 49.5.
 """
 
 from ssl_extract import config

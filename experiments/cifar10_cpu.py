@@ -1,17 +1,18 @@
-"""Tables 2, 7 and 8 of the paper at laptop size: four losses at three budgets on a real CIFAR-10 victim.
+"""Tables 2, 7 and 8 of the paper at laptop size: four losses, three budgets, three seeds.
 
     python launch.py --config=experiments/cifar10_cpu.py --config.data.dir=DIR
 
-DIR holds TFDS copies of cifar10 and fashion_mnist. One SimCLR victim (a small ResNet, 20,000 images),
-direct extraction with mse, infonce, softnn and wasserstein at 500, 1,000 and 4,000 queries, three
-seeds, linear probes on CIFAR-10 and Fashion-MNIST. Ends within an hour on two cores; docs/results.md
-shows what came out.
+DIR holds TFDS copies of cifar10 and fashion_mnist. One SimCLR victim (a small ResNet, 20,000
+images), direct extraction with mse, infonce, softnn and wasserstein at 500, 1,000 and 4,000
+queries, three seeds, linear probes on CIFAR-10 and Fashion-MNIST. Ends within an hour on two
+cores; docs/results.md shows what came out.
 """
 
 from ssl_extract import config
 
 BUDGETS = {500: 40, 1_000: 25, 4_000: 12}  # queries, and epochs over their answers
 LOSSES = ('mse', 'infonce(temperature=0.07)', 'softnn(temperature=100.0)', 'wasserstein')
+
 
 def get_config():
     c = config.base()
@@ -35,6 +36,7 @@ def get_config():
         'cifar10(train="train[40000:]")',
         'fashion_mnist(train="train[:10000]")',
     )
+    c.evaluation.probe = 'lbfgs(l2_grid=(1e-4, 1e-3, 1e-2, 1e-1, 1.0))'
     c.runs = tuple(
         {
             'seed': seed,

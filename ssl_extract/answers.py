@@ -93,9 +93,8 @@ def collect(
         raise UserError(
             f'{len(wanted)} different images were to be asked with a budget of {budget}'
         )
-    account = parallel.compile_init(
-        lambda key: oracle.init(key, jnp.zeros((batch_size, *images.shape[1:]))), mesh
-    )(key)
+    account = oracle.init(key, jnp.zeros((batch_size, *images.shape[1:])))
+    account = parallel.replicate(account, mesh)
     held, known, account = _read(folder, account, mesh)
     first = {fingerprint: i for i, fingerprint in reversed(list(enumerate(map(bytes, prints))))}
     missing = [first[p] for p in wanted if p not in known]

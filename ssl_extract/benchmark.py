@@ -1,9 +1,9 @@
 """How fast this machine runs the pieces: `python -m ssl_extract.benchmark [--encoder=SPEC ...]`.
 
-Prints images (views, queries) per second of the attack step, SimCLR pretraining, feature extraction and
-the probe, each with the share of the machine's measured float32 matrix-product rate that its arithmetic
-amounts to (the operations are XLA's own count of the compiled program; of the custom weight gradient it
-counts the matrix products that replace the convolution).
+Prints images (views, queries) per second of the attack step, SimCLR pretraining, feature
+extraction and the probe, each with the share of the machine's measured float32 matrix-product rate
+that its arithmetic amounts to (the operations are XLA's own count of the compiled program; of the
+custom weight gradient it counts the matrix products that replace the convolution).
 """
 
 import time
@@ -46,7 +46,8 @@ def rate(work: Callable[[], Any], seconds: float) -> float:
 def matmul_rate(seconds: float, size: int = 2048) -> float:
     """Floating-point operations a second of a float32 matrix product."""
     x = jnp.ones((size, size))
-    return rate(lambda product=jax.jit(jnp.dot): product(x, x), seconds) * 2 * size**3
+    product = jax.jit(jnp.dot)
+    return rate(lambda: product(x, x), seconds) * 2 * size**3
 
 
 def flops(compiled: Any) -> float:
@@ -59,10 +60,8 @@ def train_rate(recipe: training.Recipe, batch: dict, oracle: Any, mesh, seconds:
     """(steps a second, operations a step) of a recipe's compiled training step."""
     shape = batch['images'].shape[1:]
     account = () if oracle is None else oracle.init(jax.random.key(0), jnp.zeros((1, *shape)))
-    init = parallel.compile_init(
-        lambda: training.init_state(recipe, 'adam', jax.random.key(0), shape, account), mesh
-    )
-    step, state = training.make_step(recipe, 'adam', 'cosine', mesh), init()
+    state = training.make_init(recipe, 'adam', shape, mesh)(jax.random.key(0), account)
+    step = training.make_step(recipe, 'adam', 'cosine', mesh)
     batch = jax.device_put(batch, parallel.batch_sharding(mesh))
     operations = flops(step.lower(state, batch, oracle, 1e-3, 1000).compile())
 
@@ -117,10 +116,9 @@ def main(argv: list[str]) -> None:
 
     points = np.random.default_rng(0).normal(size=(10_000, dim)).astype(np.float32)
     labels = (points[:, :10] + np.random.default_rng(1).normal(size=(10_000, 10))).argmax(axis=1)
-    probe.fit_probe(points, labels, 10)
-    start = time.perf_counter()
-    probe.fit_probe(points, labels, 10)
-    print(f'{f"linear probe, 10,000 x {dim}":34s}{time.perf_counter() - start:10.2f} seconds')
+    fits = rate(lambda: probe.fit_probe(points, labels, 10).weights, seconds)
+    count = probe.fit_probe(points, labels, 10).evaluations * 4 * points.size * 10 / len(points)
+    show(f'linear probe, whole fit, D={dim}', fits * len(points), 'images/s', count)
 
 
 if __name__ == '__main__':

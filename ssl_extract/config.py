@@ -61,13 +61,7 @@ def base() -> ml_collections.ConfigDict:
 
     c.evaluation = ml_collections.ConfigDict()
     c.evaluation.tasks = ('digits(train="train", test="test")',)  # the first is also for fidelity
-    c.evaluation.l2 = (
-        1e-4,
-        1e-3,
-        1e-2,
-        1e-1,
-        1.0,
-    )  # the probe's choices, made on validation images
+    c.evaluation.probe = 'lbfgs'  # the linear probe; 'sgd' is the paper's own recipe
     c.evaluation.neighbours = 20  # of the kNN classifier
     c.evaluation.shots = 5  # labelled images per class of the few-shot probe
 
@@ -111,6 +105,8 @@ def expand(
         for field, value in overrides.items():
             if field in fixed:
                 continue
+            if field.split('.')[0] in ('evaluation', 'modules', 'runs'):
+                raise UserError(f'runs[{number}] sets {field}: all runs share it, set it once')
             try:
                 known = run
                 for part in field.split('.'):

@@ -13,7 +13,7 @@ import jax
 import ml_collections
 from etils import epath
 
-from ssl_extract import config, files, metrics, parallel, report, stages
+from ssl_extract import config, files, metrics, parallel, report, selection, stages
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import assess
 from ssl_extract.stages import Trained
@@ -108,7 +108,7 @@ def run_one(
 ) -> None:
     """Runs one config's stages and adds what they found; finished stages are only read."""
     victim = stages.victim(cfg, workdir, mesh)
-    image_shape = stages.load_pool(cfg).images.shape[1:]
+    image_shape = selection.load_pool(cfg).images.shape[1:]
     theirs = measure(cfg, victim, workdir, mesh)
     add_rows(found, victim, theirs, seed=cfg.victim.seed)
     add_curve(found, 'victim', victim)
@@ -138,7 +138,7 @@ def run_one(
     )
     if cfg.baselines.scratch_epochs:
         alone = stages.scratch(cfg, victim.encoder, workdir, mesh)
-        images = cfg.attack.budget if stages.is_collected(cfg) else None
+        images = cfg.attack.budget if selection.is_collected(cfg) else None
         measured = measure(cfg, alone, workdir, mesh, victim)
         add_rows(found, alone, measured, budget=images, seed=cfg.seed)
         add_curve(found, f'from scratch: {images or "all"} images, seed {cfg.seed}', alone)
@@ -169,9 +169,9 @@ def measure(
         made = assess.assess(
             stages.make_encoder(trained.encoder).apply,
             trained.variables,
-            stages.load_tasks(cfg),
+            selection.load_tasks(cfg),
             victim=None if victim is None else measure(cfg, victim, workdir, mesh).arrays,
-            l2_grid=cfg.evaluation.l2,
+            probe=cfg.evaluation.probe,
             neighbours=cfg.evaluation.neighbours,
             shots=cfg.evaluation.shots,
             mesh=mesh,
@@ -213,7 +213,7 @@ def add_view(found: Findings, title: str, cfg, made: assess.Assessment) -> None:
     """Adds a two-dimensional view, for the victim and a few surrogates."""
     if len(found.views) < 4 and title not in [view['title'] for view in found.views]:
         points = made.arrays['projection']
-        labels = stages.load_tasks(cfg)[0].test.labels[: len(points)]
+        labels = selection.load_tasks(cfg)[0].test.labels[: len(points)]
         found.views.append({'title': title, 'points': points, 'labels': labels})
 
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 from etils import epath
 
 from ssl_extract import (
@@ -22,19 +21,16 @@ from ssl_extract import (
     attacks,
     augment,
     checkpoint,
-    data,
     defenses,
     encoders,
     files,
     losses,
     oracle,
+    selection,
     training,
     victims,
 )
 from ssl_extract.encoders import chain
-from ssl_extract.errors import UserError
-from ssl_extract.evaluation.assess import Task
-from ssl_extract.registry import parse_call
 
 VERSION = 1  # raised when a stage's meaning changes, so that old results are not taken for new ones
 
@@ -70,66 +66,6 @@ def address(spec: dict[str, Any]) -> str:
     """The content hash of a stage's description."""
     text = json.dumps({'version': VERSION, **spec}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@functools.lru_cache(maxsize=16)
-def load(name: str, split: str, size: int, folder: str) -> data.Dataset:
-    """A data set, kept in memory as long as it is in use."""
-    return data.load(name, split, size=size or None, data_dir=folder)
-
-
-def load_victim_images(cfg: ml_collections.ConfigDict) -> data.Dataset:
-    """The images that the victim is pretrained on."""
-    return load(cfg.data.name, cfg.victim.split, cfg.data.size, cfg.data.dir)
-
-
-@functools.lru_cache(maxsize=8)
-def _distinct(name: str, split: str, size: int, folder: str) -> data.Dataset:
-    return data.distinct(load(name, split, size, folder))
-
-
-def load_pool(cfg: ml_collections.ConfigDict) -> data.Dataset:
-    """The thief's own images, each content once."""
-    return _distinct(
-        cfg.attack.data or cfg.data.name, cfg.attack.split, cfg.data.size, cfg.data.dir
-    )
-
-
-def load_queries(cfg: ml_collections.ConfigDict) -> data.Dataset:
-    """The images a run works with: under plan `once` as many as the budget, else the whole pool.
-
-    The pool's order is drawn from the seed, so that a larger budget asks the same images and more.
-    """
-    pool = load_pool(cfg)
-    order = np.random.default_rng((cfg.seed, 1)).permutation(len(pool.images))
-    if is_collected(cfg):
-        order = order[: cfg.attack.budget]
-    labels = None if pool.labels is None else pool.labels[order]
-    return pool._replace(images=pool.images[order], labels=labels)
-
-
-def load_tasks(cfg: ml_collections.ConfigDict) -> list[Task]:
-    """The downstream sets that `evaluation.tasks` names, as `'cifar10(train="train[:10000]")'`.
-
-    Raises:
-        UserError: a task has an unknown argument, or two tasks have the same name.
-    """
-    tasks = []
-    for spec in cfg.evaluation.tasks:
-        name, args, splits = parse_call(spec, 'task')
-        if args or not set(splits) <= {'train', 'test'}:
-            raise UserError(f'task {spec!r}: it takes (train="train", test="test")')
-        if name in [task.name for task in tasks]:
-            raise UserError(f'evaluation.tasks has {name!r} twice: write it once')
-        where = (cfg.data.size, cfg.data.dir)
-        train = load(name, splits.get('train', 'train'), *where)
-        tasks.append(Task(name, train, load(name, splits.get('test', 'test'), *where)))
-    return tasks
-
-
-def is_collected(cfg: ml_collections.ConfigDict) -> bool:
-    """Whether the attack trains on stored answers."""
-    return cfg.attack.plan != 'online'
 
 
 @functools.cache
@@ -195,7 +131,7 @@ def victim(cfg: ml_collections.ConfigDict, workdir: epath.Path, mesh) -> Trained
         content = {'victim': meta, 'checkpoint': str(folder)}
         return _finished('victim', address(content), folder, meta, mesh)
     spec = {'stage': 'victim', 'data': _data_spec(cfg), **_without(cfg.victim, 'checkpoint')}
-    dataset = load_victim_images(cfg)
+    dataset = selection.load_victim_images(cfg)
     recipe = victim_recipe(cfg.victim.method, cfg.victim.encoder, cfg.victim.augmentation)
     return _train(
         'victim',
@@ -224,11 +160,11 @@ def random(cfg: ml_collections.ConfigDict, encoder: str, image_shape: tuple[int,
 def scratch(cfg: ml_collections.ConfigDict, encoder: str, workdir: epath.Path, mesh) -> Trained:
     """The victim's method on the thief's own images, without a victim: what stealing must beat."""
     encoder = cfg.attack.encoder or encoder
-    images = load_queries(cfg).images
+    images = selection.load_queries(cfg).images
     batch_size = cfg.baselines.scratch_batch_size
     spec = {
         'stage': 'scratch',
-        'queries': _queries_spec(cfg),
+        'queries': selection.describe_queries(cfg),
         'encoder': encoder,
         'epochs': cfg.baselines.scratch_epochs,
         'batch_size': batch_size,
@@ -254,7 +190,7 @@ def surrogate(
     cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
 ) -> Trained:
     """Steals the target under the budget."""
-    dataset = load_queries(cfg)
+    dataset = selection.load_queries(cfg)
     image_shape = dataset.images.shape[1:]
     key = jax.random.fold_in(jax.random.key(cfg.seed), 2)  # of the account
     asked = make_oracle(cfg, target)
@@ -265,7 +201,7 @@ def surrogate(
         'stage': 'surrogate',
         'victim': target.address,
         'defense': cfg.defense,
-        'queries': _queries_spec(cfg),
+        'queries': selection.describe_queries(cfg),
         'seed': cfg.seed,
         **_without(cfg.attack),
         'encoder': cfg.attack.encoder or target.encoder,
@@ -274,7 +210,7 @@ def surrogate(
     if (folder / 'meta.json').exists():
         return _finished('surrogate', address(spec), folder, checkpoint.read_meta(folder), mesh)
     bill, account = None, ()
-    if is_collected(cfg):
+    if selection.is_collected(cfg):
         who = account_of(cfg, target)
         store = workdir / 'answers' / address(who)
         _describe(store, who)
@@ -306,7 +242,7 @@ def surrogate(
         fields=cfg.attack,
         every=cfg.training,
         bill=bill,
-        oracle=None if is_collected(cfg) else asked,
+        oracle=None if selection.is_collected(cfg) else asked,
         account=account,
         label=f'{cfg.attack.name} {cfg.attack.loss} {cfg.attack.budget}',
     )
@@ -322,11 +258,11 @@ def account_of(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any
         'stage': 'answers',
         'victim': target.address,
         'defense': cfg.defense,
-        'pool': _pool_spec(cfg),
+        'pool': selection.describe_pool(cfg),
         'plan': cfg.attack.plan,
         'seed': cfg.seed,
     }
-    return who if is_collected(cfg) else who | cfg.attack.to_dict()
+    return who if selection.is_collected(cfg) else who | cfg.attack.to_dict()
 
 
 def make_oracle(cfg: ml_collections.ConfigDict, target: Trained) -> oracle.Oracle:
@@ -398,16 +334,6 @@ def _describe(folder: epath.Path, spec: dict[str, Any]) -> None:
 
 def _data_spec(cfg: ml_collections.ConfigDict) -> dict[str, Any]:
     return _without(cfg.data, 'dir')
-
-
-def _pool_spec(cfg: ml_collections.ConfigDict) -> dict[str, Any]:
-    name = cfg.attack.data or cfg.data.name
-    return {'name': name, 'split': cfg.attack.split, 'size': cfg.data.size}
-
-
-def _queries_spec(cfg: ml_collections.ConfigDict) -> dict[str, Any]:
-    count = cfg.attack.budget if is_collected(cfg) else 0
-    return {**_pool_spec(cfg), 'seed': cfg.seed, 'first': count}
 
 
 def _without(fields: ml_collections.ConfigDict, *names: str) -> dict[str, Any]:

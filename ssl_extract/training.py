@@ -132,6 +132,16 @@ def make_step(recipe: Recipe, optimizer: str, schedule: str, mesh: jax.sharding.
     return parallel.compile_step(step, mesh)
 
 
+@functools.cache
+def make_init(
+    recipe: Recipe, optimizer: str, image_shape: tuple[int, ...], mesh: jax.sharding.Mesh
+) -> Callable:
+    """Compiles `init(key, account) -> TrainState`, whole on every device."""
+    return parallel.compile_init(
+        lambda key, account: init_state(recipe, optimizer, key, image_shape, account), mesh
+    )
+
+
 def init_state(
     recipe: Recipe, optimizer: str, key: jax.Array, image_shape: tuple[int, ...], account: Any = ()
 ) -> TrainState:
@@ -186,9 +196,7 @@ def fit(
     steps_per_epoch = size // batch_size
     step_fn = make_step(recipe, optimizer, schedule, mesh)
     take = _make_take(data, mesh)
-    state = parallel.compile_init(
-        lambda: init_state(recipe, optimizer, jax.random.key(seed), image_shape, account), mesh
-    )()
+    state = make_init(recipe, optimizer, image_shape, mesh)(jax.random.key(seed), account)
     manager = checkpoint.manager(folder / 'checkpoints')
     restored = checkpoint.restore(manager, state, mesh)
     state, meta = restored or (state, {'step': 0, 'seconds': 0.0})

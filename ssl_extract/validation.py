@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from ssl_extract import checkpoint, data, defenses, encoders, parallel, stages, training
+from ssl_extract import checkpoint, data, defenses, encoders, parallel, selection, stages, training
 from ssl_extract.errors import UserError
+from ssl_extract.evaluation.assess import PROBES
 from ssl_extract.oracle import MAX_BUDGET, make_oracle
 
 POSITIVE = [
@@ -43,7 +44,7 @@ def validate(cfg: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, where: str
     try:
         _check_ranges(cfg)
         _check_names(cfg)
-        pool = stages.load_pool(cfg)
+        pool = selection.load_pool(cfg)
         image_shape = pool.images.shape[1:]
         encoder = _check_victim(cfg, image_shape, mesh)
         _check_budget(cfg, pool, mesh)
@@ -72,14 +73,22 @@ def _check_names(cfg: ml_collections.ConfigDict) -> None:
         stages.make_augmentation(_get(cfg, field))
     defenses.make(cfg.defense)
     stages.make_loss(cfg.attack.loss)
+    _try_probe(cfg.evaluation.probe)
     if cfg.attack.encoder:
         stages.make_encoder(cfg.attack.encoder)
-    if stages.is_collected(cfg) and cfg.attack.query_augmentation:
+    if selection.is_collected(cfg) and cfg.attack.query_augmentation:
         raise UserError(
             f'attack.query_augmentation={cfg.attack.query_augmentation!r}: plan '
             f"{cfg.attack.plan!r} asks each image as it is; write attack.plan='online', or "
             'attack.student_augmentation'
         )
+
+
+@functools.cache
+def _try_probe(spec: str) -> None:
+    """Fits the probe on a handful of points: whatever is wrong with its arguments shows now."""
+    points = np.random.default_rng(0).normal(size=(20, 2))
+    PROBES.make(spec)(points, np.arange(20) % 2, 2)
 
 
 def _check_victim(cfg: ml_collections.ConfigDict, image_shape: tuple, mesh) -> str:
@@ -93,7 +102,7 @@ def _check_victim(cfg: ml_collections.ConfigDict, image_shape: tuple, mesh) -> s
                 f'{_size(shape)}, the data has {_size(image_shape)}: set data.size={shape[0]}'
             )
         return target.encoder
-    dataset = stages.load_victim_images(cfg)
+    dataset = selection.load_victim_images(cfg)
     _check_batch(len(dataset.images), cfg.victim.batch_size, 'victim.batch_size', mesh)
     if dataset.images.shape[1:] != image_shape:
         raise UserError(
@@ -108,7 +117,7 @@ def _check_victim(cfg: ml_collections.ConfigDict, image_shape: tuple, mesh) -> s
 
 def _check_budget(cfg: ml_collections.ConfigDict, pool: data.Dataset, mesh) -> None:
     distinct, size = len(pool.images), len(pool.images)
-    if stages.is_collected(cfg):
+    if selection.is_collected(cfg):
         size = cfg.attack.budget
         if size > distinct:
             raise UserError(
@@ -132,7 +141,7 @@ def _check_attack(cfg, encoder: str, image_shape: tuple, labelled: bool) -> None
 def _check_tasks(cfg: ml_collections.ConfigDict, pool: data.Dataset, encoder: str) -> None:
     if not cfg.evaluation.tasks:
         raise UserError('evaluation.tasks is empty: write e.g. (\'digits(train="train")\',)')
-    tasks = stages.load_tasks(cfg)
+    tasks = selection.load_tasks(cfg)
     for task in tasks:
         for dataset in (task.train, task.test):
             data.require_labels(dataset)

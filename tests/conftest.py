@@ -1,4 +1,7 @@
-"""All tests run on four emulated CPU devices, so that sharding is really tested."""
+"""All tests run on four emulated CPU devices, so that sharding is really tested.
+
+They compile without LLVM's optimisations: most of their time is compilation.
+"""
 
 import os
 import sys
@@ -7,7 +10,8 @@ import pytest
 
 os.environ['JAX_PLATFORMS'] = os.environ.get('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
-    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+    os.environ.get('XLA_FLAGS', '')
+    + ' --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0'
 )
 
 

@@ -133,7 +133,7 @@ def test_stratified_takes_its_share_of_each_class():
 
 def test_stopping_early_is_said(monkeypatch):
     solve = probe_lib._solve
-    monkeypatch.setattr(probe_lib, '_solve', lambda *args: (solve(*args)[0], np.float32(0.02)))
+    monkeypatch.setattr(probe_lib, '_solve', lambda *args: (solve(*args)[0], np.float32(0.02), 1))
     features, labels = task()
     with pytest.warns(UserWarning, match='l2=0.0001 stopped after 300 .* norm of 2.0e-02'):
         fit_probe(features, labels, 4, l2_grid=(1e-4,))

@@ -18,7 +18,8 @@ TINY = ROOT / 'tests/tiny.py'
 def start(workdir, *flags, devices=4):
     env = os.environ | {
         'JAX_PLATFORMS': 'cpu',
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'
+        ' --xla_backend_optimization_level=0',
     }
     command = [sys.executable, 'launch.py', f'--config={TINY}', f'--workdir={workdir}', *flags]
     return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The budget is exact, the victim is out of reach, and what a query costs does not depend on batches."""
+"""The budget is exact, the victim out of reach, and an answer does not depend on the batches."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ query = jax.jit(lambda oracle, batch, state, where=None: oracle.query(batch, sta
 
 
 def simulate(budget, asked):
-    """What an account with a budget must get, one row after the other: the ledger written by hand."""
+    """What an account must get, one row after the other: the ledger written by hand."""
     granted, billed, refused = [], 0, 0
     for sent in asked:
         ok = sent and billed < budget

@@ -1,4 +1,4 @@
-"""The step, the loop, its metrics and checkpoints; schedules and optimisers against closed forms."""
+"""The step, the loop, metrics and checkpoints; schedules and optimisers against closed forms."""
 
 import jax
 import jax.numpy as jnp

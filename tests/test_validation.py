@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import tiny
 
-from ssl_extract import checkpoint, config, data, encoders, experiment, losses, parallel, stages
+from ssl_extract import (
+    checkpoint,
+    config,
+    data,
+    encoders,
+    experiment,
+    losses,
+    parallel,
+    selection,
+    stages,
+)
 from ssl_extract.errors import UserError
 from ssl_extract.validation import validate
 
@@ -61,6 +71,8 @@ WRONG = [
     ({'victim__split': 'train[5:5]'}, r'train\[5:5\]'),
     ({'data__name': 'cifar11'}, r'cifar11'),
     ({'data__dir': '/nonexistent', 'data__name': 'cifar10'}, r'cifar10'),
+    ({'evaluation__probe': 'svm'}, r"unknown probe 'svm'"),
+    ({'evaluation__probe': 'lbfgs(l2_grid=(-1.0,))'}, r'l2_grid must hold numbers > 0'),
     ({'evaluation__tasks': ()}, r'evaluation.tasks is empty'),
     ({'evaluation__tasks': ('digits(tset="test")',)}, r'it takes \(train="train", test="test"\)'),
     ({'evaluation__tasks': ('digits', 'digits')}, r"evaluation.tasks has 'digits' twice"),
@@ -96,15 +108,15 @@ def test_a_loss_that_needs_labels_is_refused_without_them(monkeypatch):
         return loaded._replace(labels=None) if split == 'train[64:200]' else loaded
 
     monkeypatch.setattr(data, 'load', unlabelled)
-    stages.load.cache_clear()
-    stages._distinct.cache_clear()
+    selection.load.cache_clear()
+    selection._distinct.cache_clear()
     try:
         with pytest.raises(UserError, match='labels'):
             validate(tiny_config(attack__loss='supcon'), MESH)
         validate(tiny_config(), MESH)
     finally:
-        stages.load.cache_clear()
-        stages._distinct.cache_clear()
+        selection.load.cache_clear()
+        selection._distinct.cache_clear()
 
 
 def test_a_loss_of_the_wrong_shape_is_refused():
@@ -124,6 +136,7 @@ def test_a_loss_of_the_wrong_shape_is_refused():
     [
         ({'attack.bugdet': 5}, r'runs\[1\] sets attack.bugdet=5'),
         ({'atack.budget': 5}, r'runs\[1\] sets atack.budget=5'),
+        ({'evaluation.shots': 3}, r'runs\[1\] sets evaluation.shots: all runs share it'),
         ({'attack.budget': 'many'}, r"runs\[1\] sets attack.budget='many'"),
     ],
 )

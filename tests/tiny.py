@@ -20,6 +20,7 @@ def get_config():
     c.baselines.scratch_epochs = 2
     c.baselines.scratch_batch_size = 16
     c.evaluation.tasks = ('digits(train="train[:200]", test="test[:100]")',)
+    c.evaluation.probe = 'sgd(learning_rate=1e-2, epochs=30)'
     c.evaluation.neighbours = 5
     c.evaluation.shots = 3
     c.training.checkpoint_every = 4

@@ -1,16 +1,21 @@
 """All measurements of one encoder: probes on every task, and fidelity to the victim."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import sklearn.decomposition
 import scipy.linalg
+import sklearn.decomposition
 
 from ssl_extract.data import Dataset
-from ssl_extract.evaluation import features, fidelity, intervals, knn, probe
+from ssl_extract.evaluation import features, fidelity, intervals, knn
+from ssl_extract.evaluation.probe import L2_GRID, fit_probe, predict
+from ssl_extract.evaluation.probe_sgd import fit_probe_sgd
+from ssl_extract.registry import Registry
 
+PROBES = Registry('probe')
 SHOWN = 1000  # test images in the two-dimensional view
 
 
@@ -35,13 +40,38 @@ class Assessment(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
+@PROBES.register('lbfgs')
+def lbfgs(l2_grid: tuple[float, ...] = L2_GRID) -> Callable:
+    """The optimum of softmax regression; `l2_grid` holds the penalties to choose from."""
+    return functools.partial(fit_probe, l2_grid=l2_grid)
+
+
+@PROBES.register('sgd')
+def sgd(
+    optimizer: str = 'adam',
+    learning_rate: float = 1e-4,
+    weight_decay: float = 8e-4,
+    epochs: int = 100,
+    batch_size: int = 256,
+) -> Callable:
+    """The paper's own recipe; see `fit_probe_sgd`."""
+    return functools.partial(
+        fit_probe_sgd,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        epochs=epochs,
+        batch_size=batch_size,
+    )
+
+
 def assess(
     apply: Callable,
     variables: Any,
     tasks: list[Task],
     *,
     victim: dict[str, np.ndarray] | None = None,
-    l2_grid: tuple[float, ...] = probe.L2_GRID,
+    probe: str = 'lbfgs',
     neighbours: int = 20,
     shots: int = 5,
     mesh: jax.sharding.Mesh | None = None,
@@ -54,11 +84,11 @@ def assess(
     Args:
         apply: `(variables, images) -> [B, D]`, with frozen BatchNorm.
         victim: the `arrays` of the victim's own assessment; None for the victim itself.
-        l2_grid: the penalties to choose from.
+        probe: how the linear probe is fitted, 'lbfgs(...)' or the paper's own 'sgd(...)'.
         neighbours: k of the kNN classifier.
         shots: labelled images per class of the few-shot probe.
     """
-    measured, arrays = [], {}
+    measured, arrays, fit = [], {}, PROBES.make(probe)
 
     def add(task: str, metric: str, m: intervals.Measurement | None) -> None:
         if m is not None:
@@ -69,8 +99,7 @@ def assess(
         train = features.extract(apply, variables, task.train.images, mesh=mesh)
         test = features.extract(apply, variables, task.test.images, mesh=mesh)
         known, classes = (train, task.train.labels), task.train.num_classes
-        fitted = probe.fit_probe(*known, classes, l2_grid=l2_grid)
-        predictions = probe.predict(fitted, test)
+        predictions = predict(fit(*known, classes), test)
         add(task.name, 'linear_probe', intervals.accuracy(predictions, task.test.labels))
         nearest = knn.knn_predict(*known, test, classes, k=neighbours)
         add(task.name, 'knn', intervals.accuracy(nearest, task.test.labels))

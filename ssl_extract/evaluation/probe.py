@@ -26,6 +26,7 @@ class Probe(NamedTuple):
     validation_accuracy: of the probe fitted with this `l2` on the rest of the training set; None if
         there was nothing to choose.
     gradient_norm: at the solution, whitened; None for `fit_probe_sgd`.
+    evaluations: how often the whole fit computed the objective and its gradient; likewise None.
     """
 
     mean: np.ndarray
@@ -35,6 +36,7 @@ class Probe(NamedTuple):
     l2: float
     validation_accuracy: float | None
     gradient_norm: float | None
+    evaluations: int | None
 
 
 def fit_probe(
@@ -78,8 +80,8 @@ def fit_probe(
     inputs, targets = jnp.asarray((features - mean) / scale), jnp.asarray(labels)
     gram = np.asarray(jnp.matmul(inputs.T, inputs, precision='highest'), np.float64) / len(labels)
 
-    def solve(l2: float, where: np.ndarray, start: tuple) -> tuple[tuple, float]:
-        """Optimum (weights, bias) on the examples where `where`, from `start`; gradient norm."""
+    def solve(l2: float, where: np.ndarray, start: tuple) -> tuple[tuple, float, int]:
+        """Optimum (weights, bias) where `where`, from `start`; gradient norm; evaluations."""
         # The Hessian at zero is (gram / K + l2) in `weights`: in coordinates that make it the
         # identity L-BFGS takes 20-50 steps where raw ones take many hundreds.
         jitter = 1e-6 * gram.shape[0] / num_classes  # gram is exact to float32 only
@@ -87,29 +89,31 @@ def fit_probe(
         whiten = np.linalg.inv(factor).T.astype(np.float32)
         start = ((factor.T @ start[0]).astype(np.float32), start[1])
         weight = jnp.asarray(where / where.sum(), jnp.float32)
-        (white, bias), norm = _solve(inputs, targets, weight, whiten, jnp.float32(l2), start)
-        return (whiten @ np.asarray(white), np.asarray(bias)), float(norm)
+        (white, bias), *rest = _solve(inputs, targets, weight, whiten, jnp.float32(l2), start)
+        return (whiten @ np.asarray(white), np.asarray(bias)), *map(float, rest)
 
     start = (np.zeros((len(gram), num_classes)), np.zeros(num_classes, np.float32))
-    best_l2, best_accuracy = l2_grid[0], None
+    best_l2, best_accuracy, evaluations = l2_grid[0], None, 0
     if len(set(l2_grid)) > 1:
         held_out = stratified(labels, validation_fraction, seed)
         current, best_start = start, start
         for l2 in sorted(set(l2_grid), reverse=True):  # each starts where the last one ended
-            current, _ = solve(l2, ~held_out, current)
+            current, _, count = solve(l2, ~held_out, current)
+            evaluations += count
             scores = np.asarray(inputs)[held_out] @ current[0] + current[1]
             accuracy = float(np.mean(scores.argmax(1) == labels[held_out]))
             if best_accuracy is None or accuracy > best_accuracy:
                 best_l2, best_accuracy, best_start = l2, accuracy, current
         start = best_start
-    (weights, bias), norm = solve(best_l2, np.ones(len(labels)), start)
+    (weights, bias), norm, count = solve(best_l2, np.ones(len(labels)), start)
     if norm > 100 * TOLERANCE:
         warnings.warn(
             f'the linear probe with l2={best_l2} stopped after {MAX_ITERATIONS} iterations at a '
             f'gradient norm of {norm:.1e}: raise the smallest value of l2_grid',
             stacklevel=2,
         )
-    return Probe(mean, scale, weights, bias, float(best_l2), best_accuracy, norm)
+    evaluations = int(evaluations + count)
+    return Probe(mean, scale, weights, bias, float(best_l2), best_accuracy, norm, evaluations)
 
 
 def logits(probe: Probe, features: np.ndarray) -> np.ndarray:
@@ -158,7 +162,7 @@ def _solve(
     whiten: jax.Array,
     l2: jax.Array,
     start: tuple[jax.Array, jax.Array],
-) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
     """L-BFGS (Liu & Nocedal 1989) on weights = whiten @ start[0]; `where` [N] sums to 1.
 
     Held-out examples have weight 0 instead of being cut out, so that the solves of the whole grid
@@ -179,18 +183,19 @@ def _solve(
     value_and_grad = optax.value_and_grad_from_state(objective)
 
     def step(carry):
-        params, state, _, count = carry
+        params, state, _, count, evaluations = carry
         value, grad = value_and_grad(params, state=state)
         updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=objective)
         params = optax.apply_updates(params, updates)
         norm = optax.tree.norm(optax.tree.get(state, 'grad'))  # at the new params
-        return params, state, norm, count + 1
+        tried = optax.tree.get(state, 'num_linesearch_steps')
+        return params, state, norm, count + 1, evaluations + tried
 
     def unfinished(carry):
         return (carry[2] > TOLERANCE) & (carry[3] < MAX_ITERATIONS)
 
     params = (start[0], start[1] / jnp.sqrt(num_classes))
-    params, _, norm, _ = jax.lax.while_loop(
-        unfinished, step, (params, tx.init(params), jnp.float32(jnp.inf), 0)
+    params, _, norm, _, evaluations = jax.lax.while_loop(
+        unfinished, step, (params, tx.init(params), jnp.float32(jnp.inf), 0, jnp.int32(1))
     )
-    return (params[0], params[1] * jnp.sqrt(num_classes)), norm
+    return (params[0], params[1] * jnp.sqrt(num_classes)), norm, evaluations

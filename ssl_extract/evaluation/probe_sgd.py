@@ -56,7 +56,7 @@ def fit_probe_sgd(
     width = features.shape[1]
     mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
     return Probe(
-        mean, scale, np.asarray(weights), np.asarray(bias), float(weight_decay), None, None
+        mean, scale, np.asarray(weights), np.asarray(bias), float(weight_decay), None, None, None
     )
 
 

@@ -1,0 +1,84 @@
+"""Which images a config names: the victim's, the thief's and its queries, and the tasks'."""
+
+import functools
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from ssl_extract import data
+from ssl_extract.errors import UserError
+from ssl_extract.evaluation.assess import Task
+from ssl_extract.registry import parse_call
+
+
+@functools.lru_cache(maxsize=16)
+def load(name: str, split: str, size: int, folder: str) -> data.Dataset:
+    """A data set, kept in memory as long as it is in use."""
+    return data.load(name, split, size=size or None, data_dir=folder)
+
+
+def load_victim_images(cfg: ml_collections.ConfigDict) -> data.Dataset:
+    """The images that the victim is pretrained on."""
+    return load(cfg.data.name, cfg.victim.split, cfg.data.size, cfg.data.dir)
+
+
+@functools.lru_cache(maxsize=8)
+def _distinct(name: str, split: str, size: int, folder: str) -> data.Dataset:
+    return data.distinct(load(name, split, size, folder))
+
+
+def load_pool(cfg: ml_collections.ConfigDict) -> data.Dataset:
+    """The thief's own images, each content once."""
+    return _distinct(
+        cfg.attack.data or cfg.data.name, cfg.attack.split, cfg.data.size, cfg.data.dir
+    )
+
+
+def load_queries(cfg: ml_collections.ConfigDict) -> data.Dataset:
+    """The images a run works with: under plan `once` as many as the budget, else the whole pool.
+
+    The pool's order is drawn from the seed, so that a larger budget asks the same images and more.
+    """
+    pool = load_pool(cfg)
+    order = np.random.default_rng((cfg.seed, 1)).permutation(len(pool.images))
+    if is_collected(cfg):
+        order = order[: cfg.attack.budget]
+    labels = None if pool.labels is None else pool.labels[order]
+    return pool._replace(images=pool.images[order], labels=labels)
+
+
+def load_tasks(cfg: ml_collections.ConfigDict) -> list[Task]:
+    """The downstream sets that `evaluation.tasks` names, as `'cifar10(train="train[:10000]")'`.
+
+    Raises:
+        UserError: a task has an unknown argument, or two tasks have the same name.
+    """
+    tasks = []
+    for spec in cfg.evaluation.tasks:
+        name, args, splits = parse_call(spec, 'task')
+        if args or not set(splits) <= {'train', 'test'}:
+            raise UserError(f'task {spec!r}: it takes (train="train", test="test")')
+        if name in [task.name for task in tasks]:
+            raise UserError(f'evaluation.tasks has {name!r} twice: write it once')
+        where = (cfg.data.size, cfg.data.dir)
+        train = load(name, splits.get('train', 'train'), *where)
+        tasks.append(Task(name, train, load(name, splits.get('test', 'test'), *where)))
+    return tasks
+
+
+def is_collected(cfg: ml_collections.ConfigDict) -> bool:
+    """Whether the attack trains on stored answers."""
+    return cfg.attack.plan != 'online'
+
+
+def describe_pool(cfg: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What `load_pool` depends on, for a stage's hash."""
+    name = cfg.attack.data or cfg.data.name
+    return {'name': name, 'split': cfg.attack.split, 'size': cfg.data.size}
+
+
+def describe_queries(cfg: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What `load_queries` depends on, for a stage's hash."""
+    count = cfg.attack.budget if is_collected(cfg) else 0
+    return {**describe_pool(cfg), 'seed': cfg.seed, 'first': count}

@@ -1,0 +1,70 @@
+"""Every experiment file loads and expands; the paper's setting is built and stepped once."""
+
+import importlib.util
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from ssl_extract import config, encoders, parallel, stages, training, validation
+
+FILES = sorted((pathlib.Path(__file__).parent.parent / 'experiments').glob('*.py'))
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+def test_every_experiment_expands_to_runs_with_known_names(path):
+    module = load(path)
+    assert f'--config=experiments/{path.name}' in module.__doc__ or path.stem == 'quickstart'
+    runs = list(config.expand(module.get_config()))
+    assert len(runs) == len(module.get_config().runs)
+    for run in runs:
+        validation._check_ranges(run)
+        validation._check_names(run)
+        stages.make_encoder(run.victim.encoder)
+
+
+def test_the_papers_setting_is_the_papers():
+    runs = list(config.expand(load(FILES[0].parent / 'cifar10.py').get_config()))
+    by_loss = {run.attack.loss.split('(')[0]: run for run in runs}
+    assert set(by_loss) == {'mse', 'infonce', 'softnn', 'wasserstein'} and len(runs) == 12
+    for run in runs:
+        assert run.victim.epochs == 200 and run.victim.batch_size == 256
+        assert run.victim.learning_rate == 3e-4 and 'temperature=0.07' in run.victim.method
+        assert run.attack.budget == 9_000 and run.attack.epochs == 100
+    assert by_loss['infonce'].attack.batch_size == 256
+    assert by_loss['infonce'].attack.learning_rate == 3e-4
+    assert by_loss['mse'].attack.batch_size == 64 and by_loss['mse'].attack.learning_rate == 1e-3
+
+
+def test_the_papers_setting_is_built_and_stepped_once():
+    run = next(config.expand(load(FILES[0].parent / 'cifar10.py').get_config()))
+    network = stages.make_encoder(run.victim.encoder)
+    shape = (run.data.size, run.data.size, 3)
+    mesh = parallel.data_mesh(1)
+    batch = {'images': np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)}
+    answers = np.random.default_rng(1).random((4, encoders.dim(network, shape)), np.float32)
+    pretraining = stages.victim_recipe(
+        run.victim.method, run.victim.encoder, run.victim.augmentation
+    )
+    attack = stages.attack_recipe_of(run, run.victim.encoder, shape)
+    parts = [
+        (pretraining, run.victim, batch),
+        (attack, run.attack, batch | {'answers': answers}),
+    ]
+    for recipe, fields, data in parts:
+        state = training.init_state(recipe, fields.optimizer, jax.random.key(0), shape)
+        before = jax.tree.map(np.array, state.params['encoder'])
+        assert encoders.num_params({'params': before}) == 21_276_992
+        step = training.make_step(recipe, fields.optimizer, fields.schedule, mesh)
+        state, metrics, _ = step(state, data, None, fields.learning_rate, 1000)
+        assert np.isfinite(metrics['loss']) and int(state.step) == 1
+        moved = jax.tree.map(lambda a, b: np.any(a != b), before, state.params['encoder'])
+        assert all(jax.tree.leaves(moved))
