@@ -17,7 +17,7 @@ from ssl_extract.errors import UserError
 
 _HERE = pathlib.Path(__file__).parent
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', str(_HERE / 'experiments/quickstart.py'), 'Experiment file.', lock_config=True
+    'config', None, 'Experiment file; default experiments/quickstart.py.', lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
     'workdir', '', 'Where everything is kept; default runs/<experiment>.'
@@ -25,24 +25,41 @@ _WORKDIR = flags.DEFINE_string(
 jax.config.config_with_absl()
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; what absl reports with a traceback, in one line."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(_report(error))
+
+
 def main(argv: list[str]) -> int:
+    """Runs the experiment that the flags describe."""
     if len(argv) > 1:
-        raise app.UsageError(f'unexpected {argv[1]!r}: write --config=... and --workdir=...')
+        return _report(f'unexpected {argv[1]!r}: write --config=... and --workdir=...')
     logging.set_verbosity(logging.ERROR)
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
+    path = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
+    if not path.exists():
+        return _report(f'--config={path}: there is no such file')
     try:
         experiment.run(
             _CONFIG.value,
-            workdir=_WORKDIR.value or f'runs/{name}',
+            workdir=_WORKDIR.value or f'runs/{path.stem}',
             fixed=tuple(config_flags.get_override_values(flags.FLAGS['config'])),
             command=' '.join(sys.argv),
-            title=name,
+            title=path.stem,
         )
     except (UserError, FloatingPointError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+        return _report(error)
     return 0
 
 
+def _report(error: object) -> int:
+    print('error:', ' '.join(str(error).replace('\\n', ' ').split()), file=sys.stderr)
+    return 2
+
+
 if __name__ == '__main__':
-    app.run(main)
+    if not any(argument.startswith('--config=') for argument in sys.argv):
+        sys.argv.insert(1, f'--config={_HERE / "experiments/quickstart.py"}')
+    app.run(main, flags_parser=parse)

@@ -4,6 +4,7 @@ A victim's pretraining and an attack are both a `Recipe`: what is initialised, h
 ready on the device (views, queries), and the objective. `fit` trains any of them.
 """
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -205,7 +206,7 @@ def fit(
 
     pending, rows, asked = [], [], []
     bar = metrics.progress(total=num_steps, initial=start, desc=description, unit='step')
-    with bar:
+    with bar, contextlib.closing(manager):  # a run that stops still finishes its last save
         for step in range(start, num_steps):
             epoch, position = divmod(step, steps_per_epoch)
             if position == 0 or step == start:
@@ -229,7 +230,6 @@ def fit(
                 elapsed = time.monotonic() - clock
                 checkpoint.save(manager, step + 1, state, {'step': step + 1, 'seconds': elapsed})
             bar.update()
-    manager.close()
     return Fit(state, time.monotonic() - clock, _read_asked(folder / 'asked'))
 
 

@@ -29,7 +29,7 @@ def recipe(plan='online', encoder=VICTIM, asked=IDENTITY, seen=IDENTITY, loss='m
     )
 
 
-def steal(folder, made, budget, steps, *, data=None, mesh=MESH, defense=''):
+def steal(folder, made, budget, steps, *, data=None, mesh=MESH, defense='', optimizer='adam'):
     asked = oracle(budget, defense)
     account = asked.init(jax.random.key(2), jnp.zeros((1, *SHAPE)))
     return training.fit(
@@ -38,6 +38,7 @@ def steal(folder, made, budget, steps, *, data=None, mesh=MESH, defense=''):
         num_steps=steps,
         batch_size=8,
         learning_rate=1e-2,
+        optimizer=optimizer,
         folder=folder,
         mesh=mesh,
         oracle=asked,
@@ -134,14 +135,17 @@ def test_extraction_approaches_the_victim(tmp_path):
         return float(jnp.mean((VICTIM.apply(encoder, held_out) - wanted) ** 2))
 
     before = training.init_state(recipe(), 'adam', jax.random.key(0), SHAPE)
-    fit = steal(tmp_path, recipe(), 800, 100)
+    images = np.random.default_rng(4).integers(0, 256, (240, *SHAPE), dtype=np.uint8)
+    fit = steal(tmp_path, recipe(), 1600, 200, data={'images': images})
     assert distance(fit.state) < 0.3 * distance(before)
 
 
 def test_one_device_steals_like_four(tmp_path):
     defense = 'gaussian_noise(stddev=0.1)'
-    four = steal(tmp_path / '4', recipe(), 20, 3, defense=defense)
-    one = steal(tmp_path / '1', recipe(), 20, 3, defense=defense, mesh=parallel.data_mesh(1))
+    # SGD: Adam's first steps follow the sign of a gradient, whatever its last digits.
+    kwargs = dict(defense=defense, optimizer='sgd')
+    four = steal(tmp_path / '4', recipe(), 20, 3, **kwargs)
+    one = steal(tmp_path / '1', recipe(), 20, 3, **kwargs, mesh=parallel.data_mesh(1))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)  # noqa: E731
     jax.tree.map(close, four.state.params, one.state.params)
     np.testing.assert_array_equal(four.asked, one.asked)

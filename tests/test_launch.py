@@ -149,10 +149,17 @@ def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices):
         assert a['value'] == pytest.approx(b['value'], abs=0.021, rel=2e-3), (a, b)
 
 
-def test_an_error_is_one_line_and_comes_before_any_training(tmp_path):
-    process = start(tmp_path, '--config.attack.budget=500', '--config.attack.plan=once')
+@pytest.mark.parametrize(
+    ('flag', 'message'),
+    [
+        ('--config.attack.bugdet=3', 'Did you mean "budget" instead of "bugdet"?'),
+        ('--config=experiments/nope.py', '--config=experiments/nope.py: there is no such file'),
+        ('--config.seed=-1', 'seed=-1: write a number from 0 to 2147483647'),
+    ],
+)
+def test_an_error_is_one_line_and_comes_before_any_training(tmp_path, flag, message):
+    process = start(tmp_path, flag)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2
-    lines = [line for line in output.splitlines() if line.startswith('error:')]
-    assert lines == [output.splitlines()[-1]] and 'attack.budget=500' in lines[0]
-    assert not (tmp_path / 'victim').exists() and 'Traceback' not in output
+    assert message in output.splitlines()[-1] and output.splitlines()[-1].startswith('error: ')
+    assert 'Traceback' not in output and not (tmp_path / 'victim').exists()

@@ -81,21 +81,31 @@ def test_a_finished_fit_is_not_trained_again(tmp_path):
     assert [row['step'] for row in rows] == list(range(10))
 
 
+EXPLODES = linear()._replace(  # w falls from 1 below 0.995 in four steps
+    objective=lambda params, stats, batch: (jnp.log(params['w'] - 0.995), (stats, {}))
+)
+EXPLODING = dict(optimizer='sgd(momentum=0.0)', learning_rate=5e-6, schedule='constant')
+
+
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_last_checkpoint(tmp_path):
-    recipe = linear()
-    explode = recipe._replace(
-        objective=lambda params, stats, batch: (jnp.log(params['w'] - 0.995), (stats, {}))
-    )
-    with pytest.raises(FloatingPointError, match='train: the loss is nan at step 4;'):
-        fit(
-            explode,
-            tmp_path,
-            optimizer='sgd(momentum=0.0)',
-            learning_rate=5e-6,
-            schedule='constant',
-        )
-    rows = metrics.read_parts(tmp_path / 'metrics')
-    assert [row['step'] for row in rows] == list(range(4))
+    for _ in range(2):  # the second time it goes on from the checkpoint, to the same end
+        with pytest.raises(FloatingPointError, match='train: the loss is nan at step 4;'):
+            fit(EXPLODES, tmp_path, **EXPLODING)
+        rows = metrics.read_parts(tmp_path / 'metrics')
+        assert [row['step'] for row in rows] == list(range(4))
+
+
+def test_a_truncated_checkpoint_is_named_and_nothing_is_trained_anew(tmp_path):
+    with pytest.raises(FloatingPointError):
+        fit(EXPLODES, tmp_path, **EXPLODING)
+    cut = [path for path in (tmp_path / 'checkpoints/4/state').rglob('d/*') if path.is_file()]
+    for path in cut:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert cut
+    with pytest.raises(UserError, match=r'checkpoint .*checkpoints/4 cannot be read') as caught:
+        fit(EXPLODES, tmp_path, **EXPLODING)
+    assert '\n' not in str(caught.value)
+    assert len(metrics.read_parts(tmp_path / 'metrics')) == 4
 
 
 def test_resident_and_travelling_data_train_alike(tmp_path, monkeypatch):
