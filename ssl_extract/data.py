@@ -90,6 +90,16 @@ def hashes(images: np.ndarray) -> np.ndarray:
     return np.array([digest.hexdigest() for digest in digests], dtype='S32')
 
 
+def digest(dataset: Dataset) -> str:
+    """A hash of the whole content, images and labels in their order; 16 hexadecimal digits."""
+    whole = hashlib.blake2b(digest_size=8)
+    for array in (dataset.images, dataset.labels):
+        if array is not None:
+            whole.update(f'{array.dtype.str}{array.shape}'.encode())
+            whole.update(np.ascontiguousarray(array))
+    return whole.hexdigest()
+
+
 def distinct(dataset: Dataset) -> Dataset:
     """The first of each image's occurrences, in order: what a thief who pays for each would ask."""
     _, first = np.unique(hashes(dataset.images), return_index=True)

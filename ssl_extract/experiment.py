@@ -160,8 +160,8 @@ def measure(
         'stage': 'evaluation',
         'encoder': trained.address,
         'fidelity_to': None if victim is None else victim.address,
-        'size': cfg.data.size,
         **cfg.evaluation.to_dict(),
+        'tasks': selection.describe_tasks(cfg),
     }
     folder = workdir / 'evaluation' / stages.address(spec)
     if not (folder / 'measured.json').exists():

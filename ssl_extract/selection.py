@@ -18,9 +18,21 @@ def load(name: str, split: str, size: int, folder: str) -> data.Dataset:
     return data.load(name, split, size=size or None, data_dir=folder)
 
 
+@functools.cache
+def describe(name: str, split: str, size: int, folder: str) -> dict[str, Any]:
+    """A data set for a stage's hash: its name and its content, wherever it lies."""
+    content = data.digest(load(name, split, size, folder))
+    return {'name': name, 'split': split, 'size': size, 'content': content}
+
+
 def load_victim_images(cfg: ml_collections.ConfigDict) -> data.Dataset:
     """The images that the victim is pretrained on."""
     return load(cfg.data.name, cfg.victim.split, cfg.data.size, cfg.data.dir)
+
+
+def describe_victim_images(cfg: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What `load_victim_images` depends on, for a stage's hash."""
+    return describe(cfg.data.name, cfg.victim.split, cfg.data.size, cfg.data.dir)
 
 
 @functools.lru_cache(maxsize=8)
@@ -75,7 +87,15 @@ def is_collected(cfg: ml_collections.ConfigDict) -> bool:
 def describe_pool(cfg: ml_collections.ConfigDict) -> dict[str, Any]:
     """What `load_pool` depends on, for a stage's hash."""
     name = cfg.attack.data or cfg.data.name
-    return {'name': name, 'split': cfg.attack.split, 'size': cfg.data.size}
+    return describe(name, cfg.attack.split, cfg.data.size, cfg.data.dir)
+
+
+def describe_tasks(cfg: ml_collections.ConfigDict) -> list[dict[str, Any]]:
+    """What `load_tasks` depends on, for a stage's hash."""
+    return [
+        {'name': task.name, 'train': data.digest(task.train), 'test': data.digest(task.test)}
+        for task in load_tasks(cfg)
+    ]
 
 
 def describe_queries(cfg: ml_collections.ConfigDict) -> dict[str, Any]:

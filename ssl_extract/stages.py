@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from etils import epath
 
 from ssl_extract import (
@@ -127,11 +128,14 @@ def victim(cfg: ml_collections.ConfigDict, workdir: epath.Path, mesh) -> Trained
     """Pretrains the victim, or loads `victim.checkpoint`."""
     if cfg.victim.checkpoint:
         folder = epath.Path(cfg.victim.checkpoint)
-        meta = checkpoint.read_meta(folder)
-        content = {'victim': meta, 'checkpoint': str(folder)}
-        return _finished('victim', address(content), folder, meta, mesh)
-    spec = {'stage': 'victim', 'data': _data_spec(cfg), **_without(cfg.victim, 'checkpoint')}
+        loaded = _finished('victim', '', folder, checkpoint.read_meta(folder), mesh)
+        return loaded._replace(address=_content_hash(loaded), bill=None)
     dataset = selection.load_victim_images(cfg)
+    spec = {
+        'stage': 'victim',
+        'images': selection.describe_victim_images(cfg),
+        **_without(cfg.victim, 'checkpoint'),
+    }
     recipe = victim_recipe(cfg.victim.method, cfg.victim.encoder, cfg.victim.augmentation)
     return _train(
         'victim',
@@ -326,14 +330,19 @@ def _finished(role: str, where: str, folder: epath.Path, meta: dict[str, Any], m
     )
 
 
+def _content_hash(trained: Trained) -> str:
+    """The address of an encoder that came from outside: the hash of its parameters themselves."""
+    leaves = jax.tree.leaves_with_path(trained.variables)
+    digest = hashlib.sha256(trained.encoder.encode())
+    for path, leaf in leaves:
+        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _describe(folder: epath.Path, spec: dict[str, Any]) -> None:
     """Says beside a stage's files what they are the result of."""
     if not (folder / 'spec.json').exists():
         files.write_json(folder / 'spec.json', spec)
-
-
-def _data_spec(cfg: ml_collections.ConfigDict) -> dict[str, Any]:
-    return _without(cfg.data, 'dir')
 
 
 def _without(fields: ml_collections.ConfigDict, *names: str) -> dict[str, Any]:

@@ -492,3 +492,17 @@ def test_prepared_files_are_left_alone(load, prepared):
     before = state()
     load('rgb_set', 'train+test', size=5)
     assert state() == before
+
+
+def test_the_digest_is_of_the_content_in_its_order():
+    dataset = data.load('digits', 'train[:20]')
+    changed = dataset.images.copy()
+    changed[7, 3, 3, 0] ^= 1
+    others = [
+        dataset._replace(images=changed),
+        dataset._replace(labels=None),
+        dataset._replace(images=dataset.images[::-1]),
+        dataset._replace(labels=dataset.labels[::-1]),
+    ]
+    assert data.digest(dataset) == data.digest(dataset._replace(name='renamed'))
+    assert len({data.digest(other) for other in [dataset, *others]}) == 5

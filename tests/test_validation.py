@@ -170,9 +170,9 @@ def test_a_missing_module_is_named():
 class TestCheckpoint:
     SPEC = 'resnet18(stem="patch", width=4, stages=(1,))'
 
-    def save(self, folder, spec=SPEC, shape=(8, 8, 3)):
+    def save(self, folder, spec=SPEC, shape=(8, 8, 3), seed=0):
         network = encoders.make(self.SPEC)
-        variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)))
+        variables = network.init(jax.random.key(seed), jnp.zeros((1, *shape)))
         checkpoint.save_encoder(folder, variables, {'encoder': spec, 'image_shape': list(shape)})
         return variables
 
@@ -183,6 +183,14 @@ class TestCheckpoint:
         loaded = stages.victim(cfg, None, MESH)
         assert loaded.encoder == self.SPEC
         jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
+
+    def test_another_one_in_the_same_place_is_another_victim(self, tmp_path):
+        cfg = tiny_config(victim__checkpoint=str(tmp_path / 'victim'))
+        addresses = []
+        for seed in (0, 1, 0):
+            self.save(tmp_path / 'victim', seed=seed)
+            addresses.append(stages.victim(cfg, None, MESH).address)
+        assert addresses[0] == addresses[2] != addresses[1]
 
     def test_another_image_size_is_refused(self, tmp_path):
         self.save(tmp_path / 'victim', shape=(16, 16, 3))
