@@ -46,9 +46,7 @@ def from_module(module: nn.Module, rank: int) -> Network:
 
     @jax.jit
     def init_fn(key: jax.Array, inputs: jax.Array) -> Variables:
-        # Parameters need no sharded draw, and XLA:CPU compiles the other kind 20x slower.
-        with jax.threefry_partitionable(False):
-            variables = module.init(key, inputs, train=False)
+        variables = module.init(key, inputs, train=False)
         return {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
 
     def init(key: jax.Array, inputs: Any) -> Variables:
