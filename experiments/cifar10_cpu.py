@@ -45,7 +45,7 @@ def get_config():
             'baselines.scratch_epochs': epochs,
             'attack.loss': loss,
         }
-        for seed in (0, 1, 2)
+        for seed in (1, 2, 3)
         for budget, epochs in BUDGETS.items()
         for loss in LOSSES
     )

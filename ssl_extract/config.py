@@ -16,7 +16,7 @@ from ssl_extract.errors import UserError
 def base() -> ml_collections.ConfigDict:
     """All fields. An empty string or 0 means what the comment says."""
     c = ml_collections.ConfigDict()
-    c.seed = 0  # the thief's: which images it asks, its account, initialisation, order
+    c.seed = 1  # the thief's: which images it asks, its account, initialisation, order
     c.modules = ()  # the user's own modules to import: how a third-party loss arrives
     c.defense = ''  # e.g. 'gaussian_noise(stddev=1.0) | round(decimals=2)'; '' answers plainly
 
@@ -26,7 +26,7 @@ def base() -> ml_collections.ConfigDict:
     c.data.size = 0  # images are resized to size x size; 0 keeps them
 
     c.victim = ml_collections.ConfigDict()
-    c.victim.seed = 0
+    c.victim.seed = 0  # another than the thief's: who starts alike ends alike
     c.victim.checkpoint = ''  # a saved encoder to attack instead of pretraining one
     c.victim.split = 'train'
     c.victim.method = 'simclr'
@@ -76,8 +76,8 @@ def base() -> ml_collections.ConfigDict:
 def grid(**fields: tuple) -> tuple[dict[str, Any], ...]:
     """Every combination of the fields' values, as overrides; `__` stands for the dot.
 
-    >>> grid(attack__loss=('mse', 'infonce'), seed=(0,))
-    ({'attack.loss': 'mse', 'seed': 0}, {'attack.loss': 'infonce', 'seed': 0})
+    >>> grid(attack__loss=('mse', 'infonce'), seed=(1,))
+    ({'attack.loss': 'mse', 'seed': 1}, {'attack.loss': 'infonce', 'seed': 1})
     """
     names = [name.replace('__', '.') for name in fields]
     return tuple(
