@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_extract import augment, encoders, files, losses, metrics, parallel, training, victims
+from ssl_extract import augment, encoders, files, metrics, parallel, training, victims
 from ssl_extract.errors import UserError
 
 MESH = parallel.data_mesh()
@@ -213,7 +213,3 @@ def test_parts_of_a_checkpoint_never_completed_are_dropped(tmp_path):
     again = fit(SIMCLR, tmp_path)
     assert len(metrics.read_parts(tmp_path / 'metrics')) == 10
     assert len(again.asked) == len(whole.asked) == 0
-
-
-def test_losses_are_used_as_registered():
-    assert losses.make('infonce(temperature=0.07)')
