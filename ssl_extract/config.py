@@ -26,7 +26,7 @@ def base() -> ml_collections.ConfigDict:
     c.data.size = 0  # images are resized to size x size; 0 keeps them
 
     c.victim = ml_collections.ConfigDict()
-    c.victim.seed = 0  # another than the thief's: who starts alike ends alike
+    c.victim.seed = 0
     c.victim.checkpoint = ''  # a saved encoder to attack instead of pretraining one
     c.victim.split = 'train'
     c.victim.method = 'simclr'

@@ -33,7 +33,7 @@ from ssl_extract import (
 )
 from ssl_extract.encoders import chain
 
-VERSION = 1  # raised when a stage's meaning changes, so that old results are not taken for new ones
+VERSION = 2  # raised when a stage's meaning changes, so that old results are not taken for new ones
 
 
 class Trained(NamedTuple):
@@ -67,6 +67,15 @@ def address(spec: dict[str, Any]) -> str:
     """The content hash of a stage's description."""
     text = json.dumps({'version': VERSION, **spec}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def seed_of(role: str, seed: int) -> int:
+    """The seed of a role's initialisation and order: who has one seed must not start alike.
+
+    A surrogate that starts from its victim's own initialisation ends closer to it than a thief
+    could come.
+    """
+    return int(address({'role': role, 'seed': seed}), 16) % 2**31
 
 
 @functools.cache
@@ -157,7 +166,8 @@ def random(cfg: ml_collections.ConfigDict, encoder: str, image_shape: tuple[int,
     """The surrogate's network as it is before any training."""
     encoder = cfg.attack.encoder or encoder
     spec = {'stage': 'random', 'encoder': encoder, 'seed': cfg.seed, 'shape': image_shape}
-    variables = make_encoder(encoder).init(jax.random.key(cfg.seed), jnp.zeros((1, *image_shape)))
+    key = jax.random.key(seed_of('random', cfg.seed))
+    variables = make_encoder(encoder).init(key, jnp.zeros((1, *image_shape)))
     return Trained('random', address(spec), encoder, variables, None, 0.0, None)
 
 
@@ -292,7 +302,7 @@ def _train(
             learning_rate=fields.learning_rate,
             optimizer=fields.optimizer,
             schedule=fields.schedule,
-            seed=seed,
+            seed=seed_of(role, seed),
             folder=folder,
             mesh=mesh,
             oracle=oracle,

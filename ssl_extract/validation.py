@@ -61,11 +61,6 @@ def _check_ranges(cfg: ml_collections.ConfigDict) -> None:
     for field in NOT_NEGATIVE:
         if not 0 <= _get(cfg, field) < 2**31:
             raise UserError(f'{field}={_get(cfg, field)}: write a number from 0 to {2**31 - 1}')
-    if cfg.seed == cfg.victim.seed and not cfg.victim.checkpoint:
-        raise UserError(
-            f'seed={cfg.seed} is victim.seed too: the surrogate would start from the very '
-            'initialisation of the victim; write another'
-        )
     if cfg.attack.budget > MAX_BUDGET:
         raise UserError(f'attack.budget={cfg.attack.budget}: write at most {MAX_BUDGET}')
 

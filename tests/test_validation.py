@@ -50,7 +50,6 @@ WRONG = [
         r'attack.batch_size=15 must be a multiple of the 4 devices; try 16',
     ),
     ({'victim__batch_size': 65}, r'victim.batch_size=65 is more than the 64 images'),
-    ({'seed': 0}, r'seed=0 is victim.seed too: the surrogate would start from'),
     ({'seed': -1}, r'seed=-1: write a number from 0'),
     ({'attack__loss': 'infonse'}, r"unknown loss 'infonse': did you mean 'infonce'"),
     ({'attack__loss': 'infonce(temp=1)'}, r'it takes \(temperature: float = 0.07\)'),
