@@ -7,6 +7,7 @@ answer is stored is never sent again.
 """
 
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +39,7 @@ class Bill(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """The stored answers to `images`: representations float32[N, D], and what they cost."""
+    """The stored answers to `Queries`: representations float32[Q, D], and what they cost."""
 
     representations: np.ndarray
     bill: Bill
@@ -66,18 +67,40 @@ def make_bill(asked: np.ndarray, refused: int = 0) -> Bill:
     return Bill(len(asked), unique, len(asked) - unique, int(refused))
 
 
+class Queries(NamedTuple):
+    """What is to be asked: row q is the view `seeds[q]` of `images[index[q]]`.
+
+    Attributes:
+        images: uint8[N, H, W, 3].
+        index: int32[Q].
+        seeds: uint32[Q]; 0 where the image is asked as it is.
+        view: `(images float32[B, H, W, 3], seeds uint32[B]) -> queries`, a pure function, the same
+            object for the same plan, so that it is compiled once; None asks the images.
+    """
+
+    images: np.ndarray
+    index: np.ndarray
+    seeds: np.ndarray
+    view: Callable[..., jax.Array] | None = None
+
+
+def plain(images: np.ndarray) -> Queries:
+    """Every image as it is, once."""
+    return Queries(images, np.arange(len(images)), np.zeros(len(images), np.uint32))
+
+
 def collect(
     folder: epath.Path,
     oracle: Oracle,
     key: jax.Array,
-    images: np.ndarray,
+    queries: Queries,
     *,
     budget: int,
     batch_size: int,
     mesh: jax.sharding.Mesh,
     description: str = 'ask',
 ) -> Answers:
-    """Answers for uint8 `images` [N, H, W, 3]; asks the oracle only what the store does not hold.
+    """Answers to `queries`, in their order; asks the oracle only what the store does not hold.
 
     Args:
         folder: the store of one account; another victim, defense or seed needs another folder.
@@ -85,30 +108,26 @@ def collect(
         budget: of the oracle; a store may already hold more, from a run with a larger one.
 
     Raises:
-        UserError: there are more different images than the budget allows.
+        UserError: there are more different queries than the budget allows.
     """
-    prints = _fingerprints(images, batch_size, mesh)
+    prints = _fingerprints(queries, batch_size, mesh)
     wanted = dict.fromkeys(map(bytes, prints))
     if len(wanted) > budget:
         raise UserError(
             f'{len(wanted)} different images were to be asked with a budget of {budget}'
         )
-    account = oracle.init(key, jnp.zeros((batch_size, *images.shape[1:])))
+    account = oracle.init(key, jnp.zeros((batch_size, *queries.images.shape[1:])))
     account = parallel.replicate(account, mesh)
     held, known, account = _read(folder, account, mesh)
     first = {fingerprint: i for i, fingerprint in reversed(list(enumerate(map(bytes, prints))))}
     missing = [first[p] for p in wanted if p not in known]
-    parts = range(0, len(missing), PART_SIZE)
-    query = _compile_query(mesh)
+    query = _compile_query(queries.view, mesh)
     with metrics.progress(total=len(missing), desc=description, unit='query') as bar:
-        for start in parts:
+        for start in range(0, len(missing), PART_SIZE):
             rows = np.array(missing[start : start + PART_SIZE])
             answers = []
-            for at in range(0, len(rows), batch_size):
-                batch = rows[at : at + batch_size]
-                where = np.arange(batch_size) < len(batch)
-                batch = np.pad(batch, (0, batch_size - len(batch)))
-                answer, account = query(account, oracle, images[batch], where)
+            for images, seeds, where in _batches(queries, rows, batch_size):
+                answer, account = query(account, oracle, images, seeds, where)
                 granted = np.asarray(answer.granted)
                 if granted.sum() != where.sum():
                     raise UserError(
@@ -128,11 +147,11 @@ def collect(
     )
 
 
-@functools.cache
-def _compile_query(mesh: jax.sharding.Mesh) -> Any:
-    def query(account: OracleState, oracle: Oracle, images, where):
-        answer, account = oracle.query(augment.to_float(images), account, where)
-        return answer, account
+@functools.lru_cache(maxsize=32)
+def _compile_query(view: Callable | None, mesh: jax.sharding.Mesh) -> Any:
+    def query(account: OracleState, oracle: Oracle, images, seeds, where):
+        images = augment.to_float(images)
+        return oracle.query(view(images, seeds) if view else images, account, where)
 
     return parallel.compile_query(query, mesh)
 
@@ -142,14 +161,21 @@ def _compile_fingerprint(mesh: jax.sharding.Mesh) -> Any:
     return parallel.compile_init(lambda images: fingerprint(augment.to_float(images)), mesh)
 
 
-def _fingerprints(images: np.ndarray, batch_size: int, mesh: jax.sharding.Mesh) -> np.ndarray:
-    """uint32[N, 2]; every batch has the same size, so that it is compiled once."""
-    compute, prints = _compile_fingerprint(mesh), []
-    for at in range(0, len(images), batch_size):
-        batch = images[at : at + batch_size]
-        padding = [(0, batch_size - len(batch))] + [(0, 0)] * (images.ndim - 1)
-        prints.append(np.asarray(compute(np.pad(batch, padding)))[: len(batch)])
-    return np.concatenate(prints)
+def _fingerprints(queries: Queries, batch_size: int, mesh: jax.sharding.Mesh) -> np.ndarray:
+    """uint32[Q, 2], of image and seed: the view's own would differ with the hardware's rounding."""
+    compute, every = _compile_fingerprint(mesh), plain(queries.images)
+    batches = _batches(every, every.index, batch_size)
+    prints = np.concatenate([np.asarray(compute(images))[where] for images, _, where in batches])
+    return prints[queries.index] + queries.seeds[:, None] * np.uint32([0x9E3779B1, 0x85EBCA77])
+
+
+def _batches(queries: Queries, rows: np.ndarray, batch_size: int) -> Iterator[tuple]:
+    """(images, seeds, where) of `rows`; all batches have one size, so that it is compiled once."""
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        where = np.arange(batch_size) < len(batch)
+        batch = np.pad(batch, (0, batch_size - len(batch)))
+        yield queries.images[queries.index[batch]], queries.seeds[batch], where
 
 
 def _write(folder, count, prints, representations, account) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ssl_extract import image_ops
 from ssl_extract.errors import UserError
+from ssl_extract.rand_augment import operation
 from ssl_extract.registry import Registry
 
 Op = Callable[[jax.Array, jax.Array], jax.Array]
@@ -69,6 +70,12 @@ def to_float(images: jax.Array) -> jax.Array:
     return jnp.asarray(images, jnp.float32) / 255
 
 
+@AUGMENTATIONS.register('none')
+def none() -> Op:
+    """Leaves images alone."""
+    return chain([])
+
+
 @AUGMENTATIONS.register('simclr')
 def simclr(strength: float = 1.0, flip: float = 0.5, min_scale: float = 0.08) -> Op:
     """SimCLR's pipeline with the constants of the extraction paper's code (Dziedzic et al. 2022).
@@ -106,6 +113,23 @@ def random_resized_crop(
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         return image_ops.crop_and_resize(image, *_random_box(key, image.shape, scale, ratio))
+
+    return op
+
+
+@AUGMENTATIONS.register('random_crop')
+def random_crop(padding: int = 4) -> Op:
+    """Shifts the image: a random window of its size, of the image within a black frame.
+
+    Args:
+        padding: width of the frame, in pixels, as in torchvision's `RandomCrop(size, padding)`.
+    """
+    _check_count('random_crop: padding', padding)
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        corner = jnp.minimum(jnp.floor(_draw(key, 2) * (2 * padding + 1)), 2 * padding).astype(int)
+        padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+        return jax.lax.dynamic_slice(padded, (corner[0], corner[1], 0), image.shape)
 
     return op
 
@@ -209,6 +233,56 @@ def gaussian_blur(
     return op
 
 
+@AUGMENTATIONS.register('solarize')
+def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
+    """With probability `p`, inverts the values that are at least `threshold`, channel by channel.
+
+    Args:
+        threshold: in [0, 1]; 0.5 lies between levels 127 and 128 of 255, and so does to a byte what
+            Pillow and torchvision do with a threshold of 128.
+        p: probability.
+    """
+    _check(0 <= threshold <= 1, 'solarize: threshold', threshold, 'a number in [0, 1]')
+    _check_probability('solarize: p', p)
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        return jnp.where(_draw(key, 1)[0] < p, image_ops.solarize(image, threshold), image)
+
+    return op
+
+
+@AUGMENTATIONS.register('rand_augment')
+def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
+    """RandAugment (Cubuk et al. 2020): `n` of sixteen operations, one after the other.
+
+    Each is drawn uniformly, with replacement, afresh for each image; the operations and their
+    ranges are in `ssl_extract.rand_augment`. Cont-Steal's queries are
+    `'rand_augment(n=2, m=14) | random_crop(padding=4) | flip'`, on images of 224 x 224.
+
+    Args:
+        n: number of operations.
+        m: their magnitude, in [0, 30].
+        side: the size of image for which the pixels of CutoutAbs and TranslateX/Yabs are counted;
+            they shrink with the image. None takes them as they are: at 32 x 32 and m = 14, a
+            translation of 47 pixels leaves nothing of an image.
+    """
+    _check_count('rand_augment: n', n)
+    _check(0 <= m <= 30, 'rand_augment: m', m, 'a number in [0, 30]')
+    _check(
+        side is None or (isinstance(side, int) and side > 0),
+        'rand_augment: side',
+        side,
+        'a positive whole number or None',
+    )
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        step, draws = operation(m, side, image.shape), _draw(key, 4 * n).reshape(n, 4)
+        # A loop, so that the sixteen are compiled once.
+        return jax.lax.fori_loop(0, n, lambda i, image: step(image, draws[i]), image)
+
+    return op
+
+
 def _random_box(
     key: jax.Array, shape: tuple[int, ...], scale: Sequence[float], ratio: Sequence[float]
 ) -> tuple[jax.Array, ...]:
@@ -243,6 +317,11 @@ def _check(ok: bool, field: str, value: object, accepted: str) -> None:
 
 def _check_probability(field: str, value: float) -> None:
     _check(0 <= value <= 1, field, value, 'a number in [0, 1]')
+
+
+def _check_count(field: str, value: int) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    _check(whole, field, value, 'a whole number of at least 0')
 
 
 def _check_range(field: str, value: Sequence[float], low: float, high: float) -> None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from ssl_extract import parallel, stages, training
+from ssl_extract import encoders, extraction, parallel, stages, training
 from ssl_extract.encoders import conv
 from ssl_extract.evaluation import features, probe
 from ssl_extract.oracle import make_oracle
@@ -51,20 +51,14 @@ def matmul_rate(seconds: float, size: int = 2048) -> float:
     return rate(lambda: product(x, x), seconds) * 2 * size**3
 
 
-def flops(compiled: Any) -> float:
-    """What XLA counts in one call, over all devices."""
-    cost = compiled.cost_analysis()
-    return float((cost[0] if isinstance(cost, list) else cost).get('flops', float('nan')))
-
-
 def train_rate(recipe: training.Recipe, batch: dict, oracle: Any, mesh, seconds: float):
     """(steps a second, operations a step) of a recipe's compiled training step."""
     shape = batch['images'].shape[1:]
     account = () if oracle is None else oracle.init(jax.random.key(0), jnp.zeros((1, *shape)))
-    state = training.make_init(recipe, 'adam', shape, mesh)(jax.random.key(0), account)
+    state = training.make_init(recipe, 'adam', shape, mesh)(jax.random.key(0), account, None)
     step = training.make_step(recipe, 'adam', 'cosine', mesh)
     batch = jax.device_put(batch, parallel.batch_sharding(mesh))
-    operations = flops(step.lower(state, batch, oracle, 1e-3, 1000).compile())
+    operations = parallel.count_flops(step, state, batch, oracle, 1e-3, 1000)
 
     def work():
         nonlocal state
@@ -107,14 +101,14 @@ def main(argv: list[str]) -> None:
     network = stages.make_encoder(spec)
     images = np.random.default_rng(0).integers(0, 256, (size, *shape), dtype=np.uint8)
     variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)))
-    dim = stages.answer_dim('', spec, shape)
-    answers = np.random.default_rng(0).random((size, dim), np.float32)
+    dim = encoders.dim(network, shape)
+    answers = np.random.default_rng(0).random((size, 1, dim), np.float32)
 
     def attack(plan: str, asked: str) -> training.Recipe:
-        return stages.attack_recipe('direct', 'mse', spec, plan, asked, '', dim)
+        return extraction.make_attack('direct', 'mse', spec, plan, asked, 'none', dim).recipe
 
-    batch = {'images': images, 'answers': answers}
-    steps, count = train_rate(attack('once', ''), batch, None, mesh, seconds)
+    batch = {'images': images, 'answers': answers, 'answered': np.ones((size, 1), bool)}
+    steps, count = train_rate(attack('once', 'none'), batch, None, mesh, seconds)
     show('attack step, collected', steps * size, 'images/s', count / size)
     encode = jax.tree_util.Partial(network.apply, variables)
     oracle = make_oracle(encode, budget=2**30)
@@ -126,8 +120,8 @@ def main(argv: list[str]) -> None:
 
     many = np.tile(images, (16, 1, 1, 1))
     calls = rate(lambda: features.extract(network.apply, variables, many, mesh=mesh), seconds)
-    forward = jax.jit(network.apply).lower(variables, jnp.zeros((size, *shape))).compile()
-    show('feature extraction', calls * len(many), 'images/s', flops(forward) / size)
+    count = parallel.count_flops(jax.jit(network.apply), variables, jnp.zeros((size, *shape)))
+    show('feature extraction', calls * len(many), 'images/s', count / size)
 
     points = np.random.default_rng(0).normal(size=(10_000, dim)).astype(np.float32)
     direction = np.random.default_rng(1).normal(size=(dim, 10))

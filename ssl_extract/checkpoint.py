@@ -45,14 +45,21 @@ def restore(
     return restored.state, restored.meta
 
 
-def save_encoder(folder: epath.PathLike, variables: Any, meta: dict[str, Any]) -> None:
+def save_encoder(
+    folder: epath.PathLike, variables: Any, meta: dict[str, Any], heads: Any = None
+) -> None:
     """Writes an encoder's variables, and `meta` (at least `encoder` and `image_shape`) last.
 
     A folder without `meta.json` is not an encoder: a run that is killed in between writes it again.
+
+    Args:
+        heads: variables of the networks behind it, by name; `meta` says in `heads` which.
     """
     folder = _absolute(folder)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / 'variables', variables, force=True)
+        if heads:
+            checkpointer.save(folder / 'heads', heads, force=True)
     files.write_json(folder / 'meta.json', meta)
 
 
@@ -76,16 +83,19 @@ def read_meta(folder: epath.PathLike) -> dict[str, Any]:
     return meta
 
 
-def load_encoder(folder: epath.PathLike, template: Any, mesh: jax.sharding.Mesh) -> Any:
+def load_encoder(
+    folder: epath.PathLike, template: Any, mesh: jax.sharding.Mesh, part: str = 'variables'
+) -> Any:
     """Reads the variables that `save_encoder` wrote, onto the mesh.
 
     Args:
         template: a pytree of arrays or ShapeDtypeStructs with the expected shapes.
+        part: 'variables', the encoder's, or 'heads'.
 
     Raises:
         UserError: the files are missing, damaged, or of an encoder of another shape.
     """
-    path = _absolute(folder) / 'variables'
+    path = _absolute(folder) / part
     with _readable(path), ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path, _abstract(template, mesh))
 

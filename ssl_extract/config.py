@@ -10,6 +10,7 @@ from typing import Any
 
 import ml_collections
 
+from ssl_extract.attacks import own_settings
 from ssl_extract.errors import UserError
 
 
@@ -39,20 +40,26 @@ def base() -> ml_collections.ConfigDict:
     c.victim.learning_rate = 3e-4
 
     c.attack = ml_collections.ConfigDict()
-    c.attack.name = 'direct'
+    c.attack.name = 'direct'  # with its own arguments, as in 'rda(views=5)'
     c.attack.data = ''  # the thief's images; '' is data.name
     c.attack.split = 'train'
-    c.attack.loss = 'mse'
     c.attack.encoder = ''  # the surrogate's; '' is the victim's
-    c.attack.plan = 'once'  # or 'online': fresh views every step until the budget is spent
-    c.attack.query_augmentation = ''  # plan 'online': what is asked
-    c.attack.student_augmentation = ''  # what the surrogate sees of it
-    c.attack.budget = 9_000  # queries
+    # Of these four, '' is the attack's own, as its authors do it; 'none' is no augmentation.
+    c.attack.loss = ''
+    c.attack.plan = ''  # 'once', 'views(m=10)' or 'online' (fresh views until the budget is spent)
+    c.attack.query_augmentation = ''  # plans 'views' and 'online': what is asked
+    c.attack.student_augmentation = ''  # what the surrogate sees
+    c.attack.strategy = 'random'  # which images of its own the thief asks
+    c.attack.budget = 9_000  # queries: one view sent and answered is one
     c.attack.epochs = 100  # over the stored answers; plan 'online' ends with the budget instead
     c.attack.batch_size = 64
     c.attack.optimizer = 'adam(weight_decay=1e-4)'
     c.attack.schedule = 'cosine'
     c.attack.learning_rate = 1e-3
+
+    c.cost = ml_collections.ConfigDict()
+    c.cost.dollars_per_1000_queries = 1.0  # what the victim's owner charges
+    c.cost.dollars_per_hour = 1.0  # what the machine costs that trains victim and surrogate
 
     c.baselines = ml_collections.ConfigDict()
     c.baselines.random = True  # the surrogate's network, untrained
@@ -88,7 +95,7 @@ def grid(**fields: tuple) -> tuple[dict[str, Any], ...]:
 def expand(
     config: ml_collections.ConfigDict, fixed: tuple[str, ...] = ()
 ) -> Iterator[ml_collections.ConfigDict]:
-    """The configs of all runs, without repetitions.
+    """The configs of all runs, without repetitions, with the attacks' own choices filled in.
 
     Args:
         config: a base config with its list of `runs`.
@@ -115,6 +122,8 @@ def expand(
             except (KeyError, TypeError, AttributeError) as error:
                 message = str(error.args[0]).splitlines()[0]
                 raise UserError(f'runs[{number}] sets {field}={value!r}: {message}') from None
+        for field, own in own_settings(run.attack.name).items():
+            run.attack[field] = run.attack[field] or own
         if (text := run.to_json(sort_keys=True)) not in seen:
             seen.add(text)
             yield run

@@ -3,7 +3,8 @@
     digits = load('digits', 'train[:80%]', size=16)
     cifar = load('cifar10', 'test', data_dir='/data/tfds')
 
-`digits` comes with scikit-learn; every other name is a prepared TFDS set (`ssl_extract.tfds_sets`).
+`digits` comes with scikit-learn and `noise` is drawn here: independent uniform pixels, what a thief
+without data can ask with. Every other name is a prepared TFDS set (`ssl_extract.tfds_sets`).
 """
 
 import hashlib
@@ -15,6 +16,9 @@ from ssl_extract import tfds_sets
 from ssl_extract.errors import UserError
 
 _DIGITS_TEST = 500  # of the 1,797 images; the other 1,297 are the training split
+_NOISE = 50_000  # images of its one split
+_NOISE_SIZE = 32  # pixels, if no size is given
+_NOISE_SEED = 2022
 
 
 class Dataset(NamedTuple):
@@ -41,10 +45,11 @@ def load(
     A TFDS set is decoded once and kept in `cache_dir`, without TensorFlow.
 
     Args:
-        name: 'digits' or a TFDS set, such as 'cifar10', 'cifar10:3.0.2' or 'set/config'.
+        name: 'digits', 'noise' (50,000 images that no one photographed, 'train', no labels) or a
+            TFDS set, such as 'cifar10', 'cifar10:3.0.2' or 'set/config'.
         split: TFDS's language: 'train', 'train[:20000]', 'train[10%:20%]', 'train+test'.
         size: side in pixels; the central square of each image is resized to it (bilinear,
-            antialiased). None keeps the images as they are.
+            antialiased). None keeps the images as they are; noise is drawn at 32 then.
         data_dir: where TFDS sets are prepared; '' for TFDS's own default.
         cache_dir: where decoded images are kept; '' for ~/.cache/ssl_extract.
 
@@ -59,6 +64,8 @@ def load(
         raise UserError(f'size={size!r}: write the side in pixels, at least 1, or None')
     if name == 'digits':
         images, labels, num_classes = _load_digits(split, size)
+    elif name == 'noise':
+        images, labels, num_classes = _load_noise(split, size or _NOISE_SIZE)
     else:
         images, labels, num_classes = tfds_sets.load(name, split, size, data_dir, cache_dir)
     if (labels < 0).any():  # TFDS writes -1 for "no label"
@@ -144,3 +151,14 @@ def _load_digits(split: str, size: int | None) -> tuple[np.ndarray, np.ndarray, 
     chosen = np.concatenate([rows[piece.split][piece.start : piece.stop] for piece in pieces])
     fitted = [tfds_sets.fit(image[..., None], size) for image in images[chosen]]
     return np.stack(fitted), digits.target[chosen].astype(np.int32), 10
+
+
+def _load_noise(split: str, size: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Independent uniform pixels; each image has a seed of its own, so that slices agree."""
+    pieces = tfds_sets.parse_split('noise', split, {'train': _NOISE})
+    indices = np.concatenate([np.arange(piece.start, piece.stop) for piece in pieces])
+    images = np.empty((len(indices), size, size, 3), np.uint8)
+    for image, index in zip(images, indices, strict=True):
+        rng = np.random.default_rng((_NOISE_SEED, index))
+        image[:] = rng.integers(0, 256, image.shape, dtype=np.uint8)
+    return images, np.full(len(indices), -1, np.int32), 0

@@ -13,7 +13,17 @@ import jax
 import ml_collections
 from etils import epath
 
-from ssl_extract import config, files, metrics, parallel, report, selection, stages
+from ssl_extract import (
+    attacks,
+    config,
+    extraction,
+    files,
+    metrics,
+    parallel,
+    report,
+    selection,
+    stages,
+)
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import assess
 from ssl_extract.stages import Trained
@@ -24,6 +34,10 @@ COLUMNS = [
     'attack',
     'loss',
     'plan',
+    'views',
+    'strategy',
+    'data',
+    'endpoint',
     'defense',
     'encoder',
     'budget',
@@ -38,6 +52,8 @@ COLUMNS = [
     'queries_unique',
     'queries_repeated',
     'queries_refused',
+    'dollars',
+    'flops',
     'seconds',
 ]
 
@@ -114,22 +130,27 @@ def run_one(
     add_curve(found, 'victim', victim)
     add_view(found, 'victim', cfg, theirs)
 
+    stolen = extraction.surrogate(cfg, victim, workdir, mesh)
     attacked = dict(
         attack=cfg.attack.name,
         loss=cfg.attack.loss,
         plan=cfg.attack.plan,
+        views=views_of(cfg),
+        strategy=cfg.attack.strategy,
+        data=cfg.attack.data or cfg.data.name,
+        endpoint=attacks.endpoint_of(cfg.attack.name),
         defense=cfg.defense,
         budget=cfg.attack.budget,
         seed=cfg.seed,
+        dollars=stolen.bill.billed * cfg.cost.dollars_per_1000_queries / 1000,
     )
-    stolen = stages.surrogate(cfg, victim, workdir, mesh)
     measured = measure(cfg, stolen, workdir, mesh, victim)
     add_rows(found, stolen, measured, **attacked)
     add_curve(found, name_of(cfg).replace(', ', ': ', 1), stolen)
     add_view(found, f'surrogate, {name_of(cfg)}', cfg, measured)
     found.bill.append(
         {
-            'account': stages.address(stages.account_of(cfg, victim)),
+            'account': stages.address(extraction.account_of(cfg, victim)),
             'run': name_of(cfg),
             'budget': cfg.attack.budget,
             'plan': cfg.attack.plan,
@@ -138,7 +159,7 @@ def run_one(
     )
     if cfg.baselines.scratch_epochs:
         alone = stages.scratch(cfg, victim.encoder, workdir, mesh)
-        images = cfg.attack.budget if selection.is_collected(cfg) else None
+        images = None if cfg.attack.plan == 'online' else cfg.attack.budget
         measured = measure(cfg, alone, workdir, mesh, victim)
         add_rows(found, alone, measured, budget=images, seed=cfg.seed)
         add_curve(found, f'from scratch: {images or "all"} images, seed {cfg.seed}', alone)
@@ -170,6 +191,7 @@ def measure(
             stages.make_encoder(trained.encoder).apply,
             trained.variables,
             selection.load_tasks(cfg),
+            classifier=stages.outputs(trained) if 'classifier' in dict(trained.heads) else None,
             victim=None if victim is None else measure(cfg, victim, workdir, mesh).arrays,
             probe=cfg.evaluation.probe,
             neighbours=cfg.evaluation.neighbours,
@@ -194,6 +216,7 @@ def add_rows(found: Findings, trained: Trained, made: assess.Assessment, **condi
         'role': trained.role,
         'encoder': trained.encoder,
         'seconds': trained.seconds,
+        'flops': trained.flops,
         **{f'queries_{name}': count for name, count in bill.items()},
         **condition,
     }
@@ -217,10 +240,20 @@ def add_view(found: Findings, title: str, cfg, made: assess.Assessment) -> None:
         found.views.append({'title': title, 'points': points, 'labels': labels})
 
 
+def views_of(cfg: ml_collections.ConfigDict) -> str:
+    """The augmentations of a run, in a few words."""
+    asked, seen = cfg.attack.query_augmentation, cfg.attack.student_augmentation
+    words = [f'asked {asked}'] if asked != 'none' else []
+    return ', '.join([*words, f'seen {seen}'] if seen != 'none' else words)
+
+
 def name_of(cfg: ml_collections.ConfigDict) -> str:
     """A run in a few words."""
     words = [cfg.attack.name, cfg.attack.loss, f'{cfg.attack.budget} queries']
     words += [cfg.attack.plan] if cfg.attack.plan != 'once' else []
+    words += [cfg.attack.strategy] if cfg.attack.strategy != 'random' else []
+    words += [f'asked {cfg.attack.data}'] if cfg.attack.data else []
+    words += [cfg.attack.encoder] if cfg.attack.encoder else []
     words += [f'behind {cfg.defense}'] if cfg.defense else []
     return ', '.join([*words, f'seed {cfg.seed}'])
 

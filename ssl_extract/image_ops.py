@@ -77,6 +77,65 @@ def blur(image: jax.Array, sigma: jax.typing.ArrayLike, kernel: int) -> jax.Arra
     return jnp.clip(image, 0, 1)
 
 
+def solarize(image: jax.Array, threshold: jax.typing.ArrayLike) -> jax.Array:
+    """Inverts what is at least `threshold`.
+
+    For Pillow's `solarize(image, t)` with a whole level `t`, put the threshold between two levels:
+    `(t - 0.5) / 255`, which is 0.5 for Pillow's 128.
+    """
+    return jnp.where(image >= threshold, 1 - image, image)
+
+
+def posterize(image: jax.Array, bits: int) -> jax.Array:
+    """Keeps the `bits` highest bits of each of the 256 levels, 1 to 8, as Pillow does it."""
+    step = 2 ** (8 - bits)
+    return jnp.floor(jnp.round(image * 255) / step) * (step / 255)
+
+
+def autocontrast(image: jax.Array) -> jax.Array:
+    """Stretches each channel to all of [0, 1]; a flat channel stays as it is."""
+    low, high = image.min((0, 1)), image.max((0, 1))
+    low, scale = hold((low, 1 / jnp.where(high > low, high - low, 1)))
+    return jnp.where(high > low, jnp.clip((image - low) * scale, 0, 1), image)
+
+
+def equalize(image: jax.Array) -> jax.Array:
+    """Evens out the histogram of each channel, of 256 levels, with Pillow's integer arithmetic.
+
+    A channel stays as it is if fewer than 255 of its pixels are below its highest level.
+    """
+    levels = jnp.round(image * 255).astype(jnp.int32)
+    places = levels + 256 * jnp.arange(3)
+    counts = jnp.zeros(3 * 256, jnp.int32).at[places].add(1).reshape(3, 256)
+    below = jnp.cumsum(counts, axis=1) - counts
+    step = jnp.sum(levels < levels.max((0, 1)), axis=(0, 1)) // 255
+    table = jax.lax.div(step[:, None] // 2 + below, jnp.maximum(step, 1)[:, None])
+    table, step = hold((jnp.minimum(table, 255).astype(jnp.float32) / 255, step))
+    return jnp.where(step > 0, table.reshape(-1)[places], image)
+
+
+def smooth(image: jax.Array) -> jax.Array:
+    """Pillow's SMOOTH: 5/13 of a pixel and 1/13 of each neighbour; the outermost pixels stay."""
+    rows = image[:-2] + image[1:-1] + image[2:]
+    sums = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    return image.at[1:-1, 1:-1].set((sums + 4 * image[1:-1, 1:-1]) / 13)
+
+
+def affine(image: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Takes each pixel from where `matrix`, `[2, 3]`, maps it, or black from outside the image.
+
+    Pillow's `transform` with AFFINE and NEAREST: the centre of the pixel in column x and row y is at
+    (x + 0.5, y + 0.5), and `matrix @ (x, y, 1)` is the point to look at, a column and a row.
+    """
+    height, width = image.shape[:2]
+    x, y = jnp.arange(width) + 0.5, jnp.arange(height)[:, None] + 0.5
+    column = jnp.floor(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]).astype(jnp.int32)
+    row = jnp.floor(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]).astype(jnp.int32)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    places = hold(jnp.where(inside, row * width + column, 0))
+    return jnp.where(inside[..., None], image.reshape(-1, 3)[places], 0)
+
+
 def rotate_hue(planes: Planes, turns: jax.typing.ArrayLike) -> Planes:
     """Hue, in turns, of planes: to HSV and back in closed form.
 

@@ -58,13 +58,22 @@ def compile_init(init: Callable, mesh: jax.sharding.Mesh) -> Callable:
     return jax.jit(init, out_shardings=replicated(mesh))
 
 
+def count_flops(compiled: Callable, *args: Any) -> float:
+    """Floating-point operations of one call, on one device, as XLA counts them.
+
+    After a call with arguments of the same shapes it costs nothing: the program is there already.
+    """
+    cost = compiled.lower(*args).compile().cost_analysis()
+    return float((cost[0] if isinstance(cost, list) else cost or {}).get('flops', float('nan')))
+
+
 def compile_query(query: Callable, mesh: jax.sharding.Mesh) -> Callable:
-    """Compiles `query(account, oracle, images, where)`: the batch comes and goes sharded."""
+    """Compiles `query(account, oracle, *batch)`: the batch's arrays come sharded by their rows."""
     whole, batch = replicated(mesh), batch_sharding(mesh)
     return jax.jit(
         query,
         donate_argnums=0,
-        in_shardings=(whole, whole, batch, batch),
+        in_shardings=(whole, whole, batch, batch, batch),
         out_shardings=whole,
     )
 

@@ -47,17 +47,36 @@ def load_pool(cfg: ml_collections.ConfigDict) -> data.Dataset:
     )
 
 
-def load_queries(cfg: ml_collections.ConfigDict) -> data.Dataset:
-    """The images a run works with: under plan `once` as many as the budget, else the whole pool.
+def image_shape(cfg: ml_collections.ConfigDict) -> tuple[int, ...]:
+    """(H, W, 3) of the thief's images."""
+    return load_pool(cfg).images.shape[1:]
 
-    The pool's order is drawn from the seed, so that a larger budget asks the same images and more.
+
+def order(cfg: ml_collections.ConfigDict) -> np.ndarray:
+    """int32[N], the pool in an order drawn from the seed."""
+    images = load_pool(cfg).images
+    return np.random.default_rng((cfg.seed, 1)).permutation(len(images)).astype(np.int32)
+
+
+def num_images(cfg: ml_collections.ConfigDict, stored: int) -> int:
+    """How many images the budget pays for at `stored` views each; 0 views: the whole pool."""
+    return -(-cfg.attack.budget // stored) if stored else len(load_pool(cfg).images)
+
+
+def load_own(cfg: ml_collections.ConfigDict) -> data.Dataset:
+    """What the thief can train on without a victim: as many of its images as the budget says.
+
+    Under plan `online`, which shows the surrogate the whole pool, all of them.
     """
     pool = load_pool(cfg)
-    order = np.random.default_rng((cfg.seed, 1)).permutation(len(pool.images))
-    if is_collected(cfg):
-        order = order[: cfg.attack.budget]
-    labels = None if pool.labels is None else pool.labels[order]
-    return pool._replace(images=pool.images[order], labels=labels)
+    rows = order(cfg)[: _own(cfg)]
+    labels = None if pool.labels is None else pool.labels[rows]
+    return pool._replace(images=pool.images[rows], labels=labels)
+
+
+def _own(cfg: ml_collections.ConfigDict) -> int:
+    whole = len(load_pool(cfg).images)
+    return whole if cfg.attack.plan == 'online' else min(whole, cfg.attack.budget)
 
 
 def load_tasks(cfg: ml_collections.ConfigDict) -> list[Task]:
@@ -79,11 +98,6 @@ def load_tasks(cfg: ml_collections.ConfigDict) -> list[Task]:
     return tasks
 
 
-def is_collected(cfg: ml_collections.ConfigDict) -> bool:
-    """Whether the attack trains on stored answers."""
-    return cfg.attack.plan != 'online'
-
-
 def describe_pool(cfg: ml_collections.ConfigDict) -> dict[str, Any]:
     """What `load_pool` depends on, for a stage's hash."""
     name = cfg.attack.data or cfg.data.name
@@ -98,7 +112,6 @@ def describe_tasks(cfg: ml_collections.ConfigDict) -> list[dict[str, Any]]:
     ]
 
 
-def describe_queries(cfg: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What `load_queries` depends on, for a stage's hash."""
-    count = cfg.attack.budget if is_collected(cfg) else 0
-    return {**describe_pool(cfg), 'seed': cfg.seed, 'first': count}
+def describe_own(cfg: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What `load_own` depends on, for a stage's hash."""
+    return {**describe_pool(cfg), 'seed': cfg.seed, 'first': _own(cfg)}

@@ -1,4 +1,6 @@
-"""The stages of a run: victim, answers, surrogate (or scratch), each stored under a content hash.
+"""The stages of a run, each stored under a content hash: victims, baselines, how any is trained.
+
+The surrogate's own stage, with its answers, is `ssl_extract.extraction`.
 
 A stage's folder is named by the hash of everything that its result depends on, the hashes of the
 stages before it included. Runs that share a victim train it once; a finished stage is never
@@ -8,7 +10,7 @@ recomputed, an unfinished one goes on from its last checkpoint.
 import functools
 import hashlib
 import json
-import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,21 +21,17 @@ from etils import epath
 
 from ssl_extract import (
     answers,
-    attacks,
     augment,
     checkpoint,
-    defenses,
     encoders,
     files,
-    losses,
-    oracle,
     selection,
     training,
     victims,
 )
 from ssl_extract.encoders import chain
 
-VERSION = 2  # raised when a stage's meaning changes, so that old results are not taken for new ones
+VERSION = 3  # raised when a stage's meaning changes, so that old results are not taken for new ones
 
 
 class Trained(NamedTuple):
@@ -46,7 +44,10 @@ class Trained(NamedTuple):
         variables: its `{'params', 'batch_stats'}`.
         folder: its stage's folder; None for an untrained one.
         seconds: spent training it.
+        flops: floating-point operations of its training; None where it was not trained here.
         bill: what its queries cost; None where none were asked.
+        heads: (name, spec) of the networks that stood behind it in training, in their order.
+        head_variables: theirs, by name.
     """
 
     role: str
@@ -55,11 +56,14 @@ class Trained(NamedTuple):
     variables: Any
     folder: epath.Path | None
     seconds: float
+    flops: float | None
     bill: answers.Bill | None
+    heads: tuple[tuple[str, str], ...] = ()
+    head_variables: Any = None
 
 
 make_encoder = functools.cache(encoders.make)  # one Network a spec, so that one program serves all
-make_loss = functools.cache(losses.make)
+make_head = functools.cache(encoders.make_head)
 make_augmentation = functools.cache(augment.make)
 
 
@@ -75,7 +79,8 @@ def seed_of(role: str, seed: int) -> int:
     A surrogate that starts from its victim's own initialisation ends closer to it than a thief
     could come.
     """
-    return int(address({'role': role, 'seed': seed}), 16) % 2**31
+    text = json.dumps({'role': role, 'seed': seed, 'version': 2}, sort_keys=True)
+    return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) % 2**31
 
 
 @functools.cache
@@ -86,67 +91,20 @@ def victim_recipe(method: str, encoder: str, augmentation: str) -> training.Reci
     )
 
 
-@functools.cache
-def attack_recipe(
-    name: str, loss: str, encoder: str, plan: str, asked: str, seen: str, answer_dim: int
-) -> training.Recipe:
-    """The attack that a config describes."""
-    prepare = attacks.PLANS.make(
-        plan,
-        query_augmentation=make_augmentation(asked),
-        student_augmentation=make_augmentation(seen),
-    )
-    return attacks.ATTACKS.make(
-        name,
-        encoder=make_encoder(encoder),
-        prepare=prepare,
-        loss=make_loss(loss),
-        answer_dim=answer_dim,
-    )
-
-
-def attack_recipe_of(cfg: ml_collections.ConfigDict, encoder: str, image_shape) -> training.Recipe:
-    """`attack_recipe` for a config whose victim has the network `encoder`."""
-    return attack_recipe(
-        cfg.attack.name,
-        cfg.attack.loss,
-        cfg.attack.encoder or encoder,
-        cfg.attack.plan,
-        cfg.attack.query_augmentation,
-        cfg.attack.student_augmentation,
-        answer_dim(cfg.defense, encoder, image_shape),
-    )
-
-
-@functools.cache
-def answer_dim(defense: str, encoder: str, image_shape: tuple[int, ...]) -> int:
-    """The width of the answers: the representation's, unless a defense changes it."""
-    network, built = make_encoder(encoder), defenses.make(defense)
-
-    def answer(key):
-        images = jnp.zeros((1, *image_shape))
-        asked = oracle.make_oracle(
-            jax.tree_util.Partial(network.apply, network.init(key, images)), built, budget=1
-        )
-        return asked.query(images, asked.init(key, images))[0].representations
-
-    return jax.eval_shape(answer, jax.random.key(0)).shape[-1]
-
-
 def victim(cfg: ml_collections.ConfigDict, workdir: epath.Path, mesh) -> Trained:
     """Pretrains the victim, or loads `victim.checkpoint`."""
     if cfg.victim.checkpoint:
         folder = epath.Path(cfg.victim.checkpoint)
-        loaded = _finished('victim', '', folder, checkpoint.read_meta(folder), mesh)
+        loaded = finished('victim', '', folder, mesh)
         return loaded._replace(address=_content_hash(loaded), bill=None)
     dataset = selection.load_victim_images(cfg)
     spec = {
         'stage': 'victim',
         'images': selection.describe_victim_images(cfg),
-        **_without(cfg.victim, 'checkpoint'),
+        **without(cfg.victim, 'checkpoint'),
     }
     recipe = victim_recipe(cfg.victim.method, cfg.victim.encoder, cfg.victim.augmentation)
-    return _train(
+    return train(
         'victim',
         spec,
         workdir,
@@ -168,23 +126,23 @@ def random(cfg: ml_collections.ConfigDict, encoder: str, image_shape: tuple[int,
     spec = {'stage': 'random', 'encoder': encoder, 'seed': cfg.seed, 'shape': image_shape}
     key = jax.random.key(seed_of('random', cfg.seed))
     variables = make_encoder(encoder).init(key, jnp.zeros((1, *image_shape)))
-    return Trained('random', address(spec), encoder, variables, None, 0.0, None)
+    return Trained('random', address(spec), encoder, variables, None, 0.0, None, None)
 
 
 def scratch(cfg: ml_collections.ConfigDict, encoder: str, workdir: epath.Path, mesh) -> Trained:
     """The victim's method on the thief's own images, without a victim: what stealing must beat."""
     encoder = cfg.attack.encoder or encoder
-    images = selection.load_queries(cfg).images
+    images = selection.load_own(cfg).images
     batch_size = cfg.baselines.scratch_batch_size
     spec = {
         'stage': 'scratch',
-        'queries': selection.describe_queries(cfg),
+        'images': selection.describe_own(cfg),
         'encoder': encoder,
         'epochs': cfg.baselines.scratch_epochs,
         'batch_size': batch_size,
-        **_without(cfg.victim, 'checkpoint', 'encoder', 'split', 'seed', 'epochs', 'batch_size'),
+        **without(cfg.victim, 'checkpoint', 'encoder', 'split', 'seed', 'epochs', 'batch_size'),
     }
-    return _train(
+    return train(
         'scratch',
         spec,
         workdir,
@@ -200,100 +158,24 @@ def scratch(cfg: ml_collections.ConfigDict, encoder: str, workdir: epath.Path, m
     )
 
 
-def surrogate(
-    cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
-) -> Trained:
-    """Steals the target under the budget."""
-    dataset = selection.load_queries(cfg)
-    image_shape = dataset.images.shape[1:]
-    key = jax.random.fold_in(jax.random.key(cfg.seed), 2)  # of the account
-    asked = make_oracle(cfg, target)
-    arrays = {'images': dataset.images}
-    if dataset.labels is not None:
-        arrays['labels'] = dataset.labels
-    spec = {
-        'stage': 'surrogate',
-        'victim': target.address,
-        'defense': cfg.defense,
-        'queries': selection.describe_queries(cfg),
-        'seed': cfg.seed,
-        **_without(cfg.attack),
-        'encoder': cfg.attack.encoder or target.encoder,
-    }
-    folder = workdir / 'surrogate' / address(spec)
-    if (folder / 'meta.json').exists():
-        return _finished('surrogate', address(spec), folder, checkpoint.read_meta(folder), mesh)
-    bill, account = None, ()
-    if selection.is_collected(cfg):
-        who = account_of(cfg, target)
-        store = workdir / 'answers' / address(who)
-        _describe(store, who)
-        arrays['answers'], bill = answers.collect(
-            store,
-            asked,
-            key,
-            dataset.images,
-            budget=cfg.attack.budget,
-            batch_size=cfg.attack.batch_size,
-            mesh=mesh,
-            description=f'ask {target.encoder.split("(")[0]}',
-        )
-        num_steps = cfg.attack.epochs * (len(dataset.images) // cfg.attack.batch_size)
-    else:
-        account = asked.init(key, jnp.zeros((cfg.attack.batch_size, *image_shape)))
-        num_steps = math.ceil(cfg.attack.budget / cfg.attack.batch_size)
-    return _train(
-        'surrogate',
-        spec,
-        workdir,
-        mesh,
-        attack_recipe_of(cfg, target.encoder, image_shape),
-        arrays,
-        encoder=spec['encoder'],
-        num_steps=num_steps,
-        batch_size=cfg.attack.batch_size,
-        seed=cfg.seed,
-        fields=cfg.attack,
-        every=cfg.training,
-        bill=bill,
-        oracle=None if selection.is_collected(cfg) else asked,
-        account=account,
-        label=f'{cfg.attack.name} {cfg.attack.loss} {cfg.attack.budget}',
-    )
-
-
-def account_of(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any]:
-    """Who asks: the victim, the defense and the thief's images, plan and seed.
-
-    Budgets and losses share a collected account (a row's bill is still what its attack alone would
-    have paid); an online attack opens one of its own.
-    """
-    who = {
-        'stage': 'answers',
-        'victim': target.address,
-        'defense': cfg.defense,
-        'pool': selection.describe_pool(cfg),
-        'plan': cfg.attack.plan,
-        'seed': cfg.seed,
-    }
-    return who if selection.is_collected(cfg) else who | cfg.attack.to_dict()
-
-
-def make_oracle(cfg: ml_collections.ConfigDict, target: Trained) -> oracle.Oracle:
-    """The only way from a victim to an attack."""
-    encode = jax.tree_util.Partial(make_encoder(target.encoder).apply, target.variables)
-    return oracle.make_oracle(encode, defenses.make(cfg.defense), budget=cfg.attack.budget)
-
-
-def _train(
+def train(
     role, spec, workdir, mesh, recipe, arrays, *, encoder, num_steps, batch_size, seed, fields,
-    every, bill=None, oracle=None, account=(), label=''
+    every, bill=None, oracle=None, account=(), frozen=None, before=(0.0, 0.0), label=''
 ) -> Trained:  # fmt: skip
-    """Trains a stage's encoder, unless it is there already, and saves it."""
+    """Trains a stage's encoder, unless it is there already, and saves it.
+
+    Args:
+        spec: all that the result depends on.
+        fields: where the learning rate, schedule and optimiser stand.
+        every: how often a checkpoint is made and metrics are fetched.
+        frozen: variables of networks trained before; see `training.init_state`.
+        before: seconds and operations that preparing the training took.
+        label: for the progress bar.
+    """
     where = address(spec)
     folder = workdir / role / where
     if not (folder / 'meta.json').exists():
-        _describe(folder, spec)
+        describe(folder, spec)
         fit = training.fit(
             recipe,
             arrays,
@@ -307,37 +189,71 @@ def _train(
             mesh=mesh,
             oracle=oracle,
             account=account,
+            frozen=frozen,
             checkpoint_every=every.checkpoint_every,
             log_every=every.log_every,
             description=f'{role} {label}'.strip(),
         )
         if oracle is not None:
             bill = answers.make_bill(fit.asked, fit.state.oracle.num_refused)
+        heads = {n: spec for n, spec in recipe.heads if n in fit.state.params}
         meta = {
             'encoder': encoder,
+            'heads': heads,
             'image_shape': list(arrays['images'].shape[1:]),
-            'seconds': round(fit.seconds, 2),
+            'seconds': round(before[0] + fit.seconds, 2),
+            'flops': before[1] + fit.flops,
             'bill': None if bill is None else bill._asdict(),
         }
-        checkpoint.save_encoder(folder, chain.part(fit.state, 'encoder'), meta)
+        parts = {name: chain.part(fit.state, name) for name in heads}
+        checkpoint.save_encoder(folder, chain.part(fit.state, 'encoder'), meta, parts)
         (folder / 'checkpoints').rmtree(missing_ok=True)
-    return _finished(role, where, folder, checkpoint.read_meta(folder), mesh)
+    return finished(role, where, folder, mesh)
 
 
-def _finished(role: str, where: str, folder: epath.Path, meta: dict[str, Any], mesh) -> Trained:
+def finished(role: str, where: str, folder: epath.Path, mesh) -> Trained:
+    """Reads what `train` saved, or any encoder with its `meta.json`."""
+    meta = checkpoint.read_meta(folder)
     network = make_encoder(meta['encoder'])
-    image = jax.ShapeDtypeStruct((1, *meta['image_shape']), jnp.float32)
-    template = jax.eval_shape(network.init, jax.random.key(0), image)
+    inputs = jax.ShapeDtypeStruct((1, *meta['image_shape']), jnp.float32)
+    template = jax.eval_shape(network.init, jax.random.key(0), inputs)
+    variables = checkpoint.load_encoder(folder, template, mesh)
+    heads, templates = meta.get('heads') or {}, {}
+    for name, spec in heads.items():
+        inputs = jax.eval_shape(network.apply, template, inputs)
+        network = make_head(spec)
+        template = templates[name] = jax.eval_shape(network.init, jax.random.key(0), inputs)
     bill = meta.get('bill')
     return Trained(
         role,
         where,
         meta['encoder'],
-        checkpoint.load_encoder(folder, template, mesh),
+        variables,
         folder,
         meta.get('seconds', 0.0),
+        meta.get('flops'),
         bill and answers.Bill(**bill),
+        tuple(heads.items()),
+        checkpoint.load_encoder(folder, templates, mesh, 'heads') if heads else {},
     )
+
+
+def outputs(trained: Trained) -> tuple[Callable, Any]:
+    """`(apply, variables)` of an encoder with all its heads: what it was trained to answer."""
+    variables = {'encoder': trained.variables, **trained.head_variables}
+    return _through(trained.encoder, trained.heads), variables
+
+
+@functools.cache
+def _through(encoder: str, heads: tuple[tuple[str, str], ...]) -> Callable:
+    networks = {'encoder': make_encoder(encoder)} | {name: make_head(spec) for name, spec in heads}
+
+    def apply(variables, inputs):
+        for name, network in networks.items():
+            inputs = network.apply(variables[name], inputs)
+        return inputs
+
+    return apply
 
 
 def _content_hash(trained: Trained) -> str:
@@ -349,11 +265,12 @@ def _content_hash(trained: Trained) -> str:
     return digest.hexdigest()[:16]
 
 
-def _describe(folder: epath.Path, spec: dict[str, Any]) -> None:
+def describe(folder: epath.Path, spec: dict[str, Any]) -> None:
     """Says beside a stage's files what they are the result of."""
     if not (folder / 'spec.json').exists():
         files.write_json(folder / 'spec.json', spec)
 
 
-def _without(fields: ml_collections.ConfigDict, *names: str) -> dict[str, Any]:
+def without(fields: ml_collections.ConfigDict, *names: str) -> dict[str, Any]:
+    """A part of a config, for a hash."""
     return {k: v for k, v in fields.to_dict().items() if k not in names}

@@ -27,20 +27,24 @@ SCHEDULES = Registry('schedule')
 
 
 class Recipe(NamedTuple):
-    """What is trained. All three are pure functions.
+    """What is trained: three pure functions.
 
     Attributes:
         init: `(key, images float[1, H, W, 3]) -> variables`, a dict of `params` and `batch_stats`.
-        prepare: `(batch, key, oracle, oracle_state) -> (batch, oracle_state, asked)`. `batch` holds
-            the rows of the training arrays; here views are drawn and, online, queries are asked.
-            `asked` is None, or (queries' fingerprints uint32[B, 2], granted bool[B]) for the
-            ledger.
+        prepare: `(batch, key, ask, account) -> (batch, account, asked)`. `batch` holds the rows of
+            the training arrays; here views are drawn and, online, queries are asked:
+            `ask(queries [Q, H, W, 3], account) -> (Answer, account)` is all that an attack sees of
+            a victim. `asked` is None, or (queries' fingerprints uint32[Q, 2], granted bool[Q]) for
+            the ledger.
         objective: `(params, batch_stats, batch) -> (loss f32[], (batch_stats, metrics))`.
+        heads: (name, spec) of the networks that may stand behind `encoder`, in their order; those
+            that are among the params are saved with it.
     """
 
     init: Callable[..., Any]
     prepare: Callable[..., Any]
     objective: Callable[..., Any]
+    heads: tuple[tuple[str, str], ...] = ()
 
 
 class TrainState(NamedTuple):
@@ -55,10 +59,11 @@ class TrainState(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A finished training: its last state, the wall-clock seconds spent, and what it asked."""
+    """A finished training: its last state, what it took, and what it asked."""
 
     state: TrainState
     seconds: float
+    flops: float  # floating-point operations of all steps, as XLA counts them
     asked: np.ndarray  # uint32[Q, 2], fingerprints of the granted queries in the order asked
 
 
@@ -114,7 +119,8 @@ def make_step(recipe: Recipe, optimizer: str, schedule: str, mesh: jax.sharding.
 
     def step(state: TrainState, batch, oracle, learning_rate, num_steps):
         key = jax.random.fold_in(state.key, state.step)
-        batch, oracle_state, asked = recipe.prepare(batch, key, oracle, state.oracle)
+        ask = None if oracle is None else lambda queries, account: oracle.query(queries, account)
+        batch, account, asked = recipe.prepare(batch, key, ask, state.oracle)
         (loss, (batch_stats, measured)), grads = jax.value_and_grad(recipe.objective, has_aux=True)(
             state.params, state.batch_stats, batch
         )
@@ -126,7 +132,7 @@ def make_step(recipe: Recipe, optimizer: str, schedule: str, mesh: jax.sharding.
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             opt_state=opt_state,
-            oracle=oracle_state,
+            oracle=account,
         )
         return state, {'loss': loss, 'learning_rate': rate, **measured}, asked
 
@@ -137,22 +143,36 @@ def make_step(recipe: Recipe, optimizer: str, schedule: str, mesh: jax.sharding.
 def make_init(
     recipe: Recipe, optimizer: str, image_shape: tuple[int, ...], mesh: jax.sharding.Mesh
 ) -> Callable:
-    """Compiles `init(key, account) -> TrainState`, whole on every device."""
+    """Compiles `init(key, account, frozen) -> TrainState`, whole on every device."""
     return parallel.compile_init(
-        lambda key, account: init_state(recipe, optimizer, key, image_shape, account), mesh
+        lambda key, account, frozen: init_state(
+            recipe, optimizer, key, image_shape, account, frozen
+        ),
+        mesh,
     )
 
 
 def init_state(
-    recipe: Recipe, optimizer: str, key: jax.Array, image_shape: tuple[int, ...], account: Any = ()
+    recipe: Recipe,
+    optimizer: str,
+    key: jax.Array,
+    image_shape: tuple[int, ...],
+    account: Any = (),
+    frozen: dict[str, Any] | None = None,
 ) -> TrainState:
-    """A fresh state at step 0; `account` is an OracleState or ()."""
+    """A fresh state at step 0.
+
+    Args:
+        account: an OracleState or ().
+        frozen: variables of networks trained before, by name; they travel with the statistics,
+            which no optimiser touches.
+    """
     init_key, train_key = jax.random.split(key)
     variables = recipe.init(init_key, jnp.zeros((1, *image_shape)))
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=variables['params'],
-        batch_stats=variables['batch_stats'],
+        batch_stats=variables['batch_stats'] | (frozen or {}),
         opt_state=_make_tx(optimizer).init(variables['params']),
         oracle=account,
         key=train_key,
@@ -178,6 +198,7 @@ def fit(
     mesh: jax.sharding.Mesh,
     oracle: Any = None,
     account: Any = (),
+    frozen: dict[str, Any] | None = None,
     checkpoint_every: int = 500,
     log_every: int = 25,
     description: str = 'train',
@@ -188,7 +209,8 @@ def fit(
 
     Args:
         data: arrays [N, ...] with a common first axis, among them `images` uint8[N, H, W, 3].
-        oracle: given to `recipe.prepare`; with it comes the thief's `account`.
+        oracle: `recipe.prepare` may ask it; with it comes the thief's `account`.
+        frozen: see `init_state`.
 
     Raises:
         FloatingPointError: the loss stopped being finite; names the step.
@@ -197,10 +219,12 @@ def fit(
     steps_per_epoch = size // batch_size
     step_fn = make_step(recipe, optimizer, schedule, mesh)
     take = _make_take(data, mesh)
-    state = make_init(recipe, optimizer, image_shape, mesh)(jax.random.key(seed), account)
+    init = make_init(recipe, optimizer, image_shape, mesh)
+    state = init(jax.random.key(seed), account, frozen)
     manager = checkpoint.manager(folder / 'checkpoints')
     restored = checkpoint.restore(manager, state, mesh)
-    state, meta = restored or (state, {'step': 0, 'seconds': 0.0})
+    state, meta = restored or (state, {'step': 0, 'seconds': 0.0, 'flops': 0.0})
+    flops = meta['flops']  # of one step
     start, clock = meta['step'], time.monotonic() - meta['seconds']
     _drop_parts_after(folder, start)
 
@@ -213,6 +237,9 @@ def fit(
                 order = epoch_order(seed, epoch, size)
             batch = take(order[position * batch_size : (position + 1) * batch_size])
             state, measured, step_asked = step_fn(state, batch, oracle, learning_rate, num_steps)
+            if step == 0:
+                args = (state, batch, oracle, learning_rate, num_steps)
+                flops = parallel.count_flops(step_fn, *args) * mesh.size
             pending.append((step, measured))
             if step_asked is not None:
                 asked.append(step_asked)
@@ -227,10 +254,11 @@ def fit(
                 metrics.write_part(folder / 'metrics', step + 1, rows)
                 _write_asked(folder / 'asked', step + 1, asked)
                 rows, asked = [], []
-                elapsed = time.monotonic() - clock
-                checkpoint.save(manager, step + 1, state, {'step': step + 1, 'seconds': elapsed})
+                meta = {'step': step + 1, 'seconds': time.monotonic() - clock, 'flops': flops}
+                checkpoint.save(manager, step + 1, state, meta)
             bar.update()
-    return Fit(state, time.monotonic() - clock, _read_asked(folder / 'asked'))
+    asked = _read_asked(folder / 'asked')
+    return Fit(state, time.monotonic() - clock, flops * num_steps, asked)
 
 
 def _make_tx(optimizer: str) -> optax.GradientTransformation:

@@ -1,7 +1,6 @@
 """Whatever can be wrong with a run is found here, before any training, and said in one line."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,10 +8,24 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from ssl_extract import checkpoint, data, defenses, encoders, parallel, selection, stages, training
+from ssl_extract import (
+    attacks,
+    checkpoint,
+    data,
+    defenses,
+    encoders,
+    extraction,
+    parallel,
+    selection,
+    stages,
+    strategies,
+    training,
+)
+from ssl_extract.encoders import chain
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import PROBES
-from ssl_extract.oracle import MAX_BUDGET, make_oracle
+from ssl_extract.oracle import MAX_BUDGET
+from ssl_extract.registry import parse_call
 
 POSITIVE = [
     'victim.epochs',
@@ -29,6 +42,7 @@ POSITIVE = [
     'training.log_every',
 ]
 NOT_NEGATIVE = ['baselines.scratch_epochs', 'data.size', 'seed', 'victim.seed']
+PRICES = ['cost.dollars_per_1000_queries', 'cost.dollars_per_hour']
 AUGMENTATIONS = ('victim.augmentation', 'attack.query_augmentation', 'attack.student_augmentation')
 
 
@@ -46,10 +60,10 @@ def validate(cfg: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, where: str
         _check_names(cfg)
         pool = selection.load_pool(cfg)
         image_shape = pool.images.shape[1:]
-        encoder = _check_victim(cfg, image_shape, mesh)
+        encoder, heads = _check_victim(cfg, image_shape, mesh)
         _check_budget(cfg, pool, mesh)
-        _check_attack(cfg, encoder, image_shape, pool.labels is not None)
         _check_tasks(cfg, pool, encoder)
+        _check_attack(cfg, encoder, heads, image_shape, pool)
     except UserError as error:
         raise UserError(f'{where}{error}') from error
 
@@ -61,6 +75,9 @@ def _check_ranges(cfg: ml_collections.ConfigDict) -> None:
     for field in NOT_NEGATIVE:
         if not 0 <= _get(cfg, field) < 2**31:
             raise UserError(f'{field}={_get(cfg, field)}: write a number from 0 to {2**31 - 1}')
+    for field in PRICES:
+        if not 0 <= _get(cfg, field) < float('inf'):
+            raise UserError(f'{field}={_get(cfg, field)}: write a number of at least 0')
     if cfg.attack.budget > MAX_BUDGET:
         raise UserError(f'attack.budget={cfg.attack.budget}: write at most {MAX_BUDGET}')
 
@@ -72,15 +89,36 @@ def _check_names(cfg: ml_collections.ConfigDict) -> None:
     for field in AUGMENTATIONS:
         stages.make_augmentation(_get(cfg, field))
     defenses.make(cfg.defense)
-    stages.make_loss(cfg.attack.loss)
+    extraction.make_loss(cfg.attack.loss)
     _try_probe(cfg.evaluation.probe)
     if cfg.attack.encoder:
         stages.make_encoder(cfg.attack.encoder)
-    if selection.is_collected(cfg) and cfg.attack.query_augmentation:
+    name = parse_call(cfg.attack.name, 'attack')[0]
+    if name not in attacks.ATTACKS:
+        attacks.ATTACKS.make(name)  # says which there are
+    plan, asked = extraction.plan_of(cfg), cfg.attack.query_augmentation
+    if cfg.attack.plan == 'once' and asked != 'none':
         raise UserError(
-            f'attack.query_augmentation={cfg.attack.query_augmentation!r}: plan '
-            f"{cfg.attack.plan!r} asks each image as it is; write attack.plan='online', or "
-            'attack.student_augmentation'
+            f"attack.query_augmentation={asked!r}: plan 'once' asks each image as it is; write "
+            "attack.plan='views(m=1)' or 'online', or attack.student_augmentation"
+        )
+    if plan.stored > 1 and asked == 'none':
+        raise UserError(
+            f'attack.plan={cfg.attack.plan!r} would ask the same image {plan.stored} times; write '
+            "attack.query_augmentation='simclr', or attack.plan='once'"
+        )
+    strategy = strategies.make(cfg.attack.strategy)
+    if not plan.stored and parse_call(cfg.attack.strategy)[0] != 'random':
+        raise UserError(
+            f"attack.strategy={cfg.attack.strategy!r}: plan 'online' asks views of all the thief's "
+            "images; write attack.plan='once' or 'views(m=1)'"
+        )
+    if strategy.rounds > 1 and min(shares := extraction.shares(cfg, strategy.rounds)) < (
+        cfg.attack.batch_size
+    ):
+        raise UserError(
+            f'attack.strategy={cfg.attack.strategy!r}: the budget pays for {sum(shares)} images, '
+            f'{min(shares)} a round, fewer than attack.batch_size={cfg.attack.batch_size}'
         )
 
 
@@ -91,8 +129,8 @@ def _try_probe(spec: str) -> None:
     PROBES.make(spec)(points, np.arange(20) % 2, 2)
 
 
-def _check_victim(cfg: ml_collections.ConfigDict, image_shape: tuple, mesh) -> str:
-    """Checks the victim's fields, or its checkpoint; returns the spec of its encoder."""
+def _check_victim(cfg: ml_collections.ConfigDict, image_shape: tuple, mesh) -> tuple[str, tuple]:
+    """Checks the victim's fields, or its checkpoint; returns the specs of its networks."""
     if cfg.victim.checkpoint:
         target = stages.victim(cfg, None, mesh)  # reads it, and so finds it damaged
         shape = tuple(checkpoint.read_meta(target.folder)['image_shape'])
@@ -101,7 +139,7 @@ def _check_victim(cfg: ml_collections.ConfigDict, image_shape: tuple, mesh) -> s
                 f'victim.checkpoint={cfg.victim.checkpoint!r} was trained on images of '
                 f'{_size(shape)}, the data has {_size(image_shape)}: set data.size={shape[0]}'
             )
-        return target.encoder
+        return target.encoder, target.heads
     dataset = selection.load_victim_images(cfg)
     _check_batch(len(dataset.images), cfg.victim.batch_size, 'victim.batch_size', mesh)
     if dataset.images.shape[1:] != image_shape:
@@ -112,30 +150,50 @@ def _check_victim(cfg: ml_collections.ConfigDict, image_shape: tuple, mesh) -> s
     stages.make_encoder(cfg.victim.encoder)
     recipe = stages.victim_recipe(cfg.victim.method, cfg.victim.encoder, cfg.victim.augmentation)
     _trace(recipe, cfg.victim.batch_size, image_shape, 'victim')
-    return cfg.victim.encoder
+    return cfg.victim.encoder, recipe.heads
 
 
 def _check_budget(cfg: ml_collections.ConfigDict, pool: data.Dataset, mesh) -> None:
-    distinct, size = len(pool.images), len(pool.images)
-    if selection.is_collected(cfg):
-        size = cfg.attack.budget
-        if size > distinct:
-            raise UserError(
-                f'attack.budget={size}: {pool.name} has {distinct} different images and plan '
-                f'{cfg.attack.plan!r} asks each one once; write at most {distinct}, a larger '
-                "attack.split, or attack.plan='online'"
-            )
+    distinct, stored = len(pool.images), extraction.plan_of(cfg).stored
+    size = selection.num_images(cfg, stored)
+    if size > distinct:
+        raise UserError(
+            f'attack.budget={cfg.attack.budget}: {pool.name} has {distinct} different images and '
+            f'plan {cfg.attack.plan!r} asks each {"one time" if stored == 1 else f"{stored} times"}'
+            f'; write at most {distinct * stored}, a larger attack.split, or '
+            "attack.plan='online'"
+        )
     _check_batch(size, cfg.attack.batch_size, 'attack.batch_size', mesh)
     if cfg.baselines.scratch_epochs:
-        _check_batch(size, cfg.baselines.scratch_batch_size, 'baselines.scratch_batch_size', mesh)
+        own = len(selection.load_own(cfg).images)
+        _check_batch(own, cfg.baselines.scratch_batch_size, 'baselines.scratch_batch_size', mesh)
 
 
-def _check_attack(cfg, encoder: str, image_shape: tuple, labelled: bool) -> None:
-    recipe = stages.attack_recipe_of(cfg, encoder, image_shape)
-    dim = stages.answer_dim(cfg.defense, encoder, image_shape)
+def _check_attack(cfg, encoder: str, heads: tuple, image_shape: tuple, pool: data.Dataset) -> None:
+    attack = extraction.attack_of(cfg, encoder, heads, image_shape)
+    endpoint = attacks.endpoint_of(cfg.attack.name)
+    if parse_call(cfg.attack.strategy)[0] == 'knockoff':  # it would find out after it has paid
+        data.require_labels(pool)
+        if endpoint not in ('posteriors', 'labels'):
+            raise UserError(
+                f'attack.strategy={cfg.attack.strategy!r} learns from probabilities and attack '
+                f'{cfg.attack.name!r} gets a {endpoint}; attack posteriors or labels with it'
+            )
     _trace(
-        recipe, cfg.attack.batch_size, image_shape, 'attack', labelled, dim, encoder, cfg.defense
+        attack.recipe,
+        cfg.attack.batch_size,
+        image_shape,
+        'attack',
+        pool.labels is not None,
+        extraction.answer_dim(cfg, encoder, heads, image_shape),
+        max(extraction.plan_of(cfg).stored, 1),
+        (endpoint, cfg.defense, encoder, heads, image_shape, _num_classes(cfg)),
+        attack.before,
     )
+
+
+def _num_classes(cfg) -> int:
+    return selection.load_tasks(cfg)[0].train.num_classes
 
 
 def _check_tasks(cfg: ml_collections.ConfigDict, pool: data.Dataset, encoder: str) -> None:
@@ -204,26 +262,32 @@ def _trace(
     field: str,
     labelled: bool = False,
     dim: int = 0,
-    encoder: str = '',
-    defense: str = '',
+    views: int = 0,
+    victim: tuple = (),
+    before: training.Recipe | None = None,
 ) -> None:
     """Builds one training step without computing it: whatever does not fit together shows here."""
 
     def step(key):
         images = jnp.zeros((1, *image_shape))
         batch: dict[str, Any] = {'images': jnp.zeros((batch_size, *image_shape), jnp.uint8)}
-        oracle, account = None, ()
-        if encoder:
-            network: Callable = stages.make_encoder(encoder)
-            encode = jax.tree_util.Partial(network.apply, network.init(key, images))
-            oracle = make_oracle(encode, defenses.make(defense), budget=1)
-            account = oracle.init(key, images)
-            batch['answers'] = jnp.zeros((batch_size, dim))
+        ask, account, frozen = None, (), {}
+        if victim:
+            asked = extraction.example_oracle(*victim, key)
+            ask, account = asked.query, asked.init(key, images)
+            batch['answers'] = jnp.zeros((batch_size, views, dim))
+            batch['answered'] = jnp.ones((batch_size, views), bool)
+            batch['view_seeds'] = jnp.zeros((batch_size, views), jnp.uint32)
         if labelled:
             batch['labels'] = jnp.zeros(batch_size, jnp.int32)
-        variables = recipe.init(key, images)
-        batch, _, _ = recipe.prepare(batch, key, oracle, account)
-        return recipe.objective(variables['params'], variables['batch_stats'], batch)[0]
+        loss = jnp.zeros([])
+        for phase in filter(None, (before, recipe)):
+            variables = phase.init(key, images)
+            made, _, _ = phase.prepare(batch, key, ask, account)
+            statistics = variables['batch_stats'] | frozen
+            loss, _ = phase.objective(variables['params'], statistics, made)
+            frozen = {name: chain.part(variables, name) for name in variables['params']}
+        return loss
 
     try:
         loss = jax.eval_shape(step, jax.random.key(0))

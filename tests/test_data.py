@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.datasets
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -443,6 +444,37 @@ def test_digits_slices_and_sizes():
     large = data.load('digits', 'train[100:103]', size=16)
     expected = [_triangle(image, 16) for image in part.images[:3]]
     np.testing.assert_allclose(large.images, expected, atol=1.01)
+
+
+def test_noise_is_uniform_and_has_no_labels(load):
+    noise = load('noise', 'train[:500]', size=8)
+    assert noise.images.shape == (500, 8, 8, 3)
+    assert noise.images.dtype == np.uint8
+    assert (noise.labels, noise.num_classes, noise.name) == (None, 0, 'noise/train[:500]')
+    counts = np.bincount(noise.images.ravel(), minlength=256)
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+    pixels = noise.images.reshape(500, -1).astype(float)
+    correlations = np.corrcoef(np.concatenate([pixels[:50], pixels.T[:50, :192]]))
+    assert np.abs(correlations - np.eye(100)).max() < 0.4  # 192 values: a deviation of 0.07
+    assert len(np.unique(data.hashes(noise.images))) == 500
+
+
+def test_noise_slices_and_sizes(load):
+    assert load('noise', 'train[:2]').images.shape == (2, 32, 32, 3)
+    whole = load('noise', size=2)
+    assert len(whole.images) == 50_000
+    part = load('noise', 'train[99%:]+train[100:110]', size=2)
+    np.testing.assert_array_equal(part.images[:500], whole.images[49_500:])
+    np.testing.assert_array_equal(part.images[500:], whole.images[100:110])
+    _fails(lambda: load('noise', 'test'), 'noise', 'test', 'its splits are train (50000)')
+    _fails(lambda: load('noise', 'train[:50001]'), 'noise', '50000')
+
+
+def test_noise_draws_only_the_slice(load, monkeypatch):
+    drawn, rng = [], np.random.default_rng
+    monkeypatch.setattr(np.random, 'default_rng', lambda seed: drawn.append(seed) or rng(seed))
+    load('noise', 'train[7:10]', size=4)
+    assert [index for _, index in drawn] == [7, 8, 9]
 
 
 def _dataset(images, labels=None, name='a/train'):

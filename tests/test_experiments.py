@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_extract import config, encoders, parallel, stages, training, validation
+from ssl_extract import config, encoders, extraction, parallel, stages, training, validation
 
 FILES = sorted((pathlib.Path(__file__).parent.parent / 'experiments').glob('*.py'))
 
@@ -50,14 +50,23 @@ def test_the_papers_setting_is_built_and_stepped_once():
     shape = (run.data.size, run.data.size, 3)
     mesh = parallel.data_mesh(1)
     batch = {'images': np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)}
-    answers = np.random.default_rng(1).random((4, encoders.dim(network, shape)), np.float32)
+    answers = np.random.default_rng(1).random((4, 1, encoders.dim(network, shape)), np.float32)
+    answered = np.ones((4, 1), bool)
     pretraining = stages.victim_recipe(
         run.victim.method, run.victim.encoder, run.victim.augmentation
     )
-    attack = stages.attack_recipe_of(run, run.victim.encoder, shape)
+    attack = extraction.make_attack(
+        run.attack.name,
+        run.attack.loss,
+        run.victim.encoder,
+        run.attack.plan,
+        run.attack.query_augmentation,
+        run.attack.student_augmentation,
+        answers.shape[-1],
+    ).recipe
     parts = [
         (pretraining, run.victim, batch),
-        (attack, run.attack, batch | {'answers': answers}),
+        (attack, run.attack, batch | {'answers': answers, 'answered': answered}),
     ]
     for recipe, fields, data in parts:
         state = training.init_state(recipe, fields.optimizer, jax.random.key(0), shape)

@@ -335,7 +335,9 @@ def test_four_devices_give_what_one_gives(name):
     assert_same(grad4, grad)
 
 
-@pytest.mark.parametrize('name', ['cosine', 'infonce', 'supcon', 'wasserstein'])
+@pytest.mark.parametrize(
+    'name', ['cont_steal', 'cosine', 'infonce', 'rda', 'supcon', 'symmetrized', 'wasserstein']
+)
 def test_scale_does_not_matter(name):
     student, teacher, labels = batch()
     value, grad = runner(name)(student, teacher, labels, FULL)
@@ -352,13 +354,16 @@ def test_scale_does_not_matter(name):
     ('spec', 'part'),
     [
         *((f'{name}(temperature={value})', f'temperature must be a number > 0, got {value}')
-          for name in ('infonce', 'softnn', 'supcon', 'softce')
+          for name in ('infonce', 'softnn', 'supcon', 'softce', 'cont_steal', 'rda')
           for value in ('0', '-0.1', "'a'", 'None', 'True', '1e999')),
         ('supcon(base_temperature=0)', 'base_temperature must be a number > 0, got 0'),
         ('barlow(lambda_=-1)', 'lambda_ must be a number >= 0, got -1'),
+        ('rda(alpha=-1)', 'alpha must be a number >= 0, got -1'),
+        ("rda(beta='a')", "beta must be a number >= 0, got 'a'"),
+        ('cross_entropy(1)', 'it takes ()'),
         ('infonce(temprature=1)', 'it takes (temperature: float = 0.07)'),
         ('mse(1)', 'it takes ()'),
-        ('inofnce', "did you mean 'infonce'? known are barlow, bce, cosine"),
+        ('inofnce', "did you mean 'infonce'? known are barlow, bce, cont_steal, cosine"),
     ],
 )  # fmt: skip
 def test_wrong_spec_ends_in_one_line(spec, part):

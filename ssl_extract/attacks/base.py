@@ -1,50 +1,157 @@
-"""The registry of attacks, and the query plans: when an attack asks and what the student sees.
+"""What an attack is: a recipe of four choices (query plan, student views, loss, heads), by name.
 
-A *collected* attack has the answers to its images in its training arrays; an *online* one asks
-fresh views inside the compiled step until the budget is spent.
+    @attacks.register('mine', plan='views(2)', loss='infonce', query_augmentation='simclr')
+    def mine(student, plan, loss, student_augmentation) -> Attack: ...
+
+A factory gets whichever of these it has parameters for; everything else is its own argument, set in
+`attack.name`, as in `'mine(weight=2.0)'`:
+
+- `student`: the surrogate as wide as the answers (`Student`);
+- `encoder`, `answer_dim`: its network and the width of the answers, to build another student;
+- `plan`: how it asks (`attacks.plans`); `plan_spec`, the same in words;
+- `loss`: `(student [B, D], teacher [B, D], *, labels, where) -> f32[]`;
+- `student_augmentation`: `(key, image) -> image`, what the surrogate sees of an image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from ssl_extract import augment
-from ssl_extract.answers import fingerprint
-from ssl_extract.registry import Registry
+from ssl_extract import encoders
+from ssl_extract.encoders import chain
+from ssl_extract.registry import Registry, parse_call
+from ssl_extract.training import Recipe
 
 ATTACKS = Registry('attack')
-PLANS = Registry('query plan')
+PRESETS: dict[str, dict[str, Any]] = {}  # by attack: its authors' settings, fields of `attack`
+ENDPOINT_OF: dict[str, str] = {}  # by attack: what the oracle is to answer with
+OWN = ('plan', 'loss', 'query_augmentation', 'student_augmentation')  # '' in a config: the preset's
 
 
-@PLANS.register('once')
-def once(student_augmentation: Callable) -> Callable:
-    """Each image was asked one time, unaugmented; many epochs on the stored answers are free.
+class Attack(NamedTuple):
+    """How a surrogate is trained on answers.
 
-    The student sees a view of its own under `student_augmentation`; the target stays the answer to
-    the plain image.
+    Attributes:
+        recipe: of the surrogate; its variables hold one network named 'encoder'.
+        asks: how many views of each image a step works with.
+        before: a recipe that is trained first, on the same answers; what it trained is given to
+            `recipe` among its statistics, by name.
+        before_epochs: how long, as a multiple of the surrogate's epochs.
     """
 
-    def prepare(batch, key: jax.Array, oracle, oracle_state):
-        images = augment.to_float(batch['images'])
-        batch = batch | {'images': augment.views(student_augmentation, key, images), 'where': None}
-        return batch, oracle_state, None
-
-    return prepare
+    recipe: Recipe
+    asks: int = 1
+    before: Recipe | None = None
+    before_epochs: float = 1.0
 
 
-@PLANS.register('online')
-def online(query_augmentation: Callable, student_augmentation: Callable) -> Callable:
-    """Every step asks a fresh view of each image; the student sees a view of that view."""
+class Student(NamedTuple):
+    """The surrogate while it trains: its encoder, and behind it what makes it fit the answers.
 
-    def prepare(batch, key: jax.Array, oracle, oracle_state):
-        query_key, student_key = jax.random.split(key)
-        queries = augment.views(query_augmentation, query_key, augment.to_float(batch['images']))
-        answer, oracle_state = oracle.query(queries, oracle_state)
-        batch = batch | {
-            'images': augment.views(student_augmentation, student_key, queries),
-            'answers': answer.representations,
-            'where': answer.granted,
-        }
-        return batch, oracle_state, (fingerprint(queries), answer.granted)
+    Attributes:
+        init: `(key, images [1, H, W, 3]) -> variables`.
+        train: `(params, batch_stats, images [B, H, W, 3]) -> (outputs [B, D], batch_stats)`.
+        heads: for `Recipe.heads`.
+    """
 
-    return prepare
+    init: Callable[..., Any]
+    train: Callable[..., Any]
+    heads: tuple[tuple[str, str], ...]
+
+
+def register(name: str, *, endpoint: str = 'representation', **preset: Any) -> Callable:
+    """Registers the decorated factory as an attack.
+
+    Args:
+        name: of the attack.
+        endpoint: what the oracle is to answer with; see `ssl_extract.endpoints`.
+        **preset: its authors' settings of the fields of `attack`. An experiment that leaves `plan`,
+            `loss` or an augmentation empty takes the preset's; `experiments/paper.py:NAME` takes
+            all of them.
+    """
+    add = ATTACKS.register(name)
+    ENDPOINT_OF[name] = endpoint
+    PRESETS[name] = {'plan': 'once', 'loss': 'mse'} | preset
+    return add
+
+
+def endpoint_of(spec: str) -> str:
+    """What the oracle answers with under an attack."""
+    return ENDPOINT_OF.get(parse_call(spec, 'attack')[0], 'representation')
+
+
+def own_settings(spec: str) -> dict[str, str]:
+    """What an attack does where a config leaves it open: its plan, loss and augmentations."""
+    preset = PRESETS.get(parse_call(spec, 'attack')[0], {})
+    return {field: preset.get(field, 'none') for field in OWN}
+
+
+def make_student(
+    encoder: encoders.Network, answer_dim: int, head: tuple[str, str] | None = None
+) -> Student:
+    """A student whose outputs are `answer_dim` wide.
+
+    Args:
+        encoder: what is stolen.
+        answer_dim: D, the width of the oracle's answers.
+        head: name and spec of the network between encoder and answers. None is a linear 'adapter',
+            and only where the representation has another width than the answers.
+    """
+    name, spec = head or ('adapter', f'linear(dim={answer_dim})')
+    networks = {'encoder': encoder, name: encoders.make_head(spec)}
+
+    def init(key, images):
+        fits = head is None and encoders.dim(encoder, images.shape[1:]) == answer_dim
+        return chain.init({'encoder': encoder} if fits else networks, key, images)
+
+    def train(params, batch_stats, images):
+        used = {name: network for name, network in networks.items() if name in params}
+        outputs, batch_stats = chain.train(used, params, batch_stats, images)
+        return outputs[list(used)[-1]], batch_stats
+
+    return Student(init, train, ((name, spec),))
+
+
+def objective(student: Student, loss: Callable, weights: Sequence[float] = (1.0,)) -> Callable:
+    """For `Recipe.objective`: the weighted sum of the loss of each view against the answer.
+
+    The batch holds `images` [K * B, ...] (K views, as `stacked` lays them), `answers` [B, D],
+    `where` bool[B] and, if the thief has them, `labels` [B].
+
+    Args:
+        weights: of the K views.
+    """
+
+    def apply(params, batch_stats, batch):
+        outputs, batch_stats = student.train(params, batch_stats, batch['images'])
+        labels, where = batch.get('labels'), batch['where']
+        values = [
+            weight * loss(view, batch['answers'], labels=labels, where=where)
+            for weight, view in zip(weights, jnp.split(outputs, len(weights)), strict=True)
+        ]
+        return sum(values), (batch_stats, {})
+
+    return apply
+
+
+def make(spec: str, *, encoder: encoders.Network, answer_dim: int, **given: Any) -> Attack:
+    """Builds the attack that `spec` names.
+
+    Args:
+        spec: such as `'direct'` or `'rda(views=5)'`.
+        encoder: the surrogate's network.
+        answer_dim: the width of the answers.
+        **given: `plan`, `plan_spec`, `loss`, `student_augmentation`.
+
+    Raises:
+        UserError: the name or an argument is wrong, or the choices do not go together.
+    """
+    student = make_student(encoder, answer_dim)
+    return ATTACKS.make(spec, encoder=encoder, answer_dim=answer_dim, student=student, **given)
+
+
+def stacked(images: jax.Array) -> jax.Array:
+    """[K, B, ...] as one batch [K * B, ...]: the views of an image lie B rows apart."""
+    return images.reshape((-1, *images.shape[2:]))

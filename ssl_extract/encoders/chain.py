@@ -31,6 +31,14 @@ def init(networks: dict[str, Network], key: jax.Array, inputs: jax.Array) -> dic
     return variables
 
 
+def merge(*variables: dict[str, Any]) -> dict[str, Any]:
+    """Joint variables of networks that were initialised apart."""
+    return {
+        kind: {name: tree for joint in variables for name, tree in joint[kind].items()}
+        for kind in ('params', 'batch_stats')
+    }
+
+
 def train(
     networks: dict[str, Network], params: Any, batch_stats: Any, inputs: jax.Array
 ) -> tuple[dict[str, jax.Array], Any]:

@@ -70,6 +70,7 @@ def assess(
     variables: Any,
     tasks: list[Task],
     *,
+    classifier: tuple[Callable, Any] | None = None,
     victim: dict[str, np.ndarray] | None = None,
     probe: str = 'lbfgs',
     neighbours: int = 20,
@@ -83,6 +84,8 @@ def assess(
 
     Args:
         apply: `(variables, images) -> [B, D]`, with frozen BatchNorm.
+        classifier: `(apply, variables)` of the encoder with the classifier of the first task that
+            it was trained with: measured as it is, beside the probe.
         victim: the `arrays` of the victim's own assessment; None for the victim itself.
         probe: how the linear probe is fitted, 'lbfgs(...)' or the paper's own 'sgd(...)'.
         neighbours: k of the kNN classifier.
@@ -111,6 +114,10 @@ def assess(
         arrays[f'predictions_{task.name}'] = predictions
         if task is tasks[0]:
             arrays['features'] = test
+            if classifier is not None:
+                logits = features.extract(*classifier, task.test.images, mesh=mesh)
+                as_it_is = intervals.accuracy(logits.argmax(axis=1), task.test.labels)
+                add(task.name, 'classifier', as_it_is)
             if victim is not None:
                 for metric, value in fidelity.compare(test, victim['features']).items():
                     add(task.name, metric, value)

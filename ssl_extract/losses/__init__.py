@@ -6,11 +6,12 @@
 """
 
 from ssl_extract.losses.base import LOSSES, Loss, make, masked_mean, normalize, prepare
-from ssl_extract.losses.classification import bce, softce
+from ssl_extract.losses.classification import bce, cross_entropy, softce
 from ssl_extract.losses.conformance import check
 from ssl_extract.losses.contrastive import infonce, softnn, supcon
+from ssl_extract.losses.extraction import cont_steal, rda
 from ssl_extract.losses.redundancy import barlow
-from ssl_extract.losses.regression import cosine, mse, wasserstein
+from ssl_extract.losses.regression import cosine, l2, mse, symmetrized, wasserstein
 
 __all__ = [
     'LOSSES',
@@ -18,15 +19,20 @@ __all__ = [
     'barlow',
     'bce',
     'check',
+    'cont_steal',
     'cosine',
+    'cross_entropy',
     'infonce',
+    'l2',
     'make',
     'masked_mean',
     'mse',
     'normalize',
     'prepare',
+    'rda',
     'softce',
     'softnn',
     'supcon',
+    'symmetrized',
     'wasserstein',
 ]

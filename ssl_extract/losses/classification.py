@@ -1,4 +1,8 @@
-"""Losses that read a representation as logits: bce of each feature, softce of all of them."""
+"""Losses that read the student's rows as logits.
+
+bce of each feature, softce of all of them against answers that are logits too, cross_entropy
+against answers that are probabilities already.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -45,5 +49,23 @@ def softce(temperature: float = 1.0) -> Loss:
         student, teacher, where = prepare(student, teacher, where)
         target = jax.nn.softmax(teacher / temperature)
         return masked_mean(optax.losses.softmax_cross_entropy(student, target), where)
+
+    return loss
+
+
+@LOSSES.register('cross_entropy')
+def cross_entropy() -> Loss:
+    """Cross-entropy of `softmax(student)` against answers that are probabilities or one-hot labels.
+
+    `-sum_c teacher_c log softmax(student)_c`, mean over the rows: what the thief of a classifier
+    minimises (label and posterior stealing of ICML 2022, section 4.4; Knockoff Nets, CVPR 2019,
+    arXiv 1812.02766). The answers are taken as they are, so each row should sum to 1; answers that
+    are logits need `softce`.
+    """
+
+    def loss(student, teacher, *, labels=None, where=None):
+        del labels
+        student, teacher, where = prepare(student, teacher, where)
+        return masked_mean(optax.losses.softmax_cross_entropy(student, teacher), where)
 
     return loss

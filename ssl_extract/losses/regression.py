@@ -1,4 +1,7 @@
-"""Losses that pull each representation to its own answer, row by row: mse, cosine, wasserstein."""
+"""Losses that pull each representation to its own answer, row by row.
+
+mse, l2, cosine, symmetrized, wasserstein.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +22,25 @@ def mse() -> Loss:
     return loss
 
 
+@LOSSES.register('l2')
+def l2() -> Loss:
+    """Mean Euclidean distance, not squared, of the normalised rows, in [0, 2].
+
+    The distance of StolenEncoder (CCS 2022, arXiv 2201.05889), whose code sums it over the batch.
+    Where the two rows agree, the gradient is zero.
+    """
+
+    def loss(student, teacher, *, labels=None, where=None):
+        del labels
+        student, teacher, where = prepare(student, teacher, where)
+        squared = jnp.sum(jnp.square(normalize(student) - normalize(teacher)), axis=-1)
+        apart = squared > 0.0  # twice: the gradient of sqrt at 0 would be NaN even if not selected
+        distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
+        return masked_mean(distance, where)
+
+    return loss
+
+
 @LOSSES.register('cosine')
 def cosine() -> Loss:
     """One minus the mean cosine of a representation and its answer, in [0, 2].
@@ -30,8 +52,25 @@ def cosine() -> Loss:
     def loss(student, teacher, *, labels=None, where=None):
         del labels
         student, teacher, where = prepare(student, teacher, where)
-        similarity = jnp.sum(normalize(student) * normalize(teacher), axis=-1)
-        return masked_mean(1.0 - similarity, where)
+        return masked_mean(1.0 - _cosine(student, teacher), where)
+
+    return loss
+
+
+@LOSSES.register('symmetrized')
+def symmetrized() -> Loss:
+    """Negative mean cosine of SimSiam, in [-1, 1] (ICML 2022, section 3.3; arXiv 2011.10566).
+
+    `student` holds the predictions of one view of the images, `teacher` the projections of the
+    victim's answers to the other view. The attack `symmetrized` brings the projector, the
+    predictor and both directions; the loss itself is of one direction, or of both stacked. A zero
+    row has cosine 0 to everything.
+    """
+
+    def loss(student, teacher, *, labels=None, where=None):
+        del labels
+        student, teacher, where = prepare(student, teacher, where)
+        return masked_mean(-_cosine(student, teacher), where)
 
     return loss
 
@@ -54,6 +93,11 @@ def wasserstein() -> Loss:
         return masked_mean(jnp.sum(jnp.abs(gap), axis=-1), where)
 
     return loss
+
+
+def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Cosine [B] of each row of a with the same row of b; 0 where one of them is zero."""
+    return jnp.sum(normalize(a) * normalize(b), axis=-1)
 
 
 def _cumulative(rows: jax.Array) -> jax.Array:

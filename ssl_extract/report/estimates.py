@@ -14,8 +14,11 @@ ROLES = ('victim', 'legitimate', 'surrogate', 'scratch', 'random')  # the order 
 _IDENTITY = {
     'victim': ('encoder',),
     'legitimate': ('defense', 'budget', 'encoder'),
-    'surrogate': ('attack', 'loss', 'defense', 'budget', 'plan', 'encoder'),
-    'scratch': ('budget', 'encoder'),
+    'surrogate': (
+        *('attack', 'loss', 'defense', 'budget', 'plan'),
+        *('strategy', 'data', 'endpoint', 'views', 'encoder'),
+    ),
+    'scratch': ('budget', 'strategy', 'data', 'encoder'),
     'random': ('encoder',),
 }
 
@@ -24,7 +27,12 @@ class Estimate(NamedTuple):
     """One measured quantity under one condition, over all its seeds.
 
     Attributes:
-        role, attack, loss, defense, budget, plan, encoder: the condition ('' or None: not given).
+        role, attack, loss, defense, budget, plan: the condition ('' or None: not given).
+        strategy: how the queries were chosen.
+        data: the set they were chosen from.
+        endpoint: what the oracle answered with.
+        views: a word for the augmentations.
+        encoder: the last of the condition, the network.
         value: mean over seeds of the finite values; None where no value is finite.
         interval: 95 % interval, see `aggregate`; None where none can be given.
         by_seed: finite value of each seed.
@@ -40,6 +48,10 @@ class Estimate(NamedTuple):
     defense: str
     budget: int | None
     plan: str
+    strategy: str
+    data: str
+    endpoint: str
+    views: str
     encoder: str
     value: float | None
     interval: Interval
@@ -48,6 +60,14 @@ class Estimate(NamedTuple):
     lost: int
     mixed: bool
     billed: tuple[int, int] | None
+
+    @property
+    def condition(self) -> tuple:
+        """What was measured, without how it came out."""
+        return self[: len(CONDITION)]
+
+
+CONDITION = Estimate._fields[: Estimate._fields.index('value')]
 
 
 def aggregate(rows: Iterable[Row], task: str | None, metric: str) -> list[Estimate]:
@@ -128,26 +148,39 @@ def undefended(estimate: Estimate, estimates: Sequence[Estimate]) -> Estimate | 
     return None
 
 
+def scratch_for(thief: Estimate, estimates: Sequence[Estimate]) -> Estimate | None:
+    """The encoder pretrained without a victim on as many of the same images as the thief asked."""
+    alike = [
+        e
+        for e in estimates
+        if e.budget == thief.budget
+        and e.data in ('', thief.data)
+        and e.strategy in ('', thief.strategy)
+    ]
+    return reference(alike, 'scratch', thief.encoder)
+
+
 def is_finite(value: Any) -> bool:
     """Whether `value` is a number that can be shown: not None, NaN or infinite."""
     return value is not None and math.isfinite(value)
 
 
 def _same(a: Estimate, b: Estimate) -> bool:
-    fields = ('role', 'attack', 'loss', 'budget', 'plan', 'encoder')
-    return all(getattr(a, field) == getattr(b, field) for field in fields)
+    return all(getattr(a, field) == getattr(b, field) for field in CONDITION if field != 'defense')
 
 
 def _condition(row: Row) -> tuple:
     used = _IDENTITY.get(row['role'], _IDENTITY['surrogate'])
-    fields = {field: row.get(field) if field in used else None for field in Estimate._fields[1:7]}
+    fields = {field: row.get(field) if field in used else None for field in CONDITION[1:]}
     texts = {field: value or '' for field, value in fields.items() if field != 'budget'}
     return row['role'], *(fields | texts).values()
 
 
 def order(e: Estimate) -> tuple:
+    """The key by which tables are sorted."""
     rank = ROLES.index(e.role) if e.role in ROLES else len(ROLES)
-    return rank, e.role, e.attack, e.loss, e.plan, e.encoder, e.defense, e.budget or 0
+    how = e.plan, e.strategy, e.data, e.endpoint, e.views, e.encoder
+    return rank, e.role, e.attack, e.loss, *how, e.defense, e.budget or 0
 
 
 def _estimate(condition: tuple, rows: Sequence[Row]) -> Estimate:

@@ -11,10 +11,12 @@ import markupsafe
 from etils import epath
 
 from ssl_extract import files
-from ssl_extract.report import estimates, figures, tables
-from ssl_extract.report.estimates import Estimate, Row
-from ssl_extract.report.figures_accuracy import figure_accuracy as figure_accuracy
-from ssl_extract.report.tables import PROBE, Table, percent, span
+from ssl_extract.report import costs, estimates, figures, tables
+from ssl_extract.report.estimates import Row
+from ssl_extract.report.figures_accuracy import figure_accuracy
+from ssl_extract.report.figures_cost import figure_break_even
+from ssl_extract.report.summary import summarize
+from ssl_extract.report.tables import PROBE, Table
 
 
 class Picture(NamedTuple):
@@ -63,7 +65,8 @@ def write(
     Args:
         workdir: folder, made if missing; any path that `etils.epath` can write to.
         rows: rows of `results.jsonl`, of one run or of many.
-        config: the resolved configuration; its `'command'`, where it has one, is shown first.
+        config: what the run writes down; its `'command'`, where it has one, is shown first, and
+            `['config']['cost']` holds the prices (without them there is no section on cost).
         curves: training curves, name -> `[{'step': 10, 'loss': 0.5, ...}, ...]`; see
             `figures.figure_curves` for names that share a panel or are averaged.
         views: projections, `{'title': str, 'points': [N, 2], 'labels': int [N]}` and, if known,
@@ -96,13 +99,15 @@ def build(
     probed = tables.tasks(rows)
     metrics = sorted({row['metric'] for row in rows} - {PROBE, *tables.FIDELITY})
     near = [m for m in metrics if m == 'knn'] + [m for m in metrics if m.startswith('fewshot')]
+    near += [m for m in metrics if m == 'classifier']
     other = [m for m in metrics if m not in near]
     stolen = [item for i, task in enumerate(probed) for item in _stolen(rows, task, i)]
     defended = [table for task in probed if (table := tables.defended(rows, task))]
     sections = [
         Section('What was stolen', stolen),
         Section('What a defense changed', defended),
-        Section('Without a full probe: kNN and few labels', _measures(rows, near)),
+        Section('Without a full probe', _measures(rows, near)),
+        Section('What it cost', _costs(rows, probed, costs.prices(config))),
         Section('How alike the encoders are to the victim', _measures(rows, tables.FIDELITY)),
         Section('Other measures', _measures(rows, other)),
         Section('The query bill', [tables.bill(bill)] if bill else []),
@@ -116,21 +121,6 @@ def build(
         command=str(config.get('command') or ''),
         config=json.dumps(config, indent=2, default=str, ensure_ascii=False) if config else '',
     )
-
-
-def summarize(rows: Sequence[Row], bill: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """The results in plain words: one paragraph per task, and what was paid."""
-    probed = tables.tasks(rows)
-    words = [_in_words(estimates.aggregate(rows, task, PROBE), task) for task in probed[:3]]
-    if len(probed) > 3:
-        words.append(f'{len(probed) - 3} more tasks are in the tables below.')
-    if bill:
-        billed = {}
-        for entry in bill:
-            billed[entry['account']] = max(entry['billed'], billed.get(entry['account'], 0))
-        count = f'{len(billed)} accounts' if len(billed) > 1 else 'one account'
-        words.append(f'In all, {sum(billed.values()):,} queries were billed to {count}.')
-    return words or ['There are no results yet.']
 
 
 def html(report: Report) -> str:
@@ -181,7 +171,17 @@ def _measures(rows: Sequence[Row], metrics: Sequence[str]) -> list[Table]:
     return [tables.measures(rows, task, metrics) for task in tables.tasks(rows, metrics)]
 
 
-def _pictures(name: str, made: tuple[figures.Figure, str] | None) -> list[Picture]:
+def _costs(
+    rows: Sequence[Row], probed: Sequence[str | None], price: costs.Prices | None
+) -> list[Table | Picture]:
+    table = price and costs.spent(rows, price)
+    if not table:
+        return []
+    task = probed[0] if probed else None
+    return [table, *_pictures('break_even', figure_break_even(rows, task, price), f' on {task}')]
+
+
+def _pictures(name: str, made: tuple[figures.Figure, str] | None, where: str = '') -> list[Picture]:
     if made is None:
         return []
     alt, caption = {
@@ -193,66 +193,16 @@ def _pictures(name: str, made: tuple[figures.Figure, str] | None) -> list[Pictur
             'Training loss against step',
             'Training loss; where seeds are averaged, the band is the range between them.',
         ),
+        'break_even': (
+            'Dollars for stealing against the price of a query, with the cost of training',
+            'What a thief pays for queries and training, each attack without defense at its '
+            'largest budget, against the price of a query. A dot is where stealing costs as much '
+            'as training the victim; above that price it costs more. Neither the data, labelled or '
+            'not, nor trial runs are counted. The encoders are not equally good: the legend gives '
+            f'the linear-probe accuracy{where}, in per cent of the victim’s.',
+        ),
     }[name]
     return [Picture(f'{name}.png', figures.png(made[0]), alt, f'{caption} {made[1]}'.strip())]
-
-
-def _in_words(found: Sequence[Estimate], task: str | None) -> str:
-    thieves = [e for e in found if e.role == 'surrogate' and e.value is not None]
-    best = max(
-        [e for e in thieves if not e.defense] or thieves, key=lambda e: e.value, default=None
-    )
-    encoder = best.encoder if best else ''
-    victim = estimates.reference(found, 'victim', encoder)
-    random = estimates.reference(found, 'random', encoder)
-    scratch = [e for e in found if e.role == 'scratch' and best and e.budget == best.budget]
-    others = [
-        f'the victim has {_percent(victim)}' if victim else '',
-        f'an untrained encoder {_percent(random)}' if random else '',
-        f'one pretrained on as many images without a victim {_percent(scratch[0])}'
-        if len(scratch) == 1 and scratch[0].value is not None
-        else '',
-    ]
-    rest = ', '.join(filter(None, others))
-    if best is None:
-        rest = rest[:1].upper() + rest[1:] + f' on {task}. ' if rest else ''
-        return rest + f'No surrogate has been evaluated on {task} yet.'
-    paid = best.billed[1] if best.billed else best.budget
-    who = 'the surrogate' if len(thieves) == 1 else f'the best of {len(thieves)} surrogates'
-    how = ', '.join(filter(None, (best.attack, best.loss, best.defense)))
-    seeds = f', mean of {best.seeds} seeds' if best.seeds > 1 else ''
-    words = f'With {paid:,} paid queries {who} ' if paid is not None else f'{who.capitalize()} '
-    words += f'({how}{seeds}) ' if how or seeds else ''
-    words += f'reaches {_percent(best)} on {task}' + (f'; {rest}.' if rest else '.')
-    gap = estimates.gap_recovered(best, found)
-    if gap is not None:
-        words += f' The thief recovered {percent(gap, 0)} % of what training gave the victim.'
-    return words + _defense_words(found, best)
-
-
-def _defense_words(found: Sequence[Estimate], best: Estimate) -> str:
-    """What the strongest defense does: the one under which the thief's best attack is worst."""
-    under: dict[str, Estimate] = {}
-    for e in found:
-        comparable = e.role == 'surrogate' and e.budget == best.budget and e.value is not None
-        if comparable and e.defense and estimates.undefended(e, found):
-            under[e.defense] = max(e, under.get(e.defense, e), key=lambda e: e.value)
-    if not under:
-        return ''
-    e = min(under.values(), key=lambda e: e.value)
-    delta, interval, _ = estimates.difference(e, estimates.undefended(e, found))
-    which = f', the strongest of {len(under)} defenses,' if len(under) > 1 else ''
-    how = f' ({", ".join(filter(None, (e.attack, e.loss)))})' if e.attack or e.loss else ''
-    bounds = f' ({span(interval, tables.signed)})' if interval else ''
-    return (
-        f' Under {e.defense}{which} the best surrogate{how} reaches {percent(e.value)} %, '
-        f'{tables.signed(delta)} points{bounds} against the same attack without it.'
-    )
-
-
-def _percent(e: Estimate) -> str:
-    interval = f' ({span(tables.clipped(e.interval))})' if e.interval else ''
-    return f'{percent(e.value)} %{interval}'
 
 
 def _breakable(text: str) -> markupsafe.Markup:

@@ -3,22 +3,16 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ssl_extract.report import estimates
+from ssl_extract.report import estimates, labels
 from ssl_extract.report.estimates import Estimate, Interval, Row
 
 NONE = '–'
 PROBE = 'linear_probe'
-ROLE_NAMES = {
-    'victim': 'victim',
-    'legitimate': 'legitimate user',
-    'surrogate': 'surrogate',
-    'scratch': 'from scratch',
-    'random': 'untrained',
-}
 METRIC_NAMES = {
     PROBE: 'Linear probe, %',
     'knn': 'kNN, %',
     'fewshot': 'Few-shot probe, %',
+    'classifier': 'Stolen classifier as it is, %',
     'agreement': 'Agreement with victim, %',
     'cosine': 'Cosine ↑',
     'l2': 'L2 distance ↓',
@@ -27,6 +21,14 @@ METRIC_NAMES = {
     'neighbour_overlap': 'Neighbour overlap ↑',
 }
 FIDELITY = ('cosine', 'l2', 'affine_l2', 'cka', 'neighbour_overlap', 'agreement')
+_IF_VARIED = {  # columns shown only where they tell encoders apart
+    'Plan': 'plan',
+    'Chosen by': 'strategy',
+    'Asked with': 'data',
+    'Answers': 'endpoint',
+    'Views': 'views',
+    'Architecture': 'encoder',
+}
 _MIXED = (
     '* Runs of one seed differ here in a setting that the results do not name; their mean is shown.'
 )
@@ -74,7 +76,7 @@ def tasks(rows: Iterable[Row], metrics: Iterable[str] = (PROBE,)) -> list[str | 
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a proportion that is shown in per cent."""
-    return metric in (PROBE, 'knn', 'agreement') or metric.startswith('fewshot')
+    return metric in (PROBE, 'knn', 'classifier', 'agreement') or metric.startswith('fewshot')
 
 
 def stolen(rows: Sequence[Row], task: str | None) -> Table:
@@ -98,20 +100,20 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
             'From scratch: pretrained without a victim on as many of the thief’s own images as the '
             'budget says; what stealing must beat.'
         )
-    return _table(f'On {task}', found, columns, body, caption)
+    return assemble(f'On {task}', found, columns, body, caption)
 
 
 def measures(rows: Sequence[Row], task: str | None, metrics: Sequence[str]) -> Table:
     """Several metrics side by side for every encoder; one column each, its interval in brackets."""
     present = [m for m in metrics if estimates.aggregate(rows, task, m)]
-    by_metric = {m: {_key(e): e for e in estimates.aggregate(rows, task, m)} for m in present}
+    by_metric = {m: {e.condition: e for e in estimates.aggregate(rows, task, m)} for m in present}
     every = {key: e for found in by_metric.values() for key, e in found.items()}
     found = sorted(every.values(), key=estimates.order)
-    body = [[_with_interval(by_metric[m].get(_key(e)), m) for m in present] for e in found]
+    body = [[_with_interval(by_metric[m].get(e.condition), m) for m in present] for e in found]
     flat = [e for column in by_metric.values() for e in column.values()]
     columns = [METRIC_NAMES.get(m) or _metric_name(m) for m in present]
     title = '' if task is None else f'On {task}'
-    return _table(title, found, columns, body, ['In brackets:', _interval_words(flat)], flat)
+    return assemble(title, found, columns, body, ['In brackets:', _interval_words(flat)], flat)
 
 
 def defended(rows: Sequence[Row], task: str | None) -> Table | None:
@@ -143,7 +145,7 @@ def defended(rows: Sequence[Row], task: str | None) -> Table | None:
         else 'Change in percentage points.',
     ]
     columns = ['Without, %', 'With, %', 'Change', '95 % interval']
-    return _table(f'On {task}', shown, columns, body, caption)
+    return assemble(f'On {task}', shown, columns, body, caption)
 
 
 def bill(entries: Sequence[dict[str, Any]]) -> Table:
@@ -178,7 +180,7 @@ def bill(entries: Sequence[dict[str, Any]]) -> Table:
     return Table('', header, body, [False] * 3 + [True] * 5, kinds, caption)
 
 
-def _table(
+def assemble(
     title: str,
     found: Sequence[Estimate],
     columns: list[str],
@@ -187,12 +189,11 @@ def _table(
     measured: Sequence[Estimate] = (),
 ) -> Table:
     """Puts what tells the encoders apart before `body`; leaves out columns that say nothing."""
-    names = [ROLE_NAMES.get(e.role, e.role) for e in found]
+    names = [labels.ROLE_NAMES.get(e.role, e.role) for e in found]
     left = {
         'Encoder': names,
         'Attack': [', '.join(filter(None, (e.attack, e.loss))) for e in found],
-        'Plan': _if_varied([e.plan for e in found]),
-        'Architecture': _if_varied([e.encoder for e in found]),
+        **{name: labels.column(found, field) for name, field in _IF_VARIED.items()},
         'Defense': [e.defense for e in found],
         'Budget': ['' if e.budget is None else f'{e.budget:,}' for e in found],
     }
@@ -205,10 +206,6 @@ def _table(
     notes = [_MIXED] if any(e.mixed for e in measured or found) else []
     words = ' '.join(filter(None, caption + notes))
     return Table(title, list(every), rows, numeric, [e.role for e in found], words)
-
-
-def _if_varied(cells: list[str]) -> list[str]:
-    return cells if len(set(filter(None, cells))) > 1 else [''] * len(cells)
 
 
 def _interval_words(found: Sequence[Estimate]) -> str:
@@ -258,7 +255,3 @@ def signed(value: float) -> str:
 def _metric_name(metric: str) -> str:
     words = metric.replace('_', ' ').replace('fewshot', 'few-shot')
     return words[:1].upper() + words[1:] + (', %' if is_share(metric) else '')
-
-
-def _key(e: Estimate) -> tuple:
-    return e[:7]

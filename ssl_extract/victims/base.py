@@ -13,8 +13,8 @@ VICTIMS = Registry('victim method')
 def prepare_two_views(augmentation: Callable) -> Callable:
     """A `Recipe.prepare` that draws two views of each image; it asks nothing."""
 
-    def prepare(batch, key: jax.Array, oracle, oracle_state):
+    def prepare(batch, key: jax.Array, ask, account):
         views = augment.two_views(augmentation, key, augment.to_float(batch['images']))
-        return {'views': views}, oracle_state, None
+        return {'views': views}, account, None
 
     return prepare

@@ -38,8 +38,8 @@ def simclr(
         hidden: width of the projection head's hidden layer.
         dim: width of its output.
     """
-    head = encoders.make_head(f'simclr(hidden={hidden}, dim={dim})')
-    networks = {'encoder': encoder, 'head': head}
+    heads = (('head', f'simclr(hidden={hidden}, dim={dim})'),)
+    networks = {'encoder': encoder} | {name: encoders.make_head(spec) for name, spec in heads}
     nt_xent = losses.make(f'infonce(temperature={temperature})')
 
     def objective(params, batch_stats, batch):
@@ -52,4 +52,5 @@ def simclr(
         init=lambda key, images: chain.init(networks, key, images),
         prepare=prepare_two_views(augmentation),
         objective=objective,
+        heads=heads,
     )

@@ -44,11 +44,11 @@ def simsiam(
         dim: width of the projection z and of the prediction p.
         bottleneck: width of the predictor's hidden layer.
     """
-    networks = {
-        'encoder': encoder,
-        'projector': encoders.make_head(f'simsiam_projector(hidden={hidden}, dim={dim})'),
-        'predictor': encoders.make_head(f'simsiam_predictor(hidden={bottleneck}, dim={dim})'),
-    }
+    heads = (
+        ('projector', f'simsiam_projector(hidden={hidden}, dim={dim})'),
+        ('predictor', f'simsiam_predictor(hidden={bottleneck}, dim={dim})'),
+    )
+    networks = {'encoder': encoder} | {name: encoders.make_head(spec) for name, spec in heads}
 
     def objective(params, batch_stats, batch):
         outputs = []
@@ -64,6 +64,7 @@ def simsiam(
         init=lambda key, images: chain.init(networks, key, images),
         prepare=prepare_two_views(augmentation),
         objective=objective,
+        heads=heads,
     )
 
 

@@ -1,0 +1,31 @@
+"""Access to the projection head: the oracle answers with the head's output z.
+
+The setting of arXiv 2205.07890, section 3.1, in which the victim gives its latent away: the
+surrogate has a head of its own and imitates z; what is stolen is the encoder below it.
+"""
+
+from ssl_extract.attacks.base import Attack, make_student, register
+from ssl_extract.attacks.direct import imitate
+
+
+@register(
+    'access_head',
+    endpoint='projection',
+    plan='once',
+    loss='infonce(temperature=0.07)',
+    budget=9_000,
+    epochs=100,
+    batch_size=256,
+    optimizer='adam(weight_decay=1e-4)',
+    schedule='cosine',
+    learning_rate=3e-4,
+)
+def access_head(encoder, answer_dim, plan, loss, student_augmentation, hidden: int = 512) -> Attack:
+    """The surrogate's own head, SimCLR's two layers, ends where the victim's does.
+
+    Args:
+        hidden: width of the head's hidden layer.
+    """
+    head = 'head', f'simclr(hidden={hidden}, dim={answer_dim})'
+    student = make_student(encoder, answer_dim, head)
+    return Attack(imitate(student, plan, loss, student_augmentation))

@@ -1,0 +1,37 @@
+"""Stealing a classifier's outputs: the victim is the encoder with a fitted linear classifier.
+
+The baseline of arXiv 2205.07890, section 4.4 and Table 4: the oracle answers with class labels or
+probabilities and the surrogate is an encoder with a linear classifier. Its encoder is then probed
+like any other ("fine-tune" in the paper: the last layer is fitted anew), and the stolen classifier
+is measured as it is (`classifier` in the results: "no fine-tune").
+
+Knockoff Nets (Orekondy et al., CVPR 2019, arXiv 1812.02766) are `posteriors` with
+`attack.strategy='random'` or `'knockoff'`, the adaptive choice of queries.
+"""
+
+from ssl_extract.attacks.base import Attack, make_student, register
+from ssl_extract.attacks.direct import imitate
+
+_PAPER = dict(
+    plan='once',
+    loss='cross_entropy',
+    budget=9_000,
+    epochs=100,
+    batch_size=64,
+    optimizer='adam(weight_decay=8e-4)',
+    schedule='cosine',
+    learning_rate=3e-4,
+)
+
+
+@register('labels', endpoint='labels', **_PAPER)
+def labels(encoder, answer_dim, plan, loss, student_augmentation) -> Attack:
+    """The oracle answers with the most probable class, as a one-hot row."""
+    return posteriors(encoder, answer_dim, plan, loss, student_augmentation)
+
+
+@register('posteriors', endpoint='posteriors', **_PAPER)
+def posteriors(encoder, answer_dim, plan, loss, student_augmentation) -> Attack:
+    """The oracle answers with the probability of every class."""
+    student = make_student(encoder, answer_dim, ('classifier', f'linear(dim={answer_dim})'))
+    return Attack(imitate(student, plan, loss, student_augmentation))

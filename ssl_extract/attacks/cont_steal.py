@@ -1,0 +1,43 @@
+"""Cont-Steal (Sha et al., CVPR 2023, arXiv 2201.07513).
+
+Two views of each image, drawn apart: one is asked, the other is what the surrogate sees. The
+surrogate's view is attracted to the answer of the same image, and repelled by the answers of all
+others and by its own outputs for all others (the loss `cont_steal`).
+"""
+
+import jax
+
+from ssl_extract import augment
+from ssl_extract.attacks.base import Attack, objective, register
+from ssl_extract.training import Recipe
+
+_VIEW = 'rand_augment(n=2, m=14) | random_crop(padding=4) | flip'
+
+
+@register(
+    'cont_steal',
+    plan='online',  # its authors draw and ask a fresh view of every image in every epoch
+    loss='cont_steal(temperature=0.5)',
+    query_augmentation=_VIEW,
+    student_augmentation=_VIEW,
+    budget=5_000_000,  # 50,000 images, 100 epochs
+    batch_size=128,
+    optimizer='adam',
+    schedule='constant',
+    learning_rate=1e-3,
+)
+def cont_steal(student, plan, loss, student_augmentation) -> Attack:
+    """The surrogate's view of an image against the answer to another view of it."""
+
+    def prepare(batch, key, ask, account):
+        query_key, student_key = jax.random.split(key)
+        asked = plan.ask(batch, query_key, ask, account, 1)
+        plain = augment.to_float(batch['images'])
+        batch = batch | {
+            'images': augment.views(student_augmentation, student_key, plain),
+            'answers': asked.answers[0],
+            'where': asked.where[0],
+        }
+        return batch, asked.account, asked.ledger
+
+    return Attack(Recipe(student.init, prepare, objective(student, loss), student.heads))

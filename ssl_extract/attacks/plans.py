@@ -1,0 +1,118 @@
+"""Query plans: what an attack asks of each image, when, and how a training step gets the answers.
+
+Under a *stored* plan (`once`, `views(m)`) the queries are asked before training and lie beside the
+images in the training arrays: `answers` float32[N, m, D], `answered` bool[N, m] (an odd budget ends
+within an image's views) and `view_seeds` uint32[N, m], from which a view is made again on the
+device. Under `online` every step asks fresh views until the budget is spent.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ssl_extract import augment
+from ssl_extract.answers import fingerprint
+from ssl_extract.errors import UserError
+from ssl_extract.registry import Registry
+
+PLANS = Registry('query plan')
+AS_IT_IS = augment.make('')
+
+
+class Asked(NamedTuple):
+    """Views of a batch and the answers to them.
+
+    Attributes:
+        queries: float32[K, B, H, W, 3], K views of each image, as they were sent.
+        answers: float32[K, B, D].
+        where: bool[K, B], whether it was answered.
+        account: the account after asking.
+        ledger: for `Recipe.prepare`.
+    """
+
+    queries: jax.Array
+    answers: jax.Array
+    where: jax.Array
+    account: Any
+    ledger: Any
+
+
+class Plan(NamedTuple):
+    """When and what an attack asks.
+
+    Attributes:
+        stored: m, the views of each image that are asked beforehand; 0 where a step asks.
+        view: `(images float32[B, H, W, 3], seeds uint32[B]) -> queries`, of a stored plan; None
+            where the images are asked as they are.
+        ask: `(batch, key, ask, account, count) -> Asked`, in a training step: `count` views of each
+            image with their answers.
+    """
+
+    stored: int
+    view: Callable[..., jax.Array] | None
+    ask: Callable[..., Asked]
+
+
+@PLANS.register('once')
+def once() -> Plan:
+    """Each image is asked one time, as it is; all views of a step are that image."""
+
+    def ask(batch, key, ask, account, count):
+        images = augment.to_float(batch['images'])
+        answers, where = batch['answers'][:, 0], batch['answered'][:, 0]
+        return Asked(*(_repeat(x, count) for x in (images, answers, where)), account, None)
+
+    return Plan(1, None, ask)
+
+
+@PLANS.register('views')
+def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
+    """m augmented views of each image are asked one time each; a step draws among them.
+
+    Raises:
+        UserError: m is not a whole number above 0; a step needs more views of an image than m.
+    """
+    if not isinstance(m, int) or isinstance(m, bool) or m < 1:
+        raise UserError(f'm={m!r}: write a whole number of at least 1')
+
+    def view(images, seeds):
+        return jax.vmap(query_augmentation)(jax.vmap(jax.random.key)(seeds), images)
+
+    def ask(batch, key, ask, account, count):
+        if count > m:
+            raise UserError(
+                f'a step works with {count} views of an image, and the plan stores {m}: write '
+                f"attack.plan='views(m={count})'"
+            )
+        images, answered = augment.to_float(batch['images']), batch['answered']
+        drawn = jax.random.uniform(key, answered.shape) + ~answered  # those without answer last
+        which = jnp.argsort(drawn, axis=1)[:, :count]
+        seeds = jnp.take_along_axis(batch['view_seeds'], which, axis=1)
+        answers = jnp.take_along_axis(batch['answers'], which[..., None], axis=1)
+        where = jnp.take_along_axis(answered, which, axis=1)
+        queries = jnp.stack([view(images, seeds[:, k]) for k in range(count)])
+        return Asked(queries, jnp.swapaxes(answers, 0, 1), where.T, account, None)
+
+    return Plan(m, view, ask)
+
+
+@PLANS.register('online')
+def online(query_augmentation: augment.Op = AS_IT_IS) -> Plan:
+    """Every step asks fresh views of each image of its batch, all views of one image in a row."""
+
+    def ask(batch, key, ask, account, count):
+        images = jnp.repeat(augment.to_float(batch['images']), count, axis=0)
+        queries = augment.views(query_augmentation, key, images)
+        answer, account = ask(queries, account)
+        ledger = fingerprint(queries), answer.granted
+        parts = (queries, answer.representations, answer.granted)
+        apart = [jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1) for x in parts]
+        return Asked(*apart, account, ledger)
+
+    return Plan(0, None, ask)
+
+
+def _repeat(x: jax.Array, count: int) -> jax.Array:
+    return jnp.broadcast_to(x, (count, *x.shape))

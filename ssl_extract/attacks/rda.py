@@ -1,0 +1,71 @@
+"""RDA, "Refine, Discriminate and Align" (Wu et al., ECCV 2024, arXiv 2312.00855).
+
+*Refine*: the target of an image is its prototype, the mean of the normalised answers to m views of
+it (and so shorter than 1), which are the only queries. *Discriminate and align*: the surrogate sees
+several views of its own in every step; each is contrasted with the prototypes and with its own
+outputs for other images, and aligned with its prototype in direction and length (the loss `rda`).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ssl_extract import augment, losses
+from ssl_extract.attacks.base import Attack, objective, register, stacked
+from ssl_extract.errors import UserError
+from ssl_extract.training import Recipe
+
+# Its code's views, for queries of 90 % and for the surrogate of 75 % of the image's area.
+_VIEWS = (
+    'random_resized_crop(scale=({0}, {0}), ratio=(1.0, 1.0)) | flip'
+    ' | color_jitter(0.4, 0.4, 0.4, 0.2, p=0.8) | grayscale(p=0.2)'
+    ' | gaussian_blur(sigma=(0.1, 2.0), p=0.1) | solarize(p=0.1)'
+)
+ONLINE_VIEWS = 10  # asked of each image in a step where nothing is stored
+
+
+@register(
+    'rda',
+    plan='views(m=10)',
+    loss='rda(temperature=0.07, alpha=1.0, beta=1.0)',
+    query_augmentation=_VIEWS.format(0.9),
+    student_augmentation=_VIEWS.format(0.75),
+    budget=25_000,  # 2,500 images, ten views of each
+    epochs=100,
+    batch_size=100,
+    optimizer='adam(weight_decay=1e-4)',
+    schedule='constant',
+    learning_rate=1e-3,
+)
+def rda(student, plan, loss, student_augmentation, views: int = 5) -> Attack:
+    """Several views of the surrogate's own against the prototype of each image.
+
+    Args:
+        views: how many the surrogate sees of an image in a step.
+
+    Raises:
+        UserError: `views` is not a whole number above 0.
+    """
+    if not isinstance(views, int) or views < 1:
+        raise UserError(f'rda(views={views}): write a whole number of at least 1')
+    asks = plan.stored or ONLINE_VIEWS
+
+    def prepare(batch, key, ask, account):
+        query_key, *keys = jax.random.split(key, 1 + views)
+        asked = plan.ask(batch, query_key, ask, account, asks)
+        plain = augment.to_float(batch['images'])
+        own = jnp.stack([augment.views(student_augmentation, k, plain) for k in keys])
+        batch = batch | {
+            'images': stacked(own),
+            'answers': prototypes(asked.answers, asked.where),
+            'where': jnp.any(asked.where, axis=0),
+        }
+        return batch, asked.account, asked.ledger
+
+    mean = objective(student, loss, weights=(1 / views,) * views)
+    return Attack(Recipe(student.init, prepare, mean, student.heads), asks=asks)
+
+
+def prototypes(answers: jax.Array, where: jax.Array) -> jax.Array:
+    """The mean [B, D] of the normalised answers [K, B, D] that were given, `where` bool[K, B]."""
+    unit = jnp.where(where[..., None], jax.vmap(losses.normalize)(answers), 0)
+    return jnp.sum(unit, axis=0) / jnp.maximum(jnp.sum(where, axis=0), 1)[:, None]

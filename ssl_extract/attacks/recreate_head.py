@@ -1,0 +1,103 @@
+"""Recreating the projection head: a head is trained on the answers, then the encoder through it.
+
+Algorithm 2 of arXiv 2205.07890: the victim's head g is not to be had, so one is trained first on
+the victim's representations of two views, as the victim's own was: attracted across the views of
+an image. Then the surrogate f is trained to minimise `loss(g(f(x1)), g(victim(x2)))` with g fixed.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ssl_extract import encoders, losses
+from ssl_extract.attacks.base import Attack, register, stacked
+from ssl_extract.encoders import chain
+from ssl_extract.errors import UserError
+from ssl_extract.training import Recipe
+
+
+@register(
+    'recreate_head',
+    plan='views(m=2)',
+    loss='infonce(temperature=0.07)',
+    query_augmentation='simclr',
+    budget=9_000,  # 4,500 images, two views of each
+    epochs=100,
+    batch_size=256,
+    optimizer='adam(weight_decay=1e-4)',
+    schedule='cosine',
+    learning_rate=3e-4,
+)
+def recreate_head(
+    student,
+    answer_dim,
+    plan,
+    loss,
+    head: str = 'simclr(hidden=512, dim=128)',
+    predictor: str = '',
+    head_loss: str = 'infonce(temperature=0.07)',
+    head_epochs: float = 2.0,
+) -> Attack:
+    """Trains a head on pairs of answers, then the surrogate through it; both losses of the paper
+    (infonce, mse) are choices of `attack.loss`.
+
+    Args:
+        head: the network to recreate; SimSiam's is `simsiam_projector(hidden=512, dim=512)`.
+        predictor: '' compares projections with projections; a network here predicts one view's
+            projection from the other's, which then gets no gradient (SimSiam's way, with
+            `head_loss="symmetrized"`).
+        head_loss: between the two views' projections.
+        head_epochs: how long the head is trained, in multiples of `attack.epochs`.
+
+    Raises:
+        UserError: the plan does not store two views of an image.
+    """
+    if plan.stored < 2:
+        raise UserError(
+            'recreate_head trains its head on the answers to two views of an image: write '
+            "attack.plan='views(m=2)'"
+        )
+    networks = {'head': encoders.make_head(head)}
+    if predictor:
+        networks['predictor'] = encoders.make_head(predictor)
+    compare = losses.make(head_loss)
+
+    def prepare(batch, key, ask, account):
+        asked = plan.ask(batch, key, ask, account, 2)
+        made = {
+            'images': asked.queries[0],
+            'pair': asked.answers,
+            'answers': asked.answers[1],
+            'where': asked.where[0] & asked.where[1],
+        }
+        return batch | made, asked.account, asked.ledger
+
+    def head_objective(params, batch_stats, batch):
+        outputs, batch_stats = chain.train(networks, params, batch_stats, stacked(batch['pair']))
+        first, second = jnp.split(outputs['head'], 2)
+        if predictor:
+            ahead, back = jnp.split(outputs['predictor'], 2)
+            pairs = [(ahead, jax.lax.stop_gradient(second)), (back, jax.lax.stop_gradient(first))]
+        else:
+            pairs = [(first, second)]
+        values = [compare(*pair, where=batch['where']) for pair in pairs]
+        return jnp.mean(jnp.stack(values)), (batch_stats, {})
+
+    def objective(params, batch_stats, batch):
+        outputs, batch_stats = student.train(params, batch_stats, batch['images'])
+        project = networks['head'].apply
+        frozen = batch_stats['head']  # from the phase before
+        value = loss(
+            project(frozen, outputs),
+            project(frozen, batch['answers']),
+            labels=batch.get('labels'),
+            where=batch['where'],
+        )
+        return value, (batch_stats, {})
+
+    before = Recipe(
+        init=lambda key, images: chain.init(networks, key, jnp.zeros((1, answer_dim))),
+        prepare=prepare,
+        objective=head_objective,
+    )
+    recipe = Recipe(student.init, prepare, objective, student.heads)
+    return Attack(recipe, asks=2, before=before, before_epochs=head_epochs)

@@ -1,0 +1,63 @@
+"""StolenEncoder (Liu et al., CCS 2022, arXiv 2201.05889).
+
+Each image is asked once, as it is. The surrogate f imitates the answer y on that image, and on
+augmented views of it too, which costs no further query:
+
+    L = d(y, f(x)) + lambda / k * sum_{j=1..k} d(y, f(augment_j(x))),
+
+with d the Euclidean distance of the normalised representations (`l2`), lambda = 20 and k = 1.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ssl_extract import augment
+from ssl_extract.attacks.base import Attack, objective, register, stacked
+from ssl_extract.errors import UserError
+from ssl_extract.training import Recipe
+
+
+@register(
+    'stolen_encoder',
+    plan='once',
+    loss='l2',
+    student_augmentation='flip | color_jitter(0.4, 0.4, 0.4, 0.1, p=0.8) | grayscale(p=0.2)',
+    budget=2_500,
+    epochs=100,
+    batch_size=64,
+    # 1e-3 and 5e-4 in its code, which sums the distance over the batch: 64 times as steep
+    optimizer='sgd(momentum=0.9, weight_decay=7.8e-6)',
+    schedule='constant',
+    learning_rate=0.064,
+)
+def stolen_encoder(
+    student, plan, loss, student_augmentation, lambda_: float = 20.0, views: int = 1
+) -> Attack:
+    """The surrogate imitates the answer on the image and on its own views of it.
+
+    Args:
+        lambda_: weight of the augmented views.
+        views: k, how many of them a step draws.
+
+    Raises:
+        UserError: `lambda_` is negative or `views` is not a whole number above 0.
+    """
+    if lambda_ < 0 or not isinstance(views, int) or views < 1:
+        raise UserError(
+            f'stolen_encoder(lambda_={lambda_}, views={views}): write lambda_ >= 0 and a whole '
+            'number of views >= 1'
+        )
+
+    def prepare(batch, key, ask, account):
+        query_key, *keys = jax.random.split(key, 1 + views)
+        asked = plan.ask(batch, query_key, ask, account, 1)
+        own = [augment.views(student_augmentation, k, asked.queries[0]) for k in keys]
+        batch = batch | {
+            'images': stacked(jnp.concatenate([asked.queries, jnp.stack(own)])),
+            'answers': asked.answers[0],
+            'where': asked.where[0],
+        }
+        return batch, asked.account, asked.ledger
+
+    weights = (1.0, *(lambda_ / views,) * views)
+    return Attack(Recipe(student.init, prepare, objective(student, loss, weights), student.heads))

@@ -1,0 +1,340 @@
+"""The surrogate's stage: choose queries, ask, train.
+
+Under a stored plan the queries are chosen by a strategy, in one round or in several with a scout (a
+surrogate of the answers so far) between them; then they are asked, and the surrogate is trained on
+the answers. Under `online` the training itself asks.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from etils import epath
+
+from ssl_extract import (
+    answers,
+    attacks,
+    data,
+    defenses,
+    endpoints,
+    files,
+    losses,
+    oracle,
+    selection,
+    stages,
+    strategies,
+    training,
+)
+from ssl_extract.encoders import chain
+from ssl_extract.evaluation import features
+from ssl_extract.evaluation.assess import PROBES
+from ssl_extract.stages import Trained
+
+make_loss = functools.cache(losses.make)
+
+
+@functools.cache
+def make_plan(plan: str, query_augmentation: str) -> attacks.Plan:
+    """The query plan that a config describes."""
+    asked = stages.make_augmentation(query_augmentation)
+    return attacks.PLANS.make(plan, query_augmentation=asked)
+
+
+@functools.cache
+def make_attack(
+    name: str, loss: str, encoder: str, plan: str, asked: str, seen: str, answer_dim: int
+) -> attacks.Attack:
+    """The attack that a config describes."""
+    return attacks.make(
+        name,
+        encoder=stages.make_encoder(encoder),
+        answer_dim=answer_dim,
+        plan=make_plan(plan, asked),
+        loss=make_loss(loss),
+        student_augmentation=stages.make_augmentation(seen),
+    )
+
+
+def attack_of(
+    cfg: ml_collections.ConfigDict,
+    encoder: str,
+    heads: tuple[tuple[str, str], ...],
+    image_shape: tuple[int, ...],
+) -> attacks.Attack:
+    """`make_attack` for a config whose victim has these networks."""
+    return make_attack(
+        cfg.attack.name,
+        cfg.attack.loss,
+        cfg.attack.encoder or encoder,
+        cfg.attack.plan,
+        cfg.attack.query_augmentation,
+        cfg.attack.student_augmentation,
+        answer_dim(cfg, encoder, heads, image_shape),
+    )
+
+
+def plan_of(cfg: ml_collections.ConfigDict) -> attacks.Plan:
+    """The query plan of a config."""
+    return make_plan(cfg.attack.plan, cfg.attack.query_augmentation)
+
+
+def answer_dim(cfg, encoder: str, heads, image_shape: tuple[int, ...]) -> int:
+    """The width of the answers: what the endpoint gives, unless a defense changes it."""
+    endpoint = attacks.endpoint_of(cfg.attack.name)
+    classes = selection.load_tasks(cfg)[0].train.num_classes
+    return _answer_dim(endpoint, cfg.defense, encoder, heads, image_shape, classes)
+
+
+@functools.cache
+def _answer_dim(endpoint, defense, encoder, heads, image_shape, num_classes) -> int:
+    def answer(key):
+        images = jnp.zeros((1, *image_shape))
+        asked = example_oracle(endpoint, defense, encoder, heads, image_shape, num_classes, key)
+        return asked.query(images, asked.init(key, images))[0].representations
+
+    return jax.eval_shape(answer, jax.random.key(0)).shape[-1]
+
+
+def example_oracle(
+    endpoint, defense, encoder, heads, image_shape, num_classes, key
+) -> oracle.Oracle:
+    """An oracle over untrained networks, to find out shapes."""
+    variables = endpoints.example_variables(key, encoder, heads, image_shape, num_classes)
+    encode = jax.tree_util.Partial(endpoints.make(endpoint, encoder, heads), variables)
+    return oracle.make_oracle(encode, defenses.make(defense), budget=1)
+
+
+def surrogate(
+    cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
+) -> Trained:
+    """Steals the target under the budget."""
+    spec = {
+        'stage': 'surrogate',
+        'victim': target.address,
+        'endpoint': endpoint_spec(cfg, target),
+        'defense': cfg.defense,
+        'pool': selection.describe_pool(cfg),
+        'seed': cfg.seed,
+        **stages.without(cfg.attack),
+        'encoder': cfg.attack.encoder or target.encoder,
+    }
+    folder = workdir / 'surrogate' / stages.address(spec)
+    if (folder / 'meta.json').exists():
+        return stages.finished('surrogate', stages.address(spec), folder, mesh)
+    stages.describe(folder, spec)
+    attack = attack_of(cfg, target.encoder, target.heads, tuple(selection.image_shape(cfg)))
+    asked = make_oracle(cfg, target, workdir, mesh)
+    train = functools.partial(
+        stages.train,
+        workdir=workdir,
+        mesh=mesh,
+        recipe=attack.recipe,
+        encoder=spec['encoder'],
+        batch_size=cfg.attack.batch_size,
+        seed=cfg.seed,
+        fields=cfg.attack,
+        every=cfg.training,
+        label=f'{cfg.attack.name} {cfg.attack.loss} {cfg.attack.budget}',
+    )
+    if not plan_of(cfg).stored:
+        images = jnp.zeros((cfg.attack.batch_size, *selection.image_shape(cfg)))
+        return train(
+            'surrogate',
+            spec,
+            arrays=rows_of(selection.load_pool(cfg), selection.order(cfg)),
+            num_steps=math.ceil(cfg.attack.budget / (cfg.attack.batch_size * attack.asks)),
+            oracle=asked,
+            account=asked.init(account_key(cfg), images),
+        )
+    store = workdir / 'answers' / stages.address(account_of(cfg, target))
+    stages.describe(store, account_of(cfg, target))
+
+    strategy = strategies.make(cfg.attack.strategy)
+    chosen, arrays, state, scout = np.zeros(0, np.int32), {}, {}, None
+    spent = (0.0, 0.0)  # seconds and operations so far
+    for number, count in enumerate(shares(cfg, strategy.rounds)):
+        path = folder / 'chosen' / f'round-{number:03d}.npz'
+        if not path.exists():
+            seen = _see(cfg, chosen, arrays, scout, number, mesh)
+            new, state = strategy.choose(seen, count, state)
+            kept = {f'state_{name}': value for name, value in state.items()}
+            files.write_npz(path, chosen=new, **kept)
+        kept = files.read_npz(path)
+        chosen = np.concatenate([chosen, kept.pop('chosen')])
+        state = {name.removeprefix('state_'): value for name, value in kept.items()}
+        arrays, bill = ask(cfg, chosen, asked, store, mesh)
+        frozen, *took = _before(cfg, attack, arrays, folder / f'before-{number:03d}', mesh)
+        last = number + 1 == strategy.rounds
+        scout = train(
+            'surrogate' if last else 'scout',
+            spec if last else spec | {'stage': 'scout', 'round': number},
+            arrays=arrays,
+            num_steps=num_steps(cfg, arrays),
+            bill=bill,
+            frozen=frozen,
+            before=(spent[0] + took[0], spent[1] + took[1]),
+        )
+        spent = scout.seconds, scout.flops  # of this round and all before it
+    return scout
+
+
+def num_steps(cfg: ml_collections.ConfigDict, arrays: dict[str, np.ndarray]) -> int:
+    """Steps of `attack.epochs` over the images asked."""
+    return cfg.attack.epochs * (len(arrays['images']) // cfg.attack.batch_size)
+
+
+def shares(cfg: ml_collections.ConfigDict, rounds: int) -> list[int]:
+    """How many images each round chooses."""
+    images = selection.num_images(cfg, plan_of(cfg).stored)
+    return [len(part) for part in np.array_split(np.arange(images), rounds)]
+
+
+def rows_of(pool: data.Dataset, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """Training arrays of some images of the pool, without answers."""
+    labels = {} if pool.labels is None else {'labels': pool.labels[chosen]}
+    return {'images': pool.images[chosen], **labels}
+
+
+def ask(
+    cfg: ml_collections.ConfigDict,
+    chosen: np.ndarray,
+    asked: oracle.Oracle,
+    store: epath.Path,
+    mesh: jax.sharding.Mesh,
+) -> tuple[dict[str, np.ndarray], answers.Bill]:
+    """Training arrays of the chosen images with their answers, and what these cost."""
+    plan, pool = plan_of(cfg), selection.load_pool(cfg)
+    seeds = np.zeros((len(chosen), plan.stored), np.uint32)
+    if plan.view is not None:
+        every = np.random.default_rng((cfg.seed, 3))
+        shape = (len(pool.images), plan.stored)
+        seeds = every.integers(2**32, size=shape, dtype=np.uint32)[chosen]
+    number = min(cfg.attack.budget, seeds.size)  # an odd budget ends within an image's views
+    index = np.repeat(np.arange(len(chosen)), plan.stored)[:number]
+    got, bill = answers.collect(
+        store,
+        asked,
+        account_key(cfg),
+        answers.Queries(pool.images[chosen], index, seeds.ravel()[:number], plan.view),
+        budget=cfg.attack.budget,
+        batch_size=cfg.attack.batch_size,
+        mesh=mesh,
+        description='ask',
+    )
+    padded = np.zeros((seeds.size, got.shape[1]), np.float32)
+    padded[:number] = got
+    arrays = rows_of(pool, chosen) | {
+        'answers': padded.reshape(*seeds.shape, -1),
+        'answered': (np.arange(seeds.size) < number).reshape(seeds.shape),
+        'view_seeds': seeds,
+    }
+    return arrays, bill
+
+
+def account_key(cfg: ml_collections.ConfigDict) -> jax.Array:
+    """The key of the thief's account."""
+    return jax.random.fold_in(jax.random.key(cfg.seed), 2)
+
+
+def _see(cfg, chosen, arrays, scout: Trained | None, number: int, mesh) -> strategies.Seen:
+    """What the thief knows when it chooses its next queries."""
+    pool = selection.load_pool(cfg)
+    got, represent, predict = np.zeros((0, 0), np.float32), None, None
+    if scout is not None:
+        given = arrays['answered'][..., None]
+        got = (arrays['answers'] * given).sum(axis=1) / given.sum(axis=1)
+        network, through = stages.make_encoder(scout.encoder).apply, stages.outputs(scout)
+        represent = functools.partial(features.extract, network, scout.variables, mesh=mesh)
+        predict = functools.partial(features.extract, *through, mesh=mesh)
+    return strategies.Seen(
+        pool.images, pool.labels, chosen, got, represent, predict, cfg.seed, number
+    )
+
+
+def _before(cfg, attack, arrays, folder: epath.Path, mesh) -> tuple[Any, float, float]:
+    """Trains what an attack trains first: (its networks' variables, seconds, operations)."""
+    if attack.before is None:
+        return None, 0.0, 0.0
+    fit = training.fit(
+        attack.before,
+        arrays,
+        num_steps=math.ceil(attack.before_epochs * num_steps(cfg, arrays)),
+        batch_size=cfg.attack.batch_size,
+        learning_rate=cfg.attack.learning_rate,
+        optimizer=cfg.attack.optimizer,
+        schedule=cfg.attack.schedule,
+        seed=stages.seed_of('before', cfg.seed),
+        folder=folder,
+        mesh=mesh,
+        checkpoint_every=cfg.training.checkpoint_every,
+        log_every=cfg.training.log_every,
+        description=f'before {cfg.attack.name}',
+    )
+    return {name: chain.part(fit.state, name) for name in fit.state.params}, fit.seconds, fit.flops
+
+
+def account_of(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any]:
+    """Who asks what: the victim, its endpoint, the defense and the thief's images, plan and seed.
+
+    Budgets and attacks that choose their queries alike share an account (a row's bill is still what
+    its attack alone would have paid); an online attack, and one that chooses by what it learnt,
+    opens one of its own.
+    """
+    who = {
+        'stage': 'answers',
+        'victim': target.address,
+        'endpoint': endpoint_spec(cfg, target),
+        'defense': cfg.defense,
+        'pool': selection.describe_pool(cfg),
+        'plan': cfg.attack.plan,
+        'query_augmentation': cfg.attack.query_augmentation,
+        'seed': cfg.seed,
+    }
+    stored = plan_of(cfg).stored
+    shared = stored and strategies.make(cfg.attack.strategy).rounds == 1
+    return who if shared else who | cfg.attack.to_dict()
+
+
+def endpoint_spec(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any]:
+    """What the answers of an endpoint depend on."""
+    endpoint = attacks.endpoint_of(cfg.attack.name)
+    spec: dict[str, Any] = {'name': endpoint}
+    if endpoints.needs_classifier(endpoint):
+        task = selection.load_tasks(cfg)[0]
+        spec |= {'task': data.digest(task.train), 'probe': cfg.evaluation.probe}
+    return spec
+
+
+def make_oracle(
+    cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
+) -> oracle.Oracle:
+    """The only way from a victim to an attack."""
+    endpoint = attacks.endpoint_of(cfg.attack.name)
+    variables = {'encoder': target.variables, **target.head_variables}
+    if endpoints.needs_classifier(endpoint):
+        variables[endpoints.CLASSIFIER] = fit_classifier(cfg, target, workdir, mesh)
+    answer = endpoints.make(endpoint, target.encoder, target.heads)
+    encode = jax.tree_util.Partial(answer, variables)
+    return oracle.make_oracle(encode, defenses.make(cfg.defense), budget=cfg.attack.budget)
+
+
+def fit_classifier(cfg, target: Trained, workdir: epath.Path, mesh) -> dict[str, np.ndarray]:
+    """The victim's classifier of the first task, fitted once: `evaluation.probe` on its labels."""
+    spec = {
+        'stage': 'classifier',
+        'victim': target.address,
+        'endpoint': endpoint_spec(cfg, target) | {'name': 'classifier'},
+    }
+    path = workdir / 'classifier' / stages.address(spec) / 'variables.npz'
+    if not path.exists():
+        task = selection.load_tasks(cfg)[0].train
+        apply = stages.make_encoder(target.encoder).apply
+        known = features.extract(apply, target.variables, task.images, mesh=mesh)
+        fitted = PROBES.make(cfg.evaluation.probe)(known, task.labels, task.num_classes)
+        stages.describe(path.parent, spec)
+        files.write_npz(path, **endpoints.variables_of(fitted))
+    return files.read_npz(path)

@@ -1,0 +1,99 @@
+"""What the query strategies share: their types, their registry, and the order of chance."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssl_extract.errors import UserError
+from ssl_extract.registry import Registry
+
+STRATEGIES = Registry('query strategy')
+
+
+class Seen(NamedTuple):
+    """What the thief knows when it chooses its next queries: of the victim, only its answers.
+
+    Attributes:
+        images: uint8 [N, H, W, 3], the pool, each image once.
+        labels: int32 [N], the thief's own annotation of its pool, or None.
+        asked: int32 [Q], the pool's indices asked so far, in order.
+        answers: float32 [Q, D], what came back; the mean over an image's answered views.
+        represent: uint8 [M, H, W, 3] -> float32 [M, R], the encoder of the surrogate trained on
+            all answers so far; None in the first round.
+        predict: uint8 [M, H, W, 3] -> float32 [M, D], the same surrogate's output in the space of
+            the answers (logits, where the answers are labels or posteriors); None in the first
+            round.
+        seed: of this attack; draw with `np.random.default_rng((seed, tag, round))`, the tag above
+            1: NumPy seeds (s, 1, 0) and (s, 1), which is the order of chance, alike.
+        round: 0 is the first.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    asked: np.ndarray
+    answers: np.ndarray
+    represent: Callable[[np.ndarray], np.ndarray] | None
+    predict: Callable[[np.ndarray], np.ndarray] | None
+    seed: int
+    round: int
+
+
+State = dict[str, np.ndarray]
+Choose = Callable[[Seen, int, State], tuple[np.ndarray, State]]
+
+
+class Strategy(NamedTuple):
+    """How the thief chooses its queries.
+
+    Attributes:
+        rounds: how many times it chooses; between two rounds the answers are paid and a surrogate
+            is trained on all of them.
+        choose: (seen, count, state) -> (int32 [count] indices into the pool, state): none that was
+            asked, none twice, in the order in which to ask; count is at least 1. `state` is a dict
+            of arrays, {} in round 0 and kept on disk between rounds. The same arguments give the
+            same choice.
+    """
+
+    rounds: int
+    choose: Choose
+
+
+def make(spec: str) -> Strategy:
+    """Makes the strategy that `spec` names, such as `'random'` or `'kcenter(rounds=4)'`.
+
+    >>> make('random').rounds
+    1
+
+    Raises:
+        UserError: the name or an argument is unknown, or an argument has a wrong value.
+    """
+    return STRATEGIES.make(spec)
+
+
+def left(seen: Seen, count: int) -> np.ndarray:
+    """The pool's indices not asked yet, int32 [N - Q], in the order of chance.
+
+    That order is drawn from the seed alone, so that a larger count extends a smaller one.
+
+    Raises:
+        UserError: fewer than `count` are left.
+    """
+    order = np.random.default_rng((seen.seed, 1)).permutation(len(seen.images))
+    found = order[~np.isin(order, seen.asked)].astype(np.int32)
+    if len(found) < count:
+        raise UserError(
+            f'attack.budget: {count} more images cannot be asked, {len(found)} of the '
+            f"pool's {len(seen.images)} are left: lower the budget or enlarge attack.split"
+        )
+    return found
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Stops an argument that is not a whole number of at least `least`.
+
+    Raises:
+        UserError: names the argument, its value, and what to write instead.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f'{name} must be a whole number of at least {least}, got {value!r}')

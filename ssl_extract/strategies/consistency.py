@@ -1,0 +1,72 @@
+"""Consistency: asks the images whose representation an augmentation changes most."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_extract import augment
+from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, check_whole, left
+
+_BLOCK = 512  # images augmented at a time
+
+
+@STRATEGIES.register('consistency')
+def consistency(rounds: int = 4, views: int = 4, augmentation: str = 'simclr') -> Strategy:
+    """Asks where the surrogate is least sure of itself, by its own views of an image.
+
+    After Gao et al. (ECCV 2020), who ask the images with the largest variance of the predicted
+    class probabilities over an image and its perturbations, summed over the classes. Carried over
+    to representations, which have no classes: the variance is that of the L2-normalised
+    representations of `views` augmented views, summed over the coordinates, which is one minus the
+    squared length of their mean. Further differences: the image itself is not among the views; the
+    views are SimCLR's instead of flips and crops; the surrogate is trained on the answered images
+    alone, while the paper's learner is also trained to be consistent on the others. The first
+    round, without a surrogate, is random; ties go by the order of chance.
+
+    Args:
+        rounds: times it chooses, the random first one included.
+        views: of each image.
+        augmentation: of a view, a spec of `ssl_extract.augment`.
+
+    Raises:
+        UserError: rounds or views is not a whole number of at least 2, or the spec is wrong.
+    """
+    check_whole('rounds', rounds, 2)
+    check_whole('views', views, 2)
+    op = augment.make(augmentation)
+
+    @jax.jit
+    def view(key: jax.Array, images: jax.Array) -> jax.Array:
+        floats = augment.views(op, key, augment.to_float(images))
+        return jnp.round(jnp.clip(floats, 0, 1) * 255).astype(jnp.uint8)
+
+    def choose(seen: Seen, count: int, state: State):
+        candidates = left(seen, count)
+        if seen.represent is None:
+            return candidates[:count], state
+        key = jax.random.fold_in(jax.random.key(seen.seed), seen.round)
+        block = min(_BLOCK, len(seen.images))  # of one size, so that it compiles once
+        scores = []
+        for start in range(0, len(candidates), block):
+            images = seen.images[candidates[start : start + block]]
+            padded = np.pad(images, [(0, block - len(images))] + [(0, 0)] * 3)
+            keys = jax.random.split(jax.random.fold_in(key, start), views)
+            shown = [np.asarray(view(k, padded))[: len(images)] for k in keys]
+            scores.append(instability(np.stack([seen.represent(s) for s in shown])))
+        order = np.argsort(-np.concatenate(scores), kind='stable')
+        return candidates[order[:count]], state
+
+    return Strategy(rounds, choose)
+
+
+def instability(representations: np.ndarray) -> np.ndarray:
+    """Variance over the views of [V, M, R], each row L2-normalised, summed over R: [M].
+
+    In [0, 1]. A zero row stays zero.
+
+    >>> instability(np.array([[[1.0, 0.0], [3.0, 0.0]], [[0.0, 2.0], [1.0, 0.0]]])).tolist()
+    [0.5, 0.0]
+    """
+    norms = np.linalg.norm(representations, axis=-1, keepdims=True)
+    units = representations / np.where(norms > 0, norms, 1)
+    return (units - units[0]).var(axis=0).sum(axis=-1)  # exactly 0 if no view differs

@@ -1,0 +1,78 @@
+"""k-center greedy: asks the images farthest from all that were asked."""
+
+import numpy as np
+
+from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, check_whole, left
+
+_BLOCK = 256  # asked images compared with the pool at a time
+
+
+@STRATEGIES.register('kcenter')
+def kcenter(rounds: int = 4) -> Strategy:
+    """Covers the pool with balls around the asked images, as the surrogate represents them.
+
+    Each pick is the image whose nearest centre, asked or already picked, is farthest in Euclidean
+    distance (Sener and Savarese, ICLR 2018, algorithm 1): the largest distance that remains is at
+    most twice the smallest that as many picks can reach. Ties go by the order of chance. The paper
+    takes the last layer of a classifier trained on labels; here it is the surrogate's
+    representation, and the first round, without a surrogate, is random.
+
+    Time grows with N (Q + count) R; memory with N R, 0.4 GB for each copy of 50,000 float32
+    representations of 2,048 features.
+
+    Args:
+        rounds: times it chooses, the random first one included.
+
+    Raises:
+        UserError: rounds is not a whole number of at least 2.
+    """
+    check_whole('rounds', rounds, 2)
+
+    def choose(seen: Seen, count: int, state: State):
+        candidates = left(seen, count)
+        if seen.represent is None:
+            return candidates[:count], state
+        points = _represent(seen, candidates)
+        mean = points.mean(axis=0)  # around 0 the products below keep more digits
+        points -= mean
+        norms = _square(points)
+        distances = np.full(len(points), np.inf, np.float32)
+        for start in range(0, len(seen.asked), _BLOCK):
+            centers = _represent(seen, seen.asked[start : start + _BLOCK]) - mean
+            products = points @ (-2 * centers.T)
+            products += _square(centers)
+            np.minimum(distances, products.min(axis=1) + norms, out=distances)
+        return candidates[_farthest(points, norms, distances, count)], state
+
+    return Strategy(rounds, choose)
+
+
+def _farthest(
+    points: np.ndarray, norms: np.ndarray, distances: np.ndarray, count: int
+) -> np.ndarray:
+    """Picks `count` rows of `points [N, R]`, one by one.
+
+    Args:
+        points: float32 [N, R].
+        norms: their squared lengths, [N].
+        distances: squared, to the nearest centre, [N]; changed in place.
+        count: rows to pick.
+    """
+    picked = np.empty(count, np.intp)
+    for i in range(count):
+        best = picked[i] = np.argmax(distances)
+        np.minimum(distances, points @ (-2 * points[best]) + norms + norms[best], out=distances)
+        distances[best] = -np.inf  # not 0: another row can be as near, or the same
+    return picked
+
+
+def _square(rows: np.ndarray) -> np.ndarray:
+    """The squared length of each row of [N, R]."""
+    return np.einsum('nr,nr->n', rows, rows)
+
+
+def _represent(seen: Seen, rows: np.ndarray, block: int = 4096) -> np.ndarray:
+    """Representations float32 [len(rows), R], without a copy of all those images."""
+    starts = range(0, len(rows), block)
+    blocks = [seen.represent(seen.images[rows[start : start + block]]) for start in starts]
+    return np.concatenate(blocks, dtype=np.float32)
