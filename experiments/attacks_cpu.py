@@ -2,7 +2,7 @@
 
     python launch.py --config=experiments/attacks_cpu.py --config.data.dir=DIR
 
-DIR holds TFDS copies of cifar10 and fashion_mnist. The victim is that of experiments/cifar10_cpu.py.
+DIR holds TFDS copies of cifar10 and fashion_mnist; the victim is the one of cifar10_cpu.py.
 Every attack pays for 500 or for 2,000 queries, trains the same student for about as many steps with
 the same optimiser, and keeps its own loss, query plan, views and heads. Then direct extraction is
 repeated with other images, other strategies of choosing them, and other students. docs/attacks.md

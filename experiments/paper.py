@@ -3,10 +3,10 @@
     python launch.py --config=experiments/paper.py:rda --config.data.dir=DIR
 
 What follows the colon is a registered attack. Budget, plan, views, loss, optimiser, rate, batch and
-epochs are those of its authors for CIFAR-10 (its file in ssl_extract/attacks says where they stand);
-the victim, the images and the evaluation are those of experiments/cifar10.py, with the training
-split of CIFAR-10 to ask, since most authors ask more than its test split holds. An attack whose
-authors ask anew in every epoch is billed for that: cont_steal's 50,000 images cost 5,000,000 queries.
+epochs are its authors' for CIFAR-10; its file in ssl_extract/attacks says where they stand. Victim
+and evaluation are those of experiments/cifar10.py; asked is the training split of CIFAR-10, since
+most authors ask more than its test split holds. An attack that asks anew in every epoch is billed
+for that: cont_steal's 50,000 images cost 5,000,000 queries.
 """
 
 from ssl_extract import attacks, config

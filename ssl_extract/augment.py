@@ -278,7 +278,7 @@ def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         step, draws = operation(m, side, image.shape), _draw(key, 4 * n).reshape(n, 4)
         # A loop, so that the sixteen are compiled once.
-        return jax.lax.fori_loop(0, n, lambda i, image: step(image, draws[i]), image)
+        return jax.lax.scan(lambda image, draw: (step(image, draw), None), image, draws)[0]
 
     return op
 

@@ -102,7 +102,8 @@ def expand(
         fixed: dotted fields given on the command line: they win over the runs' overrides.
 
     Raises:
-        UserError: a run overrides a field that does not exist or with a value of another type.
+        UserError: a run overrides a field that does not exist or with a value of another type, or
+            there is no such attack.
     """
     seen = set()
     for number, overrides in enumerate(config.runs or ({},)):

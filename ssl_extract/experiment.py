@@ -161,7 +161,8 @@ def run_one(
         alone = stages.scratch(cfg, victim.encoder, workdir, mesh)
         images = None if cfg.attack.plan == 'online' else cfg.attack.budget
         measured = measure(cfg, alone, workdir, mesh, victim)
-        add_rows(found, alone, measured, budget=images, seed=cfg.seed)
+        own = cfg.attack.data or cfg.data.name
+        add_rows(found, alone, measured, budget=images, data=own, seed=cfg.seed)
         add_curve(found, f'from scratch: {images or "all"} images, seed {cfg.seed}', alone)
     if cfg.baselines.random:
         untrained = stages.random(cfg, victim.encoder, image_shape)

@@ -124,8 +124,8 @@ def smooth(image: jax.Array) -> jax.Array:
 def affine(image: jax.Array, matrix: jax.Array) -> jax.Array:
     """Takes each pixel from where `matrix`, `[2, 3]`, maps it, or black from outside the image.
 
-    Pillow's `transform` with AFFINE and NEAREST: the centre of the pixel in column x and row y is at
-    (x + 0.5, y + 0.5), and `matrix @ (x, y, 1)` is the point to look at, a column and a row.
+    Pillow's `transform` with AFFINE and NEAREST: a pixel with its centre at (x, y), which is its
+    column and row plus 0.5, looks at `matrix @ (x, y, 1)`.
     """
     height, width = image.shape[:2]
     x, y = jnp.arange(width) + 0.5, jnp.arange(height)[:, None] + 0.5

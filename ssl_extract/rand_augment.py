@@ -20,7 +20,7 @@ second, at m = 30; it is the same for all images but for a sign, drawn with prob
 | Rotate | 0 to 30 | yes | degrees, about the centre |
 | ShearX, ShearY | 0 to 0.3 | yes | pixels per pixel, about the upper left corner |
 | TranslateXabs, TranslateYabs | 0 to 100 | yes | pixels |
-| CutoutAbs | 0 to 40 | | side in pixels of a square, clipped at the edges, of gray (125, 123, 114) |
+| CutoutAbs | 0 to 40 | | side, in pixels, of a square of gray, (125, 123, 114) of 255 |
 
 So Posterize and Solarize do the less, the larger m is, and the four factors nothing at m = 15. The
 geometric ones take the nearest pixel and fill with black, as Pillow does by default.

@@ -93,9 +93,6 @@ def _check_names(cfg: ml_collections.ConfigDict) -> None:
     _try_probe(cfg.evaluation.probe)
     if cfg.attack.encoder:
         stages.make_encoder(cfg.attack.encoder)
-    name = parse_call(cfg.attack.name, 'attack')[0]
-    if name not in attacks.ATTACKS:
-        attacks.ATTACKS.make(name)  # says which there are
     plan, asked = extraction.plan_of(cfg), cfg.attack.query_augmentation
     if cfg.attack.plan == 'once' and asked != 'none':
         raise UserError(

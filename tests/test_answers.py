@@ -18,8 +18,9 @@ ORACLE = make_oracle(ENCODE, NOISE, budget=50)
 
 
 def collect(folder, images=IMAGES, oracle=ORACLE, budget=50, mesh=MESH, batch_size=8):
+    queries = images if isinstance(images, answers.Queries) else answers.plain(images)
     return answers.collect(
-        folder, oracle, jax.random.key(3), images, budget=budget, batch_size=batch_size, mesh=mesh
+        folder, oracle, jax.random.key(3), queries, budget=budget, batch_size=batch_size, mesh=mesh
     )
 
 
@@ -86,6 +87,25 @@ def test_the_same_image_twice_is_asked_once(tmp_path):
     got = collect(tmp_path, np.concatenate([IMAGES[:10], IMAGES[5:12]]))
     assert got.bill == (12, 12, 0, 0)
     np.testing.assert_array_equal(got.representations[5:10], got.representations[10:15])
+
+
+def test_views_of_an_image_are_queries_of_their_own(tmp_path):
+    """Each pair of image and seed is asked once, as the view that its seed makes."""
+    index, seeds = np.repeat(np.arange(10), 3), np.arange(30, dtype=np.uint32)
+    views = answers.Queries(IMAGES[:10], index, seeds, _brightened)
+    got = collect(tmp_path, views, oracle=make_oracle(ENCODE, budget=30), budget=30)
+    assert got.bill == (30, 30, 0, 0)
+    sent = np.stack([IMAGES[i] / 255 + s for i, s in zip(index, seeds, strict=True)])
+    np.testing.assert_allclose(got.representations, sent.reshape(30, -1) @ WEIGHTS, rtol=1e-4)
+    again = collect(tmp_path, views, oracle=make_oracle(ENCODE, budget=30), budget=30)
+    np.testing.assert_array_equal(again.representations, got.representations)
+    more = views._replace(seeds=seeds + 1)  # all but the last of each three are known
+    with pytest.raises(UserError, match='the account is spent'):
+        collect(tmp_path, more, oracle=make_oracle(ENCODE, budget=30), budget=30)
+
+
+def _brightened(images, seeds):
+    return images + seeds[:, None, None, None].astype(jnp.float32)
 
 
 def test_one_device_gets_what_four_get(tmp_path):

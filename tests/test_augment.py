@@ -31,6 +31,9 @@ SPECS = [
     'color_jitter',
     'grayscale',
     'gaussian_blur',
+    'solarize',
+    'random_crop',
+    'rand_augment',
     'grayscale | flip(p=1.0)',
 ]
 
@@ -208,6 +211,7 @@ def _assert_rate(changed, expected):
     [
         ('flip(p={})', lambda image: image[:, ::-1]),
         ('grayscale(p={})', image_ops.grayscale),
+        ('solarize(p={})', lambda image: np.where(image >= 128 / 255, 1 - image, image)),
     ],
 )
 def test_rates(name, change, p):

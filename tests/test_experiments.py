@@ -34,13 +34,15 @@ def test_every_experiment_expands_to_runs_with_known_names(path):
 def test_the_papers_setting_is_the_papers():
     runs = list(config.expand(load(FILES[0].parent / 'cifar10.py').get_config()))
     by_loss = {run.attack.loss.split('(')[0]: run for run in runs}
-    assert set(by_loss) == {'mse', 'infonce', 'softnn', 'wasserstein'} and len(runs) == 12
+    losses = {'mse', 'infonce', 'softnn', 'wasserstein', 'supcon', 'barlow'}
+    assert set(by_loss) == losses and len(runs) == 18
     for run in runs:
         assert run.victim.epochs == 200 and run.victim.batch_size == 256
         assert run.victim.learning_rate == 3e-4 and 'temperature=0.07' in run.victim.method
         assert run.attack.budget == 9_000 and run.attack.epochs == 100
     assert by_loss['infonce'].attack.batch_size == 256
     assert by_loss['infonce'].attack.learning_rate == 3e-4
+    assert by_loss['supcon'].attack.plan == 'views(m=2)'  # 4,500 images, two views of each
     assert by_loss['mse'].attack.batch_size == 64 and by_loss['mse'].attack.learning_rate == 1e-3
 
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from ssl_extract import report
-from ssl_extract.report import estimates, figures, tables
+from ssl_extract.report import estimates, figures, labels, tables
 from ssl_extract.report.figures_accuracy import figure_accuracy
 
 DEFENSE = 'gaussian_noise(stddev=1.0) | round(decimals=2)'
@@ -200,6 +200,82 @@ def test_measures_stand_side_by_side_for_each_encoder():
     assert table.rows[1][-2:] == ['0.300', '–']
 
 
+def test_what_varies_between_surrogates_has_a_column_and_tells_them_apart():
+    asked = {'strategy': 'random', 'data': 'digits', 'endpoint': 'representation', 'views': ''}
+    rows = [*BASE, make_theft(0.81, **asked), make_theft(0.78, **asked | {'views': 'simclr'})]
+    assert tables.stolen(rows, 'digits').header[1:4] == ['Attack', 'Views', 'Budget']
+    rows += [make_theft(0.7, **asked | {'strategy': 'kcenter(rounds=4)'})]
+    rows += [make_theft(0.6, **asked | {'data': 'fashion_mnist', 'endpoint': 'labels'})]
+    table = tables.stolen(rows, 'digits')
+    assert table.header[1:6] == ['Attack', 'Chosen by', 'Asked with', 'Answers', 'Views']
+    assert table.kinds.count('surrogate') == 4
+    first = cells(table, 'surrogate')[0]
+    assert (first['Chosen by'], first['Answers'], first['Seeds']) == (
+        'kcenter(rounds=4)',
+        'representation',
+        '1',
+    )
+    assert cells(table, 'victim')[0]['Asked with'] == '–'
+    same = tables.stolen([*BASE, make_theft(0.81, **asked)], 'digits')
+    assert same == tables.stolen([*BASE, make_theft(0.81)], 'digits')  # rows of before
+
+
+def test_labels_say_what_belongs_to_an_attack_only_where_it_has_it_both_ways():
+    rows = [make_theft(0.8, endpoint='representation', plan='once', data='digits')]
+    rows += [make_theft(0.7, attack='rda', plan='views(5)', data='digits', defense=DEFENSE)]
+    rows += [
+        make_theft(0.6, attack='classifier', endpoint=endpoint, data='cifar10')
+        for endpoint in ('labels', 'posteriors')
+    ]
+    found = estimates.aggregate(rows, 'digits', 'linear_probe')
+    assert labels.labels(found) == [
+        'classifier, mse, labels, queries from cifar10, no defense',
+        'classifier, mse, posteriors, queries from cifar10, no defense',
+        'direct, mse, queries from digits, no defense',
+        f'rda, mse, queries from digits, {DEFENSE}',
+    ]
+    assert labels.label(found[2], found[2:3], always=()) == ''
+    chosen = [make_theft(0.8, strategy=s) for s in ('kcenter(rounds=4)', 'random')]
+    assert labels.labels(estimates.aggregate(chosen, 'digits', 'linear_probe')) == [
+        'mse, chosen by kcenter(rounds=4)',
+        'mse',
+    ]
+    assert labels.labels(found[2:3], always=()) == ['surrogate']
+
+
+@pytest.mark.parametrize('field', ['strategy', 'data', 'endpoint', 'views', 'plan', 'encoder'])
+def test_a_defense_is_compared_with_the_same_attack_without_it(field):
+    defended = make_theft(0.7, defense=DEFENSE, **{field: 'a'})
+    others = [make_theft(0.9, **{field: 'b'}), make_theft(0.95)]
+    assert tables.defended([defended, *others], 'digits') is None
+    table = tables.defended([defended, *others, make_theft(0.8, **{field: 'a'})], 'digits')
+    assert [row['Change'] for row in cells(table, 'surrogate')] == ['−10.0']
+
+
+def test_what_must_be_beaten_has_as_many_of_the_same_images():
+    rows = [make_theft(0.8, data='a'), make_theft(0.9, data='b')]
+    rows += [make_row('scratch', 0.5, budget=200, data='a')]
+    rows += [make_row('scratch', 0.6, budget=200, data='b'), make_row('scratch', 0.7, budget=100)]
+    found = estimates.aggregate(rows, 'digits', 'linear_probe')
+    values = {e.data: estimates.scratch_for(e, found).value for e in found if e.attack}
+    assert values == {'a': 0.5, 'b': 0.6}
+    (words,) = report.summarize(rows)
+    assert '(direct, mse, queries from b) reaches 90.0 %' in words
+    assert 'on as many images without a victim 60.0 %' in words
+    found = estimates.aggregate([*rows[:1], *BASE], 'digits', 'linear_probe')  # does not say
+    assert estimates.scratch_for(found[1], found).value == 0.7
+
+
+def test_stolen_classifier_is_a_share_after_the_probes(tmp_path):
+    rows = [*BASE, make_theft(0.8)]
+    names = ('classifier', 'fewshot', 'knn', 'other')
+    rows += [make_theft(0.512, metric=metric, interval=None) for metric in names]
+    md, _ = write(tmp_path, rows)
+    line = '| kNN, % | Few-shot probe, % | Stolen classifier as it is, % |'
+    assert line in md
+    assert '| 51.2 | 51.2 | 51.2 |' in md
+
+
 def test_bill_counts_an_account_once():
     bill = [make_bill('a', 'r1'), make_bill('a', 'r2'), make_bill('b', 'r3', 1500, repeated=7)]
     table = tables.bill(bill)
@@ -350,6 +426,13 @@ def test_accuracy_figure_shows_means_intervals_and_levels():
     assert_allclose([segment[:, 1] for segment in bars.get_segments()], [[72, 78], [82, 88]])
     levels = {text.get_text(): text.get_position()[1] for text in axes.texts}
     assert levels == {'victim': pytest.approx(90), 'untrained': pytest.approx(60)}
+    others = [make_row('scratch', 0.5, budget=b, data='other') for b in (200, 1000)]
+    (axes,) = figure_accuracy([*rows, *others], 'digits').axes
+    assert [c.get_label() for c in axes.containers] == [
+        'mse',
+        'from scratch, own images',
+        'from scratch, own images, queries from\nother',
+    ]
     narrow = [r for r in rows if r['budget'] != 1000] + [make_theft(0.85, budget=600)]
     assert figure_accuracy(narrow, 'digits').axes[0].get_xscale() == 'linear'
 
@@ -360,6 +443,42 @@ def test_accuracy_figure_of_one_budget_lists_every_encoder():
     assert names == ['victim', 'b', 'mse', 'from scratch', 'untrained']
     assert [c.lines[0].get_xdata()[0] for c in axes.containers] == pytest.approx(
         [90, 80, 70, 70, 60]
+    )
+
+
+def test_accuracy_figure_of_many_attacks_has_a_panel_for_each_budget():
+    rows = [make_row('victim', 0.9), make_row('random', 0.3)]
+    rows += [make_row('scratch', 0.4, budget=b) for b in (200, 1000, 5000)]
+    for i in range(9):
+        name = 'direct' if i == 4 else f'attack{i}'
+        rows += [make_theft(0.5 + 0.02 * i + b / 1e5, attack=name, budget=b) for b in (200, 1000)]
+    rows = [r for r in rows if (r['attack'], r['budget']) != ('attack7', 1000)]
+    small, large = figure_accuracy(rows, 'digits').axes
+    assert [axes.get_title() for axes in (small, large)] == [
+        '200 paid queries',
+        '1,000 paid queries',
+    ]
+    ranked = [f'attack{i}, mse' if i != 4 else 'direct, mse' for i in (8, 6, 5, 4, 3, 2, 1, 0, 7)]
+    names = [text.get_text() for text in small.get_yticklabels()]
+    rest = ['from scratch', 'from scratch, 5,000 images', 'untrained']
+    assert names == ['victim', *ranked, *rest]
+    assert len(small.containers) == len(names)
+    assert len(large.containers) == len(names) - 1  # attack7 was not measured
+    points = [c.lines[0].get_xdata()[0] for c in large.containers]
+    assert_allclose(points[:4], [90, 67, 63, 61])
+    colors = [text.get_color() for text in small.get_yticklabels()]
+    assert [n for n, c in zip(names, colors, strict=True) if c == figures.LINES[1]] == [
+        'direct, mse'
+    ]
+
+
+def test_accuracy_figure_says_how_many_attacks_it_leaves_out():
+    rows = [make_theft(0.5 + i / 1000, attack=f'attack{i}') for i in range(50)]
+    figure = figure_accuracy([*BASE, *rows, make_theft(0.4, defense=DEFENSE)], 'digits')
+    (axes,) = figure.axes
+    assert len(axes.containers) == 43
+    assert figure.get_supxlabel() == (
+        'linear-probe accuracy, %\n(the best 40 of 51 surrogates; hollow: behind a defense)'
     )
 
 

@@ -25,7 +25,7 @@ from ssl_extract.validation import validate
 MESH = parallel.data_mesh()
 
 
-def tiny_config(**fields):
+def unexpanded(**fields):
     cfg = tiny.get_config()
     cfg.runs = ()
     for field, value in fields.items():
@@ -33,6 +33,13 @@ def tiny_config(**fields):
     return cfg
 
 
+def tiny_config(**fields):
+    (run,) = config.expand(unexpanded(**fields))
+    return run
+
+
+NO_SCRATCH = {'baselines__scratch_epochs': 0}
+NOT_AUGMENTED = {'attack__query_augmentation': 'none'}
 WRONG = [
     ({'attack__budget': 0}, r'attack.budget=0: write a number above 0'),
     ({'attack__budget': -5}, r'attack.budget=-5: write a number above 0'),
@@ -58,8 +65,40 @@ WRONG = [
     ({'attack__plan': 'twice'}, r"unknown query plan 'twice'"),
     (
         {'attack__query_augmentation': 'flip'},
-        r"asks each image as it is; write attack.plan='online'",
+        r"plan 'once' asks each image as it is; write attack.plan='views\(m=1\)' or 'online'",
     ),
+    ({'attack__plan': 'views(m=3)'}, r'would ask the same image 3 times'),
+    ({'attack__plan': 'views(m=0)'}, r'm=0: write a whole number'),
+    (
+        {'attack__name': 'symmetrized', 'attack__plan': 'views(m=1)'},
+        r"works with 2 views of an image, and the plan stores 1: write attack.plan='views\(m=2\)'",
+    ),
+    (
+        {'attack__name': 'recreate_head', 'attack__plan': 'once', **NOT_AUGMENTED},
+        r"recreate_head trains its head .* write attack.plan='views\(m=2\)'",
+    ),
+    ({'attack__name': 'rda(views=0)', 'attack__batch_size': 4, **NO_SCRATCH}, r'views=0'),
+    ({'attack__name': 'stolen_encoder(lambda_=-1)'}, r'lambda_=-1'),
+    ({'attack__strategy': 'kcentre'}, r"unknown query strategy 'kcentre': did you mean 'kcenter'"),
+    ({'attack__strategy': 'kcenter(rounds=4)'}, r'pays for 41 images, 10 a round, fewer than'),
+    (
+        {'attack__strategy': 'kcenter(rounds=2)', 'attack__plan': 'online'},
+        r"plan 'online' asks views of all the thief's images",
+    ),
+    (
+        {'attack__strategy': 'knockoff(rounds=2)'},
+        r"learns from probabilities and attack 'direct' gets a representation",
+    ),
+    (
+        {
+            'attack__strategy': 'knockoff(rounds=2)',
+            'attack__name': 'posteriors',
+            'attack__data': 'noise',
+            'attack__split': 'train[:50]',
+        },
+        r'noise/train\[:50\] has no labels',
+    ),
+    ({'cost__dollars_per_hour': -1.0}, r'cost.dollars_per_hour=-1.0: write a number of at least 0'),
     ({'attack__optimizer': 'adamm'}, r"unknown optimizer 'adamm': did you mean 'adam'"),
     ({'attack__schedule': 'linear'}, r"unknown schedule 'linear'"),
     ({'defense': 'gaussian_noise(0.1'}, r'cannot read'),
@@ -87,10 +126,9 @@ WRONG = [
 
 @pytest.mark.parametrize(('fields', 'message'), WRONG, ids=lambda x: str(x)[:40])
 def test_wrong_input_is_refused_in_one_line(fields, message):
-    cfg = tiny_config(**fields)
     started = time.monotonic()
     with pytest.raises(UserError, match=message) as caught:
-        validate(cfg, MESH)
+        validate(tiny_config(**fields), MESH)
     assert '\n' not in str(caught.value)
     assert time.monotonic() - started < 30
 
@@ -141,14 +179,14 @@ def test_a_loss_of_the_wrong_shape_is_refused():
     ],
 )
 def test_a_wrong_override_names_its_run(override, message):
-    cfg = tiny_config()
+    cfg = unexpanded()
     cfg.runs = ({}, override)
     with pytest.raises(UserError, match=message):
         list(config.expand(cfg))
 
 
 def test_runs_expand_in_order_without_repetitions_and_the_command_line_wins():
-    cfg = tiny_config()
+    cfg = unexpanded()
     cfg.runs = config.grid(attack__budget=(20, 30), attack__loss=('mse', 'cosine'))
     runs = [(run.attack.budget, run.attack.loss) for run in config.expand(cfg)]
     assert runs == [(20, 'mse'), (20, 'cosine'), (30, 'mse'), (30, 'cosine')]
@@ -157,7 +195,7 @@ def test_runs_expand_in_order_without_repetitions_and_the_command_line_wins():
 
 
 def test_a_misspelt_field_is_refused():
-    cfg = tiny_config()
+    cfg = unexpanded()
     with pytest.raises(AttributeError, match='Did you mean "budget"'):
         cfg.attack.bugdet = 5
 
@@ -191,6 +229,12 @@ class TestCheckpoint:
             self.save(tmp_path / 'victim', seed=seed)
             addresses.append(stages.victim(cfg, None, MESH).address)
         assert addresses[0] == addresses[2] != addresses[1]
+
+    def test_without_its_head_it_cannot_answer_with_projections(self, tmp_path):
+        self.save(tmp_path / 'victim')
+        fields = {'victim__checkpoint': str(tmp_path / 'victim'), 'attack__name': 'access_head'}
+        with pytest.raises(UserError, match='the victim has no projection head'):
+            validate(tiny_config(**fields), MESH)
 
     def test_another_image_size_is_refused(self, tmp_path):
         self.save(tmp_path / 'victim', shape=(16, 16, 3))

@@ -83,9 +83,15 @@ def endpoint_of(spec: str) -> str:
 
 
 def own_settings(spec: str) -> dict[str, str]:
-    """What an attack does where a config leaves it open: its plan, loss and augmentations."""
-    preset = PRESETS.get(parse_call(spec, 'attack')[0], {})
-    return {field: preset.get(field, 'none') for field in OWN}
+    """What an attack does where a config leaves it open: its plan, loss and augmentations.
+
+    Raises:
+        UserError: there is no such attack.
+    """
+    name = parse_call(spec, 'attack')[0]
+    if name not in ATTACKS:
+        ATTACKS.make(name)  # says which there are
+    return {field: PRESETS[name].get(field, 'none') for field in OWN}
 
 
 def make_student(

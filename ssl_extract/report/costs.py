@@ -109,7 +109,7 @@ def spent(rows: Sequence[Row], price: Prices) -> Table | None:
         'Means over seeds. A query is one view sent and answered; repeated ones are billed again, '
         f'refused ones are not. Prices: {dollars(price.per_1000_queries)} dollars for 1,000 '
         f'queries, {dollars(price.per_hour)} dollars for an hour of the machine that trains.',
-        'Training: floating-point operations and seconds of all its phases, without evaluation.',
+        'Training: all its phases, without evaluation.',
         'From scratch and victim: no queries.' if len({c.estimate.role for c in found}) > 1 else '',
     ]
     shown = [c.estimate._replace(mixed=bool(c.mixed)) for c in found]
@@ -136,6 +136,7 @@ def dollars(value: float | None) -> str:
 def _priced(row: Row, price: Prices) -> Row:
     """The row with all amounts; queries and their price only where there is an oracle to ask."""
     row = dict.fromkeys(_AMOUNTS) | row
+    row['seconds'] = row['seconds'] or None  # 0 is written where an encoder was given, not trained
     if row['role'] != 'surrogate':
         return row | dict.fromkeys((*_QUERIES, 'dollars'))
     if row['dollars'] is None and row['queries_billed'] is not None:

@@ -1,5 +1,6 @@
 """The report's first figure: accuracy against paid queries."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from ssl_extract.report import estimates, tables
 from ssl_extract.report.estimates import Estimate, Row
 from ssl_extract.report.figures import GREY, INK, LINES, legend_below, new_axes, new_figure, wrapped
 from ssl_extract.report.figures_forest import figure_forest
-from ssl_extract.report.labels import ROLE_NAMES, labels, series
+from ssl_extract.report.labels import ROLE_NAMES, label, labels, series
 
 MARKERS = 'osD^vPX'
 MAX_LINES = 8
@@ -38,10 +39,7 @@ def figure_accuracy(rows: Sequence[Row], task: str | None) -> Figure:
     paid = {_paid(e) for e in found if e.role in ('surrogate', 'scratch')} - {None}
     if not paid or max(paid) <= 1.05 * min(paid):
         return figure_forest(found)
-    lines: dict[tuple, list[Estimate]] = {}
-    for e in found:
-        if e.role == 'surrogate' and _paid(e) is not None:
-            lines.setdefault(series(e), []).append(e)
+    lines, alone = _lines(found, 'surrogate'), _lines(found, 'scratch')
     if len(lines) > MAX_LINES:
         return figure_forest(found)
     figure = new_figure(7.0, 4.3 + 0.16 * len(lines))
@@ -51,20 +49,30 @@ def figure_accuracy(rows: Sequence[Row], task: str | None) -> Figure:
         axes.set_xscale('symlog' if min(paid) < 1 else 'log')
         axes.xaxis.set_minor_formatter(NullFormatter())
     _levels(axes, found)
-    first = [line[0] for line in lines.values()]
-    every = zip(lines.values(), labels(first), _looks(first), strict=True)
-    for i, (line, label, look) in enumerate(every):
+    first = [line[0] for line in lines]
+    every = zip(lines, labels(first), _looks(first), strict=True)
+    for i, (line, name, look) in enumerate(every):
         offset = i - (len(lines) - 1) / 2  # so that intervals at one budget do not hide each other
-        _points(axes, line, paid, log, offset, label=wrapped(label, 42), **look)
-    scratch = [e for e in found if e.role == 'scratch' and _paid(e) is not None]
-    if scratch:
-        style = {'color': GREY, 'marker': 'd', 'linestyle': ':', 'markerfacecolor': 'white'}
-        _points(axes, scratch, paid, log, 0, label='from scratch, own images', **style)
+        _points(axes, line, paid, log, offset, label=wrapped(name, 42), **look)
+    for line, marker in zip(alone, itertools.cycle('dph8'), strict=False):
+        what = label(line[0], [other[0] for other in alone], always=())
+        name = wrapped(', '.join(filter(None, ('from scratch, own images', what))), 42)
+        style = {'color': GREY, 'linestyle': ':', 'markerfacecolor': 'white', 'marker': marker}
+        _points(axes, line, paid, log, 0, label=name, **style)
     _budget_ticks(axes, sorted(paid), log)
-    axes.set_xlabel('paid queries' + (' (for “from scratch”: own images)' if scratch else ''))
+    axes.set_xlabel('paid queries' + (' (for “from scratch”: own images)' if alone else ''))
     axes.set_ylabel('linear-probe accuracy, %')
     legend_below(figure, axes)
     return figure
+
+
+def _lines(found: Sequence[Estimate], role: str) -> list[list[Estimate]]:
+    """The estimates of `role` for which it is known what was paid, a list for each line."""
+    lines: dict[tuple, list[Estimate]] = {}
+    for e in found:
+        if e.role == role and _paid(e) is not None:
+            lines.setdefault(series(e), []).append(e)
+    return list(lines.values())
 
 
 def _paid(e: Estimate) -> float | None:

@@ -1,5 +1,6 @@
 """The break-even figure: what stealing costs at any price of a query, beside training."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -65,15 +66,16 @@ def figure_break_even(
     x = np.geomspace(*_span(shown, price), 200)
     for i, (theft, label) in enumerate(zip(shown, _legend(shown), strict=True)):
         color, dash = LINES[i % len(LINES)], _DASHES[i // len(LINES) % len(_DASHES)]
-        style = {'color': color, 'linestyle': dash, 'linewidth': 1.6, 'zorder': 3}
+        style = {'color': color, 'linestyle': dash, 'linewidth': 1.6, 'zorder': 3 - 0.01 * i}
         axes.plot(x, theft.dollars(x), label=wrapped(label, 96), **style)
         if theft.price is not None:
-            style = {'color': color, 's': 34, 'zorder': 4, 'edgecolors': 'white'}
+            style = {'color': color, 's': 26, 'zorder': 4 - 0.01 * i, 'edgecolors': 'white'}
             axes.scatter([theft.price], [theft.victim_dollars], **style)
     axes.set_xlim(x[0], x[-1])
     _references(axes, shown, price)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(numticks=9))
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 20 * low else (1,), numticks=9))
         axis.set_major_formatter(FuncFormatter(_tick))
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel('price of 1,000 queries')
@@ -114,20 +116,25 @@ def thefts(rows: Sequence[Row], task: str | None, price: Prices) -> list[Theft]:
 
 
 def _span(shown: Sequence[Theft], price: Prices) -> tuple[float, float]:
-    """Prices from a tenth of the smallest worth showing to ten times the largest."""
+    """From where training outweighs the queries to ten times any price worth showing."""
     worth = [theft.price for theft in shown if theft.price]
     worth += [price.per_1000_queries] if price.per_1000_queries else []
-    return min(worth, default=1.0) / 10, max(worth, default=1.0) * 10
+    low, high = min(worth, default=1.0) / 10, max(worth, default=1.0) * 10
+    asked = [theft.cost.amounts['queries_billed'] / 1000 for theft in shown]
+    paid = [theft.cost.training_dollars for theft in shown]
+    alike = min(dollars / thousands for dollars, thousands in zip(paid, asked, strict=True))
+    return max(low / 100, min(low, alike / 3)), high
 
 
 def _legend(shown: Sequence[Theft]) -> list[str]:
     names = labels([theft.cost.estimate for theft in shown], always=('attack', 'loss'))
     made = []
     for name, theft in zip(names, shown, strict=True):
-        queries = f'{theft.cost.amounts["queries_billed"]:,.0f} queries'
-        share = '' if theft.share is None else f', {tables.percent(theft.share, 0)} % of the victim'
-        even = 'never' if theft.price is None else _dollars(theft.price)
-        made.append(f'{name}, {queries}{share}: {even}')
+        parts = [f'{theft.cost.amounts["queries_billed"]:,.0f} queries']
+        if theft.share is not None:
+            parts.append(f'{tables.percent(theft.share, 0)} % of the victim')
+        parts.append('never cheaper' if theft.price is None else f'even at {_dollars(theft.price)}')
+        made.append(f'{name}: {", ".join(parts)}')
     return made
 
 
@@ -150,5 +157,5 @@ def _dollars(value: float) -> str:
 
 
 def _tick(value: float, _: int | None = None) -> str:
-    """A power of ten as money: '$0.01', '$1,000'."""
-    return f'${value:,.{max(0, -round(np.log10(value)))}f}'
+    """A round number as money: '$0.01', '$1,000'."""
+    return f'${value:,.{max(0, -math.floor(math.log10(value) + 1e-9))}f}'

@@ -44,7 +44,7 @@ def figure_forest(found: Sequence[Estimate]) -> Figure:
 
     heights = [0.1 + 0.15 * (1 + row.name.count('\n')) for row in rows]
     middles = [sum(heights[:i]) + heights[i] / 2 for i in range(len(rows))]
-    columns = min(3, len(budgets))
+    columns = 2 if len(budgets) == 4 else min(3, len(budgets))
     deep = -(-len(budgets) // columns)
     figure = new_figure(7.0, 0.5 + deep * (sum(heights) + 0.5))
     panels = new_axes(figure, len(budgets), columns)
@@ -56,14 +56,14 @@ def figure_forest(found: Sequence[Estimate]) -> Figure:
         if i % columns:
             axes.tick_params(axis='y', labelleft=False)
         for tick, row in zip(names, rows, strict=True):
-            bold = row.plain or row.role == 'victim'
-            tick.label1.set_fontweight('bold' if bold else 'normal')
+            tick.label1.set_color(LINES[1] if row.plain else INK)
+            tick.label1.set_fontweight('bold' if row.role == 'victim' else 'normal')
     ends = [axes.get_xlim() for axes in panels]
     for axes in panels:
         axes.set_xlim(min(low for low, _ in ends), max(high for _, high in ends))
-    words = 'linear-probe accuracy, %'
-    if len(ranked) > MAX_THIEVES:
-        words += f'\n(the best {MAX_THIEVES} of {len(ranked)} surrogates)'
+    notes = [f'the best {MAX_THIEVES} of {len(ranked)} surrogates'] * (len(ranked) > MAX_THIEVES)
+    notes += ['hollow: behind a defense'] * (len({bool(e.defense) for e in thieves}) > 1)
+    words = 'linear-probe accuracy, %' + (f'\n({"; ".join(notes)})' if notes else '')
     figure.supxlabel(words, fontsize=9.5, color=INK)
     return figure
 
@@ -71,11 +71,11 @@ def figure_forest(found: Sequence[Estimate]) -> Figure:
 def _thieves(thieves: Sequence[Estimate], budgets: Sequence[int | None]) -> list[_Row]:
     """A row for each kind of surrogate, the best at the largest budget first."""
     several = len({e.attack for e in thieves}) > 1
-    width = 38 if len(budgets) == 1 else 30
+    width = 38 if len(budgets) == 1 else 34
     rows: dict[tuple, _Row] = {}
     for e, name in zip(thieves, labels(thieves), strict=True):
         plain = several and e.attack.partition('(')[0] == 'direct'
-        new = _Row(wrapped(name, width), e.role, plain, {})
+        new = _Row(wrapped(name.removesuffix(', no defense'), width), e.role, plain, {})
         rows.setdefault(series(e), new).by_budget[e.budget] = e
 
     def rank(row: _Row) -> tuple:

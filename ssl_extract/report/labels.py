@@ -14,7 +14,8 @@ ROLE_NAMES = {
 # Said where it varies at all; what belongs to an attack only where one attack has it both ways.
 _ANYWHERE = ('strategy', 'data', 'encoder', 'defense')
 _WITHIN_AN_ATTACK = ('plan', 'endpoint', 'views')
-_PHRASES = {'strategy': '{} queries', 'data': 'asking {}', 'views': '{} views'}
+_PHRASES = {'strategy': 'chosen by {}', 'data': 'queries from {}'}
+_UNSAID = ('', 'random')  # the strategy of whoever does not choose
 
 
 def series(e: Estimate) -> tuple:
@@ -53,7 +54,7 @@ def label(e: Estimate, among: Sequence[Estimate], always: tuple[str, ...] = ('lo
     parts = []
     for field in ('attack', 'loss', *_WITHIN_AN_ATTACK, *_ANYWHERE):
         value = getattr(e, field)
-        if field in used and value:
+        if field in used and value not in (_UNSAID if field == 'strategy' else ('',)):
             parts.append(_PHRASES.get(field, '{}').format(value))
         elif field in used and field == 'defense':
             parts.append('no defense')

@@ -196,10 +196,11 @@ def _pictures(name: str, made: tuple[figures.Figure, str] | None, where: str = '
         'break_even': (
             'Dollars for stealing against the price of a query, with the cost of training',
             'What a thief pays for queries and training, each attack without defense at its '
-            'largest budget, against the price of a query. A dot is where stealing costs as much '
-            'as training the victim; above that price it costs more. Neither the data, labelled or '
-            'not, nor trial runs are counted. The encoders are not equally good: the legend gives '
-            f'the linear-probe accuracy{where}, in per cent of the victim’s.',
+            'largest budget, against the price of a query. A dot, and “even at” in the legend, is '
+            'the price at which stealing costs as much as training the victim; above it stealing '
+            'costs more. Attacks that ask and train alike lie on one line. The victim’s data, '
+            'labelled or not, and trial runs are not counted. The encoders are not equally good: '
+            f'the legend gives the linear-probe accuracy{where} in per cent of the victim’s.',
         ),
     }[name]
     return [Picture(f'{name}.png', figures.png(made[0]), alt, f'{caption} {made[1]}'.strip())]

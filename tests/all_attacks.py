@@ -1,0 +1,57 @@
+"""Every registered attack under one odd budget, a few seconds each; the tests' own.
+
+`all_attacks.py:NAME` is one of them alone.
+"""
+
+import tiny
+
+BUDGET = 137
+VIEW = 'simclr(flip=0.0, min_scale=0.3)'
+QUERIES = {'attack.query_augmentation': VIEW}
+VIEWS = QUERIES | {'attack.student_augmentation': VIEW}
+SIMSIAM = (
+    'recreate_head(head="simsiam_projector(hidden=8, dim=8)", head_loss="symmetrized", '
+    'predictor="simsiam_predictor(hidden=4, dim=8)", head_epochs=1.0)'
+)
+RUNS = {
+    'direct': {'attack.name': 'direct'},
+    'direct_online': {'attack.name': 'direct', 'attack.plan': 'online', **QUERIES},
+    'direct_views': {
+        'attack.name': 'direct',
+        'attack.loss': 'supcon',
+        'attack.plan': 'views(m=3)',
+        **QUERIES,
+    },
+    'symmetrized': {'attack.name': 'symmetrized(hidden=8, dim=8, bottleneck=4)', **QUERIES},
+    'recreate_head': {
+        'attack.name': 'recreate_head(head="simclr(hidden=8, dim=8)", head_epochs=2.0)',
+        **QUERIES,
+    },
+    'recreate_simsiam_head': {'attack.name': SIMSIAM, 'attack.loss': 'mse', **QUERIES},
+    'access_head': {'attack.name': 'access_head(hidden=8)'},
+    'labels': {'attack.name': 'labels'},
+    'posteriors': {'attack.name': 'posteriors'},
+    'stolen_encoder': {'attack.name': 'stolen_encoder(views=2)'},
+    'cont_steal': {'attack.name': 'cont_steal', **VIEWS},
+    'rda': {'attack.name': 'rda(views=2)', 'attack.plan': 'views(m=4)', **VIEWS},
+    'kcenter': {'attack.name': 'direct', 'attack.strategy': 'kcenter(rounds=2)'},
+    'consistency': {'attack.name': 'direct', 'attack.strategy': 'consistency(rounds=2)'},
+    'knockoff': {'attack.name': 'posteriors', 'attack.strategy': 'knockoff(rounds=2)'},
+    'noise': {'attack.name': 'direct', 'attack.data': 'noise', 'attack.split': 'train[:150]'},
+    'another_student': {
+        'attack.name': 'direct',
+        'attack.encoder': 'vit(depth=1, width=16, heads=2, patch=4)',
+    },
+}
+
+
+def get_config(name: str = ''):
+    c = tiny.get_config()
+    c.attack.split = 'train[64:264]'
+    c.attack.budget = BUDGET
+    c.attack.epochs = 2
+    c.baselines.scratch_epochs = 0
+    c.baselines.random = False
+    c.training.checkpoint_every = 6
+    c.runs = tuple(RUNS.values()) if not name else (RUNS[name],)
+    return c

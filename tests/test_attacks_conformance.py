@@ -1,0 +1,159 @@
+"""What every attack keeps: the budget, the handle, its gradient, one result everywhere."""
+
+import all_attacks
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from ssl_extract import attacks, config, extraction, parallel, selection, stages, training
+from ssl_extract.encoders import chain
+from ssl_extract.oracle import Answer, make_oracle
+
+FOUR, ONE = parallel.data_mesh(), parallel.data_mesh(1)
+ENCODER = 'resnet18(stem="patch", width=4, stages=(1,))'
+HEADS = (('head', 'simclr(hidden=8, dim=8)'),)
+SHAPE = (8, 8, 3)
+
+
+@pytest.fixture(scope='module')
+def victim():
+    """An untrained victim with a head: a target is a target."""
+    networks = {'encoder': stages.make_encoder(ENCODER)}
+    networks |= {name: stages.make_head(spec) for name, spec in HEADS}
+    variables = chain.init(networks, jax.random.key(7), jnp.zeros((1, *SHAPE)))
+    return stages.Trained(
+        role='victim',
+        address='untrained',
+        encoder=ENCODER,
+        variables=chain.part(variables, 'encoder'),
+        folder=None,
+        seconds=0.0,
+        flops=None,
+        bill=None,
+        heads=HEADS,
+        head_variables={'head': chain.part(variables, 'head')},
+    )
+
+
+def config_of(name):
+    (cfg,) = config.expand(all_attacks.get_config(name))
+    return cfg
+
+
+def attack_of(cfg):
+    return extraction.attack_of(cfg, ENCODER, HEADS, SHAPE)
+
+
+def weights(trained):
+    return jax.tree.map(np.asarray, (trained.variables, trained.head_variables))
+
+
+def test_every_attack_plan_and_strategy_is_tried():
+    runs = [config_of(name) for name in all_attacks.RUNS]
+    used = lambda field: {run.attack[field].split('(')[0] for run in runs}  # noqa: E731
+    assert used('name') == set(attacks.ATTACKS)
+    assert used('plan') == set(attacks.PLANS)
+    assert used('strategy') == set(extraction.strategies.STRATEGIES)
+
+
+@pytest.mark.parametrize('name', all_attacks.RUNS)
+def test_it_spends_exactly_its_budget_and_ends_alike_everywhere(name, victim, tmp_path):
+    cfg, folder = config_of(name), epath.Path(tmp_path)
+    stolen = extraction.surrogate(cfg, victim, folder / 'four', FOUR)
+    assert stolen.bill.billed == all_attacks.BUDGET
+    if cfg.attack.plan != 'online':
+        assert stolen.bill == (all_attacks.BUDGET, all_attacks.BUDGET, 0, 0)
+        parts = sorted((folder / 'four').glob('answers/*/part-*.npz'))
+        assert int(np.load(parts[-1])['account_0']) == all_attacks.BUDGET  # num_queries
+    assert stolen.flops > 0 and stolen.seconds > 0
+    again = extraction.surrogate(cfg, victim, folder / 'again', FOUR)
+    jax.tree.map(np.testing.assert_array_equal, weights(stolen), weights(again))
+    one = extraction.surrogate(cfg, victim, folder / 'one', ONE)
+    assert one.bill == stolen.bill
+    images = selection.load_pool(cfg).images[:32] / np.float32(255)
+    network = stages.make_encoder(stolen.encoder)
+    here, there = (network.apply(trained.variables, images) for trained in (stolen, one))
+    np.testing.assert_allclose(here, there, rtol=0.02, atol=0.02 * np.abs(there).max())
+
+
+@pytest.mark.parametrize('name', all_attacks.RUNS)
+def test_it_gets_a_handle_and_no_gradient_reaches_the_victim(name):
+    """A step is made of `ask` alone, a function with nothing on it, and moves the student."""
+    cfg = config_of(name)
+    attack = attack_of(cfg)
+    dim = extraction.answer_dim(cfg, ENCODER, HEADS, SHAPE)
+    stored = max(extraction.plan_of(cfg).stored, 1)
+    rng = np.random.default_rng(0)
+    batch = {
+        'images': rng.integers(0, 256, (8, *SHAPE), dtype=np.uint8),
+        'labels': np.arange(8, dtype=np.int32) % 3,
+        'answers': rng.dirichlet(np.ones(dim), (8, stored)).astype(np.float32),
+        'answered': np.ones((8, stored), bool),
+        'view_seeds': np.zeros((8, stored), np.uint32),
+    }
+    frozen = {}
+    if attack.before:
+        first = attack.before.init(jax.random.key(1), jnp.zeros((1, *SHAPE)))
+        frozen = {name: chain.part(first, name) for name in first['params']}
+    start = training.init_state(attack.recipe, 'adam', jax.random.key(0), SHAPE, frozen=frozen)
+    given = []
+
+    def loss(params, secret):
+        encode = jax.tree_util.Partial(_answer, secret)
+        asked = make_oracle(encode, budget=200)
+
+        def ask(queries, account):
+            given.append(queries.shape)
+            answer, account = asked.query(queries, account)
+            return Answer(answer.representations, answer.granted), account
+
+        account = asked.init(jax.random.key(2), jnp.zeros((1, *SHAPE)))
+        made, _, _ = attack.recipe.prepare(batch, jax.random.key(3), ask, account)
+        return attack.recipe.objective(params, start.batch_stats, made)[0]
+
+    secret = jnp.asarray(rng.normal(size=(8 * 8 * 3, dim)), jnp.float32)
+    moved, reached = jax.jit(jax.grad(loss, argnums=(0, 1)))(start.params, secret)
+    np.testing.assert_array_equal(reached, 0)
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(moved['encoder']))
+    online = cfg.attack.plan == 'online'
+    assert given == ([(8 * attack.asks, *SHAPE)] if online else [])
+
+
+def _answer(secret, images):
+    return jax.nn.softmax(images.reshape(len(images), -1) @ secret)
+
+
+def test_what_a_recipe_is_given_leads_to_no_parameters(tmp_path):
+    """The oracle of `fit` holds the victim's parameters; `ask` is a function without attributes."""
+    seen = []
+    encode = jax.tree_util.Partial(_answer, jnp.ones((8 * 8 * 3, 4)))
+    asked = make_oracle(encode, budget=8)
+
+    def prepare(batch, key, ask, account):
+        seen.append(ask)
+        answer, account = ask(jnp.zeros((8, *SHAPE)), account)
+        return {'answers': answer.representations}, account, None
+
+    recipe = training.Recipe(
+        init=lambda key, images: {'params': {'w': jnp.ones([])}, 'batch_stats': {}},
+        prepare=prepare,
+        objective=lambda params, stats, batch: (
+            params['w'] * jnp.sum(batch['answers']),
+            (stats, {}),
+        ),
+    )
+    training.fit(
+        recipe,
+        {'images': np.zeros((8, *SHAPE), np.uint8)},
+        num_steps=1,
+        batch_size=8,
+        learning_rate=0.1,
+        folder=tmp_path,
+        mesh=ONE,
+        oracle=asked,
+        account=asked.init(jax.random.key(0), jnp.zeros((1, *SHAPE))),
+    )
+    (ask,) = seen
+    assert not jax.tree.leaves(vars(ask)) and not hasattr(ask, 'args') and not hasattr(ask, 'func')
