@@ -28,8 +28,8 @@ jax.config.config_with_absl()
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags; what absl reports with a traceback, in one line."""
     try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         sys.exit(_report(error))
 
 
@@ -38,16 +38,19 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         return _report(f'unexpected {argv[1]!r}: write --config=... and --workdir=...')
     logging.set_verbosity(logging.ERROR)
-    path = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
+    name = config_flags.get_config_filename(flags.FLAGS['config'])
+    path, _, argument = name.partition(':')  # 'file.py:text' gives get_config its argument
+    path = pathlib.Path(path)
+    title = f'{path.stem}_{argument}' if argument else path.stem
     if not path.exists():
         return _report(f'--config={path}: there is no such file')
     try:
         experiment.run(
             _CONFIG.value,
-            workdir=_WORKDIR.value or f'runs/{path.stem}',
+            workdir=_WORKDIR.value or f'runs/{title}',
             fixed=tuple(config_flags.get_override_values(flags.FLAGS['config'])),
             command=' '.join(sys.argv),
-            title=path.stem,
+            title=title,
         )
     except (UserError, FloatingPointError) as error:
         return _report(error)
@@ -55,6 +58,9 @@ def main(argv: list[str]) -> int:
 
 
 def _report(error: object) -> int:
+    lines = str(error).splitlines()
+    said = [line for line in lines if 'errors.UserError: ' in line]  # of get_config, in a traceback
+    error = said[-1].split('errors.UserError: ')[1] if said else error
     print('error:', ' '.join(str(error).replace('\\n', ' ').split()), file=sys.stderr)
     return 2
 

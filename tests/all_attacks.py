@@ -1,6 +1,6 @@
 """Every registered attack under one odd budget, a few seconds each; the tests' own.
 
-`all_attacks.py:NAME` is one of them alone.
+`all_attacks.py:NAME` is one of them alone, `all_attacks.py:killed` those that are killed.
 """
 
 import tiny
@@ -43,6 +43,18 @@ RUNS = {
         'attack.encoder': 'vit(depth=1, width=16, heads=2, patch=4)',
     },
 }
+KILLED = (  # every attack once, an online plan, and a strategy of several rounds
+    'direct_online',
+    'symmetrized',
+    'recreate_head',
+    'access_head',
+    'labels',
+    'knockoff',
+    'stolen_encoder',
+    'cont_steal',
+    'rda',
+    'kcenter',
+)
 
 
 def get_config(name: str = ''):
@@ -53,5 +65,6 @@ def get_config(name: str = ''):
     c.baselines.scratch_epochs = 0
     c.baselines.random = False
     c.training.checkpoint_every = 6
-    c.runs = tuple(RUNS.values()) if not name else (RUNS[name],)
+    names = {'': RUNS, 'killed': KILLED}.get(name, (name,))
+    c.runs = tuple(RUNS[n] for n in names)
     return c
