@@ -22,7 +22,9 @@ def registries_restored():
 
     modules = [m for name, m in list(sys.modules.items()) if name.startswith('ssl_extract')]
     found = {id(v): v for m in modules for v in vars(m).values() if isinstance(v, Registry)}
-    before = [(registry, dict(registry)) for registry in found.values()]
+    own = sys.modules.get('ssl_extract.attacks.base')
+    every = [*found.values(), *((own.PRESETS, own.ENDPOINT_OF) if own else ())]
+    before = [(registry, dict(registry)) for registry in every]
     yield
     for registry, entries in before:
         registry.clear()

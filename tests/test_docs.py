@@ -25,6 +25,11 @@ COMMANDS = sorted(
         for line in re.sub(r'\\\n\s*', '', block).splitlines()
     }
 )
+OWN = {
+    'add_a_loss.md': 'losses',
+    'add_a_defense.md': 'defenses',
+    'add_an_attack.md': 'attacks',
+}
 LAUNCHES = [command for command in COMMANDS if 'launch.py' in command]
 
 
@@ -47,6 +52,7 @@ def shrink(cfg, fixed):
     """The same experiment at the size of the tests' own, on digits; what the command set stays."""
     small = tiny.get_config()
     small.data.size = 16
+    small.attack.budget, small.attack.batch_size = 128, 4  # enough for ten views of an image
     small.evaluation.tasks = ('digits(train="train[:200]", test="test[:100]")',)
     for field in [
         'data.name',
@@ -78,13 +84,12 @@ def shrink(cfg, fixed):
 
 @pytest.fixture
 def own_modules(tmp_path, monkeypatch):
-    """my_losses.py and my_defenses.py, as the pages say to write them."""
+    """my_losses.py, my_defenses.py and my_attacks.py, as the pages say to write them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ('loss', 'defense'):
-        plural = {'loss': 'losses', 'defense': 'defenses'}[name]
+    for page, plural in OWN.items():
         monkeypatch.delitem(sys.modules, f'my_{plural}', raising=False)
-        text = (ROOT / f'docs/add_a_{name}.md').read_text()
+        text = (ROOT / 'docs' / page).read_text()
         code = PYTHON.search(text).group(1)
         (tmp_path / f'my_{plural}.py').write_text(code)
 
@@ -106,7 +111,7 @@ def test_launch_commands_describe_valid_runs(command, own_modules, registries_re
         validate(run, parallel.data_mesh())
 
 
-@pytest.mark.parametrize('page', ['add_a_loss.md', 'add_a_defense.md', 'queries.md'])
+@pytest.mark.parametrize('page', [*OWN, 'queries.md'])
 def test_the_commands_of_a_page_run(page, tmp_path, own_modules, registries_restored):
     block = BLOCK.search((ROOT / 'docs' / page).read_text()).group(1)
     cfg, fixed = parsed(re.sub(r'\\\n\s*', '', block).splitlines()[0])
@@ -114,7 +119,8 @@ def test_the_commands_of_a_page_run(page, tmp_path, own_modules, registries_rest
     cfg.runs = cfg.runs[:1]
     rows = experiment.run(cfg, workdir=tmp_path / 'run', fixed=fixed)
     (surrogate,) = [r for r in rows if r['role'] == 'surrogate' and r['metric'] == 'linear_probe']
-    wanted = {'loss': cfg.attack.loss, 'defense': cfg.defense, 'plan': cfg.attack.plan}
+    (run,) = config.expand(cfg, fixed)
+    wanted = {'loss': run.attack.loss, 'defense': run.defense, 'plan': run.attack.plan}
     assert {column: surrogate[column] for column in wanted} == wanted
     assert surrogate['queries_billed'] == cfg.attack.budget
 

@@ -7,7 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_extract import config, encoders, extraction, parallel, stages, training, validation
+from ssl_extract import (
+    attacks,
+    config,
+    encoders,
+    extraction,
+    parallel,
+    stages,
+    training,
+    validation,
+)
 
 FILES = sorted((pathlib.Path(__file__).parent.parent / 'experiments').glob('*.py'))
 
@@ -79,3 +88,39 @@ def test_the_papers_setting_is_built_and_stepped_once():
         assert np.isfinite(metrics['loss']) and int(state.step) == 1
         moved = jax.tree.map(lambda a, b: np.any(a != b), before, state.params['encoder'])
         assert all(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize('name', attacks.PRESETS)
+def test_every_attack_has_its_authors_settings(name):
+    runs = list(config.expand(load(FILES[0].parent / 'paper.py').get_config(name)))
+    assert len(runs) == 3
+    for run in runs:
+        validation._check_ranges(run)
+        validation._check_names(run)
+        for field, value in attacks.PRESETS[name].items():
+            assert run.attack[field] == value
+        assert {'budget', 'batch_size', 'optimizer', 'schedule', 'learning_rate', 'loss'} <= set(
+            attacks.PRESETS[name]
+        )
+
+
+def test_what_published_settings_really_cost():
+    """One view asked is one query, whatever their authors count."""
+    cost = {name: preset['budget'] for name, preset in attacks.PRESETS.items()}
+    assert cost['cont_steal'] == 50_000 * 100  # every image anew in every epoch
+    assert cost['rda'] == 2_500 * 10
+    assert cost['stolen_encoder'] == 2_500
+    assert cost['symmetrized'] == 4_500 * 2
+
+
+def test_every_attack_of_the_comparison_pays_the_same_and_trains_alike():
+    runs = list(config.expand(load(FILES[0].parent / 'attacks_cpu.py').get_config()))
+    assert {run.seed for run in runs} == {1, 2, 3}
+    names = {run.attack.name.split('(')[0] for run in runs}
+    assert names == set(attacks.ATTACKS)
+    assert {run.attack.budget for run in runs} == {500, 2_000}
+    for run in runs:
+        stored = extraction.plan_of(run).stored
+        if stored:
+            steps = run.attack.epochs * (run.attack.budget // stored // run.attack.batch_size)
+            assert steps == pytest.approx({500: 210, 2_000: 372}[run.attack.budget], rel=0.05)

@@ -104,6 +104,10 @@ def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices):
     [
         ('--config.attack.bugdet=3', 'Did you mean "budget" instead of "bugdet"?'),
         ('--config=experiments/nope.py', '--config=experiments/nope.py: there is no such file'),
+        (
+            '--config=experiments/paper.py:rdaa',
+            'paper.py:rdaa: write one of access_head, cont_steal',
+        ),
         ('--config.seed=-1', 'seed=-1: write a number from 0 to 2147483647'),
     ],
 )
