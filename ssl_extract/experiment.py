@@ -14,6 +14,7 @@ import ml_collections
 from etils import epath
 
 from ssl_extract import (
+    access,
     attacks,
     config,
     extraction,
@@ -150,7 +151,7 @@ def run_one(
     add_view(found, f'surrogate, {name_of(cfg)}', cfg, measured)
     found.bill.append(
         {
-            'account': stages.address(extraction.account_of(cfg, victim)),
+            'account': stages.address(access.account_of(cfg, victim)),
             'run': name_of(cfg),
             'budget': cfg.attack.budget,
             'plan': cfg.attack.plan,

@@ -16,11 +16,10 @@ import numpy as np
 from etils import epath
 
 from ssl_extract import (
+    access,
     answers,
     attacks,
     data,
-    defenses,
-    endpoints,
     files,
     losses,
     oracle,
@@ -31,17 +30,9 @@ from ssl_extract import (
 )
 from ssl_extract.encoders import chain
 from ssl_extract.evaluation import features
-from ssl_extract.evaluation.assess import PROBES
 from ssl_extract.stages import Trained
 
 make_loss = functools.cache(losses.make)
-
-
-@functools.cache
-def make_plan(plan: str, query_augmentation: str) -> attacks.Plan:
-    """The query plan that a config describes."""
-    asked = stages.make_augmentation(query_augmentation)
-    return attacks.PLANS.make(plan, query_augmentation=asked)
 
 
 @functools.cache
@@ -53,7 +44,7 @@ def make_attack(
         name,
         encoder=stages.make_encoder(encoder),
         answer_dim=answer_dim,
-        plan=make_plan(plan, asked),
+        plan=access.make_plan(plan, asked),
         loss=make_loss(loss),
         student_augmentation=stages.make_augmentation(seen),
     )
@@ -73,39 +64,8 @@ def attack_of(
         cfg.attack.plan,
         cfg.attack.query_augmentation,
         cfg.attack.student_augmentation,
-        answer_dim(cfg, encoder, heads, image_shape),
+        access.answer_dim(cfg, encoder, heads, image_shape),
     )
-
-
-def plan_of(cfg: ml_collections.ConfigDict) -> attacks.Plan:
-    """The query plan of a config."""
-    return make_plan(cfg.attack.plan, cfg.attack.query_augmentation)
-
-
-def answer_dim(cfg, encoder: str, heads, image_shape: tuple[int, ...]) -> int:
-    """The width of the answers: what the endpoint gives, unless a defense changes it."""
-    endpoint = attacks.endpoint_of(cfg.attack.name)
-    classes = selection.load_tasks(cfg)[0].train.num_classes
-    return _answer_dim(endpoint, cfg.defense, encoder, heads, image_shape, classes)
-
-
-@functools.cache
-def _answer_dim(endpoint, defense, encoder, heads, image_shape, num_classes) -> int:
-    def answer(key):
-        images = jnp.zeros((1, *image_shape))
-        asked = example_oracle(endpoint, defense, encoder, heads, image_shape, num_classes, key)
-        return asked.query(images, asked.init(key, images))[0].representations
-
-    return jax.eval_shape(answer, jax.random.key(0)).shape[-1]
-
-
-def example_oracle(
-    endpoint, defense, encoder, heads, image_shape, num_classes, key
-) -> oracle.Oracle:
-    """An oracle over untrained networks, to find out shapes."""
-    variables = endpoints.example_variables(key, encoder, heads, image_shape, num_classes)
-    encode = jax.tree_util.Partial(endpoints.make(endpoint, encoder, heads), variables)
-    return oracle.make_oracle(encode, defenses.make(defense), budget=1)
 
 
 def surrogate(
@@ -115,7 +75,7 @@ def surrogate(
     spec = {
         'stage': 'surrogate',
         'victim': target.address,
-        'endpoint': endpoint_spec(cfg, target),
+        'endpoint': access.endpoint_spec(cfg, target),
         'defense': cfg.defense,
         'pool': selection.describe_pool(cfg),
         'seed': cfg.seed,
@@ -127,7 +87,7 @@ def surrogate(
         return stages.finished('surrogate', stages.address(spec), folder, mesh)
     stages.describe(folder, spec)
     attack = attack_of(cfg, target.encoder, target.heads, tuple(selection.image_shape(cfg)))
-    asked = make_oracle(cfg, target, workdir, mesh)
+    asked = access.make_oracle(cfg, target, workdir, mesh)
     train = functools.partial(
         stages.train,
         workdir=workdir,
@@ -140,7 +100,7 @@ def surrogate(
         every=cfg.training,
         label=f'{cfg.attack.name} {cfg.attack.loss} {cfg.attack.budget}',
     )
-    if not plan_of(cfg).stored:
+    if not access.plan_of(cfg).stored:
         images = jnp.zeros((cfg.attack.batch_size, *selection.image_shape(cfg)))
         return train(
             'surrogate',
@@ -148,10 +108,10 @@ def surrogate(
             arrays=rows_of(selection.load_pool(cfg), selection.order(cfg)),
             num_steps=math.ceil(cfg.attack.budget / (cfg.attack.batch_size * attack.asks)),
             oracle=asked,
-            account=asked.init(account_key(cfg), images),
+            account=asked.init(access.account_key(cfg), images),
         )
-    store = workdir / 'answers' / stages.address(account_of(cfg, target))
-    stages.describe(store, account_of(cfg, target))
+    store = workdir / 'answers' / stages.address(access.account_of(cfg, target))
+    stages.describe(store, access.account_of(cfg, target))
 
     strategy = strategies.make(cfg.attack.strategy)
     chosen, arrays, state, scout = np.zeros(0, np.int32), {}, {}, None
@@ -189,7 +149,7 @@ def num_steps(cfg: ml_collections.ConfigDict, arrays: dict[str, np.ndarray]) -> 
 
 def shares(cfg: ml_collections.ConfigDict, rounds: int) -> list[int]:
     """How many images each round chooses."""
-    images = selection.num_images(cfg, plan_of(cfg).stored)
+    images = selection.num_images(cfg, access.plan_of(cfg).stored)
     return [len(part) for part in np.array_split(np.arange(images), rounds)]
 
 
@@ -207,7 +167,7 @@ def ask(
     mesh: jax.sharding.Mesh,
 ) -> tuple[dict[str, np.ndarray], answers.Bill]:
     """Training arrays of the chosen images with their answers, and what these cost."""
-    plan, pool = plan_of(cfg), selection.load_pool(cfg)
+    plan, pool = access.plan_of(cfg), selection.load_pool(cfg)
     seeds = np.zeros((len(chosen), plan.stored), np.uint32)
     if plan.view is not None:
         every = np.random.default_rng((cfg.seed, 3))
@@ -218,7 +178,7 @@ def ask(
     got, bill = answers.collect(
         store,
         asked,
-        account_key(cfg),
+        access.account_key(cfg),
         answers.Queries(pool.images[chosen], index, seeds.ravel()[:number], plan.view),
         budget=cfg.attack.budget,
         batch_size=cfg.attack.batch_size,
@@ -233,11 +193,6 @@ def ask(
         'view_seeds': seeds,
     }
     return arrays, bill
-
-
-def account_key(cfg: ml_collections.ConfigDict) -> jax.Array:
-    """The key of the thief's account."""
-    return jax.random.fold_in(jax.random.key(cfg.seed), 2)
 
 
 def _see(cfg, chosen, arrays, scout: Trained | None, number: int, mesh) -> strategies.Seen:
@@ -275,66 +230,3 @@ def _before(cfg, attack, arrays, folder: epath.Path, mesh) -> tuple[Any, float, 
         description=f'before {cfg.attack.name}',
     )
     return {name: chain.part(fit.state, name) for name in fit.state.params}, fit.seconds, fit.flops
-
-
-def account_of(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any]:
-    """Who asks what: the victim, its endpoint, the defense and the thief's images, plan and seed.
-
-    Budgets and attacks that choose their queries alike share an account (a row's bill is still what
-    its attack alone would have paid); an online attack, and one that chooses by what it learnt,
-    opens one of its own.
-    """
-    who = {
-        'stage': 'answers',
-        'victim': target.address,
-        'endpoint': endpoint_spec(cfg, target),
-        'defense': cfg.defense,
-        'pool': selection.describe_pool(cfg),
-        'plan': cfg.attack.plan,
-        'query_augmentation': cfg.attack.query_augmentation,
-        'seed': cfg.seed,
-    }
-    stored = plan_of(cfg).stored
-    shared = stored and strategies.make(cfg.attack.strategy).rounds == 1
-    return who if shared else who | cfg.attack.to_dict()
-
-
-def endpoint_spec(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any]:
-    """What the answers of an endpoint depend on."""
-    endpoint = attacks.endpoint_of(cfg.attack.name)
-    spec: dict[str, Any] = {'name': endpoint}
-    if endpoints.needs_classifier(endpoint):
-        task = selection.load_tasks(cfg)[0]
-        spec |= {'task': data.digest(task.train), 'probe': cfg.evaluation.probe}
-    return spec
-
-
-def make_oracle(
-    cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
-) -> oracle.Oracle:
-    """The only way from a victim to an attack."""
-    endpoint = attacks.endpoint_of(cfg.attack.name)
-    variables = {'encoder': target.variables, **target.head_variables}
-    if endpoints.needs_classifier(endpoint):
-        variables[endpoints.CLASSIFIER] = fit_classifier(cfg, target, workdir, mesh)
-    answer = endpoints.make(endpoint, target.encoder, target.heads)
-    encode = jax.tree_util.Partial(answer, variables)
-    return oracle.make_oracle(encode, defenses.make(cfg.defense), budget=cfg.attack.budget)
-
-
-def fit_classifier(cfg, target: Trained, workdir: epath.Path, mesh) -> dict[str, np.ndarray]:
-    """The victim's classifier of the first task, fitted once: `evaluation.probe` on its labels."""
-    spec = {
-        'stage': 'classifier',
-        'victim': target.address,
-        'endpoint': endpoint_spec(cfg, target) | {'name': 'classifier'},
-    }
-    path = workdir / 'classifier' / stages.address(spec) / 'variables.npz'
-    if not path.exists():
-        task = selection.load_tasks(cfg)[0].train
-        apply = stages.make_encoder(target.encoder).apply
-        known = features.extract(apply, target.variables, task.images, mesh=mesh)
-        fitted = PROBES.make(cfg.evaluation.probe)(known, task.labels, task.num_classes)
-        stages.describe(path.parent, spec)
-        files.write_npz(path, **endpoints.variables_of(fitted))
-    return files.read_npz(path)

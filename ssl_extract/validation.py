@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from ssl_extract import (
+    access,
     attacks,
     checkpoint,
     data,
@@ -93,7 +94,7 @@ def _check_names(cfg: ml_collections.ConfigDict) -> None:
     _try_probe(cfg.evaluation.probe)
     if cfg.attack.encoder:
         stages.make_encoder(cfg.attack.encoder)
-    plan, asked = extraction.plan_of(cfg), cfg.attack.query_augmentation
+    plan, asked = access.plan_of(cfg), cfg.attack.query_augmentation
     if cfg.attack.plan == 'once' and asked != 'none':
         raise UserError(
             f"attack.query_augmentation={asked!r}: plan 'once' asks each image as it is; write "
@@ -151,7 +152,7 @@ def _check_victim(cfg: ml_collections.ConfigDict, image_shape: tuple, mesh) -> t
 
 
 def _check_budget(cfg: ml_collections.ConfigDict, pool: data.Dataset, mesh) -> None:
-    distinct, stored = len(pool.images), extraction.plan_of(cfg).stored
+    distinct, stored = len(pool.images), access.plan_of(cfg).stored
     size = selection.num_images(cfg, stored)
     if size > distinct:
         raise UserError(
@@ -182,8 +183,8 @@ def _check_attack(cfg, encoder: str, heads: tuple, image_shape: tuple, pool: dat
         image_shape,
         'attack',
         pool.labels is not None,
-        extraction.answer_dim(cfg, encoder, heads, image_shape),
-        max(extraction.plan_of(cfg).stored, 1),
+        access.answer_dim(cfg, encoder, heads, image_shape),
+        max(access.plan_of(cfg).stored, 1),
         (endpoint, cfg.defense, encoder, heads, image_shape, _num_classes(cfg)),
         attack.before,
     )
@@ -270,7 +271,7 @@ def _trace(
         batch: dict[str, Any] = {'images': jnp.zeros((batch_size, *image_shape), jnp.uint8)}
         ask, account, frozen = None, (), {}
         if victim:
-            asked = extraction.example_oracle(*victim, key)
+            asked = access.example_oracle(*victim, key)
             ask, account = asked.query, asked.init(key, images)
             batch['answers'] = jnp.zeros((batch_size, views, dim))
             batch['answered'] = jnp.ones((batch_size, views), bool)

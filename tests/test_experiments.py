@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ssl_extract import (
+    access,
     attacks,
     config,
     encoders,
@@ -120,7 +121,7 @@ def test_every_attack_of_the_comparison_pays_the_same_and_trains_alike():
     assert names == set(attacks.ATTACKS)
     assert {run.attack.budget for run in runs} == {500, 2_000}
     for run in runs:
-        stored = extraction.plan_of(run).stored
+        stored = access.plan_of(run).stored
         if stored:
             steps = run.attack.epochs * (run.attack.budget // stored // run.attack.batch_size)
             assert steps == pytest.approx({500: 210, 2_000: 372}[run.attack.budget], rel=0.05)

@@ -1,0 +1,135 @@
+"""How a config's thief reaches its victim: query plan, account, endpoint, oracle.
+
+Nothing here trains a surrogate; `ssl_extract.extraction` does, with what is made here.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from etils import epath
+
+from ssl_extract import (
+    attacks,
+    data,
+    defenses,
+    endpoints,
+    files,
+    oracle,
+    selection,
+    stages,
+    strategies,
+)
+from ssl_extract.evaluation import features
+from ssl_extract.evaluation.assess import PROBES
+from ssl_extract.stages import Trained
+
+
+@functools.cache
+def make_plan(plan: str, query_augmentation: str) -> attacks.Plan:
+    """The query plan that a config describes."""
+    asked = stages.make_augmentation(query_augmentation)
+    return attacks.PLANS.make(plan, query_augmentation=asked)
+
+
+def plan_of(cfg: ml_collections.ConfigDict) -> attacks.Plan:
+    """The query plan of a config."""
+    return make_plan(cfg.attack.plan, cfg.attack.query_augmentation)
+
+
+def account_of(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any]:
+    """Who asks what: the victim, its endpoint, the defense and the thief's images, plan and seed.
+
+    Budgets and attacks that choose their queries alike share an account (a row's bill is still what
+    its attack alone would have paid); an online attack, and one that chooses by what it learnt,
+    opens one of its own.
+    """
+    who = {
+        'stage': 'answers',
+        'victim': target.address,
+        'endpoint': endpoint_spec(cfg, target),
+        'defense': cfg.defense,
+        'pool': selection.describe_pool(cfg),
+        'plan': cfg.attack.plan,
+        'query_augmentation': cfg.attack.query_augmentation,
+        'strategy': cfg.attack.strategy,
+        'seed': cfg.seed,
+    }
+    stored = plan_of(cfg).stored
+    shared = stored and strategies.make(cfg.attack.strategy).rounds == 1
+    return who if shared else who | cfg.attack.to_dict()
+
+
+def account_key(cfg: ml_collections.ConfigDict) -> jax.Array:
+    """The key of the thief's account."""
+    return jax.random.fold_in(jax.random.key(cfg.seed), 2)
+
+
+def endpoint_spec(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any]:
+    """What the answers of an endpoint depend on."""
+    endpoint = attacks.endpoint_of(cfg.attack.name)
+    spec: dict[str, Any] = {'name': endpoint}
+    if endpoints.needs_classifier(endpoint):
+        task = selection.load_tasks(cfg)[0]
+        spec |= {'task': data.digest(task.train), 'probe': cfg.evaluation.probe}
+    return spec
+
+
+def make_oracle(
+    cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
+) -> oracle.Oracle:
+    """The only way from a victim to an attack."""
+    endpoint = attacks.endpoint_of(cfg.attack.name)
+    variables = {'encoder': target.variables, **target.head_variables}
+    if endpoints.needs_classifier(endpoint):
+        variables[endpoints.CLASSIFIER] = fit_classifier(cfg, target, workdir, mesh)
+    answer = endpoints.make(endpoint, target.encoder, target.heads)
+    encode = jax.tree_util.Partial(answer, variables)
+    return oracle.make_oracle(encode, defenses.make(cfg.defense), budget=cfg.attack.budget)
+
+
+def fit_classifier(cfg, target: Trained, workdir: epath.Path, mesh) -> dict[str, np.ndarray]:
+    """The victim's classifier of the first task, fitted once: `evaluation.probe` on its labels."""
+    spec = {
+        'stage': 'classifier',
+        'victim': target.address,
+        'endpoint': endpoint_spec(cfg, target) | {'name': 'classifier'},
+    }
+    path = workdir / 'classifier' / stages.address(spec) / 'variables.npz'
+    if not path.exists():
+        task = selection.load_tasks(cfg)[0].train
+        apply = stages.make_encoder(target.encoder).apply
+        known = features.extract(apply, target.variables, task.images, mesh=mesh)
+        fitted = PROBES.make(cfg.evaluation.probe)(known, task.labels, task.num_classes)
+        stages.describe(path.parent, spec)
+        files.write_npz(path, **endpoints.variables_of(fitted))
+    return files.read_npz(path)
+
+
+def answer_dim(cfg, encoder: str, heads, image_shape: tuple[int, ...]) -> int:
+    """The width of the answers: what the endpoint gives, unless a defense changes it."""
+    endpoint = attacks.endpoint_of(cfg.attack.name)
+    classes = selection.load_tasks(cfg)[0].train.num_classes
+    return _answer_dim(endpoint, cfg.defense, encoder, heads, image_shape, classes)
+
+
+@functools.cache
+def _answer_dim(endpoint, defense, encoder, heads, image_shape, num_classes) -> int:
+    def answer(key):
+        images = jnp.zeros((1, *image_shape))
+        asked = example_oracle(endpoint, defense, encoder, heads, image_shape, num_classes, key)
+        return asked.query(images, asked.init(key, images))[0].representations
+
+    return jax.eval_shape(answer, jax.random.key(0)).shape[-1]
+
+
+def example_oracle(
+    endpoint, defense, encoder, heads, image_shape, num_classes, key
+) -> oracle.Oracle:
+    """An oracle over untrained networks, to find out shapes."""
+    variables = endpoints.example_variables(key, encoder, heads, image_shape, num_classes)
+    encode = jax.tree_util.Partial(endpoints.make(endpoint, encoder, heads), variables)
+    return oracle.make_oracle(encode, defenses.make(defense), budget=1)
