@@ -26,6 +26,8 @@ ATTACKS = (
     dict(name='direct', loss='cosine'),
     dict(name='direct', loss='infonce(temperature=0.07)', plan='views(m=1)',
          query_augmentation=RANDOM_CROP),
+    dict(name='direct', loss='infonce(temperature=0.07)', plan='views(m=2)',
+         query_augmentation='simclr'),
     dict(name='symmetrized(hidden=128, dim=128, bottleneck=32)', plan='views(m=2)'),
     dict(name='recreate_head(head="simclr(hidden=128, dim=64)")', plan='views(m=2)'),
     dict(name='recreate_head(head="simclr(hidden=128, dim=64)")', plan='views(m=2)', loss='mse'),

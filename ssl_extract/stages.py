@@ -121,7 +121,7 @@ def victim(cfg: ml_collections.ConfigDict, workdir: epath.Path, mesh) -> Trained
 
 
 def random(cfg: ml_collections.ConfigDict, encoder: str, image_shape: tuple[int, ...]) -> Trained:
-    """The surrogate's network as it is before any training."""
+    """The surrogate's network, untrained, from a seed of its own."""
     encoder = cfg.attack.encoder or encoder
     spec = {'stage': 'random', 'encoder': encoder, 'seed': cfg.seed, 'shape': image_shape}
     key = jax.random.key(seed_of('random', cfg.seed))

@@ -20,7 +20,7 @@ _VIEW = 'rand_augment(n=2, m=14) | random_crop(padding=4) | flip'
     loss='cont_steal(temperature=0.5)',
     query_augmentation=_VIEW,
     student_augmentation=_VIEW,
-    budget=5_000_000,  # 50,000 images, 100 epochs
+    budget=5_000_000,  # 50,000 images, 100 epochs: the paper names no number, RDA's comparison 100
     batch_size=128,
     optimizer='adam',
     schedule='constant',
