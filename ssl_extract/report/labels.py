@@ -15,6 +15,7 @@ ROLE_NAMES = {
 _ANYWHERE = ('strategy', 'data', 'encoder', 'defense')
 _WITHIN_AN_ATTACK = ('plan', 'endpoint', 'views')
 _PHRASES = {'strategy': 'chosen by {}', 'data': 'queries from {}'}
+_USUAL = ('data', 'encoder')  # unsaid where it is what most of them have
 _UNSAID = ('', 'random')  # the strategy of whoever does not choose
 
 
@@ -51,6 +52,7 @@ def label(e: Estimate, among: Sequence[Estimate], always: tuple[str, ...] = ('lo
     alike = [other for other in among if (other.attack, other.loss) == (e.attack, e.loss)]
     used = {field for field in ('attack', *_ANYWHERE) if varies(among, field)}
     used |= {field for field in _WITHIN_AN_ATTACK if varies(alike, field)} | set(always)
+    used -= {field for field in _USUAL if _is_usual(e, among, field)}
     parts = []
     for field in ('attack', 'loss', *_WITHIN_AN_ATTACK, *_ANYWHERE):
         value = getattr(e, field)
@@ -59,3 +61,9 @@ def label(e: Estimate, among: Sequence[Estimate], always: tuple[str, ...] = ('lo
         elif field in used and field == 'defense':
             parts.append('no defense')
     return ', '.join(parts)
+
+
+def _is_usual(e: Estimate, among: Sequence[Estimate], field: str) -> bool:
+    """Whether most of `e`'s role have its value of `field`."""
+    values = [getattr(other, field) for other in among if other.role == e.role]
+    return values.count(getattr(e, field)) > len(values) / 2
