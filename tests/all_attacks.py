@@ -33,7 +33,12 @@ RUNS = {
     'posteriors': {'attack.name': 'posteriors'},
     'stolen_encoder': {'attack.name': 'stolen_encoder(views=2)'},
     'cont_steal': {'attack.name': 'cont_steal', **VIEWS},
-    'rda': {'attack.name': 'rda(views=2)', 'attack.plan': 'views(m=4)', **VIEWS},
+    'rda': {
+        'attack.name': 'rda(views=2)',
+        'attack.plan': 'views(m=4)',
+        'attack.epochs': 4,
+        **VIEWS,
+    },
     'kcenter': {'attack.name': 'direct', 'attack.strategy': 'kcenter(rounds=2)'},
     'consistency': {'attack.name': 'direct', 'attack.strategy': 'consistency(rounds=2)'},
     'knockoff': {'attack.name': 'posteriors', 'attack.strategy': 'knockoff(rounds=2)'},

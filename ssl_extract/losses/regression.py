@@ -34,7 +34,7 @@ def l2() -> Loss:
         del labels
         student, teacher, where = prepare(student, teacher, where)
         squared = jnp.sum(jnp.square(normalize(student) - normalize(teacher)), axis=-1)
-        apart = squared > 0.0  # twice: the gradient of sqrt at 0 would be NaN even if not selected
+        apart = squared != 0.0  # twice: the gradient of sqrt at 0 would be NaN even if not selected
         distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
         return masked_mean(distance, where)
 
