@@ -86,7 +86,7 @@ def surrogate(
     if (folder / 'meta.json').exists():
         return stages.finished('surrogate', stages.address(spec), folder, mesh)
     stages.describe(folder, spec)
-    attack = attack_of(cfg, target.encoder, target.heads, tuple(selection.image_shape(cfg)))
+    attack = attack_of(cfg, target.encoder, target.heads, selection.image_shape(cfg))
     asked = access.make_oracle(cfg, target, workdir, mesh)
     train = functools.partial(
         stages.train,
@@ -110,8 +110,9 @@ def surrogate(
             oracle=asked,
             account=asked.init(access.account_key(cfg), images),
         )
-    store = workdir / 'answers' / stages.address(access.account_of(cfg, target))
-    stages.describe(store, access.account_of(cfg, target))
+    who = access.account_of(cfg, target)
+    store = workdir / 'answers' / stages.address(who)
+    stages.describe(store, who)
 
     strategy = strategies.make(cfg.attack.strategy)
     chosen, arrays, state, scout = np.zeros(0, np.int32), {}, {}, None

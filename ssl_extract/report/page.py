@@ -33,6 +33,8 @@ class Picture(NamedTuple):
 
 
 class Section(NamedTuple):
+    """A heading of the report and what stands under it, in order."""
+
     title: str
     items: list[Table | Picture]
 
