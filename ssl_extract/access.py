@@ -9,22 +9,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 from etils import epath
 
 from ssl_extract import (
     attacks,
-    data,
     defenses,
     endpoints,
-    files,
     oracle,
+    owner,
     selection,
     stages,
     strategies,
 )
-from ssl_extract.evaluation import features
-from ssl_extract.evaluation.assess import PROBES
 from ssl_extract.stages import Trained
 
 
@@ -45,12 +41,13 @@ def account_of(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any
 
     Budgets and attacks that choose their queries alike share an account (a row's bill is still what
     its attack alone would have paid); an online attack, and one that chooses by what it learnt,
-    opens one of its own.
+    opens one of its own. Behind a defense every budget has its own, so that what the defense
+    noticed in the end belongs to it.
     """
     who = {
         'stage': 'answers',
         'victim': target.address,
-        'endpoint': endpoint_spec(cfg, target),
+        'endpoint': owner.endpoint_spec(cfg, target),
         'defense': cfg.defense,
         'pool': selection.describe_pool(cfg),
         'plan': cfg.attack.plan,
@@ -58,24 +55,18 @@ def account_of(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any
         'strategy': cfg.attack.strategy,
         'seed': cfg.seed,
     }
+    if cfg.defense:
+        who |= {'budget': cfg.attack.budget}
+    if cfg.attack.accounts > 1:
+        who |= {'accounts': cfg.attack.accounts, 'overlap': cfg.attack.overlap}
     stored = plan_of(cfg).stored
     shared = stored and strategies.make(cfg.attack.strategy).rounds == 1
     return who if shared else who | cfg.attack.to_dict()
 
 
-def account_key(cfg: ml_collections.ConfigDict) -> jax.Array:
-    """The key of the thief's account."""
-    return jax.random.fold_in(jax.random.key(cfg.seed), 2)
-
-
-def endpoint_spec(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any]:
-    """What the answers of an endpoint depend on."""
-    endpoint = attacks.endpoint_of(cfg.attack.name)
-    spec: dict[str, Any] = {'name': endpoint}
-    if endpoints.needs_classifier(endpoint):
-        task = selection.load_tasks(cfg)[0]
-        spec |= {'task': data.digest(task.train), 'probe': cfg.evaluation.probe}
-    return spec
+def account_key(cfg: ml_collections.ConfigDict, number: int = 0) -> jax.Array:
+    """The key of the thief's account, or of its sybils' by their number."""
+    return jax.random.fold_in(jax.random.key(cfg.seed), 2 + 1000 * number)
 
 
 def make_oracle(
@@ -85,28 +76,11 @@ def make_oracle(
     endpoint = attacks.endpoint_of(cfg.attack.name)
     variables = {'encoder': target.variables, **target.head_variables}
     if endpoints.needs_classifier(endpoint):
-        variables[endpoints.CLASSIFIER] = fit_classifier(cfg, target, workdir, mesh)
+        variables[endpoints.CLASSIFIER] = owner.fit_classifier(cfg, target, workdir, mesh)
     answer = endpoints.make(endpoint, target.encoder, target.heads)
     encode = jax.tree_util.Partial(answer, variables)
-    return oracle.make_oracle(encode, defenses.make(cfg.defense), budget=cfg.attack.budget)
-
-
-def fit_classifier(cfg, target: Trained, workdir: epath.Path, mesh) -> dict[str, np.ndarray]:
-    """The victim's classifier of the first task, fitted once: `evaluation.probe` on its labels."""
-    spec = {
-        'stage': 'classifier',
-        'victim': target.address,
-        'endpoint': endpoint_spec(cfg, target) | {'name': 'classifier'},
-    }
-    path = workdir / 'classifier' / stages.address(spec) / 'variables.npz'
-    if not path.exists():
-        task = selection.load_tasks(cfg)[0].train
-        apply = stages.make_encoder(target.encoder).apply
-        known = features.extract(apply, target.variables, task.images, mesh=mesh)
-        fitted = PROBES.make(cfg.evaluation.probe)(known, task.labels, task.num_classes)
-        stages.describe(path.parent, spec)
-        files.write_npz(path, **endpoints.variables_of(fitted))
-    return files.read_npz(path)
+    defense = owner.make_defense(cfg, target, workdir, mesh)
+    return oracle.make_oracle(encode, defense, budget=cfg.attack.budget)
 
 
 def answer_dim(cfg, encoder: str, heads, image_shape: tuple[int, ...]) -> int:
@@ -132,4 +106,5 @@ def example_oracle(
     """An oracle over untrained networks, to find out shapes."""
     variables = endpoints.example_variables(key, encoder, heads, image_shape, num_classes)
     encode = jax.tree_util.Partial(endpoints.make(endpoint, encoder, heads), variables)
-    return oracle.make_oracle(encode, defenses.make(defense), budget=1)
+    given = owner.example_given(defense, encoder, heads, variables)
+    return oracle.make_oracle(encode, defenses.make(defense, **given), budget=1)

@@ -1,9 +1,10 @@
 """The answer store and the bill: what an account asked, what it got, what it owes.
 
 The store is a folder of numbered parts, append-only: the answers of one account in the order it
-asked, each under the fingerprint of the image that was sent, and the account's state after them.
-Answer and bill are one file, so a run killed anywhere has either both or neither, and a query whose
-answer is stored is never sent again.
+asked, each under the fingerprint of the image that was sent; and the account's state after the last
+part. The state is written before its part and the older one removed after it, so a run killed
+anywhere has an answer together with its bill or neither, and a query whose answer is stored is
+never sent again. A query that was refused is stored as such.
 """
 
 import functools
@@ -15,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ssl_extract import augment, files, metrics, parallel
+from ssl_extract import augment, defenses, files, metrics, parallel
 from ssl_extract.errors import UserError
+from ssl_extract.fingerprint import fingerprint
 from ssl_extract.oracle import Oracle, OracleState
 
 PART_SIZE = 2048  # answers in a part: what a kill can cost in repeated computation
@@ -29,7 +31,7 @@ class Bill(NamedTuple):
         billed: granted queries; each is paid for.
         unique: how many different inputs were among them.
         repeated: `billed - unique`, inputs that were paid for again.
-        refused: queries sent after the budget was spent.
+        refused: queries sent and not answered: the defense refused, or the budget was spent.
     """
 
     billed: int
@@ -39,26 +41,19 @@ class Bill(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """The stored answers to `Queries`: representations float32[Q, D], and what they cost."""
+    """The stored answers to `Queries`.
+
+    Attributes:
+        representations: float32[Q, D], zeros where refused.
+        granted: bool[Q].
+        bill: what they cost.
+        noticed: what the defense knows of the account; see `defenses.noticed`.
+    """
 
     representations: np.ndarray
+    granted: np.ndarray
     bill: Bill
-
-
-def fingerprint(inputs: jax.Array) -> jax.Array:
-    """A 64-bit content hash of every image [B, ...], as uint32[B, 2]; runs on the device.
-
-    Two multilinear hashes of the scrambled words (Lemire and Kaser, "Strongly universal string
-    hashing is fast", 2014); equal inputs have equal fingerprints, and a million different ones
-    collide with probability 3e-8.
-    """
-    words = jax.lax.bitcast_convert_type(inputs.astype(jnp.float32), jnp.uint32)
-    words = words.reshape(words.shape[0], -1)
-    words = (words ^ (words >> 15)) * np.uint32(0x2C1B3C6D)
-    words = (words ^ (words >> 12)) * np.uint32(0x297A2D39)
-    words = words ^ (words >> 15)
-    random = np.random.default_rng(2022).integers(2**32, size=(2, words.shape[1]), dtype=np.uint32)
-    return jnp.stack([jnp.sum(words * (r | 1), axis=1, dtype=jnp.uint32) for r in random], axis=1)
+    noticed: dict[str, float]
 
 
 def make_bill(asked: np.ndarray, refused: int = 0) -> Bill:
@@ -73,7 +68,7 @@ class Queries(NamedTuple):
     Attributes:
         images: uint8[N, H, W, 3].
         index: int32[Q].
-        seeds: uint32[Q]; 0 where the image is asked as it is.
+        seeds: uint32[Q]; where the image is asked as it is, 0, and 1, 2, ... to ask it again.
         view: `(images float32[B, H, W, 3], seeds uint32[B]) -> queries`, a pure function, the same
             object for the same plan, so that it is compiled once; None asks the images.
     """
@@ -110,7 +105,7 @@ def collect(
     Raises:
         UserError: there are more different queries than the budget allows.
     """
-    prints = _fingerprints(queries, batch_size, mesh)
+    contents, prints = _fingerprints(queries, batch_size, mesh)
     wanted = dict.fromkeys(map(bytes, prints))
     if len(wanted) > budget:
         raise UserError(
@@ -118,33 +113,46 @@ def collect(
         )
     account = oracle.init(key, jnp.zeros((batch_size, *queries.images.shape[1:])))
     account = parallel.replicate(account, mesh)
-    held, known, account = _read(folder, account, mesh)
+    held, given, known, account = _read(folder, account, mesh)
     first = {fingerprint: i for i, fingerprint in reversed(list(enumerate(map(bytes, prints))))}
     missing = [first[p] for p in wanted if p not in known]
     query = _compile_query(queries.view, mesh)
     with metrics.progress(total=len(missing), desc=description, unit='query') as bar:
         for start in range(0, len(missing), PART_SIZE):
             rows = np.array(missing[start : start + PART_SIZE])
-            answers = []
+            answers, granted = [], []
             for images, seeds, where in _batches(queries, rows, batch_size):
                 answer, account = query(account, oracle, images, seeds, where)
-                granted = np.asarray(answer.granted)
-                if granted.sum() != where.sum():
-                    raise UserError(
-                        f'{folder}: the account is spent: it holds more answers than a budget '
-                        f'of {budget} pays for, and not those asked for; remove the folder'
-                    )
-                answers.append(np.asarray(answer.representations)[granted])
-                bar.update(int(granted.sum()))
-            answers = np.concatenate(answers)
-            _write(folder, len(known), prints[rows], answers, account)
-            known |= {bytes(p): len(known) + i for i, p in enumerate(prints[rows])}
+                answers.append(np.asarray(answer.representations)[where])
+                granted.append(np.asarray(answer.granted)[where])
+                bar.update(int(where.sum()))
+            answers, granted = np.concatenate(answers), np.concatenate(granted)
             held.append(answers)
-    stored = np.concatenate(held)
+            given.append(granted)
+            spent = int(account.num_queries + account.num_withheld)
+            if spent != len(known) + len(rows):
+                raise UserError(
+                    f'{folder}: the account is spent: it holds more answers than a budget '
+                    f'of {budget} pays for, and not those asked for; remove the folder'
+                )
+            _write(folder, len(known), prints[rows], answers, granted, account)
+            known |= {bytes(p): len(known) + i for i, p in enumerate(prints[rows])}
+    places = np.array([known[bytes(p)] for p in prints])
+    granted = np.concatenate(given)[places]
     return Answers(
-        stored[[known[bytes(p)] for p in prints]],
-        Bill(billed=len(wanted), unique=len(wanted), repeated=0, refused=0),
+        np.concatenate(held)[places],
+        granted,
+        _bill(queries, prints, contents, granted),
+        defenses.noticed(account.defense),
     )
+
+
+def _bill(queries: Queries, prints: np.ndarray, contents: np.ndarray, granted: np.ndarray) -> Bill:
+    """The bill of stored answers: whoever asks the same view twice in `queries` sends it once."""
+    _, sent = np.unique(prints, axis=0, return_index=True)
+    paid = sent[granted[sent]]
+    what = contents if queries.view is None else prints  # unseeded, what is sent is the image
+    return make_bill(what[paid], refused=len(sent) - len(paid))
 
 
 @functools.lru_cache(maxsize=32)
@@ -161,12 +169,18 @@ def _compile_fingerprint(mesh: jax.sharding.Mesh) -> Any:
     return parallel.compile_init(lambda images: fingerprint(augment.to_float(images)), mesh)
 
 
-def _fingerprints(queries: Queries, batch_size: int, mesh: jax.sharding.Mesh) -> np.ndarray:
-    """uint32[Q, 2], of image and seed: the view's own would differ with the hardware's rounding."""
+def _fingerprints(
+    queries: Queries, batch_size: int, mesh: jax.sharding.Mesh
+) -> tuple[np.ndarray, np.ndarray]:
+    """uint32[Q, 2] of each image, and of image and seed.
+
+    The view's own would differ with the hardware's rounding.
+    """
     compute, every = _compile_fingerprint(mesh), plain(queries.images)
     batches = _batches(every, every.index, batch_size)
     prints = np.concatenate([np.asarray(compute(images))[where] for images, _, where in batches])
-    return prints[queries.index] + queries.seeds[:, None] * np.uint32([0x9E3779B1, 0x85EBCA77])
+    contents = prints[queries.index]
+    return contents, contents + queries.seeds[:, None] * np.uint32([0x9E3779B1, 0x85EBCA77])
 
 
 def _batches(queries: Queries, rows: np.ndarray, batch_size: int) -> Iterator[tuple]:
@@ -178,19 +192,26 @@ def _batches(queries: Queries, rows: np.ndarray, batch_size: int) -> Iterator[tu
         yield queries.images[queries.index[batch]], queries.seeds[batch], where
 
 
-def _write(folder, count, prints, representations, account) -> None:
-    leaves = [_raw(leaf) for leaf in jax.tree.leaves(account)]
+def _write(folder, count, prints, representations, granted, account) -> None:
+    leaves = [np.asarray(_raw(leaf)) for leaf in jax.tree.leaves(account)]
+    after = folder / f'account-{count + len(prints):010d}.npz'
+    files.write_npz(after, **{str(i): leaf for i, leaf in enumerate(leaves)})
     files.write_npz(
         folder / f'part-{count:010d}.npz',
         fingerprints=prints,
         representations=representations,
-        **{f'account_{i}': np.asarray(leaf) for i, leaf in enumerate(leaves)},
+        granted=granted,
     )
+    for older in folder.glob('account-*.npz'):
+        if older.name < after.name:
+            older.unlink()
 
 
-def _read(folder, account, mesh) -> tuple[list[np.ndarray], dict[bytes, int], OracleState]:
-    """All stored answers, where each fingerprint's answer is, and the account after the last."""
-    held, known = [], {}
+def _read(
+    folder, account, mesh
+) -> tuple[list[np.ndarray], list[np.ndarray], dict[bytes, int], OracleState]:
+    """All stored answers, which were granted, where each is, and the account after the last."""
+    held, given, known = [], [], {}
     parts = sorted(folder.glob('part-*.npz')) if folder.exists() else []
     for path in parts:
         part = files.read_npz(path)
@@ -198,15 +219,18 @@ def _read(folder, account, mesh) -> tuple[list[np.ndarray], dict[bytes, int], Or
             raise UserError(f'{folder}: a part before {path.name} is missing; remove the folder')
         known |= {bytes(p): len(known) + i for i, p in enumerate(part['fingerprints'])}
         held.append(part['representations'])
+        given.append(part['granted'])
     if parts:
         leaves, treedef = jax.tree.flatten(account)
-        stored = [part[f'account_{i}'] for i in range(len(leaves))]
+        kept = files.read_npz(folder / f'account-{len(known):010d}.npz')
         restored = [
-            jax.random.wrap_key_data(s) if _is_key(leaf) else jnp.asarray(s, leaf.dtype)
-            for s, leaf in zip(stored, leaves, strict=True)
+            jax.random.wrap_key_data(kept[str(i)])
+            if _is_key(leaf)
+            else jnp.asarray(kept[str(i)], leaf.dtype)
+            for i, leaf in enumerate(leaves)
         ]
         account = parallel.replicate(jax.tree.unflatten(treedef, restored), mesh)
-    return held, known, account
+    return held, given, known, account
 
 
 def _is_key(leaf: jax.Array) -> bool:

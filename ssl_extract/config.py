@@ -50,12 +50,21 @@ def base() -> ml_collections.ConfigDict:
     c.attack.query_augmentation = ''  # plans 'views' and 'online': what is asked
     c.attack.student_augmentation = ''  # what the surrogate sees
     c.attack.strategy = 'random'  # which images of its own the thief asks
-    c.attack.budget = 9_000  # queries: one view sent and answered is one
+    c.attack.recover = ''  # what it does to the answers first, e.g. 'drop_outliers | denoise'
+    c.attack.accounts = 1  # sybils: the images are shared out among so many accounts
+    c.attack.overlap = 256  # of several accounts: images that all of them ask, to fit maps on
+    c.attack.budget = 9_000  # queries: one view sent is one
     c.attack.epochs = 100  # over the stored answers; plan 'online' ends with the budget instead
     c.attack.batch_size = 64
     c.attack.optimizer = 'adam(weight_decay=1e-4)'
     c.attack.schedule = 'cosine'
     c.attack.learning_rate = 1e-3
+
+    c.legitimate = ml_collections.ConfigDict()  # who else asks, where there is a defense
+    c.legitimate.users = ('broad', 'narrow(classes=3)', 'augmenting(views=2)')
+    c.legitimate.images = 1_000  # labelled images of its own, of the first task's training set
+    c.legitimate.test_images = 0  # so many of its test images, asked after its own; 0 is all
+    c.legitimate.model = 'probe'  # on the answers: evaluation.probe, or the paper's 'mlp'
 
     c.cost = ml_collections.ConfigDict()
     c.cost.dollars_per_1000_queries = 1.0  # what the victim's owner charges

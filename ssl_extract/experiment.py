@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import math
 import os
 import pathlib
 import platform
@@ -19,7 +20,9 @@ from ssl_extract import (
     config,
     extraction,
     files,
+    legitimate,
     metrics,
+    owner,
     parallel,
     report,
     selection,
@@ -40,6 +43,8 @@ COLUMNS = [
     'data',
     'endpoint',
     'defense',
+    'adaptive',
+    'user',
     'encoder',
     'budget',
     'seed',
@@ -141,11 +146,13 @@ def run_one(
         data=cfg.attack.data or cfg.data.name,
         endpoint=attacks.endpoint_of(cfg.attack.name),
         defense=cfg.defense,
+        adaptive=adaptive_of(cfg),
         budget=cfg.attack.budget,
         seed=cfg.seed,
         dollars=stolen.bill.billed * cfg.cost.dollars_per_1000_queries / 1000,
     )
     measured = measure(cfg, stolen, workdir, mesh, victim)
+    measured.measured.extend(owner.look_for_mark(cfg, victim, stolen, workdir, mesh))
     add_rows(found, stolen, measured, **attacked)
     add_curve(found, name_of(cfg).replace(', ', ': ', 1), stolen)
     add_view(found, f'surrogate, {name_of(cfg)}', cfg, measured)
@@ -158,6 +165,8 @@ def run_one(
             **stolen.bill._asdict(),
         }
     )
+    for name, rows in legitimate.rows(cfg, victim, workdir, mesh).items():
+        found.rows.setdefault(name, [{c: row.get(c) for c in COLUMNS} for row in rows])
     if cfg.baselines.scratch_epochs:
         alone = stages.scratch(cfg, victim.encoder, workdir, mesh)
         images = None if cfg.attack.plan == 'online' else cfg.attack.budget
@@ -222,7 +231,12 @@ def add_rows(found: Findings, trained: Trained, made: assess.Assessment, **condi
         **{f'queries_{name}': count for name, count in bill.items()},
         **condition,
     }
-    rows = [{c: (common | m).get(c) for c in COLUMNS} for m in made.measured]
+    noticed = [
+        {'metric': f'noticed.{name}', 'value': value}
+        for name, value in (trained.noticed or {}).items()
+        if math.isfinite(value)  # not so before there was anything to notice
+    ]
+    rows = [{c: (common | m).get(c) for c in COLUMNS} for m in [*made.measured, *noticed]]
     found.rows.setdefault(f'{trained.role} {trained.address}', rows)
 
 
@@ -249,6 +263,12 @@ def views_of(cfg: ml_collections.ConfigDict) -> str:
     return ', '.join([*words, f'seen {seen}'] if seen != 'none' else words)
 
 
+def adaptive_of(cfg: ml_collections.ConfigDict) -> str:
+    """What a run does against a defense, in a few words (its plan and strategy apart)."""
+    words = [f'{cfg.attack.accounts} accounts'] if cfg.attack.accounts > 1 else []
+    return ', '.join([*words, cfg.attack.recover] if cfg.attack.recover else words)
+
+
 def name_of(cfg: ml_collections.ConfigDict) -> str:
     """A run in a few words."""
     words = [cfg.attack.name, cfg.attack.loss, f'{cfg.attack.budget} queries']
@@ -257,6 +277,7 @@ def name_of(cfg: ml_collections.ConfigDict) -> str:
     words += [f'asked {cfg.attack.data}'] if cfg.attack.data else []
     words += [cfg.attack.encoder] if cfg.attack.encoder else []
     words += [f'behind {cfg.defense}'] if cfg.defense else []
+    words += [adaptive_of(cfg)] if adaptive_of(cfg) else []
     return ', '.join([*words, f'seed {cfg.seed}'])
 
 

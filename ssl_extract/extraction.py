@@ -23,6 +23,8 @@ from ssl_extract import (
     files,
     losses,
     oracle,
+    owner,
+    recovery,
     selection,
     stages,
     strategies,
@@ -30,6 +32,7 @@ from ssl_extract import (
 )
 from ssl_extract.encoders import chain
 from ssl_extract.evaluation import features
+from ssl_extract.recovery import sybils
 from ssl_extract.stages import Trained
 
 make_loss = functools.cache(losses.make)
@@ -75,7 +78,7 @@ def surrogate(
     spec = {
         'stage': 'surrogate',
         'victim': target.address,
-        'endpoint': access.endpoint_spec(cfg, target),
+        'endpoint': owner.endpoint_spec(cfg, target),
         'defense': cfg.defense,
         'pool': selection.describe_pool(cfg),
         'seed': cfg.seed,
@@ -110,10 +113,7 @@ def surrogate(
             oracle=asked,
             account=asked.init(access.account_key(cfg), images),
         )
-    who = access.account_of(cfg, target)
-    store = workdir / 'answers' / stages.address(who)
-    stages.describe(store, who)
-
+    shadow = recovery.Shadow(_shadow(cfg, target, workdir, mesh), cfg.seed)
     strategy = strategies.make(cfg.attack.strategy)
     chosen, arrays, state, scout = np.zeros(0, np.int32), {}, {}, None
     spent = (0.0, 0.0)  # seconds and operations so far
@@ -127,7 +127,9 @@ def surrogate(
         kept = files.read_npz(path)
         chosen = np.concatenate([chosen, kept.pop('chosen')])
         state = {name.removeprefix('state_'): value for name, value in kept.items()}
-        arrays, bill = ask(cfg, chosen, asked, store, mesh)
+        arrays, bill, noticed = ask(cfg, chosen, asked, target, workdir, mesh)
+        if cfg.attack.recover:
+            arrays = recover(cfg, arrays, shadow)
         frozen, *took = _before(cfg, attack, arrays, folder / f'before-{number:03d}', mesh)
         last = number + 1 == strategy.rounds
         scout = train(
@@ -136,6 +138,7 @@ def surrogate(
             arrays=arrays,
             num_steps=num_steps(cfg, arrays),
             bill=bill,
+            noticed=noticed,
             frozen=frozen,
             before=(spent[0] + took[0], spent[1] + took[1]),
         )
@@ -151,6 +154,8 @@ def num_steps(cfg: ml_collections.ConfigDict, arrays: dict[str, np.ndarray]) -> 
 def shares(cfg: ml_collections.ConfigDict, rounds: int) -> list[int]:
     """How many images each round chooses."""
     images = selection.num_images(cfg, access.plan_of(cfg).stored)
+    if cfg.attack.accounts > 1:
+        images = sybils.num_images(cfg.attack.budget, cfg.attack.accounts, cfg.attack.overlap)
     return [len(part) for part in np.array_split(np.arange(images), rounds)]
 
 
@@ -164,36 +169,97 @@ def ask(
     cfg: ml_collections.ConfigDict,
     chosen: np.ndarray,
     asked: oracle.Oracle,
-    store: epath.Path,
+    target: Trained,
+    workdir: epath.Path,
     mesh: jax.sharding.Mesh,
-) -> tuple[dict[str, np.ndarray], answers.Bill]:
-    """Training arrays of the chosen images with their answers, and what these cost."""
+) -> tuple[dict[str, np.ndarray], answers.Bill, dict[str, float]]:
+    """Training arrays of the chosen images with their answers, what these cost and gave away.
+
+    Of several accounts, what the defense noticed is the largest that it noticed of one.
+    """
+    if cfg.attack.accounts == 1:
+        return _ask_account(cfg, chosen, asked, target, workdir, mesh)
+    dealt = sybils.deal(len(chosen), cfg.attack.accounts, cfg.attack.overlap)
+    every = [
+        _ask_account(cfg, chosen[part], asked, target, workdir, mesh, number)
+        for number, part in enumerate(dealt)
+    ]
+    got = [
+        recovery.Received(arrays['images'], arrays['answers'], arrays['answered'])
+        for arrays, _, _ in every
+    ]
+    merged = sybils.merge(got, cfg.attack.overlap)
+    arrays = rows_of(selection.load_pool(cfg), chosen) | {
+        'answers': merged.answers,
+        'answered': merged.answered,
+        'view_seeds': np.zeros(merged.answered.shape, np.uint32),
+    }
+    billed = sum(bill.billed for _, bill, _ in every)
+    unique, refused = int(merged.answered.sum()), sum(bill.refused for _, bill, _ in every)
+    names = every[0][2]
+    noticed = {name: max(noticed[name] for _, _, noticed in every) for name in names}
+    return arrays, answers.Bill(billed, unique, billed - unique, refused), noticed
+
+
+def _ask_account(
+    cfg, chosen, asked, target, workdir, mesh, number=0
+) -> tuple[dict[str, np.ndarray], answers.Bill, dict[str, float]]:
+    who = access.account_of(cfg, target)
+    if cfg.attack.accounts > 1:
+        who |= {'account': number}
+    store = workdir / 'answers' / stages.address(who)
+    stages.describe(store, who)
     plan, pool = access.plan_of(cfg), selection.load_pool(cfg)
-    seeds = np.zeros((len(chosen), plan.stored), np.uint32)
+    seeds = np.tile(np.arange(plan.stored, dtype=np.uint32), (len(chosen), 1))
     if plan.view is not None:
         every = np.random.default_rng((cfg.seed, 3))
         shape = (len(pool.images), plan.stored)
         seeds = every.integers(2**32, size=shape, dtype=np.uint32)[chosen]
-    number = min(cfg.attack.budget, seeds.size)  # an odd budget ends within an image's views
-    index = np.repeat(np.arange(len(chosen)), plan.stored)[:number]
-    got, bill = answers.collect(
+    count = min(cfg.attack.budget, seeds.size)  # an odd budget ends within an image's views
+    index = np.repeat(np.arange(len(chosen)), plan.stored)[:count]
+    got = answers.collect(
         store,
         asked,
-        access.account_key(cfg),
-        answers.Queries(pool.images[chosen], index, seeds.ravel()[:number], plan.view),
+        access.account_key(cfg, number),
+        answers.Queries(pool.images[chosen], index, seeds.ravel()[:count], plan.view),
         budget=cfg.attack.budget,
         batch_size=cfg.attack.batch_size,
         mesh=mesh,
         description='ask',
     )
-    padded = np.zeros((seeds.size, got.shape[1]), np.float32)
-    padded[:number] = got
+    padded = np.zeros((seeds.size, got.representations.shape[1]), np.float32)
+    padded[:count] = got.representations
+    answered = np.zeros(seeds.size, bool)
+    answered[:count] = got.granted
     arrays = rows_of(pool, chosen) | {
         'answers': padded.reshape(*seeds.shape, -1),
-        'answered': (np.arange(seeds.size) < number).reshape(seeds.shape),
+        'answered': answered.reshape(seeds.shape),
         'view_seeds': seeds,
     }
-    return arrays, bill
+    return arrays, got.bill, got.noticed
+
+
+def recover(
+    cfg: ml_collections.ConfigDict, arrays: dict[str, np.ndarray], shadow: recovery.Shadow
+) -> dict[str, np.ndarray]:
+    """The training arrays after `attack.recover` on their answers."""
+    received = recovery.Received(arrays['images'], arrays['answers'], arrays['answered'])
+    found = recovery.make(cfg.attack.recover)(received, shadow)
+    return arrays | {'answers': found.answers.astype(np.float32), 'answered': found.answered}
+
+
+def _shadow(cfg, target: Trained, workdir: epath.Path, mesh):
+    """Representations of the thief's own encoder, trained without the victim when first used."""
+
+    @functools.cache
+    def trained() -> Trained:
+        return stages.scratch(cfg, target.encoder, workdir, mesh)
+
+    def represent(images: np.ndarray) -> np.ndarray:
+        network = stages.make_encoder(trained().encoder)
+        return features.extract(network.apply, trained().variables, images, mesh=mesh)
+
+    return represent
 
 
 def _see(cfg, chosen, arrays, scout: Trained | None, number: int, mesh) -> strategies.Seen:
@@ -202,7 +268,7 @@ def _see(cfg, chosen, arrays, scout: Trained | None, number: int, mesh) -> strat
     got, represent, predict = np.zeros((0, 0), np.float32), None, None
     if scout is not None:
         given = arrays['answered'][..., None]
-        got = (arrays['answers'] * given).sum(axis=1) / given.sum(axis=1)
+        got = (arrays['answers'] * given).sum(axis=1) / np.maximum(given.sum(axis=1), 1)
         network, through = stages.make_encoder(scout.encoder).apply, stages.outputs(scout)
         represent = functools.partial(features.extract, network, scout.variables, mesh=mesh)
         predict = functools.partial(features.extract, *through, mesh=mesh)

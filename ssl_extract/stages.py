@@ -23,6 +23,7 @@ from ssl_extract import (
     answers,
     augment,
     checkpoint,
+    defenses,
     encoders,
     files,
     selection,
@@ -31,7 +32,7 @@ from ssl_extract import (
 )
 from ssl_extract.encoders import chain
 
-VERSION = 3  # raised when a stage's meaning changes, so that old results are not taken for new ones
+VERSION = 4  # raised when a stage's meaning changes, so that old results are not taken for new ones
 
 
 class Trained(NamedTuple):
@@ -48,6 +49,7 @@ class Trained(NamedTuple):
         bill: what its queries cost; None where none were asked.
         heads: (name, spec) of the networks that stood behind it in training, in their order.
         head_variables: theirs, by name.
+        noticed: what the defense it asked behind knows of its account; see `defenses.noticed`.
     """
 
     role: str
@@ -60,6 +62,7 @@ class Trained(NamedTuple):
     bill: answers.Bill | None
     heads: tuple[tuple[str, str], ...] = ()
     head_variables: Any = None
+    noticed: dict[str, float] | None = None
 
 
 make_encoder = functools.cache(encoders.make)  # one Network a spec, so that one program serves all
@@ -159,14 +162,15 @@ def scratch(cfg: ml_collections.ConfigDict, encoder: str, workdir: epath.Path, m
 
 
 def train(
-    role, spec, workdir, mesh, recipe, arrays, *, encoder, num_steps, batch_size, seed, fields,
-    every, bill=None, oracle=None, account=(), frozen=None, before=(0.0, 0.0), label=''
+    role, spec, workdir, mesh, recipe, arrays, *, encoder, num_steps, batch_size, seed, fields, every,
+    bill=None, noticed=None, oracle=None, account=(), frozen=None, before=(0.0, 0.0), label=''
 ) -> Trained:  # fmt: skip
     """Trains a stage's encoder, unless it is there already, and saves it.
 
     Args:
         spec: all that the result depends on.
         fields: where the learning rate, schedule and optimiser stand.
+        bill, noticed: of the stored answers it is trained on.
         every: how often a checkpoint is made and metrics are fetched.
         frozen: variables of networks trained before; see `training.init_state`.
         before: seconds and operations that preparing the training took.
@@ -196,6 +200,7 @@ def train(
         )
         if oracle is not None:
             bill = answers.make_bill(fit.asked, fit.state.oracle.num_refused)
+            noticed = defenses.noticed(fit.state.oracle.defense)
         heads = {n: spec for n, spec in recipe.heads if n in fit.state.params}
         meta = {
             'encoder': encoder,
@@ -204,6 +209,7 @@ def train(
             'seconds': round(before[0] + fit.seconds, 2),
             'flops': before[1] + fit.flops,
             'bill': None if bill is None else bill._asdict(),
+            'noticed': noticed or {},
         }
         parts = {name: chain.part(fit.state, name) for name in heads}
         checkpoint.save_encoder(folder, chain.part(fit.state, 'encoder'), meta, parts)
@@ -235,6 +241,7 @@ def finished(role: str, where: str, folder: epath.Path, mesh) -> Trained:
         bill and answers.Bill(**bill),
         tuple(heads.items()),
         checkpoint.load_encoder(folder, templates, mesh, 'heads') if heads else {},
+        meta.get('noticed') or {},
     )
 
 

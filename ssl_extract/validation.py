@@ -16,7 +16,9 @@ from ssl_extract import (
     defenses,
     encoders,
     extraction,
+    legitimate,
     parallel,
+    recovery,
     selection,
     stages,
     strategies,
@@ -34,15 +36,24 @@ POSITIVE = [
     'victim.learning_rate',
     'attack.budget',
     'attack.epochs',
+    'attack.accounts',
+    'attack.overlap',
     'attack.batch_size',
     'attack.learning_rate',
+    'legitimate.images',
     'baselines.scratch_batch_size',
     'evaluation.neighbours',
     'evaluation.shots',
     'training.checkpoint_every',
     'training.log_every',
 ]
-NOT_NEGATIVE = ['baselines.scratch_epochs', 'data.size', 'seed', 'victim.seed']
+NOT_NEGATIVE = [
+    'baselines.scratch_epochs',
+    'data.size',
+    'legitimate.test_images',
+    'seed',
+    'victim.seed',
+]
 PRICES = ['cost.dollars_per_1000_queries', 'cost.dollars_per_hour']
 AUGMENTATIONS = ('victim.augmentation', 'attack.query_augmentation', 'attack.student_augmentation')
 
@@ -65,6 +76,7 @@ def validate(cfg: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, where: str
         _check_budget(cfg, pool, mesh)
         _check_tasks(cfg, pool, encoder)
         _check_attack(cfg, encoder, heads, image_shape, pool)
+        legitimate.check(cfg)
     except UserError as error:
         raise UserError(f'{where}{error}') from error
 
@@ -89,7 +101,8 @@ def _check_names(cfg: ml_collections.ConfigDict) -> None:
         training.SCHEDULES.make(part.schedule)
     for field in AUGMENTATIONS:
         stages.make_augmentation(_get(cfg, field))
-    defenses.make(cfg.defense)
+    defenses.names_of(cfg.defense)
+    recovery.make(cfg.attack.recover)
     extraction.make_loss(cfg.attack.loss)
     _try_probe(cfg.evaluation.probe)
     if cfg.attack.encoder:
@@ -100,10 +113,10 @@ def _check_names(cfg: ml_collections.ConfigDict) -> None:
             f"attack.query_augmentation={asked!r}: plan 'once' asks each image as it is; write "
             "attack.plan='views(m=1)' or 'online', or attack.student_augmentation"
         )
-    if plan.stored > 1 and asked == 'none':
+    if plan.stored > 1 and plan.view is not None and asked == 'none':
         raise UserError(
             f'attack.plan={cfg.attack.plan!r} would ask the same image {plan.stored} times; write '
-            "attack.query_augmentation='simclr', or attack.plan='once'"
+            "attack.query_augmentation='simclr', or attack.plan='repeat(m={plan.stored})'"
         )
     strategy = strategies.make(cfg.attack.strategy)
     if not plan.stored and parse_call(cfg.attack.strategy)[0] != 'random':
@@ -153,7 +166,9 @@ def _check_victim(cfg: ml_collections.ConfigDict, image_shape: tuple, mesh) -> t
 
 def _check_budget(cfg: ml_collections.ConfigDict, pool: data.Dataset, mesh) -> None:
     distinct, stored = len(pool.images), access.plan_of(cfg).stored
-    size = selection.num_images(cfg, stored)
+    if cfg.attack.accounts > 1:
+        _check_accounts(cfg)
+    size = sum(extraction.shares(cfg, 1))
     if size > distinct:
         raise UserError(
             f'attack.budget={cfg.attack.budget}: {pool.name} has {distinct} different images and '
@@ -167,9 +182,22 @@ def _check_budget(cfg: ml_collections.ConfigDict, pool: data.Dataset, mesh) -> N
         _check_batch(own, cfg.baselines.scratch_batch_size, 'baselines.scratch_batch_size', mesh)
 
 
+def _check_accounts(cfg: ml_collections.ConfigDict) -> None:
+    accounts = cfg.attack.accounts
+    if cfg.attack.plan != 'once' or strategies.make(cfg.attack.strategy).rounds > 1:
+        raise UserError(
+            f"attack.accounts={accounts}: several accounts share out the images of plan 'once', "
+            "chosen in one round; write attack.plan='once' and attack.strategy='random'"
+        )
+    extraction.shares(cfg, 1)  # whether the budget pays for the overlap
+
+
 def _check_attack(cfg, encoder: str, heads: tuple, image_shape: tuple, pool: data.Dataset) -> None:
-    attack = extraction.attack_of(cfg, encoder, heads, image_shape)
     endpoint = attacks.endpoint_of(cfg.attack.name)
+    defenses.check_endpoint(cfg.defense, endpoint)
+    if cfg.attack.recover:
+        _check_recovery(cfg, encoder, endpoint, image_shape)
+    attack = extraction.attack_of(cfg, encoder, heads, image_shape)
     if parse_call(cfg.attack.strategy)[0] == 'knockoff':  # it would find out after it has paid
         data.require_labels(pool)
         if endpoint not in ('posteriors', 'labels'):
@@ -188,6 +216,26 @@ def _check_attack(cfg, encoder: str, heads: tuple, image_shape: tuple, pool: dat
         (endpoint, cfg.defense, encoder, heads, image_shape, _num_classes(cfg)),
         attack.before,
     )
+
+
+def _check_recovery(cfg, encoder: str, endpoint: str, image_shape: tuple) -> None:
+    if not access.plan_of(cfg).stored:
+        raise UserError(
+            f'attack.recover={cfg.attack.recover!r} works on stored answers and plan '
+            f"{cfg.attack.plan!r} stores none; write attack.plan='once' or 'views(m=1)'"
+        )
+    if not recovery.needs_shadow(cfg.attack.recover):
+        return
+    if not cfg.baselines.scratch_epochs:
+        raise UserError(
+            f"attack.recover={cfg.attack.recover!r} learns from the thief's own encoder: set "
+            'baselines.scratch_epochs'
+        )
+    if endpoint != 'representation':
+        raise UserError(
+            f'attack.recover={cfg.attack.recover!r} knows representations and attack '
+            f'{cfg.attack.name!r} gets a {endpoint}; attack representations with it'
+        )
 
 
 def _num_classes(cfg) -> int:

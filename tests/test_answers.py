@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_extract import answers, augment, defenses, parallel
+from ssl_extract import answers, augment, defenses, files, parallel
 from ssl_extract.errors import UserError
 from ssl_extract.oracle import make_oracle
 
@@ -68,19 +68,73 @@ def test_a_larger_budget_asks_only_the_rest_and_gets_what_it_would_have_got(tmp_
     assert smaller.bill == (13, 13, 0, 0)
 
 
-def test_a_run_killed_between_two_parts_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize('writes', [0, 1, 2, 3, 4, 5])
+def test_a_run_killed_between_any_two_writes_goes_on_to_the_same_bytes(
+    tmp_path, monkeypatch, writes
+):
     monkeypatch.setattr(answers, 'PART_SIZE', 16)
     whole = collect(tmp_path / 'whole')
-    parts = sorted((tmp_path / 'whole').glob('part-*'))
-    assert [part.name for part in parts] == [f'part-{i:010d}.npz' for i in (0, 16, 32, 48)]
-    killed = tmp_path / 'killed'
-    killed.mkdir()
-    for part in parts[:2]:
-        (killed / part.name).write_bytes(part.read_bytes())
-    resumed = collect(killed)
+    written, write = [], files.write_npz
+
+    def killed(path, **arrays):
+        if len(written) == writes:
+            raise Killed
+        written.append(path)
+        write(path, **arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, 'write_npz', killed)
+        with pytest.raises(Killed):
+            collect(tmp_path / 'killed')
+    resumed = collect(tmp_path / 'killed')
     np.testing.assert_array_equal(resumed.representations, whole.representations)
-    for part in parts:
-        np.testing.assert_equal(dict(np.load(killed / part.name)), dict(np.load(part)))
+    names = [path.name for path in sorted((tmp_path / 'whole').iterdir())]
+    parts = [f'part-{i:010d}.npz' for i in (0, 16, 32, 48)]
+    assert names == ['account-0000000050.npz', *parts]
+    assert [path.name for path in sorted((tmp_path / 'killed').iterdir())] == names
+    for name in names:
+        ours, theirs = tmp_path / 'killed' / name, tmp_path / 'whole' / name
+        np.testing.assert_equal(dict(np.load(ours)), dict(np.load(theirs)))
+
+
+def test_an_image_asked_again_is_billed_as_repeated(tmp_path):
+    index, seeds = np.repeat(np.arange(10), 3), np.tile(np.arange(3, dtype=np.uint32), 10)
+    got = collect(tmp_path, answers.Queries(IMAGES[:10], index, seeds))
+    assert got.bill == (30, 10, 20, 0)
+    same = got.representations.reshape(10, 3, 5)
+    assert len(np.unique(same[0], axis=0)) == 3  # noise is drawn anew
+    clean = IMAGES[:10].reshape(10, -1) / 255 @ WEIGHTS
+    np.testing.assert_allclose(same.mean(axis=1), clean, atol=4 / 3**0.5)
+
+
+def _every_third_refused():
+    def apply(outputs, state, *, inputs, where, keys):
+        number = state + jnp.cumsum(where, dtype=jnp.int32)
+        answered = where & (number % 3 != 0)
+        return outputs, answered, state + jnp.sum(where, dtype=jnp.int32)
+
+    return defenses.Defense(lambda key, outputs, inputs: jnp.zeros([], jnp.int32), apply)
+
+
+def test_a_refused_query_is_stored_as_such_and_not_billed(tmp_path):
+    oracle = make_oracle(ENCODE, _every_third_refused(), budget=50)
+    got = collect(tmp_path, oracle=oracle)
+    np.testing.assert_array_equal(got.granted, np.arange(1, 51) % 3 != 0)
+    assert got.bill == (34, 34, 0, 16)
+    assert not got.representations[~got.granted].any()
+    again = collect(tmp_path, oracle=oracle)  # nothing is left to ask
+    np.testing.assert_array_equal(again.granted, got.granted)
+    assert again.bill == got.bill
+
+
+def test_what_the_defense_noticed_comes_with_the_answers(tmp_path):
+    defense = defenses.chain(('0_third', _every_third_refused()))
+    got = collect(tmp_path, oracle=make_oracle(ENCODE, defense, budget=50))
+    assert got.noticed == {'third': 50.0}
 
 
 def test_the_same_image_twice_is_asked_once(tmp_path):

@@ -5,18 +5,41 @@ import re
 import subprocess
 import sys
 
+SMALL = ['--encoder=resnet18(stem="patch", width=4, stages=(1,))', '--size=8', '--batch_size=8']
 
-def test_the_benchmark_prints_all_rates():
-    small = ['--encoder=resnet18(stem="patch", width=4, stages=(1,))', '--size=8', '--batch_size=8']
+
+def run(*arguments):
     done = subprocess.run(
-        [sys.executable, '-m', 'ssl_extract.benchmark', *small, '--seconds=0.01'],
+        [sys.executable, '-m', 'ssl_extract.benchmark', *SMALL, '--seconds=0.01', *arguments],
         cwd=pathlib.Path(__file__).parent.parent,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_benchmark_prints_all_rates():
+    printed = run()
     for name in ('collected', 'online', 'SimCLR', 'feature extraction', 'linear probe'):
-        (line,) = [line for line in done.stdout.splitlines() if name in line]
+        (line,) = [line for line in printed if name in line]
         rate, share = re.search(r' (\d+) \S+/s +([\d.]+)% of it', line).groups()
         assert int(rate) > 0 and float(share) >= 0
+
+
+def test_the_benchmark_compares_defenses_with_the_forward_pass():
+    title, forward, *defended = run('--what=defenses', '--queries=50')
+    assert '8x8, batch 8, 50 queries of 4 numbers' in title
+    forward = float(re.fullmatch(r'forward pass +([\d.]+) ms/query', forward)[1])
+    names, sizes = [], []
+    for line in defended:
+        name, ms, share, size = re.fullmatch(
+            r'(\S+) +([\d.]+) ms/query +([\d.]+)% of it +([\d,]+) bytes of state', line
+        ).groups()
+        assert abs(float(ms) - float(share) / 100 * forward) < 0.002 + 0.2 * float(ms)
+        names.append(name)
+        sizes.append(int(size.replace(',', '')))
+    assert names == ['bucket_coverage', 'similarity_guard(capacity=50)']
+    assert sizes[0] == 20 * 2**12 + 8  # its tables and two scalars
+    assert sizes[1] >= 50 * 4 * 4  # 50 answers of 4 numbers

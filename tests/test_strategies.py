@@ -123,7 +123,7 @@ def test_leaves_what_it_is_given_alone(spec):
         assert_array_equal(value, copied[name])
 
 
-@pytest.mark.parametrize('spec', ['random', 'kcenter', FAST['consistency']])
+@pytest.mark.parametrize('spec', ['random', 'kcenter', 'stay_close', FAST['consistency']])
 def test_the_first_round_is_that_of_chance(spec):
     order = np.random.default_rng((3, 1)).permutation(SIZE)
     for count in (5, 20):
@@ -131,7 +131,7 @@ def test_the_first_round_is_that_of_chance(spec):
         assert_array_equal(asked, order[:count])
 
 
-@pytest.mark.parametrize('spec', ['random', 'kcenter', FAST['consistency']])
+@pytest.mark.parametrize('spec', ['random', 'kcenter', 'stay_close', FAST['consistency']])
 def test_needs_no_labels(spec):
     run(spec, counts_of(spec, 12), pool(), labels=None)
 
@@ -143,6 +143,7 @@ def test_needs_no_labels(spec):
         ('random(rounds=2)', 'rounds'),
         ('kcenter(rounds=1)', 'rounds must be a whole number of at least 2, got 1'),
         ('kcenter(rounds=True)', 'rounds'),
+        ('stay_close(rounds=1)', 'rounds must be a whole number of at least 2, got 1'),
         ('consistency(rounds=2.0)', 'rounds'),
         ('consistency(views=1)', 'views must be a whole number of at least 2'),
         ("consistency(augmentation='blurr')", 'blurr'),
@@ -210,6 +211,76 @@ def test_kcenter_of_a_collapsed_surrogate_is_random():
     order = np.random.default_rng((3, 1)).permutation(SIZE)
     expected = order[~np.isin(order, [5, 7])][:58]
     assert_array_equal(strategies.make('kcenter').choose(given, 58, {})[0], expected)
+
+
+# Stay close
+
+
+def clusters(seed=0, size=1500, groups=12):
+    """Images in clusters of pixels, and which one each belongs to."""
+    rng = np.random.default_rng(seed)
+    centers = rng.integers(0, 256, (groups, 4, 4, 3))
+    labels = rng.integers(groups, size=size)
+    noise = rng.normal(scale=25, size=(size, 4, 4, 3))
+    return np.clip(centers[labels] + noise, 0, 255).astype(np.uint8), labels
+
+
+def num_buckets(points, bits=12, seed=0):
+    """Of the sign patterns of random projections of the centered points, how many occur."""
+    planes = np.random.default_rng(seed).normal(size=(points.shape[1], bits))
+    centered = points - points.mean(axis=1, keepdims=True)
+    return len(np.unique(centered @ planes > 0, axis=0))
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_stay_close_fills_fewer_buckets_than_chance(seed):
+    images, _ = clusters(seed)
+    rng = np.random.default_rng(50 + seed)
+    weights = rng.normal(size=(48, 32))
+    learnt = weights + 0.3 * rng.normal(size=weights.shape)
+
+    def encode(images, weights):
+        return np.maximum((pixels(images) / 255 - 0.5) @ weights, 0)
+
+    def filled(spec):
+        asked, _ = run(
+            spec, counts_of(spec, 120), images, represent=lambda x: encode(x, learnt), seed=seed
+        )
+        return num_buckets(encode(images[asked], weights))
+
+    assert filled('stay_close(rounds=8)') < 0.75 * filled('random')
+
+
+def test_stay_close_asks_the_neighbours_of_the_medoid():
+    images = pool(200)
+    asked = np.random.default_rng(1).permutation(200)[:30]
+    found, _ = strategies.make('stay_close').choose(see(images, asked), 20, {})
+    points = logits(images).astype(np.float64)
+    far = cdist(points, points, 'correlation')  # one minus the cosine of centered rows
+    medoid = asked[far[np.ix_(asked, asked)].sum(axis=1).argmin()]
+    left = np.setdiff1d(np.arange(200), asked)
+    assert_array_equal(found, left[np.argsort(far[left, medoid])[:20]])
+
+
+def test_stay_close_goes_where_its_images_are_dense():
+    images, labels = clusters()
+    asked = np.concatenate([np.flatnonzero(labels == 3)[:9], np.flatnonzero(labels != 3)[:11]])
+    found, _ = strategies.make('stay_close').choose(see(images, asked, represent=pixels), 20, {})
+    assert_array_equal(labels[found], 3)
+
+
+def test_stay_close_does_not_depend_on_its_blocks(monkeypatch):
+    given = see(pool(), range(20))
+    expected, _ = strategies.make('stay_close').choose(given, 15, {})
+    monkeypatch.setattr(strategies.stay_close, '_BLOCK', 7)
+    assert_array_equal(strategies.make('stay_close').choose(given, 15, {})[0], expected)
+
+
+def test_stay_close_of_a_collapsed_surrogate_is_random():
+    given = see(pool(), [5, 7], represent=lambda x: np.ones((len(x), 3), np.float32))
+    order = np.random.default_rng((3, 1)).permutation(SIZE)
+    expected = order[~np.isin(order, [5, 7])][:58]
+    assert_array_equal(strategies.make('stay_close').choose(given, 58, {})[0], expected)
 
 
 # Consistency

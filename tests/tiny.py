@@ -23,6 +23,8 @@ def get_config():
     c.evaluation.probe = 'sgd(learning_rate=1e-2, epochs=30)'
     c.evaluation.neighbours = 5
     c.evaluation.shots = 3
+    c.legitimate.users = ('broad',)
+    c.legitimate.test_images = 40
     c.training.checkpoint_every = 4
     c.training.log_every = 2
     c.runs = (

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 
 from ssl_extract import augment, losses
-from ssl_extract.attacks.base import Attack, Student, objective, register
+from ssl_extract.attacks.base import Attack, Student, make_student, objective, register
 from ssl_extract.attacks.plans import Plan
 from ssl_extract.training import Recipe
 
@@ -48,8 +48,17 @@ PAPER_BY_LOSS = {
     schedule='cosine',
     learning_rate=1e-3,
 )
-def direct(student, plan, loss, student_augmentation) -> Attack:
-    """The surrogate sees a view of what was asked, and imitates the answer under `loss`."""
+def direct(
+    student, encoder, answer_dim, plan, loss, student_augmentation, adapter: bool = False
+) -> Attack:
+    """The surrogate sees a view of what was asked, and imitates the answer under `loss`.
+
+    Args:
+        adapter: whether a linear map stands between surrogate and answers even where their widths
+            agree. It takes up any affine map that a defense puts between them, and is thrown away.
+    """
+    if adapter:
+        student = make_student(encoder, answer_dim, ('adapter', f'linear(dim={answer_dim})'))
     return Attack(imitate(student, plan, loss, student_augmentation))
 
 

@@ -1,9 +1,9 @@
 """Query plans: what an attack asks of each image, when, and how a training step gets the answers.
 
-Under a *stored* plan (`once`, `views(m)`) the queries are asked before training and lie beside the
-images in the training arrays: `answers` float32[N, m, D], `answered` bool[N, m] (an odd budget ends
-within an image's views) and `view_seeds` uint32[N, m], from which a view is made again on the
-device. Under `online` every step asks fresh views until the budget is spent.
+Under a *stored* plan (`once`, `views(m)`, `repeat(m)`) the queries are asked before training and
+lie beside the images in the training arrays: `answers` float32[N, m, D], `answered` bool[N, m] (an
+odd budget ends within an image's views) and `view_seeds` uint32[N, m], from which a view is made
+again on the device. Under `online` every step asks fresh views until the budget is spent.
 """
 
 from collections.abc import Callable
@@ -74,8 +74,7 @@ def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     Raises:
         UserError: m is not a whole number above 0; a step needs more views of an image than m.
     """
-    if not isinstance(m, int) or isinstance(m, bool) or m < 1:
-        raise UserError(f'm={m!r}: write a whole number of at least 1')
+    _check_m(m)
 
     def view(images, seeds):
         return jax.vmap(query_augmentation)(jax.vmap(jax.random.key)(seeds), images)
@@ -98,6 +97,29 @@ def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     return Plan(m, view, ask)
 
 
+@PLANS.register('repeat')
+def repeat(m: int = 4) -> Plan:
+    """Each image is asked m times as it is; all views of a step are that image and its mean answer.
+
+    The adversary of noise that is drawn anew for every query (`defenses.gaussian_noise`): the mean
+    of m answers has 1/m of its variance. The repeats are billed like any other query, and are in
+    vain where a defense answers the same image alike.
+
+    Raises:
+        UserError: m is not a whole number above 0.
+    """
+    _check_m(m)
+
+    def ask(batch, key, ask, account, count):
+        images, answered = augment.to_float(batch['images']), batch['answered']
+        number = answered.sum(axis=1)
+        total = jnp.where(answered[..., None], batch['answers'], 0).sum(axis=1)
+        answers = total / jnp.maximum(number, 1)[:, None]
+        return Asked(*(_repeat(x, count) for x in (images, answers, number > 0)), account, None)
+
+    return Plan(m, None, ask)
+
+
 @PLANS.register('online')
 def online(query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     """Every step asks fresh views of each image of its batch, all views of one image in a row."""
@@ -112,6 +134,11 @@ def online(query_augmentation: augment.Op = AS_IT_IS) -> Plan:
         return Asked(*apart, account, ledger)
 
     return Plan(0, None, ask)
+
+
+def _check_m(m: Any) -> None:
+    if not isinstance(m, int) or isinstance(m, bool) or m < 1:
+        raise UserError(f'm={m!r}: write a whole number of at least 1')
 
 
 def _repeat(x: jax.Array, count: int) -> jax.Array:

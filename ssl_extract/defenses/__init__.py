@@ -1,6 +1,47 @@
 """Defenses: composable transformations of the oracle's output. One idea, one file."""
 
-from ssl_extract.defenses import noise, rounding  # noqa: F401  (they register themselves)
-from ssl_extract.defenses.base import DEFENSES, Defense, EmptyState, chain, make, stateless
+from ssl_extract.defenses import (  # noqa: F401  (they register themselves)
+    binarize,
+    buckets,
+    cost,
+    dynamarks,
+    maps,
+    noise,
+    normalize,
+    pad_shuffle,
+    poisoning,
+    prada,
+    refuse,
+    rounding,
+    similarity,
+    top_k,
+)
+from ssl_extract.defenses.base import (
+    DEFENSES,
+    NOISY,
+    Defense,
+    EmptyState,
+    apply_where,
+    chain,
+    check_endpoint,
+    make,
+    names_of,
+    noticed,
+    register,
+    stateless,
+)
 
-__all__ = ['DEFENSES', 'Defense', 'EmptyState', 'chain', 'make', 'stateless']
+__all__ = [
+    'DEFENSES',
+    'NOISY',
+    'Defense',
+    'EmptyState',
+    'apply_where',
+    'chain',
+    'check_endpoint',
+    'make',
+    'names_of',
+    'noticed',
+    'register',
+    'stateless',
+]

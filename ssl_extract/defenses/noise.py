@@ -1,27 +1,62 @@
 """Gaussian noise on representations (arXiv 2205.07890, sections 5.2 and A.2)."""
 
+from typing import NamedTuple
+
 import jax
 
-from ssl_extract.defenses.base import DEFENSES, Defense, stateless
+from ssl_extract.defenses.base import Defense, EmptyState, register
+from ssl_extract.defenses.checks import check_number
 from ssl_extract.errors import UserError
+from ssl_extract.fingerprint import fingerprint
 
 
-@DEFENSES.register('gaussian_noise')
-def gaussian_noise(mean: float = 0.0, stddev: float = 1.0) -> Defense:
-    """Adds `N(mean, stddev^2)` to every coordinate, drawn anew for every query.
+class SecretKey(NamedTuple):
+    """What the noise of an account is drawn from, together with the image: key[]."""
 
-    Asking twice about one image draws new noise, which an attacker can average away; a constant
-    mean is removed by subtracting the average answer.
+    key: jax.Array
+
+
+@register('gaussian_noise')
+def gaussian_noise(mean: float = 0.0, stddev: float = 1.0, keyed_by: str = 'query') -> Defense:
+    """Adds `N(mean, stddev^2)` to every coordinate.
+
+    A constant mean is removed by subtracting the average answer.
+
+    Args:
+        mean: in units of the answers.
+        stddev: in units of the answers.
+        keyed_by: 'query' draws anew for every query, as the paper does, so that whoever asks n
+            times about one image averages the noise down to `stddev / sqrt(n)`; 'image' draws from
+            the account's secret and the image's content, so that asking again gives the same
+            answer, and another account, or another view of the image, gives other noise.
 
     Raises:
-        UserError: `stddev` is negative.
+        UserError: `stddev` is negative, or `keyed_by` is neither.
     """
-    if stddev < 0:
-        raise UserError(f'gaussian_noise(stddev={stddev}): stddev must be 0 or more')
+    check_number('mean', mean)
+    check_number('stddev', stddev, least=0)
+    if keyed_by not in ('query', 'image'):
+        raise UserError(f"keyed_by must be 'query' or 'image', got {keyed_by!r}")
+    of_image = keyed_by == 'image'
 
-    def add(outputs: jax.Array, keys: jax.Array) -> jax.Array:
-        row = outputs.shape[1:]
-        noise = jax.vmap(lambda key: jax.random.normal(key, row, outputs.dtype))(keys)
-        return outputs + mean + stddev * noise
+    def init(key, outputs, inputs):
+        return SecretKey(key) if of_image else EmptyState()
 
-    return stateless(add)
+    def apply(outputs, state, *, inputs, where, keys):
+        if of_image:
+            keys = jax.vmap(lambda words: _fold_in_all(state.key, words))(fingerprint(inputs))
+        return outputs + mean + stddev * draw_normal(outputs, keys), where, state
+
+    return Defense(init, apply)
+
+
+def draw_normal(outputs: jax.Array, keys: jax.Array) -> jax.Array:
+    """A draw from N(0, 1) for every coordinate of `outputs [B, D]`, a row from its key of [B]."""
+    shape, dtype = outputs.shape[1:], outputs.dtype
+    return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
+
+
+def _fold_in_all(key: jax.Array, words: jax.Array) -> jax.Array:
+    for word in words:
+        key = jax.random.fold_in(key, word)
+    return key

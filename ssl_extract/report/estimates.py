@@ -13,10 +13,10 @@ ROLES = ('victim', 'legitimate', 'surrogate', 'scratch', 'random')  # the order 
 # What tells two conditions of a role apart; the other fields say nothing about that role.
 _IDENTITY = {
     'victim': ('encoder',),
-    'legitimate': ('defense', 'budget', 'encoder'),
+    'legitimate': ('endpoint', 'defense', 'user', 'budget', 'encoder'),
     'surrogate': (
         *('attack', 'loss', 'defense', 'budget', 'plan'),
-        *('strategy', 'data', 'endpoint', 'views', 'encoder'),
+        *('strategy', 'data', 'endpoint', 'views', 'adaptive', 'encoder'),
     ),
     'scratch': ('budget', 'strategy', 'data', 'encoder'),
     'random': ('encoder',),
@@ -32,6 +32,8 @@ class Estimate(NamedTuple):
         data: the set they were chosen from.
         endpoint: what the oracle answered with.
         views: a word for the augmentations.
+        adaptive: what the thief did against the defense.
+        user: the kind of a legitimate user.
         encoder: the last of the condition, the network.
         value: mean over seeds of the finite values; None where no value is finite.
         interval: 95 % interval, see `aggregate`; None where none can be given.
@@ -52,6 +54,8 @@ class Estimate(NamedTuple):
     data: str
     endpoint: str
     views: str
+    adaptive: str
+    user: str
     encoder: str
     value: float | None
     interval: Interval
@@ -139,10 +143,15 @@ def gap_recovered(estimate: Estimate, estimates: Sequence[Estimate]) -> float | 
 
 
 def undefended(estimate: Estimate, estimates: Sequence[Estimate]) -> Estimate | None:
-    """The same condition without a defense; for a legitimate user, failing that, the victim."""
-    for other in estimates:
-        if not other.defense and _same(other, estimate) and other.value is not None:
-            return other
+    """The same condition without a defense.
+
+    Failing that, for a thief that adapted, the same attack that had nothing to adapt to; for a
+    legitimate user, the victim.
+    """
+    for like in (estimate, estimate._replace(adaptive='')):
+        for other in estimates:
+            if not other.defense and _same(other, like) and other.value is not None:
+                return other
     if estimate.role == 'legitimate':
         return reference(estimates, 'victim', estimate.encoder)
     return None
@@ -179,7 +188,7 @@ def _condition(row: Row) -> tuple:
 def order(e: Estimate) -> tuple:
     """The key by which tables are sorted."""
     rank = ROLES.index(e.role) if e.role in ROLES else len(ROLES)
-    how = e.plan, e.strategy, e.data, e.endpoint, e.views, e.encoder
+    how = e.plan, e.strategy, e.data, e.endpoint, e.views, e.adaptive, e.user, e.encoder
     return rank, e.role, e.attack, e.loss, *how, e.defense, e.budget or 0
 
 
@@ -197,7 +206,7 @@ def _estimate(condition: tuple, rows: Sequence[Row]) -> Estimate:
         row = seeds[next(iter(seeds))][values[0]]
         bounds = row.get('ci_low'), row.get('ci_high')
         interval = bounds if all(map(is_finite, bounds)) else None
-        count = 1 if condition[0] != 'surrogate' else count
+        count = count if condition[0] in ('surrogate', 'legitimate') else 1
     else:
         interval = t_interval(values)
     billed = [row['queries_billed'] for row in rows if is_finite(row.get('queries_billed'))]

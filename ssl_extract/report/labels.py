@@ -12,11 +12,17 @@ ROLE_NAMES = {
     'random': 'untrained',
 }
 # Said where it varies at all; what belongs to an attack only where one attack has it both ways.
-_ANYWHERE = ('strategy', 'data', 'encoder', 'defense')
+_ANYWHERE = ('strategy', 'data', 'adaptive', 'encoder', 'defense')
 _WITHIN_AN_ATTACK = ('plan', 'endpoint', 'views')
 _PHRASES = {'strategy': 'chosen by {}', 'data': 'queries from {}'}
 _USUAL = ('data', 'encoder')  # unsaid where it is what most of them have
 _UNSAID = ('', 'random')  # the strategy of whoever does not choose
+
+
+def role_name(e: Estimate) -> str:
+    """'surrogate', 'legitimate user (broad)'."""
+    name = ROLE_NAMES.get(e.role, e.role)
+    return f'{name} ({e.user})' if e.user else name
 
 
 def series(e: Estimate) -> tuple:
@@ -38,7 +44,7 @@ def column(found: Sequence[Estimate], field: str) -> list[str]:
 
 def labels(found: Sequence[Estimate], always: tuple[str, ...] = ('loss',)) -> list[str]:
     """A label for each of the conditions of a figure; see `label`."""
-    return [label(e, found, always) or ROLE_NAMES.get(e.role, e.role) for e in found]
+    return [_with_user(e, label(e, found, always)) or role_name(e) for e in found]
 
 
 def label(e: Estimate, among: Sequence[Estimate], always: tuple[str, ...] = ('loss',)) -> str:
@@ -61,6 +67,10 @@ def label(e: Estimate, among: Sequence[Estimate], always: tuple[str, ...] = ('lo
         elif field in used and field == 'defense':
             parts.append('no defense')
     return ', '.join(parts)
+
+
+def _with_user(e: Estimate, words: str) -> str:
+    return ', '.join(filter(None, (role_name(e), words))) if e.user else words
 
 
 def _is_usual(e: Estimate, among: Sequence[Estimate], field: str) -> bool:

@@ -11,12 +11,21 @@ import markupsafe
 from etils import epath
 
 from ssl_extract import files
-from ssl_extract.report import costs, estimates, figures, tables
+from ssl_extract.report import costs, defenses, estimates, figures, tables
 from ssl_extract.report.estimates import Row
 from ssl_extract.report.figures_accuracy import figure_accuracy
 from ssl_extract.report.figures_cost import figure_break_even
+from ssl_extract.report.figures_defense import figure_defenses
 from ssl_extract.report.summary import summarize
 from ssl_extract.report.tables import PROBE, Table
+
+_PARETO = (
+    'Each point is a defense: to the right what the legitimate user that loses most lost, upwards '
+    'how far the best surrogate fell, in percentage points. Filled: the worst case over all '
+    'attacks; hollow, joined to it: the best thief that does not adapt. Thin bars: the 95 % '
+    'intervals of the table. Dashed: the frontier, the defenses that no other beats in both. On '
+    'the dotted line user and thief lose alike. Lines join the strengths of one defense.'
+)
 
 
 class Picture(NamedTuple):
@@ -99,15 +108,19 @@ def build(
 ) -> Report:
     """All words, tables and pictures of a report; the arguments are those of `write`."""
     probed = tables.tasks(rows)
-    metrics = sorted({row['metric'] for row in rows} - {PROBE, *tables.FIDELITY})
+    shown = {PROBE, *tables.FIDELITY, defenses.USER, defenses.USER_CLEAN}
+    metrics = sorted({row['metric'] for row in rows} - shown)
+    metrics = [m for m in metrics if not m.startswith(defenses.NOTICED)]
     near = [m for m in metrics if m == 'knn'] + [m for m in metrics if m.startswith('fewshot')]
     near += [m for m in metrics if m == 'classifier']
     other = [m for m in metrics if m not in near]
     stolen = [item for i, task in enumerate(probed) for item in _stolen(rows, task, i)]
-    defended = [table for task in probed if (table := tables.defended(rows, task))]
+    guarded = tables.tasks(rows, (PROBE, defenses.USER))
+    defended = [item for i, task in enumerate(guarded) for item in _defended(rows, task, i)]
     sections = [
         Section('What was stolen', stolen),
         Section('What a defense changed', defended),
+        Section('What a defense noticed', defenses.noticed(rows)),
         Section('Without a full probe', _measures(rows, near)),
         Section('What it cost', _costs(rows, probed, costs.prices(config))),
         Section('How alike the encoders are to the victim', _measures(rows, tables.FIDELITY)),
@@ -161,12 +174,32 @@ def _stolen(rows: Sequence[Row], task: str | None, index: int) -> list[Table | P
     if not found:
         return [table]
     picture = Picture(
-        name=f'accuracy_{index + 1}_{re.sub("[^a-z0-9]+", "_", str(task).lower()).strip("_")}.png',
+        name=_file_name('accuracy', task, index),
         png=figures.png(figure_accuracy(rows, task)),
         alt=f'Linear-probe accuracy on {task} of every encoder, with intervals',
         caption=f'Linear-probe accuracy on {task}; bars and bands are the intervals of the table.',
     )
     return [table, picture]
+
+
+def _defended(rows: Sequence[Row], task: str | None, index: int) -> list[Table | Picture]:
+    made = figure_defenses(rows, task)
+    pictures = [
+        Picture(
+            name=_file_name('defenses', task, index),
+            png=figures.png(figure),
+            alt=f'What each defense took from the thief on {task} against what its users lost',
+            caption=f'{_PARETO} {note}'.strip(),
+        )
+        for figure, note in ([made] if made else [])
+    ]
+    parts = (defenses.overview(rows, task), *pictures)
+    parts += (tables.defended(rows, task), defenses.users(rows, task))
+    return [part for part in parts if part]
+
+
+def _file_name(kind: str, task: str | None, index: int) -> str:
+    return f'{kind}_{index + 1}_{re.sub("[^a-z0-9]+", "_", str(task).lower()).strip("_")}.png'
 
 
 def _measures(rows: Sequence[Row], metrics: Sequence[str]) -> list[Table]:

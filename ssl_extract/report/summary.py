@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_extract.report import estimates, labels, tables
+from ssl_extract.report import defenses, estimates, labels, tables
+from ssl_extract.report.defenses import Setting
 from ssl_extract.report.estimates import Estimate, Row
 from ssl_extract.report.tables import PROBE, percent, span
 
@@ -11,7 +12,7 @@ from ssl_extract.report.tables import PROBE, percent, span
 def summarize(rows: Sequence[Row], bill: Sequence[dict[str, Any]] = ()) -> list[str]:
     """The results in plain words: one paragraph per task, and what was paid."""
     probed = tables.tasks(rows)
-    words = [_in_words(estimates.aggregate(rows, task, PROBE), task) for task in probed[:3]]
+    words = [_in_words(rows, task) for task in probed[:3]]
     if len(probed) > 3:
         words.append(f'{len(probed) - 3} more tasks are in the tables below.')
     if bill:
@@ -23,7 +24,8 @@ def summarize(rows: Sequence[Row], bill: Sequence[dict[str, Any]] = ()) -> list[
     return words or ['There are no results yet.']
 
 
-def _in_words(found: Sequence[Estimate], task: str | None) -> str:
+def _in_words(rows: Sequence[Row], task: str | None) -> str:
+    found = estimates.aggregate(rows, task, PROBE)
     thieves = [e for e in found if e.role == 'surrogate' and e.value is not None]
     best = max(
         [e for e in thieves if not e.defense] or thieves, key=lambda e: e.value, default=None
@@ -51,28 +53,57 @@ def _in_words(found: Sequence[Estimate], task: str | None) -> str:
     gap = estimates.gap_recovered(best, found)
     if gap is not None:
         words += f' The thief recovered {percent(gap, 0)} % of what training gave the victim.'
-    return words + _defense_words(found, best)
+    return words + _defense_words(defenses.settings(rows, task), best)
 
 
-def _defense_words(found: Sequence[Estimate], best: Estimate) -> str:
-    """What the strongest defense does: the one under which the thief's best attack is worst."""
-    under: dict[str, Estimate] = {}
-    for e in found:
-        comparable = e.role == 'surrogate' and e.budget == best.budget and e.value is not None
-        if comparable and e.defense and estimates.undefended(e, found):
-            under[e.defense] = max(e, under.get(e.defense, e), key=lambda e: e.value)
-    if not under:
+def _defense_words(found: Sequence[Setting], best: Estimate) -> str:
+    """The defense behind which the best of all attacks is worst, and what its users lost."""
+    same = [s for s in found if (s.endpoint, s.budget) == (best.endpoint, best.budget)]
+    shown = [s for s in same if s.change(s.worst)]
+    if not shown:
+        shown = [s for s in defenses.chief(found) if s.change(s.worst)]
+    if not shown:
         return ''
-    e = min(under.values(), key=lambda e: e.value)
-    delta, interval, _ = estimates.difference(e, estimates.undefended(e, found))
-    which = f', the strongest of {len(under)} defenses,' if len(under) > 1 else ''
-    how = _how(e, [other for other in found if other.role == 'surrogate'])
-    how = f' ({how})' if how else ''
-    bounds = f' ({span(interval, tables.signed)})' if interval else ''
-    return (
-        f' Under {e.defense}{which} the best surrogate{how} reaches {percent(e.value)} %, '
-        f'{tables.signed(delta)} points{bounds} against the same attack without it.'
+    tested = [s for s in shown if s.adaptive]
+    s = min(tested or shown, key=lambda s: s.worst.value)
+    change = s.change(s.worst)
+    name = defenses.attack_name(s, [s])
+    among = tested or shown
+    which = f', the strongest of {len(among)} defenses,' if len(among) > 1 else ''
+    if len(among) < len(shown):
+        which = which or ', the only defense'
+        which = f'{which.rstrip(",")} that a thief adapted to,'
+    asked = f' with {s.budget:,} queries' if s.budget not in (best.budget, None) else ''
+    words = (
+        f' Under {s.defense}{which} the best surrogate ({name}) reaches '
+        f'{percent(s.worst.value)} %{asked}, {_points(change)} against the best without a defense.'
     )
+    if not any(other.change(other.worst).is_clear for other in shown):
+        words = ' No defense is shown to hold the thief back.' + words
+    if s.adaptive is None:
+        words += ' No thief that adapts was tried against it.'
+    return words + _user_words(s)
+
+
+def _user_words(s: Setting) -> str:
+    user = s.worst_user
+    if user is None:
+        return ' What it takes from a legitimate user was not measured.'
+    kind = f' ({user.kind})' if user.kind else ''
+    which = 'A legitimate user'
+    if len(s.users) > 1:
+        which = f'Of {len(s.users)} kinds of legitimate users the one that loses most'
+    return f' {which}{kind} changes by {_points(user.change)}.'
+
+
+def _points(change: defenses.Change) -> str:
+    """'−7.0 points (−9.0 to −5.0)', and whether that may be nothing."""
+    points = f'{tables.signed(change.delta)} points'
+    if change.interval is None:
+        return f'{points} (no interval)'
+    low, high = change.interval
+    nothing = ', which includes 0' if low <= 0 <= high else ''
+    return f'{points} ({span(change.interval, tables.signed)}{nothing})'
 
 
 def _how(e: Estimate, thieves: Sequence[Estimate]) -> str:

@@ -12,6 +12,8 @@ METRIC_NAMES = {
     PROBE: 'Linear probe, %',
     'knn': 'kNN, %',
     'fewshot': 'Few-shot probe, %',
+    'user_accuracy': 'Accuracy, %',
+    'user_accuracy_clean': 'On undefended answers, %',
     'classifier': 'Stolen classifier as it is, %',
     'agreement': 'Agreement with victim, %',
     'cosine': 'Cosine ↑',
@@ -76,7 +78,8 @@ def tasks(rows: Iterable[Row], metrics: Iterable[str] = (PROBE,)) -> list[str | 
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a proportion that is shown in per cent."""
-    return metric in (PROBE, 'knn', 'classifier', 'agreement') or metric.startswith('fewshot')
+    shares = (PROBE, 'knn', 'classifier', 'agreement')
+    return metric in shares or metric.startswith(('fewshot', 'user_accuracy'))
 
 
 def stolen(rows: Sequence[Row], task: str | None) -> Table:
@@ -117,35 +120,44 @@ def measures(rows: Sequence[Row], task: str | None, metrics: Sequence[str]) -> T
 
 
 def defended(rows: Sequence[Row], task: str | None) -> Table | None:
-    """What each defense changed for thief and legitimate user; None without a pair to compare."""
+    """Every attack behind every defense; None where there is no pair to compare."""
     found = estimates.aggregate(rows, task, PROBE)
-    body, shown, ways = [], [], set()
-    for e in found:
-        old = estimates.undefended(e, found) if e.defense else None
-        change = old and estimates.difference(e, old)
-        if change:
-            delta, interval, way = change
-            body.append(
-                [_value(old, PROBE), _value(e, PROBE), signed(delta), span(interval, signed)]
-            )
-            shown.append(e)
-            ways.add(way)
-    if not shown:
+    shown = [e for e in found if e.defense]
+    pairs = [estimates.undefended(e, found) for e in shown]
+    changes = [old and estimates.difference(e, old) for e, old in zip(shown, pairs, strict=True)]
+    if not any(changes):
         return None
+    body = []
+    for e, old, change in zip(shown, pairs, changes, strict=True):
+        delta, interval, _ = change or (None, None, '')
+        body.append(
+            [
+                _value(old, PROBE) if old else NONE,
+                *(_value(e, PROBE), span(clipped(e.interval))),
+                *(NONE if delta is None else signed(delta), span(interval, signed)),
+            ]
+        )
+    caption = [
+        f'Linear probe on {task}, the same attack and budget without and with the defense.',
+        change_words({change[2] for change in changes if change}),
+        'A thief that adapted is compared with the same attack that had nothing to adapt to, where '
+        'it was not run without a defense.'
+        if any(e.adaptive and old and not old.adaptive for e, old in zip(shown, pairs, strict=True))
+        else '',
+    ]
+    columns = ['Without, %', 'With, %', 'With: interval', 'Change', '95 % interval']
+    return assemble(f'On {task}, attack by attack', shown, columns, body, caption)
+
+
+def change_words(ways: set[str]) -> str:
+    """How changes and their intervals were found; `ways` as `estimates.difference` names them."""
     words = {
         'paired': 'with several seeds, the t-interval of the differences seed by seed',
         'independent': 'the two intervals combined as if independent (Newcombe’s method)',
     }
-    caption = [
-        f'Linear probe on {task}, the same attack and budget without and with the defense.',
-        'Change in percentage points with its 95 % interval: '
-        + '; '.join(words[way] for way in words if way in ways)
-        + '.'
-        if ways & words.keys()
-        else 'Change in percentage points.',
-    ]
-    columns = ['Without, %', 'With, %', 'Change', '95 % interval']
-    return assemble(f'On {task}', shown, columns, body, caption)
+    used = '; '.join(words[way] for way in words if way in ways)
+    known = f' with its 95 % interval: {used}' if used else ''
+    return f'Change in percentage points{known}.'
 
 
 def bill(entries: Sequence[dict[str, Any]]) -> Table:
@@ -189,12 +201,12 @@ def assemble(
     measured: Sequence[Estimate] = (),
 ) -> Table:
     """Puts what tells the encoders apart before `body`; leaves out columns that say nothing."""
-    names = [labels.ROLE_NAMES.get(e.role, e.role) for e in found]
     left = {
-        'Encoder': names,
+        'Encoder': [labels.role_name(e) for e in found],
         'Attack': [', '.join(filter(None, (e.attack, e.loss))) for e in found],
         **{name: labels.column(found, field) for name, field in _IF_VARIED.items()},
         'Defense': [e.defense for e in found],
+        'Against it': [e.adaptive for e in found],
         'Budget': ['' if e.budget is None else f'{e.budget:,}' for e in found],
     }
     left = {name: cells for name, cells in left.items() if any(cells)}

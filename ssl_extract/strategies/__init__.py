@@ -12,6 +12,7 @@ from ssl_extract.strategies import (  # noqa: F401  (they register themselves)
     kcenter,
     knockoff,
     random,
+    stay_close,
 )
 from ssl_extract.strategies.base import STRATEGIES, Seen, Strategy, make
 

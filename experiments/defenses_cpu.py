@@ -1,0 +1,91 @@
+"""Every defense, thief and legitimate user side by side, three seeds, one CIFAR-10 victim.
+
+    python launch.py --config=experiments/defenses_cpu.py --config.data.dir=DIR
+
+DIR holds a TFDS copy of cifar10; the victim is the one of attacks_cpu.py. Behind each defense, at
+one or two strengths, stand direct extraction with two losses and thieves that know of the defense,
+all with 1,000 queries and about as many steps, and three kinds of legitimate users.
+docs/defenses.md shows what came out.
+"""
+
+from experiments import attacks_cpu
+
+BUDGET, EPOCHS = 1_000, 10
+MSE = {'attack.loss': 'mse'}
+INFONCE = {'attack.loss': 'infonce(temperature=0.07)'}
+PAIRS = INFONCE | {'attack.plan': 'views(m=2)', 'attack.query_augmentation': 'simclr'}
+POSTERIORS = {'attack.name': 'posteriors'}
+
+# What thieves do who know that there is a defense of this kind.
+REPEAT = MSE | {'attack.plan': 'repeat(m=4)'}  # asks again and averages
+STAY = MSE | {'attack.strategy': 'stay_close(rounds=2)'}  # asks about like images only
+SYBILS = MSE | {'attack.accounts': 3, 'attack.overlap': 128}
+ADAPTER = INFONCE | {'attack.name': 'direct(adapter=True)'}  # learns the secret map's inverse
+COSINE = {'attack.loss': 'cosine'}
+UNSHIFT = MSE | {'attack.recover': 'subtract_shift'}
+RECOGNISE = MSE | {'attack.recover': 'denoise'}
+DROP = PAIRS | {'attack.recover': 'drop_outliers'}
+HARDEN = POSTERIORS | {'attack.recover': 'harden'}
+
+
+def denoise(known: str) -> dict:
+    """A thief that knows the defense and has trained a network to undo it."""
+    return MSE | {'attack.recover': f"denoise(known='{known}')"}
+
+
+# Defense: what else is tried against it than direct extraction as it is.
+TRIED = {
+    '': (REPEAT, STAY, SYBILS, ADAPTER, COSINE, PAIRS, UNSHIFT, RECOGNISE),
+    'gaussian_noise(stddev=0.5)': (REPEAT, denoise('gaussian_noise(stddev=0.5)'), RECOGNISE),
+    'gaussian_noise(stddev=2.0)': (REPEAT, denoise('gaussian_noise(stddev=2.0)')),
+    'gaussian_noise(mean=10.0, stddev=1.0)': (UNSHIFT,),
+    'gaussian_noise(stddev=0.5, keyed_by="image")': (
+        REPEAT,
+        denoise('gaussian_noise(stddev=0.5)'),
+    ),
+    'gaussian_noise(stddev=2.0, keyed_by="image")': (denoise('gaussian_noise(stddev=2.0)'),),
+    'round(decimals=0)': (denoise('round(decimals=0)'),),
+    'top_k(k=24)': (denoise('top_k(k=24)'),),
+    'top_k(k=6)': (denoise('top_k(k=6)'),),
+    'normalize': (COSINE,),
+    'binarize': (denoise('binarize'),),
+    'binarize(bits=96)': (ADAPTER,),
+    'orthogonal': (ADAPTER,),
+    'affine': (ADAPTER,),
+    'pad_shuffle': (ADAPTER,),
+    'similarity_guard(threshold=0.95)': (PAIRS, DROP),
+    'similarity_guard(threshold=0.9)': (PAIRS, DROP),
+    'bucket_coverage(bits=8)': (REPEAT, STAY, SYBILS),
+    'bucket_coverage(bits=8, alpha=10.0)': (STAY, SYBILS),
+    'bucket_coverage(bits=8, alpha=10.0) | affine': (STAY, SYBILS),
+    'prada(then="gaussian_noise(stddev=2.0)")': (STAY,),
+    'prediction_poisoning(radius=0.3)': (ADAPTER, denoise('gaussian_noise(stddev=0.2)')),
+    'prediction_poisoning(radius=1.0)': (ADAPTER, denoise('gaussian_noise(stddev=0.7)')),
+    'rate_limit(queries=100, total=400)': (SYBILS,),
+    'proof_of_work(bits=8)': (STAY, SYBILS),
+}
+MARKED = 'dynamarks'  # of a classifier's answers: label stealing is direct extraction there
+
+
+def get_config():
+    c = attacks_cpu.get_config()
+    c.attack.budget = BUDGET
+    c.attack.epochs = EPOCHS
+    c.baselines.scratch_epochs = EPOCHS  # the shadow encoder of those who recover answers
+    c.legitimate.images = 1_000
+    c.legitimate.test_images = 2_000
+    c.evaluation.tasks = ('cifar10(train="train[40000:45000]")',)
+    direct = [(d, a) for d, others in TRIED.items() for a in (MSE, INFONCE, *others)]
+    marked = [(d, a) for d in ('', MARKED) for a in (POSTERIORS, HARDEN)]
+    c.runs = tuple(
+        {'defense': defense, 'seed': seed, **attack, **as_many_steps(attack)}
+        for defense, attack in (*direct, *marked)
+        for seed in (1, 2, 3)
+    )
+    return c
+
+
+def as_many_steps(attack: dict) -> dict:
+    """The epochs of an attack that asks several views of each image and so has fewer images."""
+    views = {'views(m=2)': 2, 'repeat(m=4)': 4}.get(attack.get('attack.plan'), 1)
+    return {'attack.epochs': EPOCHS * views}

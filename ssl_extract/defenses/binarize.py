@@ -1,0 +1,50 @@
+"""Answers of zeros and ones (the binary transform of B4B, arXiv 2310.08571)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ssl_extract.defenses.base import Defense, register, stateless
+from ssl_extract.defenses.checks import check_whole
+from ssl_extract.losses.base import product
+
+
+class Hyperplanes(NamedTuple):
+    """The account's secret hyperplanes through the origin: their normals, float[D, bits]."""
+
+    normals: jax.Array
+
+
+@register('binarize', not_after=('binarize',), because='its answers are zeros and ones already')
+def binarize(bits: int = 0) -> Defense:
+    """Replaces each answer by bits, as numbers 0 and 1.
+
+    Where B4B names a binary transform, the two rules here are our own choice.
+
+    Args:
+        bits: 0: a coordinate becomes 1 where it is above the mean of its answer's coordinates,
+            and the width stays D. Else the width of the answers: bit j says on which side of the
+            account's secret random hyperplane j the answer lies, so that two answers at the angle
+            theta differ in a share of theta / pi of the bits (SimHash; Charikar, "Similarity
+            estimation techniques from rounding algorithms", STOC 2002).
+
+    Raises:
+        UserError: `bits` is not a whole number of at least 0.
+    """
+    check_whole('bits', bits, 0)
+    if not bits:
+        return stateless(
+            lambda outputs, keys: (outputs > jnp.mean(outputs, axis=1, keepdims=True)).astype(
+                outputs.dtype
+            )
+        )
+
+    def init(key, outputs, inputs):
+        return Hyperplanes(jax.random.normal(key, (outputs.shape[-1], bits), outputs.dtype))
+
+    def apply(outputs, state, *, inputs, where, keys):
+        sides = product(outputs, state.normals) >= 0
+        return sides.astype(outputs.dtype), where, state
+
+    return Defense(init, apply)

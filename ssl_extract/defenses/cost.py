@@ -1,0 +1,138 @@
+"""Defenses that leave the answers as they are and make them cost time. The time is simulated.
+
+Nobody waits and no puzzle is solved: what a real service would have made the account wait or
+compute is added up in the state, as `seconds`.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ssl_extract.defenses.base import NOISY, Defense, register
+from ssl_extract.defenses.buckets import (
+    MOVING,
+    buckets_of,
+    check_buckets,
+    check_positive,
+    fill,
+    share,
+)
+from ssl_extract.defenses.checks import check_whole
+from ssl_extract.errors import UserError
+
+
+class RateState(NamedTuple):
+    """How far an account has come.
+
+    Attributes:
+        num_answered: int32[].
+        seconds: float32[], when the last answer came, counted from the first.
+    """
+
+    num_answered: jax.Array
+    seconds: jax.Array
+
+
+class WorkState(NamedTuple):
+    """How much an account had to compute.
+
+    Attributes:
+        filled: bool[T, 2**bits], the buckets that the account has filled.
+        coverage: float32[], the share of them.
+        seconds: float32[], the work of all queries together.
+    """
+
+    filled: jax.Array
+    coverage: jax.Array
+    seconds: jax.Array
+
+
+@register('rate_limit')
+def rate_limit(queries: int = 1000, seconds: float = 86_400.0, total: int = 0) -> Defense:
+    """Answers `queries` queries every `seconds`, and no more than `total` altogether.
+
+    The account sends as fast as it may: query number n, counted from 0, is answered after
+    `n // queries * seconds`. An attack that has the time loses nothing but that; `total` is what
+    takes answers from it, and all queries beyond it are refused.
+
+    Args:
+        queries: how many queries are answered in one period.
+        seconds: the length of a period.
+        total: how many queries an account may ever send; 0 is no limit.
+
+    Raises:
+        UserError: `queries` is below 1, `seconds` is not above 0 or `total` is below 0.
+    """
+    check_whole('queries', queries, 1, 2**30)
+    check_positive('seconds', seconds)
+    check_whole('total', total, 0, 2**30)
+
+    def init(key: jax.Array, outputs: Any, inputs: Any) -> RateState:
+        return RateState(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32))
+
+    def apply(outputs, state, *, inputs, where, keys):
+        number = state.num_answered + jnp.cumsum(where, dtype=jnp.int32) - 1
+        answered = where & (number < total) if total else where
+        count = state.num_answered + jnp.sum(answered, dtype=jnp.int32)
+        periods = jnp.maximum(count - 1, 0) // queries
+        return outputs, answered, RateState(count, periods.astype(jnp.float32) * seconds)
+
+    return Defense(init, apply)
+
+
+@register(
+    'proof_of_work',
+    not_after=(*NOISY, 'bucket_coverage', *MOVING),
+    because='it measures where representations lie, and the other one moves them',
+)
+def proof_of_work(
+    seconds: float = 1.0,
+    benign: float = 0.2,
+    doubling: float = 0.1,
+    bits: int = 12,
+    tables: int = 20,
+) -> Defense:
+    """Makes a query cost more computing the more of the space the account has seen.
+
+    After Dziedzic et al., "Increasing the Cost of Model Extraction with Calibrated Proof of Work"
+    (ICLR 2022, https://arxiv.org/abs/2201.09243): a puzzle has to be solved for each answer, and
+    its difficulty follows what the account's queries reveal. They measure that by the privacy
+    budget of votes on labels, which representations do not have; here it is the share E of the
+    buckets that the account has filled (`buckets.buckets_of`). A query costs
+    `seconds * 2 ** (max(E - benign, 0) / doubling)`. As calibrated here an account with E = 0.3
+    pays twice the base and one with E = 0.86 a hundred times, the two factors that they aim at.
+
+    Args:
+        seconds: what a query costs at first.
+        benign: the coverage, in (0, 1], up to which that stays.
+        doubling: the further coverage that doubles the cost, in (0, 1].
+        bits, tables: as of `bucket_coverage`.
+
+    Raises:
+        UserError: an argument is out of its range.
+    """
+    check_positive('seconds', seconds)
+    check_positive('benign', benign, 1)
+    check_positive('doubling', doubling, 1)
+    check_buckets(bits, tables)
+    if doubling < (1 - benign) / 64:
+        raise UserError(
+            f'doubling={doubling} doubles the cost more than 64 times; write at least '
+            f'{(1 - benign) / 64:.2g}'
+        )
+
+    def init(key: jax.Array, outputs: Any, inputs: Any) -> WorkState:
+        return WorkState(
+            filled=jnp.zeros((tables, 2**bits), bool),
+            coverage=jnp.zeros([], jnp.float32),
+            seconds=jnp.zeros([], jnp.float32),
+        )
+
+    def apply(outputs, state, *, inputs, where, keys):
+        coverage, filled = fill(state.filled, buckets_of(outputs, bits, tables), where)
+        cost = seconds * 2 ** (jnp.maximum(coverage - benign, 0) / doubling)
+        total = state.seconds + jnp.sum(jnp.where(where, cost, 0))
+        return outputs, where, WorkState(filled, share(filled), total)
+
+    return Defense(init, apply)

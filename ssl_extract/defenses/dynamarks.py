@@ -1,0 +1,267 @@
+"""A watermark in a classifier's answers that whoever trains on them inherits.
+
+The idea is that of DynaMarks (https://arxiv.org/abs/2207.13321): the service changes its scores
+while it answers, by secret parameters, and trains nothing anew. The rule and the test here are our
+own, not the paper's:
+
+*   The secret, drawn from the service's `key`: a vector w, and a sign c_k for each class, one half
+    +1 and the other -1 (with an odd number, one class has 0), paired off plus with minus.
+*   An image x has a signal s(x) = tanh <w, v(x)> in (-1, 1), where v(x) are the differences between
+    neighbouring cells of the image shrunk to 4 x 4, scaled to norm 1. It is smooth, so that a
+    surrogate learns it; differences, because natural images differ most in their average; and
+    <w, v> ~ N(0, 1) for any image, because w is Gaussian and v of norm 1, so that it needs no data.
+*   Posteriors p are tilted to p_k exp(strength s(x) c_k), renormalised, as far as the most probable
+    class stays the same: the accuracy is exactly what it was.
+*   Labels cannot be tilted. One with c s(x) < 0 becomes its class's partner, with probability
+    `rate |s(x)|`.
+
+`verify` finds the same secret in a suspect.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_extract.defenses.base import Defense, register
+from ssl_extract.defenses.checks import check_number, check_whole
+from ssl_extract.errors import UserError
+from ssl_extract.fingerprint import fingerprint
+
+CELLS = 4  # the image is shrunk to CELLS x CELLS
+FLAT = 1e-3  # norm of the differences below which an image has next to no signal
+KEPT_LEAD = 0.9  # share of the first class's lead that a tilt may take away
+LEAST_PROBABILITY = 1e-3  # that `verify` looks at
+NUM_DECOYS = 9_999
+FOR_DECOYS = 2**31  # folded into the key; the first numbers are its own splits
+EPSILON = 1e-12
+MAX_KEY = 2**32 - 1
+
+
+class DynamarksState(NamedTuple):
+    """num_flipped: int32[], the account's labels that were answered with another class."""
+
+    num_flipped: jax.Array
+
+
+class Secret(NamedTuple):
+    """What the service keeps to itself.
+
+    Attributes:
+        direction: f32 `[C * 2 * CELLS * (CELLS - 1)]`, w.
+        signs: f32 `[K]`, c.
+        partner: int32 `[K]`, the class of the other sign that a class is exchanged for.
+        salt: key[], of the draws.
+    """
+
+    direction: jax.Array
+    signs: jax.Array
+    partner: jax.Array
+    salt: jax.Array
+
+
+class Verification(NamedTuple):
+    """What a suspect shows of a mark.
+
+    Attributes:
+        statistic: the partial correlation, in [-1, 1], of the suspect's tilt with the signal.
+        p_value: the probability of one at least as large if the suspect never saw these answers.
+    """
+
+    statistic: float
+    p_value: float
+
+
+@register(
+    'dynamarks',
+    not_after=(
+        *('gaussian_noise', 'round', 'replace', 'normalize', 'top_k'),
+        *('binarize', 'orthogonal', 'affine', 'pad_shuffle', 'dynamarks'),
+    ),
+    because='it marks probabilities that sum to 1, once',
+    endpoints=('posteriors', 'labels'),
+)
+def dynamarks(key: int = 0, strength: float = 1.0, rate: float = 0.2) -> Defense:
+    """Marks the answers of a classifier, by the rule at the top of this file.
+
+    The secret is the service's and not the account's: accounts that collude get one mark, and so do
+    their surrogates. The same image is answered alike, so that asking again averages nothing away.
+    A posterior that is 0 but for one class counts as a label.
+
+    What it costs: of posteriors the calibration, each log-odds moving by at most `2 * strength`; of
+    labels the accuracy, for about `rate / 4` of them are changed (E |tanh N(0, 1)| is 0.56, and
+    half of the labels have the sign in question). The mark in labels is much the weaker one. A
+    thief whose augmentation changes the signal (mirroring, large crops) learns less of either.
+
+    Args:
+        key: the secret, as a number; keep it out of what is published.
+        strength: how far log-probabilities move, in nats.
+        rate: the largest probability of changing a label, in [0, 1].
+
+    Raises:
+        UserError: an argument has a wrong value; or, in `init`, the inputs are no images.
+    """
+    check_whole('key', key, 0, MAX_KEY)
+    check_number('strength', strength, least=0)
+    check_number('rate', rate, least=0)
+    if rate > 1:
+        raise UserError(f'rate must be a probability, at most 1, got {rate!r}')
+
+    def init(account_key, outputs, inputs):
+        _check_images(inputs)
+        return DynamarksState(jnp.zeros([], jnp.int32))
+
+    def apply(outputs, state, *, inputs, where, keys):
+        secret = draw_secret(jax.random.key(key), outputs.shape[-1], inputs.shape[-1])
+        signal = _signal(_differences(inputs), secret.direction)
+        is_label = jnp.sum(outputs != 0, axis=-1) == 1
+        against = -signal * secret.signs[jnp.argmax(outputs, axis=-1)]
+        flipped = is_label & (_uniform(secret.salt, inputs) < rate * against)
+        tilted = _tilt(outputs, signal, secret.signs, strength)
+        marked = jnp.where(is_label[:, None], outputs, tilted)
+        marked = jnp.where(flipped[:, None], outputs[:, secret.partner], marked)
+        num_flipped = state.num_flipped + jnp.sum(flipped & where, dtype=jnp.int32)
+        return marked, where, DynamarksState(num_flipped)
+
+    return Defense(init, apply)
+
+
+def draw_secret(key: jax.Array, num_classes: int, channels: int) -> Secret:
+    """The secret of a service with `num_classes` classes, whose images have `channels`."""
+    for_direction, for_order, salt = jax.random.split(key, 3)
+    direction = jax.random.normal(for_direction, (channels * 2 * CELLS * (CELLS - 1),))
+    order = jax.random.permutation(for_order, num_classes)
+    place = jnp.arange(num_classes)
+    paired = place < num_classes // 2 * 2
+    signs = jnp.zeros(num_classes).at[order].set(jnp.where(paired, 1.0 - 2.0 * (place % 2), 0.0))
+    partner = jnp.zeros_like(order).at[order].set(order[jnp.where(paired, place ^ 1, place)])
+    return Secret(direction, signs, partner, salt)
+
+
+def verify(
+    suspect: np.ndarray,
+    victim: np.ndarray,
+    images: np.ndarray,
+    *,
+    key: int,
+    num_decoys: int = NUM_DECOYS,
+) -> Verification:
+    """Tests whether a suspect carries the mark of `dynamarks(key=key)`; one-sided.
+
+    A model's tilt on an image is `sum_k c_k log q_k`, with q at least 1e-3, for nobody learns the
+    probabilities below. The statistic is the correlation of the suspect's tilt with the signal over
+    the images, after a regression of both on the tilt of the victim without the mark: the classes
+    themselves have to do with the signal, and that is far more than a mark. It is compared with the
+    statistics of `num_decoys` other secrets, drawn as the true one was. To a suspect that never saw
+    a marked answer they are all alike, whatever the images and the classes, so that
+
+        p = (1 + number of decoys with a statistic at least as large) / (1 + num_decoys)
+
+    is at most alpha with probability at most alpha over the draw of the key, exactly, as in a
+    permutation test (Phipson and Smyth, https://arxiv.org/abs/1603.05766). It is a statement over
+    the key: innocent models that resemble each other get similar p-values under one key, so that
+    an owner who has one can find out that a key is unlucky before using it.
+
+    Args:
+        suspect: its probabilities `[N, K]` for the images; one-hot labels will do.
+        victim: the probabilities `[N, K]` of the victim, without the mark.
+        images: float `[N, H, W, C]` in [0, 1], held out: none that the suspect was trained on.
+        key: the secret, as it was given to the defense.
+        num_decoys: how many other secrets; no p-value is below 1 / (1 + num_decoys).
+
+    Raises:
+        UserError: an argument has a wrong value, or the shapes do not fit.
+    """
+    check_whole('key', key, 0, MAX_KEY)
+    check_whole('num_decoys', num_decoys, 1)
+    _check_images(images)
+    for name, values in (('suspect', suspect), ('victim', victim)):
+        _check_probabilities(name, values, np.shape(victim), len(images))
+    secret = jax.random.key(key)
+    decoys = jax.random.split(jax.random.fold_in(secret, FOR_DECOYS), num_decoys)
+    keys = jnp.concatenate([secret[None], decoys])
+    statistics = np.asarray(_statistics(*map(jnp.asarray, (suspect, victim, images)), keys))
+    at_least = np.sum(statistics[1:] >= statistics[0])
+    return Verification(float(statistics[0]), float((1 + at_least) / (1 + num_decoys)))
+
+
+@jax.jit
+def _statistics(suspect, victim, images, keys) -> jax.Array:
+    """The statistic under the secret of every key: f32 [len(keys)]."""
+    suspect, victim = (jnp.log(jnp.maximum(q, LEAST_PROBABILITY)) for q in (suspect, victim))
+    suspect, victim = (q.astype(jnp.float32) for q in (suspect, victim))
+    differences = _differences(images)
+
+    def statistic(key):
+        secret = draw_secret(key, suspect.shape[-1], images.shape[-1])
+        tilt, own, signal = (
+            values - jnp.mean(values)
+            for values in (
+                suspect @ secret.signs,
+                victim @ secret.signs,
+                _signal(differences, secret.direction),
+            )
+        )
+        own = own / jnp.maximum(jnp.linalg.norm(own), EPSILON)
+        tilt, signal = (values - jnp.vdot(own, values) * own for values in (tilt, signal))
+        norms = jnp.linalg.norm(tilt) * jnp.linalg.norm(signal)
+        return jnp.vdot(tilt, signal) / jnp.maximum(norms, EPSILON)
+
+    return jax.lax.map(statistic, keys, batch_size=50)
+
+
+def _differences(images: jax.Array) -> jax.Array:
+    """v(x): of neighbouring cells of the shrunk images, `[B, C * 2 * CELLS * (CELLS - 1)]`."""
+    batch, _, _, channels = images.shape
+    shape = (batch, CELLS, CELLS, channels)
+    cells = jax.image.resize(images.astype(jnp.float32), shape, 'linear', antialias=True)
+    down, right = (jnp.diff(cells, axis=axis).reshape(batch, -1) for axis in (1, 2))
+    values = jnp.concatenate([down, right], axis=1)
+    return values / jnp.maximum(jnp.linalg.norm(values, axis=1, keepdims=True), FLAT)
+
+
+def _signal(differences: jax.Array, direction: jax.Array) -> jax.Array:
+    """s(x), `[B]`, in [-1, 1]; a sum a row, which does not depend on the batch."""
+    return jnp.tanh(jnp.sum(differences * direction, axis=-1))
+
+
+def _tilt(outputs: jax.Array, signal: jax.Array, signs: jax.Array, strength: float) -> jax.Array:
+    """p_k exp(strength s c_k), renormalised, with as much strength as keeps the first class."""
+    logs = jnp.log(jnp.maximum(outputs, jnp.finfo(outputs.dtype).tiny))
+    top = jnp.argmax(outputs, axis=-1)
+    lead = jnp.max(logs, axis=-1, keepdims=True) - logs
+    tilt = strength * signal[:, None] * signs
+    gain = tilt - jnp.take_along_axis(tilt, top[:, None], axis=-1)  # on the first class
+    kept = jnp.where(gain > 0, KEPT_LEAD * lead / jnp.where(gain > 0, gain, 1), jnp.inf)
+    share = jnp.minimum(jnp.min(kept, axis=-1, keepdims=True), 1)
+    marked = jax.nn.softmax(logs + share * tilt)
+    return jnp.where((jnp.argmax(marked, axis=-1) == top)[:, None], marked, outputs)  # of ties
+
+
+def _uniform(salt: jax.Array, images: jax.Array) -> jax.Array:
+    """A draw from [0, 1) for every image [B, ...], always the same for the same image."""
+
+    def draw(words):
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(salt, words[0]), words[1]))
+
+    return jax.vmap(draw)(fingerprint(images))
+
+
+def _check_images(images) -> None:
+    if len(images.shape) != 4:
+        raise UserError(
+            'dynamarks reads its signal from images [B, H, W, C], got inputs of shape '
+            f'{tuple(images.shape)}'
+        )
+
+
+def _check_probabilities(name: str, values, shape: tuple[int, ...], num_images: int) -> None:
+    if np.ndim(values) != 2 or np.shape(values) != shape or len(values) != num_images:
+        raise UserError(
+            f'{name} has the shape {np.shape(values)}: suspect and victim give each of the '
+            f'{num_images} images K probabilities'
+        )
+    values = np.asarray(values)
+    if not (np.all(values >= 0) and np.allclose(np.sum(values, axis=-1), 1, atol=1e-3)):
+        raise UserError(f'{name} must be probabilities, of 0 or more and with sums of 1')

@@ -1,0 +1,75 @@
+"""Secret maps that every account gets its own of (the transforms of B4B, arXiv 2310.08571).
+
+Whoever knows the map can undo it, and a linear probe works on the answers as before; but the
+answers of several accounts do not fit together, which is what sybils need them for. That the
+transforms are there, and of what kind, is B4B's; from which distribution they are drawn is our own
+choice.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ssl_extract.defenses.base import Defense, register
+from ssl_extract.defenses.checks import check_number
+from ssl_extract.losses.base import product
+
+
+class AffineMap(NamedTuple):
+    """The account's secret map `answer @ matrix + offset`: float[D, D] and float[D]."""
+
+    matrix: jax.Array
+    offset: jax.Array
+
+
+@register('orthogonal')
+def orthogonal() -> Defense:
+    """Rotates (and perhaps mirrors) the answers by a secret orthogonal matrix, Haar distributed.
+
+    Norms, distances and angles between the answers of one account stay what they are.
+    """
+
+    def draw(key, width, dtype):
+        return AffineMap(jax.random.orthogonal(key, width, dtype=dtype), jnp.zeros(width, dtype))
+
+    return _affine_map(draw)
+
+
+@register('affine')
+def affine(condition: float = 10.0, stddev: float = 1.0) -> Defense:
+    """Maps each answer x to `x A + b` with a secret invertible A and a secret b.
+
+    A = Q1 diag(s) Q2 with Haar distributed orthogonal matrices and log-uniform singular values
+    from `1 / sqrt(condition)` to `sqrt(condition)`, both of which occur; b ~ N(0, stddev^2).
+
+    Args:
+        condition: the condition number of A, the factor between its largest and smallest singular
+            value; 1 is a rotation. Undoing the map in float32 loses log10(condition) digits.
+        stddev: of the coordinates of b, in units of the answers.
+
+    Raises:
+        UserError: `condition` is below 1, or `stddev` is negative.
+    """
+    check_number('condition', condition, least=1)
+    check_number('stddev', stddev, least=0)
+
+    def draw(key, width, dtype):
+        left, middle, right, shift = jax.random.split(key, 4)
+        q1, q2 = (jax.random.orthogonal(k, width, dtype=dtype) for k in (left, right))
+        exponents = jax.random.uniform(middle, (width,), dtype, -0.5, 0.5)
+        exponents = exponents.at[0].set(-0.5).at[-1].set(0.5)
+        matrix = product(q1 * condition**exponents, q2)
+        return AffineMap(matrix, stddev * jax.random.normal(shift, (width,), dtype))
+
+    return _affine_map(draw)
+
+
+def _affine_map(draw) -> Defense:
+    def init(key, outputs, inputs):
+        return draw(key, outputs.shape[-1], outputs.dtype)
+
+    def apply(outputs, state, *, inputs, where, keys):
+        return product(outputs, state.matrix) + state.offset, where, state
+
+    return Defense(init, apply)

@@ -1,0 +1,46 @@
+"""Secret constants among the coordinates of an answer (B4B's pad + shuffle, arXiv 2310.08571)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ssl_extract.defenses.base import Defense, register
+from ssl_extract.defenses.checks import check_whole
+
+
+class PadShuffle(NamedTuple):
+    """The account's secret constants, float[pad], and order, int[D + pad].
+
+    Coordinate j of an answer is coordinate `order[j]` of the padded one.
+    """
+
+    constants: jax.Array
+    order: jax.Array
+
+
+@register('pad_shuffle')
+def pad_shuffle(pad: int = 64) -> Defense:
+    """Appends `pad` constants to every answer and permutes its coordinates; both are secret.
+
+    The constants are drawn from N(0, 1), which is our own choice. Whoever knows the order can undo
+    it. One account finds out which coordinates are the constants: they are the same in all answers.
+
+    Raises:
+        UserError: `pad` is not a whole number of at least 0.
+    """
+    check_whole('pad', pad, 0)
+
+    def init(key, outputs, inputs):
+        for_constants, for_order = jax.random.split(key)
+        return PadShuffle(
+            jax.random.normal(for_constants, (pad,), outputs.dtype),
+            jax.random.permutation(for_order, outputs.shape[-1] + pad),
+        )
+
+    def apply(outputs, state, *, inputs, where, keys):
+        constants = jnp.broadcast_to(state.constants, (len(outputs), pad))
+        padded = jnp.concatenate([outputs, constants], axis=1)
+        return padded[:, state.order], where, state
+
+    return Defense(init, apply)

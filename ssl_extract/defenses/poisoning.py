@@ -1,0 +1,130 @@
+"""Prediction poisoning: answers that push the gradient of whoever trains on them the wrong way.
+
+Orekondy et al., "Prediction Poisoning" (https://arxiv.org/abs/1906.10908) for classifiers; Mazeika
+et al., "How to Steer Your Adversary" (https://arxiv.org/abs/2206.14157) for its closed form; what
+it would be for representations: https://arxiv.org/abs/2205.07890, sections 5.2 and E.1.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_extract.defenses.base import Defense, EmptyState, register
+from ssl_extract.defenses.checks import check_number
+from ssl_extract.errors import UserError
+
+GRADIENT_BYTES = 2**30  # of gradients, one a query, that are held at a time
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: `make` remembers its arguments
+class Thief:
+    """The owner's guess of a surrogate: one that it trained by itself on its victim's answers.
+
+    Attributes:
+        apply: `(variables, images [B, H, W, 3]) -> representations [B, D]`, a row from a row.
+        variables: a dict; what a thief would train is its 'params'.
+    """
+
+    apply: Callable[[Any, jax.Array], jax.Array]
+    variables: dict[str, Any]
+
+
+@register(
+    'prediction_poisoning',
+    not_after=(
+        *('orthogonal', 'affine', 'pad_shuffle', 'binarize', 'normalize', 'top_k', 'replace'),
+        'prediction_poisoning',
+    ),
+    because="its model of a thief was trained on the victim's own representations",
+    endpoints=('representation',),
+)
+def prediction_poisoning(radius: float = 1.0, thief: Thief | None = None) -> Defense:
+    """Moves an answer y [D] by `radius * ||y||` where it most turns a thief's gradient around.
+
+    On the image of the query let F [D] be what the owner's model of a thief answers, and J [D, P]
+    the Jacobian of F with respect to its parameters. Its gradients of the squared error are
+
+        a = 2 J^T (F - y)  with the true answer,    b = 2 J^T (F - y~)  with the poisoned one.
+
+    `<a, b> = ||a||^2 - 2 <J a, y~ - y>` is linear in y~, so that over the ball
+    `||y~ - y|| <= r` it is least, `||a||^2 - 2 r ||J a||`, at
+
+        y~ = y + r J a / ||J a||,    r = radius * ||y||.
+
+    It is the redirection of arXiv 2206.14157 towards -a, with a ball where theirs has the simplex.
+    Section E.1 of arXiv 2205.07890 writes the cosine of a and b instead, which has no closed form,
+    and holds the use of the answers up with a second surrogate, of a legitimate user's classifier,
+    whose task and labels the owner does not know: here the ball bounds what any user loses.
+    The answer to an image is always the same, and stays as it is where `J a = 0`.
+
+    It costs a forward pass and about three backward ones a query, and the memory of a gradient of
+    all parameters for each query of a batch; from 1 GiB on the queries take turns.
+
+    Args:
+        radius: of the ball, relative to the norm of the answer.
+        thief: given to `defenses.make` by the victim's owner; without it the defense can be built
+            but not used.
+
+    Raises:
+        UserError: an argument is of a wrong type, or `radius` is negative; in `init`, there is no
+            thief, or it answers with another width.
+    """
+    check_number('radius', radius, least=0)
+    if not isinstance(thief, Thief | None):
+        raise UserError(
+            f"thief must be a defenses.poisoning.Thief from the victim's owner, got {thief!r}"
+        )
+
+    def init(key, outputs, inputs):
+        if thief is None:
+            raise UserError(
+                'prediction_poisoning has no thief: write defenses.make(spec, thief=Thief(apply, '
+                "variables)) with a surrogate trained on the victim's answers"
+            )
+        width = jax.eval_shape(thief.apply, thief.variables, inputs).shape[-1]
+        if width != outputs.shape[-1]:
+            raise UserError(
+                f'prediction_poisoning: the thief answers with {width} numbers and the victim with '
+                f'{outputs.shape[-1]}; train one of the same width'
+            )
+        return EmptyState()
+
+    def apply(outputs, state, *, inputs, where, keys):
+        pushed = _directions(thief, jax.lax.stop_gradient(inputs), outputs)
+        length = jnp.linalg.norm(pushed, axis=-1, keepdims=True)
+        unit = pushed / jnp.where(length > 0, length, 1)
+        norm = jnp.linalg.norm(outputs, axis=-1, keepdims=True)
+        return outputs + radius * norm * unit, where, state
+
+    return Defense(init, apply)
+
+
+def _directions(thief: Thief, images: jax.Array, answers: jax.Array) -> jax.Array:
+    """`J a / 2`, [B, D]: the gradient of `||J^T e||^2 / 2` with respect to e, at `e = F - y`.
+
+    Written as a gradient, for a convolution may have no forward mode (`encoders.conv`).
+    """
+    variables = jax.tree.map(np.asarray, thief.variables)  # of no device, to go with any mesh
+
+    def direction(query):
+        image, answer = query
+
+        def predict(params):
+            return thief.apply({**variables, 'params': params}, image[None])[0]
+
+        predicted, pull = jax.vjp(predict, variables['params'])
+
+        def half_squared_norm(error):
+            return sum(jnp.vdot(g, g) for g in jax.tree.leaves(pull(error))) / 2
+
+        return jax.grad(half_squared_norm)(predicted - answer)
+
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables['params']))
+    rows = max(GRADIENT_BYTES // size, 1)
+    if rows >= len(images):
+        return jax.vmap(direction)((images, answers))
+    return jax.lax.map(direction, (images, answers), batch_size=rows)

@@ -1,0 +1,194 @@
+"""A test of an account's queries as a whole, after PRADA (Juuti et al. 2019, arXiv 1805.02628)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from ssl_extract.defenses.base import Defense, apply_where, make, register
+from ssl_extract.defenses.checks import check_number, check_whole
+from ssl_extract.defenses.similarity import (
+    MAX_CAPACITY,
+    NOT_AFTER,
+    History,
+    check_metric,
+    check_width,
+    new_history,
+    recall,
+)
+from ssl_extract.errors import UserError
+
+MAX_WINDOW = 5000  # Royston's coefficients are fitted up to here
+
+_LAST = (0.0, 0.221157, -0.147981, -2.071190, 4.434685, -2.706056)  # in powers of 1 / sqrt(n)
+_BUT_ONE = (0.0, 0.042981, -0.293762, -1.752461, 5.682633, -3.582633)
+
+
+class PradaState(NamedTuple):
+    """What the test knows of an account.
+
+    Attributes:
+        history: its last `capacity` answers.
+        num_seen: int32[], queries answered so far.
+        distances: float32[window], the newest last; NaN where there was none yet.
+        statistic: float32[], the lowest W so far; 1 before there was one.
+        flagged: bool[], whether it ever fell below delta.
+        then: the state of the defense that acts after that.
+    """
+
+    history: History
+    num_seen: jax.Array
+    distances: jax.Array
+    statistic: jax.Array
+    flagged: jax.Array
+    then: Any
+
+
+@register(
+    'prada',
+    not_after=NOT_AFTER,
+    because='it measures distances between representations, and the other one moves them',
+)
+def prada(
+    delta: float = 0.9,
+    window: int = 128,
+    capacity: int = 4096,
+    metric: str = 'l2',
+    then: str = '',
+) -> Defense:
+    """Flags an account whose distances between answers do not look normal.
+
+    PRADA keeps, for each class that the victim predicts, a growing set of queries, takes a new
+    query's smallest distance to those of its class, adds the query if that distance is above a
+    threshold (mean less standard deviation of the set's own), and flags the account when the
+    Shapiro-Wilk statistic W of all distances, those beyond 3 standard deviations removed, is below
+    delta; it tests from 100 distances on. Natural queries give about normal distances; queries
+    synthesised from one another do not.
+
+    Ours differs where representations do: they have no classes, so there is one set, and the
+    distance is taken between answers instead of inputs. The set is the last `capacity` answers, for
+    memory must be bounded (`capacity x D x 4` bytes an account) and a threshold would make a row's
+    place in the set depend on all before it one after the other. The test sees the last `window`
+    distances, at every row: distances shrink as the set grows, and an account's whole life mixes
+    them. Distances that are all the same count as W = 0. The lowest of many W is lower than one:
+    choose delta on accounts of your own users (`python -m ssl_extract.detection`).
+
+    A row's statistic depends on the rows before it and not on the batches. Once flagged, an account
+    stays so; `then` is done to the row that raised the flag and all later ones.
+
+    Args:
+        delta: flags W below it, between 0 and 1; PRADA uses 0.90 to 0.96.
+        window: distances tested, from 20 to 5,000.
+        capacity: answers remembered of an account.
+        metric: 'l2', or 'cosine' for the distance 1 - cosine.
+        then: a chain of defenses; '' only flags.
+
+    Raises:
+        UserError: an argument is out of range; `then` changes the width of the answers (at `init`).
+    """
+    check_metric(metric)
+    check_number('delta', delta)
+    if not 0 < delta < 1:
+        raise UserError(f'delta={delta!r}: write a number between 0 and 1')
+    check_whole('window', window, 20, MAX_WINDOW)
+    check_whole('capacity', capacity, 1, MAX_CAPACITY)
+    acting = make(then)
+    statistic = trimmed_shapiro(window)
+
+    def init(key, outputs, inputs):
+        state = acting.init(key, outputs, inputs)
+        check_width(then, acting, state, outputs, inputs)
+        return PradaState(
+            history=new_history(capacity, outputs.shape[-1]),
+            num_seen=jnp.zeros([], jnp.int32),
+            distances=jnp.full(window, jnp.nan, jnp.float32),
+            statistic=jnp.ones([], jnp.float32),
+            flagged=jnp.zeros([], bool),
+            then=state,
+        )
+
+    def apply(outputs, state, *, inputs, where, keys):
+        measured, found, history = recall(state.history, state.num_seen, outputs, where, metric)
+        distance = 1 - measured if metric == 'cosine' else measured
+        windows, distances = append(state.distances, distance, found & where)
+        tested = where & ~jnp.isnan(windows[:, 0])
+        values = jnp.where(tested, statistic(windows), 1)
+        low = jax.lax.associative_scan(jnp.logical_or, tested & (values < delta))
+        outputs, answered, acted = apply_where(
+            state.flagged | low, acting, outputs, state.then, inputs=inputs, where=where, keys=keys
+        )
+        state = PradaState(
+            history=history,
+            num_seen=state.num_seen + jnp.sum(where, dtype=jnp.int32),
+            distances=distances,
+            statistic=jnp.minimum(state.statistic, jnp.min(values)),
+            flagged=state.flagged | low[-1],
+            then=acted,
+        )
+        return outputs, answered, state
+
+    return Defense(init, apply)
+
+
+def append(kept: jax.Array, values: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Appends values one after the other to the W that are kept.
+
+    Args:
+        kept: [W], the newest last.
+        values: [B].
+        where: bool[B], those to append.
+
+    Returns:
+        (windows [B, W], kept [W]): the last W values up to and including each row, and after all.
+    """
+    size, count = len(kept), jnp.cumsum(where, dtype=jnp.int32)
+    places = jnp.where(where, size + count - 1, size + len(values))  # past the end: dropped
+    line = jnp.concatenate([kept, jnp.full(len(values), jnp.nan, kept.dtype)])
+    line = line.at[places].set(values.astype(kept.dtype), mode='drop')
+    windows = line[count[:, None] + jnp.arange(size)]
+    return windows, jax.lax.dynamic_slice(line, (count[-1],), (size,))
+
+
+def trimmed_shapiro(window: int) -> Callable[[jax.Array], jax.Array]:
+    """Makes `(values [B, window]) -> W [B]`: Shapiro-Wilk without values beyond 3 deviations.
+
+    At most one value in nine lies beyond three standard deviations (Chebyshev), so the coefficients
+    of every size that can remain fit into a small table.
+    """
+    least = window - window // 9
+    sizes = range(least, window + 1)
+    table = np.stack([np.pad(coefficients(n), (0, window - n)) for n in sizes])
+    table = table.astype(np.float32)
+
+    def statistic(values: jax.Array) -> jax.Array:
+        values = values - jnp.mean(values, axis=1, keepdims=True)
+        deviation = jnp.sqrt(jnp.mean(values**2, axis=1, keepdims=True))
+        keep = jnp.abs(values) <= 3 * deviation
+        size = jnp.maximum(jnp.sum(keep, axis=1, keepdims=True), least)
+        ordered = jnp.sort(jnp.where(keep, values, jnp.inf), axis=1)
+        kept = jnp.arange(window) < size
+        center = jnp.sum(jnp.where(kept, ordered, 0), axis=1, keepdims=True) / size
+        centered = jnp.where(kept, ordered - center, 0)
+        spread = jnp.sum(centered**2, axis=1)
+        explained = jnp.sum(jnp.asarray(table)[size[:, 0] - least] * centered, axis=1) ** 2
+        return jnp.where(spread > 0, explained / jnp.where(spread > 0, spread, 1), 0)
+
+    return statistic
+
+
+def coefficients(n: int) -> np.ndarray:
+    """The weights `a` [n] of the ordered values in `W = (sum a_i x_(i))^2 / sum (x_i - mean)^2`.
+
+    Royston 1995, algorithm AS R94 (Applied Statistics 44, 547-551), for n > 5.
+    """
+    scores = scipy.stats.norm.ppf((np.arange(1, n + 1) - 0.375) / (n + 0.25))
+    total, power = np.sum(scores**2), n**-0.5
+    last = np.polynomial.polynomial.polyval(power, _LAST) + scores[-1] / np.sqrt(total)
+    but_one = np.polynomial.polynomial.polyval(power, _BUT_ONE) + scores[-2] / np.sqrt(total)
+    rest = (total - 2 * scores[-1] ** 2 - 2 * scores[-2] ** 2) / (1 - 2 * last**2 - 2 * but_one**2)
+    weights = scores / np.sqrt(rest)
+    weights[[0, 1, -2, -1]] = -last, -but_one, but_one, last
+    return weights

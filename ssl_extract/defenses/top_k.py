@@ -1,0 +1,41 @@
+"""Only the largest coordinates of an answer (arXiv 2201.05889, arXiv 2201.07513)."""
+
+import jax
+import jax.numpy as jnp
+
+from ssl_extract.defenses.base import Defense, EmptyState, register
+from ssl_extract.defenses.checks import check_whole
+from ssl_extract.errors import UserError
+
+
+@register(
+    'top_k',
+    not_after=('binarize', 'pad_shuffle'),
+    because='ones or added constants would be kept in place of the largest coordinates',
+)
+def top_k(k: int = 64) -> Defense:
+    """Keeps the `k` coordinates of each answer that are largest in absolute value; the rest are 0.
+
+    Of coordinates that are equally large the first are kept.
+
+    Raises:
+        UserError: `k` is not a whole number of at least 1; or, when an account is opened, it is
+            more than the width of the answers.
+    """
+    check_whole('k', k, 1)
+
+    def init(key, outputs, inputs):
+        if k > outputs.shape[-1]:
+            raise UserError(
+                f'top_k(k={k}): the answers have {outputs.shape[-1]} coordinates; write a k of at '
+                'most that'
+            )
+        return EmptyState()
+
+    def apply(outputs, state, *, inputs, where, keys):
+        _, places = jax.lax.top_k(jnp.abs(outputs), k)
+        kept = jnp.take_along_axis(outputs, places, axis=1)
+        outputs = jnp.put_along_axis(jnp.zeros_like(outputs), places, kept, axis=1, inplace=False)
+        return outputs, where, state
+
+    return Defense(init, apply)

@@ -1,0 +1,28 @@
+"""Recoveries: what an adaptive thief does to the answers before it trains on them.
+
+    recover = recovery.make('drop_outliers | denoise')
+    received = recover(received, shadow)
+
+`RECOVERIES` is the registry; a new one registers itself there from any module. One idea, one file;
+`sybils` shares queries out among several accounts and brings their answers together.
+"""
+
+from ssl_extract.recovery import (  # noqa: F401  (they register themselves)
+    denoise,
+    harden,
+    outliers,
+    shift,
+    sybils,
+)
+from ssl_extract.recovery.base import RECOVERIES, Received, Recover, Shadow, make
+from ssl_extract.registry import parse_call, split_chain
+
+NEED_SHADOW = {'denoise', 'subtract_shift'}  # those that learn from the thief's own encoder
+
+
+def needs_shadow(spec: str) -> bool:
+    """Whether a part of the chain learns from the thief's own encoder."""
+    return any(parse_call(part)[0] in NEED_SHADOW for part in split_chain(spec, 'recovery'))
+
+
+__all__ = ['RECOVERIES', 'Received', 'Recover', 'Shadow', 'make', 'needs_shadow']

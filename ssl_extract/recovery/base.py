@@ -1,0 +1,83 @@
+"""What the recoveries share: their types and their registry."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_extract.errors import UserError
+from ssl_extract.registry import Registry
+
+RECOVERIES = Registry('recovery')
+
+
+class Received(NamedTuple):
+    """What an account holds after asking.
+
+    Attributes:
+        images: uint8 [N, H, W, 3], those asked.
+        answers: float32 [N, m, D], to m views of each; zeros where there is none.
+        answered: bool [N, m].
+    """
+
+    images: np.ndarray
+    answers: np.ndarray
+    answered: np.ndarray
+
+
+class Shadow(NamedTuple):
+    """The thief's own means, nothing of the victim.
+
+    Attributes:
+        represent: uint8 [M, H, W, 3] -> float32 [M, R], an encoder of its own, trained without the
+            victim. It may train on its first call: a recovery that needs no encoder never calls it.
+        seed: of this attack.
+    """
+
+    represent: Callable[[np.ndarray], np.ndarray]
+    seed: int
+
+
+Recover = Callable[[Received, Shadow], Received]
+
+
+def make(spec: str) -> Recover:
+    """Makes the recovery that `spec` writes down, applied from left to right; `''` does nothing.
+
+    >>> received = Received(None, np.array([[[1.0]], [[2.0]], [[99.0]]]), np.ones((3, 1), bool))
+    >>> make('drop_outliers(z=6.0)')(received, None).answered.ravel().tolist()
+    [True, True, False]
+
+    Raises:
+        UserError: a part of the chain is unknown or has an argument that does not fit.
+    """
+    parts = RECOVERIES.make_all(spec)
+
+    def recover(received: Received, shadow: Shadow) -> Received:
+        for part in parts:
+            received = part(received, shadow)
+        return received
+
+    return recover
+
+
+def given(received: Received, least: int, name: str) -> np.ndarray:
+    """The answers that came, float32 [K, D].
+
+    Raises:
+        UserError: there are fewer than the recovery `name` needs.
+    """
+    rows = received.answers[received.answered]
+    if len(rows) < least:
+        raise UserError(
+            f'attack.recover={name}: needs at least {least} answers, got {len(rows)}: raise '
+            f'attack.budget, or leave it out'
+        )
+    return rows
+
+
+def replaced(received: Received, rows: np.ndarray) -> Received:
+    """`received` with other answers, [K, D], where there are any."""
+    answers = np.zeros((*received.answers.shape[:2], rows.shape[-1]), np.float32)
+    answers[received.answered] = rows
+    return received._replace(answers=answers)

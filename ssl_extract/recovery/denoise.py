@@ -1,0 +1,160 @@
+"""Recognizes what perturbed the answers and undoes it (BESA, arXiv 2506.04556)."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from absl import logging
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from ssl_extract import defenses
+from ssl_extract.errors import UserError
+from ssl_extract.recovery import pairs, recognition
+from ssl_extract.recovery.base import RECOVERIES, Received, Recover, Shadow, given, replaced
+
+_LEAST = 16  # answers
+_SAMPLES = 40_000  # values that the network is trained on
+_VARIANTS = 4  # of the thief's encoder
+_BLOCK = 512  # rows recovered at a time
+
+
+@RECOVERIES.register('denoise')
+def denoise(known: str = '', candidates: Sequence[str] = ()) -> Recover:
+    """Recovers clean representations with a network trained on the thief's own encoder.
+
+    As BESA does: the thief sends its own encoder's representations through each candidate, tells
+    by them which one the answers come from (`recognition.recognize`), trains a network from
+    perturbed to clean representations of that candidate, and applies it to the answers. Answers
+    recognized as undefended stay as they are. BESA's networks see whole representations; ours one
+    value at a time, in its context (see `fit`), so that it does not matter that the coordinates of
+    the two encoders have nothing to do with each other.
+
+    Args:
+        known: the defense, for a thief who knows it: nothing has to be recognized.
+        candidates: defenses to tell apart, `''` for none; `recognition.default_candidates` if
+            empty.
+
+    Raises:
+        UserError: a defense is unknown or changes the answers' width; the thief's encoder has
+            another width than the answers; fewer than 16 answers came.
+    """
+    if isinstance(candidates, str) or not all(isinstance(spec, str) for spec in candidates):
+        raise UserError(f"candidates={candidates!r}: write a list, such as ['', 'normalize']")
+    for spec in (known, *candidates):
+        defenses.make(spec)
+
+    def recover(received: Received, shadow: Shadow) -> Received:
+        answers = given(received, _LEAST, 'denoise')
+        own = shadow.represent(received.images)
+        if own.shape[1] != answers.shape[1]:
+            raise UserError(
+                f'attack.recover=denoise: the answers have {answers.shape[1]} coordinates and the '
+                f"thief's own encoder has {own.shape[1]}: give it an encoder of that width"
+            )
+        spec, unit = known, pairs.spread(answers)
+        if unit == 0:  # nothing is left to recover from
+            return received
+        if not known:
+            among = candidates or recognition.default_candidates(answers.shape[1], unit)
+            spec, votes = recognition.recognize(answers, own, received.images, among, shadow.seed)
+            logging.info('denoise: recognized %r with %.0f %% of votes', spec, 100 * votes)
+        if not spec:
+            return received
+        factor = pairs.scale(spec, own, received.images, unit, shadow.seed)
+        made = [
+            pairs.perturb(spec, varied * factor, received.images, shadow.seed + number)
+            for number, varied in enumerate(pairs.variants(own, _VARIANTS, shadow.seed))
+        ]
+        return replaced(received, fit(made, shadow.seed)(answers))
+
+    return recover
+
+
+def fit(made: Sequence[pairs.Pairs], seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A network from perturbed to clean values, the same one for every coordinate.
+
+    It sees the value, the mean and deviation of its row, the mean and deviation of its coordinate
+    over all rows, and the value's Wiener estimate, and corrects the latter. All of these are
+    computed from the rows at hand, on the thief's pairs as on the victim's answers: what is learnt
+    is how far to shrink, not where a coordinate lies, and it carries over to an encoder with other
+    coordinates. The Wiener estimate keeps the part of each principal component that exceeds the
+    noise: representations have few strong components, noise has all. The coordinates' means stay
+    those of the answers: where the victim's lie, the thief's encoder cannot tell, and a constant in
+    every coordinate changes nothing of what can be learnt.
+
+    Args:
+        made: pairs at the scale of the answers to be recovered, of several encoders.
+        seed: of the network.
+
+    Returns:
+        float32 [K, D] -> float32 [K, D], for all answers of one encoder at once.
+    """
+    variance = float(np.mean([pairs.spread(p.perturbed - p.clean) ** 2 for p in made]))
+    rng, inputs, errors = np.random.default_rng((seed, 8)), [], []
+    for perturbed, clean in made:
+        context, unit = _context(perturbed, variance)
+        number = min(_SAMPLES // len(made), clean.size)
+        rows = rng.integers(len(clean), size=number)
+        columns = rng.integers(clean.shape[1], size=number)
+        used, places = np.unique(rows, return_inverse=True)
+        estimates, seen = context(perturbed[used])
+        inputs.append(seen[places, columns])
+        errors.append((clean[used] - clean.mean(axis=0) - estimates)[places, columns] / unit)
+    network = make_pipeline(
+        StandardScaler(),
+        MLPRegressor(hidden_layer_sizes=(32, 32), batch_size=512, max_iter=15, random_state=seed),
+    )
+    with warnings.catch_warnings(), threadpool_limits(1):  # small products: threads only wait
+        warnings.simplefilter('ignore', ConvergenceWarning)  # its 15 epochs are enough
+        network.fit(np.concatenate(inputs), np.concatenate(errors))
+
+    def recover(answers: np.ndarray) -> np.ndarray:
+        context, unit = _context(answers, variance)
+        mean, found = answers.mean(axis=0, dtype=np.float64), []
+        for start in range(0, len(answers), _BLOCK):
+            estimates, inputs = context(answers[start : start + _BLOCK])
+            with threadpool_limits(1):
+                corrections = network.predict(inputs.reshape(-1, inputs.shape[-1]))
+            found.append(mean + estimates + unit * corrections.reshape(estimates.shape))
+        return np.concatenate(found, dtype=np.float32, casting='same_kind')
+
+    return recover
+
+
+def _context(every: np.ndarray, variance: float) -> tuple[Callable, float]:
+    """What the network is shown of rows among `every`, and the unit, the spread of `every`.
+
+    Args:
+        every: float32 [K, D].
+        variance: of the noise, to be shrunk away.
+
+    Returns:
+        (float [B, D] -> Wiener estimates of the deviations from the coordinates' means [B, D],
+        inputs [B, D, 6]) and the unit.
+    """
+    unit = max(pairs.spread(every), 1e-12)
+    mean = every.mean(axis=0, dtype=np.float64)
+    deviation = every.std(axis=0, dtype=np.float64)
+    centered = every - mean
+    values, vectors = np.linalg.eigh(centered.T @ centered / len(every))
+    gains = np.maximum(values - variance, 0) / np.maximum(values, 1e-12 * unit**2)
+    wiener = (vectors * gains) @ vectors.T
+
+    def context(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        centered = rows - mean
+        estimates = centered @ wiener
+        numbers = (
+            centered,
+            estimates,
+            centered.mean(axis=1, keepdims=True),
+            centered.std(axis=1, keepdims=True),
+            mean - mean.mean(),
+            deviation,
+        )
+        return estimates, np.stack(np.broadcast_arrays(*numbers), axis=-1) / unit
+
+    return context, unit

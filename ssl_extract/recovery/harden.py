@@ -1,0 +1,20 @@
+"""Keeps only the class of a classifier's answer: a mark in its probabilities is lost."""
+
+import numpy as np
+
+from ssl_extract.recovery.base import RECOVERIES, Received, Recover, Shadow, given, replaced
+
+
+@RECOVERIES.register('harden')
+def harden() -> Recover:
+    """Makes each posterior the one-hot vector of its most probable class.
+
+    The adversary of a mark in the scores (`defenses.dynamarks`), which keeps the first class where
+    it was. What the probabilities of the other classes tell is lost to the thief too.
+    """
+
+    def recover(received: Received, shadow: Shadow) -> Received:
+        rows = given(received, 1, 'harden')
+        return replaced(received, np.eye(rows.shape[1], dtype=np.float32)[rows.argmax(axis=1)])
+
+    return recover

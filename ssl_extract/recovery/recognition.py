@@ -1,0 +1,114 @@
+"""Which defense the answers come from, told by a classifier trained on the thief's encoder."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+from sklearn.ensemble import RandomForestClassifier
+from threadpoolctl import threadpool_limits
+
+from ssl_extract.recovery import pairs
+
+SIZE = 64  # answers that are classified together
+_VARIANTS, _SETS, _VOTES, _ROWS = 4, 8, 31, 1024
+
+
+def default_candidates(width: int, spread: float) -> tuple[str, ...]:
+    """The defenses to tell apart: none, noise, rounding, top-k, unit length, bits.
+
+    Args:
+        width: D of the answers.
+        spread: of the answers; the noise makes up 6, 25, 50, 75 and 90 % of their variance.
+    """
+    noise = [
+        f'gaussian_noise(stddev={spread * share**0.5!r})' for share in (0.06, 0.25, 0.5, 0.75, 0.9)
+    ]
+    kept = sorted({max(1, round(width * share)) for share in (0.05, 0.1, 0.25, 0.5)})
+    top = [f'top_k(k={k})' for k in kept]
+    return ('', *noise, 'round(decimals=0)', 'round(decimals=1)', *top, 'normalize', 'binarize')
+
+
+def recognize(
+    answers: np.ndarray,
+    own: np.ndarray,
+    images: np.ndarray,
+    candidates: Sequence[str],
+    seed: int,
+) -> tuple[str, float]:
+    """The candidate that the answers come from, and its share of the votes.
+
+    The recognition of BESA (arXiv 2506.04556); the classifier and what it is shown are our own.
+
+    The thief's own representations are sent through each candidate; a random forest learns to tell
+    sets of `SIZE` perturbed representations apart by their `features`, and classifies sets of the
+    answers, which vote. The victim's encoder is another one than the thief's: so the forest also
+    sees `pairs.variants` of the latter.
+
+    Args:
+        answers: float32 [K, D], received.
+        own: float32 [N, D], of the thief's encoder.
+        images: uint8 [N, H, W, 3], their images.
+        candidates: specs of defenses.
+        seed: of chance.
+    """
+    rng, unit = np.random.default_rng((seed, 8)), pairs.spread(answers)
+    size = min(SIZE, len(answers))
+    own, images = own[:_ROWS], images[:_ROWS]
+    factors = [pairs.scale(spec, own, images, unit, seed) for spec in candidates]
+    samples, labels = [], []
+    for number, varied in enumerate(pairs.variants(own, _VARIANTS, seed)):
+        for label, (spec, factor) in enumerate(zip(candidates, factors, strict=True)):
+            perturbed = pairs.perturb(spec, varied * factor, images, seed + number).perturbed
+            for _ in range(_SETS):
+                rows = rng.choice(len(perturbed), min(size, len(perturbed)), replace=False)
+                samples.append(features(perturbed[rows], unit))
+                labels.append(label)
+    forest = RandomForestClassifier(200, random_state=seed).fit(samples, labels)
+    sets = [rng.choice(len(answers), size, replace=False) for _ in range(_VOTES)]
+    votes = forest.predict([features(answers[rows], unit) for rows in sets])
+    label = np.bincount(votes).argmax()
+    return candidates[label], float(np.mean(votes == label))
+
+
+def features(rows: np.ndarray, unit: float) -> np.ndarray:
+    """Numbers that tell perturbations apart and do not know the coordinates by name, float [18].
+
+    Shares of zeros and of negative values (their logarithms, for a few zeros already show that
+    there is no noise), and of the others on grids of 1, 0.1 and 0.01; distinct values; how much the
+    rows' numbers of nonzeros and their norms vary; norm and spread in `unit`s; skewness and
+    kurtosis around the coordinates' means; how even the spectrum is (noise fills it); the smallest
+    deviations of a coordinate in `unit`s (noise raises them).
+    """
+    x = np.asarray(rows, np.float64)
+    unit = max(unit, 1e-12)
+    nonzero = x[x != 0]
+    grids = [
+        np.mean(np.abs(nonzero * 10**d - np.round(nonzero * 10**d)) < 1e-3) if nonzero.size else 1.0
+        for d in range(3)
+    ]
+    counts, norms = np.count_nonzero(x, axis=1), np.linalg.norm(x, axis=1)
+    centered = x - x.mean(axis=0)
+    deviations = centered.std(axis=0)
+    z = (centered / np.where(deviations > 0, deviations, 1))[:, deviations > 0]
+    with threadpool_limits(1):  # small: threads only wait
+        values = np.linalg.svd(centered, compute_uv=False) ** 2
+    values = values[: max(1, min(len(x) - 1, x.shape[1]))]
+    total = max(values.sum(), 1e-12)
+    return np.array(
+        [
+            np.log10(np.mean(x == 0) + 1e-5),
+            np.log10(np.mean(x < 0) + 1e-5),
+            *grids,
+            len(np.unique(x.astype(np.float32))) / x.size,
+            counts.std() / x.shape[1],
+            np.mean(counts) / x.shape[1],
+            norms.std() / max(norms.mean(), 1e-12),
+            np.log(max(norms.mean(), 1e-12) / unit / x.shape[1] ** 0.5),
+            np.log(max(pairs.spread(x), 1e-12) / unit),
+            stats.skew(z, axis=None) if z.size else 0.0,
+            stats.kurtosis(z, axis=None) if z.size else 0.0,
+            total**2 / max(np.sum(values**2), 1e-24) / len(values),
+            np.median(values) / total * len(values),
+            *np.quantile(deviations, (0.0, 0.1, 0.3)) / unit,
+        ]
+    )

@@ -1,0 +1,134 @@
+"""Sybils: several accounts share the images, and linear maps bring their answers together.
+
+A defense that counts what an account asks, or gives every account its own transformation of the
+representations, meets this attack (B4B, arXiv 2310.08571, section 3.5). All accounts ask the first
+`overlap` images; from each account's answers to them a map into the first account's is fitted.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from sklearn.linear_model import RidgeCV
+
+from ssl_extract.errors import UserError
+from ssl_extract.recovery.base import Received
+
+PENALTIES = tuple(10.0**power for power in range(-10, 3))
+
+
+def num_images(budget: int, accounts: int, overlap: int) -> int:
+    """How many different images `budget` pays for, if all accounts ask `overlap` of them.
+
+    >>> num_images(1_000, 4, 100)
+    700
+
+    Args:
+        budget: in images asked, over all accounts.
+        accounts: how many accounts; of one account the overlap is no matter.
+        overlap: images that every account asks.
+
+    Raises:
+        UserError: an argument is not a whole number of at least 1, or the budget leaves an account
+            nothing but the overlap.
+    """
+    fields = (
+        ('attack.budget', budget),
+        ('attack.accounts', accounts),
+        ('attack.overlap', overlap),
+    )
+    for name, value in fields:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f'{name} must be a whole number of at least 1, got {value!r}')
+    if accounts == 1:
+        return budget
+    if budget < accounts * (overlap + 1):
+        raise UserError(
+            f'attack.overlap={overlap}: {accounts} accounts that all ask {overlap} images, and one '
+            f'of their own each, need a budget of {accounts * (overlap + 1)} images, and it is '
+            f'{budget}: lower attack.overlap or attack.accounts, or raise attack.budget'
+        )
+    return budget - (accounts - 1) * overlap
+
+
+def deal(num_images: int, accounts: int, overlap: int) -> list[np.ndarray]:
+    """Which images each account asks: the first `overlap`, then its share of the others.
+
+    The others are dealt out one by one, so that more images only add to what each account asks.
+
+    >>> [indices.tolist() for indices in deal(7, 2, 2)]
+    [[0, 1, 2, 4, 6], [0, 1, 3, 5]]
+
+    Returns:
+        int [N_j] for each account, ascending indices below `num_images`.
+    """
+    if accounts == 1:
+        return [np.arange(num_images)]
+    shared, rest = np.arange(overlap), np.arange(overlap, num_images)
+    return [np.concatenate([shared, rest[j::accounts]]) for j in range(accounts)]
+
+
+def fit_map(
+    source: np.ndarray, target: np.ndarray, penalties: Sequence[float] = PENALTIES
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Ridge regression with an intercept, from rows of `source` to those of `target`.
+
+    Of the penalties the one with the least leave-one-out error is taken. More rows than columns
+    determine a linear map that is there; more rows than that average noise out.
+
+    >>> source = np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0], [3.0, 5.0]])
+    >>> second = fit_map(source, source[:, 1:])
+    >>> second(np.array([[7.0, 4.0]])).round(4).tolist()
+    [[4.0]]
+
+    Args:
+        source: float [K, D1].
+        target: float [K, D2], of the same queries.
+        penalties: squared-norm penalties, as shares of the mean eigenvalue of the source's
+            scatter matrix.
+
+    Returns:
+        float [M, D1] -> float32 [M, D2].
+    """
+    source, target = (np.asarray(x, np.float64) for x in (source, target))
+    scale = np.square(source - source.mean(axis=0)).sum() / source.shape[1]
+    if scale == 0:  # constant answers tell nothing
+        mean = target.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return lambda rows: np.tile(mean, (len(rows), 1))
+    ridge = RidgeCV(alphas=[p * scale for p in penalties]).fit(source, target)
+    shape = (-1, target.shape[1])
+    return lambda rows: ridge.predict(np.asarray(rows, np.float64)).reshape(shape).astype('float32')
+
+
+def merge(received: Sequence[Received], overlap: int) -> Received:
+    """All answers in the first account's space, in the order in which the images were dealt out.
+
+    An image of the overlap keeps the first account's answers.
+
+    Args:
+        received: of each account, the images as `deal` gave them; the same views of the overlap.
+        overlap: images that every account asked.
+
+    Raises:
+        UserError: another account's answers to the overlap are fewer than two.
+    """
+    first, *others = received
+    if not others:
+        return first
+    parts = [first]
+    for number, other in enumerate(others, 1):
+        both = first.answered[:overlap] & other.answered[:overlap]
+        if both.sum() < 2:
+            raise UserError(
+                f'attack.overlap={overlap}: accounts 0 and {number} have {both.sum()} answers to '
+                f'the same queries, and a map needs at least 2: raise attack.overlap'
+            )
+        mapped = fit_map(other.answers[:overlap][both], first.answers[:overlap][both])
+        own = Received(*(rows[overlap:] for rows in other))
+        answers = np.zeros((*own.answered.shape, first.answers.shape[-1]), np.float32)
+        if own.answered.any():
+            answers[own.answered] = mapped(own.answers[own.answered])
+        parts.append(own._replace(answers=answers))
+    number = sum(len(part.images) for part in parts)
+    dealt = deal(number, len(received), overlap)
+    order = np.argsort(np.concatenate([dealt[0], *(rows[overlap:] for rows in dealt[1:])]))
+    return Received(*(np.concatenate(rows)[order] for rows in zip(*parts, strict=True)))

@@ -1,0 +1,359 @@
+"""What a defense took from the thief and from its users: one pair per defense, the worst case."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ssl_extract.report import estimates, labels, tables
+from ssl_extract.report.estimates import Estimate, Interval, Row
+from ssl_extract.report.tables import NONE, PROBE, Table
+
+USER, USER_CLEAN, NOTICED = 'user_accuracy', 'user_accuracy_clean', 'noticed.'
+
+
+class Change(NamedTuple):
+    """What became of an accuracy, its 95 % interval if any, and how that was found."""
+
+    delta: float
+    interval: Interval
+    way: str
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is known to go down: the interval does not reach 0."""
+        return self.interval is not None and self.interval[1] < 0
+
+
+class User(NamedTuple):
+    """A kind of legitimate user behind a defense, and what changed for it."""
+
+    kind: str
+    estimate: Estimate
+    change: Change | None
+
+
+class Setting(NamedTuple):
+    """A defense ('': none), the thieves it met at one endpoint and budget, and its users.
+
+    Attributes:
+        endpoint, budget, defense: what the oracle was.
+        thieves: the surrogates, with linear-probe accuracy.
+        best: of all surrogates without a defense at this endpoint and budget.
+        users: kind -> the user that lost most, where a kind was there in several ways.
+    """
+
+    endpoint: str
+    budget: int | None
+    defense: str
+    thieves: list[Estimate]
+    best: Estimate | None
+    users: dict[str, User]
+
+    @property
+    def usual(self) -> Estimate | None:
+        """The best thief that does nothing against the defense."""
+        return _best(e for e in self.thieves if not is_adaptive(e))
+
+    @property
+    def adaptive(self) -> Estimate | None:
+        """The best thief that adapts to the defense."""
+        return _best(e for e in self.thieves if is_adaptive(e))
+
+    @property
+    def worst(self) -> Estimate | None:
+        """The best thief of all, by the mean over seeds."""
+        return _best(self.thieves)
+
+    @property
+    def worst_user(self) -> User | None:
+        """The user that lost most."""
+        known = [user for user in self.users.values() if user.change]
+        return min(known, key=lambda user: user.change.delta, default=None)
+
+    def change(self, thief: Estimate | None) -> Change | None:
+        """From the best thief without a defense to this one."""
+        return _change(thief, self.best) if self.defense else None
+
+
+def is_adaptive(e: Estimate) -> bool:
+    """Whether a thief does something against the defense: repeats, stays close, shares out."""
+    return bool(
+        e.adaptive or e.plan.startswith('repeat') or re.search(r'\bstay_close\b', e.strategy)
+    )
+
+
+def settings(rows: Sequence[Row], task: str | None) -> list[Setting]:
+    """Every defense on one task, weaker before stronger, at each endpoint and budget.
+
+    'No defense' comes first; empty where there is no defense at all.
+    """
+    thieves = [e for e in estimates.aggregate(rows, task, PROBE) if e.role == 'surrogate']
+    thieves = [e for e in thieves if e.value is not None]
+    users = [e for e in estimates.aggregate(rows, task, USER) if e.value is not None]
+    users = [e for e in users if e.role == 'legitimate']
+    met = {e.defense for e in thieves}
+    asked = {(e.endpoint, e.budget) for e in thieves} or {(e.endpoint, None) for e in users}
+    made = []
+    for endpoint, budget in sorted(asked, key=lambda a: (a[0], a[1] or 0)):
+        here = [e for e in thieves if (e.endpoint, e.budget) == (endpoint, budget)]
+        near = [e for e in users if not (e.endpoint and endpoint) or e.endpoint == endpoint]
+        names = {e.defense for e in here} | {e.defense for e in near if e.defense not in met}
+        best = _best(e for e in here if not e.defense)
+        if names - {''}:
+            for name in sorted(names | {''}, key=natural):
+                found = [e for e in here if e.defense == name]
+                made.append(Setting(endpoint, budget, name, found, best, _users(near, name)))
+    return made
+
+
+def chief(found: Sequence[Setting]) -> list[Setting]:
+    """Those of the endpoint and budget with most defenses; of several, the largest budget."""
+    groups: dict[tuple, list[Setting]] = {}
+    for s in found:
+        groups.setdefault((s.endpoint, s.budget), []).append(s)
+    return max(groups.values(), key=lambda g: (len(g), g[0].budget or 0), default=[])
+
+
+def natural(spec: str) -> list[tuple]:
+    """A key that sorts numbers in a text by value.
+
+    >>> sorted(['a(x=10)', 'a(x=9.5)', 'a(x=1e-2)'], key=natural)
+    ['a(x=1e-2)', 'a(x=9.5)', 'a(x=10)']
+    """
+    parts = re.split(r'((?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)', spec)
+    return [(1, float(p), '') if i % 2 else (0, 0.0, p) for i, p in enumerate(parts)]
+
+
+def family(spec: str) -> str:
+    """The names of a chain without their arguments: strengths of the same defense share it.
+
+    >>> family('guard(threshold=0.1, then="noise(stddev=1)") | round(decimals=2)')
+    'guard | round'
+    """
+    names, depth = '', 0
+    for char in spec:
+        depth += (char == '(') - (char == ')' and depth > 0)
+        names += char if not depth and char != ')' else ''
+    return names
+
+
+def overview(rows: Sequence[Row], task: str | None) -> Table | None:
+    """One line per defense: the thief as usual and at its worst, and every kind of user."""
+    found = settings(rows, task)
+    if not found:
+        return None
+    kinds = list(dict.fromkeys(kind for s in found for kind in s.users))
+    endpoints, budgets = {s.endpoint for s in found}, {s.budget for s in found}
+    header = ['Answers'] * (len(endpoints) > 1) + ['Budget'] * (len(budgets) > 1)
+    header += ['Defense', 'Not adaptive, %', 'Adaptive, %', 'Worst case, %', 'Worst attack']
+    header += [f'User, {kind}, %' if kind else 'User, %' for kind in kinds] or ['User, %']
+    header += ['Seeds']
+    body, ways = [], set()
+    for s in found:
+        change = s.change(s.worst)
+        changes = [change, *(user.change for user in s.users.values())]
+        ways |= {c.way for c in changes if c}
+        users = [s.users.get(kind) for kind in kinds] or [None]
+        line = [s.endpoint or NONE] * (len(endpoints) > 1)
+        line += [NONE if s.budget is None else f'{s.budget:,}'] * (len(budgets) > 1)
+        line += [s.defense or 'none', _percent(s.usual), _percent(s.adaptive)]
+        line += [_changed(s.worst, change), attack_name(s, found)]
+        line += [_changed(user and user.estimate, user and user.change) for user in users]
+        body.append([*line, _seeds(s)])
+    numeric = [name not in ('Answers', 'Defense', 'Worst attack') for name in header]
+    caption = ' '.join(filter(None, _overview_caption(found, task, ways)))
+    return Table(f'On {task}', header, body, numeric, [''] * len(body), caption)
+
+
+def users(rows: Sequence[Row], task: str | None) -> Table | None:
+    """Every legitimate user behind every defense; None where there is none."""
+    found = [e for e in estimates.aggregate(rows, task, USER) if e.role == 'legitimate']
+    clean = {e.condition: e for e in estimates.aggregate(rows, task, USER_CLEAN)}
+    if not found:
+        return None
+    body, ways = [], set()
+    for e in found:
+        change = _change(e, estimates.undefended(e, found)) if e.defense else None
+        ways |= {change.way} if change else set()
+        delta = NONE if change is None else tables.signed(change.delta)
+        body.append(
+            [
+                *('not finite' if e.value is None else _percent(e), _interval(e)),
+                *(delta, tables.span(change and change.interval, tables.signed)),
+                *(_percent(clean.get(e.condition)), str(e.seeds)),
+            ]
+        )
+    columns = ['Accuracy, %', '95 % interval', 'Change', 'Change: interval']
+    columns += [tables.METRIC_NAMES[USER_CLEAN], 'Seeds']
+    caption = [
+        f'Accuracy on {task} of what a legitimate user makes of its answers, through the defense. '
+        'What is not answered counts as wrong. Budget: the queries its account sends.',
+        tables.change_words(ways) if ways else '',
+        'Against the same user without a defense.' if ways else '',
+    ]
+    return tables.assemble(f'On {task}, legitimate users', found, columns, body, caption)
+
+
+def noticed(rows: Sequence[Row]) -> list[Table]:
+    """What each defense knew of each account in the end: a table per kind of defense."""
+    metrics = list(dict.fromkeys(r['metric'] for r in rows if r['metric'].startswith(NOTICED)))
+    by_metric = {
+        m: {e.condition: e for e in estimates.aggregate(rows, None, m) if e.value is not None}
+        for m in metrics
+    }
+    accounts = {key: e for found in by_metric.values() for key, e in found.items()}
+    families: dict[str, list[Estimate]] = {}
+    for e in sorted(accounts.values(), key=lambda e: (natural(e.defense), estimates.order(e))):
+        families.setdefault(family(e.defense), []).append(e)
+    return [_noticed_by(name, found, by_metric) for name, found in families.items()]
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which points (lost by users, taken from the thief) no other beats, by what users lose.
+
+    >>> frontier([(1.0, 5.0), (2.0, 4.0), (0.0, 0.0), (3.0, 6.0)])
+    [2, 0, 3]
+    """
+    kept, most = [], -math.inf
+    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if points[i][1] > most:
+            kept.append(i)
+            most = points[i][1]
+    return kept
+
+
+def attack_name(s: Setting, among: Sequence[Setting]) -> str:
+    """The attack of the worst case in words."""
+    thief = s.worst
+    if thief is None:
+        return NONE
+    thief = thief._replace(defense='')
+    every = [e._replace(defense='') for other in among for e in other.thieves]
+    kind = thief.adaptive, is_adaptive(thief)
+    every = [e for e in every if (e.adaptive, is_adaptive(e)) == kind]
+    always = ('attack', 'loss', 'adaptive')
+    if is_adaptive(thief) and not thief.adaptive:
+        always += ('plan', 'strategy')
+    return labels.label(thief, every, always=always) or 'surrogate'
+
+
+def _overview_caption(found: Sequence[Setting], task: str | None, ways: set[str]) -> list[str]:
+    defended = [s for s in found if s.defense]
+    untried = [s for s in defended if s.best and s.thieves and not _met_best(s)]
+    return [
+        f'Linear-probe accuracy of surrogates on {task}, and what legitimate users reach there.',
+        'Adaptive: a thief that does something against the defense. Worst case: the best '
+        'surrogate, adaptive or not; it is chosen by the mean over seeds, which is slightly '
+        'optimistic for the thief.',
+        'After the semicolon: the change, of the worst case against the best surrogate without a '
+        'defense at the same budget, of a user against itself without a defense.'
+        if ways
+        else '',
+        tables.change_words(ways) if ways else '',
+        _missing('No adaptive attacker was run for', [s for s in defended if not s.adaptive]),
+        _missing('No surrogate was evaluated for', [s for s in defended if not s.thieves]),
+        _missing('No legitimate user was evaluated for', [s for s in defended if not s.users]),
+        _missing('The best attack without a defense was not run for', untried),
+    ]
+
+
+def _missing(what: str, found: Sequence[Setting]) -> str:
+    names = list(dict.fromkeys(s.defense for s in found))
+    return f'{what}: {", ".join(names)}.' if names else ''
+
+
+def _met_best(s: Setting) -> bool:
+    return any((e.attack, e.loss) == (s.best.attack, s.best.loss) for e in s.thieves)
+
+
+def _users(found: Sequence[Estimate], defense: str) -> dict[str, User]:
+    made: dict[str, User] = {}
+    for e in found:
+        if e.defense == defense:
+            change = _change(e, estimates.undefended(e, found)) if defense else None
+            new = User(e.user, e, change)
+            made[e.user] = max(made.get(e.user, new), new, key=_loss)
+    return made
+
+
+def _loss(user: User) -> tuple[float, float]:
+    return -math.inf if user.change is None else -user.change.delta, -user.estimate.value
+
+
+def _best(found: Iterable[Estimate]) -> Estimate | None:
+    return max(found, key=lambda e: e.value, default=None)
+
+
+def _change(new: Estimate | None, old: Estimate | None) -> Change | None:
+    found = estimates.difference(new, old) if new and old else None
+    return found and Change(*found)
+
+
+def _percent(e: Estimate | None) -> str:
+    return NONE if e is None else tables.percent(e.value) + ('*' if e.mixed else '')
+
+
+def _interval(e: Estimate) -> str:
+    return tables.span(tables.clipped(e.interval))
+
+
+def _changed(e: Estimate | None, change: Change | None) -> str:
+    """'74.0; −7.0 (−9.0 to −5.0)'."""
+    return _percent(e) + (f'; {in_points(change)}' if change else '')
+
+
+def in_points(change: Change) -> str:
+    """'−7.0 (−9.0 to −5.0)'."""
+    bounds = f' ({tables.span(change.interval, tables.signed)})' if change.interval else ''
+    return tables.signed(change.delta) + bounds
+
+
+def _seeds(s: Setting) -> str:
+    counts = {e.seeds for e in (s.worst, *(user.estimate for user in s.users.values())) if e}
+    return '–'.join(map(str, sorted({min(counts), max(counts)}))) if counts else NONE
+
+
+def _noticed_by(
+    name: str, found: Sequence[Estimate], by_metric: dict[str, dict[tuple, Estimate]]
+) -> Table:
+    shown = [m for m, known in by_metric.items() if any(e.condition in known for e in found)]
+    names = [m.removeprefix(NOTICED).split('.') for m in shown]
+    if len({parts[0] for parts in names}) == 1 and all(len(parts) > 1 for parts in names):
+        names = [parts[1:] for parts in names]
+    lines: dict[tuple, list[Estimate]] = {}
+    for e in found:  # one account serves every loss
+        cells = tuple(_over_seeds(by_metric[m].get(e.condition)) for m in shown)
+        lines.setdefault((e._replace(loss='').condition, cells), []).append(e)
+    accounts = [alike[0]._replace(loss=_some([e.loss for e in alike])) for alike in lines.values()]
+    columns = ['.'.join(parts) for parts in names]
+    caption = [
+        'What the defense knew of an account after its last query: mean over seeds, in brackets '
+        'the smallest and the largest. Of a thief with several accounts, the account with most.'
+    ]
+    body = [list(cells) for _, cells in lines]
+    return tables.assemble(name, accounts, columns, body, caption)
+
+
+def _some(words: Sequence[str]) -> str:
+    more = f' and {len(words) - 3} more' if len(words) > 3 else ''
+    return ', '.join(words[:3]) + more
+
+
+def _over_seeds(e: Estimate | None) -> str:
+    if e is None:
+        return NONE
+    ends = min(e.by_seed.values()), max(e.by_seed.values())
+    spread = f' ({tables.span(ends, _number)})' if ends[0] != ends[1] else ''
+    return _number(e.value) + ('*' if e.mixed else '') + spread
+
+
+def _number(value: float) -> str:
+    """Whole numbers whole; others with three digits or three decimals.
+
+    >>> [_number(v) for v in (1200.0, 0.4216, 0.00012, 12.5)]
+    ['1,200', '0.422', '0.00012', '12.5']
+    """
+    if value == int(value) or abs(value) >= 1000:
+        return tables.minus(f'{value:,.0f}')
+    return tables.minus(f'{value:.3g}')
