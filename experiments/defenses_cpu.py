@@ -18,7 +18,7 @@ POSTERIORS = {'attack.name': 'posteriors'}
 
 # What thieves do who know that there is a defense of this kind.
 REPEAT = MSE | {'attack.plan': 'repeat(m=4)'}  # asks again and averages
-STAY = MSE | {'attack.strategy': 'stay_close(rounds=2)'}  # asks about like images only
+STAY = MSE | {'attack.strategy': 'stay_close(rounds=4)'}  # asks about like images only
 SYBILS = MSE | {'attack.accounts': 3, 'attack.overlap': 128}
 ADAPTER = INFONCE | {'attack.name': 'direct(adapter=True)'}  # learns the secret map's inverse
 COSINE = {'attack.loss': 'cosine'}
