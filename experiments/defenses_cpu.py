@@ -54,7 +54,7 @@ TRIED = {
     'affine': (ADAPTER,),
     'pad_shuffle': (ADAPTER,),
     'similarity_guard(threshold=0.95)': (PAIRS, DROP),
-    'similarity_guard(threshold=0.9)': (PAIRS, DROP),
+    'similarity_guard(threshold=0.9, capacity=1)': (PAIRS, DROP),
     'bucket_coverage(bits=8)': (REPEAT, STAY, SYBILS),
     'bucket_coverage(bits=8, alpha=10.0)': (STAY, SYBILS),
     'bucket_coverage(bits=8, alpha=10.0) | affine': (STAY, SYBILS),

@@ -368,6 +368,7 @@ def write(flag: flags.FlagValues) -> None:
     every = kinds(victim, own, other, flag.view, flag.queries)
     points, threshold = sweep(victim, own.images, flag.view, flag.seeds, histories, rates)
     scores = account_scores(victim, every, threshold, flag.window, flag.seeds, flag.accounts)
+    interval = "Student's over seeds, Wilson's where wider" if flag.seeds > 1 else "Wilson's"
     text = f"""# Detection of thieves' queries
 
 Victim {epath.Path(flag.victim).name} ({victim.name}),
@@ -378,9 +379,10 @@ queries from {own.name}, {flag.seeds} seeds (images and views; one victim).
 A false positive is a new image's answer that is flagged, a false negative an augmented repeat
 (`{flag.view}`) that is not.
 The account remembers `history` answers: a new image is compared with all of them, and a repeat's
-first view is the oldest of them. A longer history offers more answers to resemble by chance. Thresholds are set for false positive rates of
-{', '.join(f'{r:.0%}' for r in rates)} on an account that is not measured. Means with 95 % intervals
-({"Student's over seeds, Wilson's where wider" if flag.seeds > 1 else "Wilson's"}); n = new images / repeats.
+first view is the oldest of them. A longer history offers more answers to resemble by chance.
+Thresholds are set for false positive rates of {', '.join(f'{rate:.0%}' for rate in rates)}
+on an account that is not measured. Means with 95 % intervals ({interval});
+n = new images / repeats.
 
 {sweep_table(points)}
 The paper (arXiv 2205.07890, tables 13-15; another victim, so other scales; history not stated), as
@@ -391,9 +393,10 @@ threshold: FPR / FNR in %:
 
 Guard: cosine of projections above {threshold:g}, all {flag.queries} answers remembered. prada:
 window of {flag.window}. Users that average views send `{USUAL_VIEW}`. Means with (lowest to
-highest) accounts; areas under the ROC with bootstrap 95 % intervals over accounts, which draw their
-images each for itself from one set and may share some. A direct thief asks what a broad user asks: no
-detector that sees queries alone can tell them apart. The paper has no numbers for accounts.
+highest) accounts; areas under the ROC with bootstrap 95 % intervals over accounts, which draw
+their images each for itself from one set and may share some. A direct thief asks what a broad user
+asks: what an AUC between these two differs from 0.5 by is chance. The paper has no numbers for
+accounts.
 
 {accounts_tables(scores, every)}"""
     epath.Path(flag.out).parent.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,7 @@ def _check_names(cfg: ml_collections.ConfigDict) -> None:
     if plan.stored > 1 and plan.view is not None and asked == 'none':
         raise UserError(
             f'attack.plan={cfg.attack.plan!r} would ask the same image {plan.stored} times; write '
-            "attack.query_augmentation='simclr', or attack.plan='repeat(m={plan.stored})'"
+            f"attack.query_augmentation='simclr', or attack.plan='repeat(m={plan.stored})'"
         )
     strategy = strategies.make(cfg.attack.strategy)
     if not plan.stored and parse_call(cfg.attack.strategy)[0] != 'random':

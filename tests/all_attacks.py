@@ -42,6 +42,24 @@ RUNS = {
     'kcenter': {'attack.name': 'direct', 'attack.strategy': 'kcenter(rounds=2)'},
     'consistency': {'attack.name': 'direct', 'attack.strategy': 'consistency(rounds=2)'},
     'knockoff': {'attack.name': 'posteriors', 'attack.strategy': 'knockoff(rounds=2)'},
+    'stay_close': {'attack.name': 'direct', 'attack.strategy': 'stay_close(rounds=2)'},
+    'repeat': {'attack.name': 'direct', 'attack.plan': 'repeat(m=2)'},
+    'sybils': {
+        'attack.name': 'direct',
+        'attack.accounts': 2,
+        'attack.overlap': 20,
+        'attack.recover': 'drop_outliers | denoise',
+        'baselines.scratch_epochs': 1,
+        'defense': 'similarity_guard(threshold=0.99, capacity=32, then="") | '
+        'bucket_coverage(bits=3) | orthogonal',
+    },
+    'guarded_online': {
+        'attack.name': 'direct',
+        'attack.plan': 'online',
+        'defense': 'rate_limit(total=120) | '
+        'similarity_guard(threshold=0.9, capacity=32, then="refuse") | bucket_coverage(bits=3)',
+        **QUERIES,
+    },
     'noise': {'attack.name': 'direct', 'attack.data': 'noise', 'attack.split': 'train[:150]'},
     'another_student': {
         'attack.name': 'direct',
@@ -59,6 +77,8 @@ KILLED = (  # every attack once, an online plan, and a strategy of several round
     'cont_steal',
     'rda',
     'kcenter',
+    'sybils',
+    'guarded_online',
 )
 
 

@@ -24,8 +24,12 @@ def registries_restored():
     found = {id(v): v for m in modules for v in vars(m).values() if isinstance(v, Registry)}
     own = sys.modules.get('ssl_extract.attacks.base')
     every = [*found.values(), *((own.PRESETS, own.ENDPOINT_OF) if own else ())]
+    theirs = sys.modules.get('ssl_extract.defenses.base')
+    every += [theirs.RULES] if theirs else []
     before = [(registry, dict(registry)) for registry in every]
     yield
+    if theirs:
+        theirs.make.cache_clear()
     for registry, entries in before:
         registry.clear()
         registry.update(entries)

@@ -55,6 +55,7 @@ def results(workdir):
 def assert_same_ledgers(here, there):
     """The same queries, in the same order, with the same answers, under every account of `here`."""
     parts = sorted(path.relative_to(here) for path in here.glob('answers/*/part-*.npz'))
+    parts += sorted(path.relative_to(here) for path in here.glob('answers/*/account-*.npz'))
     parts += sorted(path.relative_to(here) for path in here.glob('surrogate/*/asked/part-*.npz'))
     for part in parts:
         np.testing.assert_equal(dict(np.load(here / part)), dict(np.load(there / part)))

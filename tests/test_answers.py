@@ -77,7 +77,8 @@ def test_a_run_killed_between_any_two_writes_goes_on_to_the_same_bytes(
     tmp_path, monkeypatch, writes
 ):
     monkeypatch.setattr(answers, 'PART_SIZE', 16)
-    whole = collect(tmp_path / 'whole')
+    oracle = make_oracle(ENCODE, defenses.make('bucket_coverage(bits=3)'), budget=50)
+    whole = collect(tmp_path / 'whole', oracle=oracle)
     written, write = [], files.write_npz
 
     def killed(path, **arrays):
@@ -89,8 +90,9 @@ def test_a_run_killed_between_any_two_writes_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(files, 'write_npz', killed)
         with pytest.raises(Killed):
-            collect(tmp_path / 'killed')
-    resumed = collect(tmp_path / 'killed')
+            collect(tmp_path / 'killed', oracle=oracle)
+    resumed = collect(tmp_path / 'killed', oracle=oracle)
+    assert resumed.noticed == whole.noticed
     np.testing.assert_array_equal(resumed.representations, whole.representations)
     names = [path.name for path in sorted((tmp_path / 'whole').iterdir())]
     parts = [f'part-{i:010d}.npz' for i in (0, 16, 32, 48)]

@@ -156,7 +156,7 @@ def test_accounts_are_stacked_and_the_batch_is_sharded():
         ('prada(window=10)', 'window must be a whole number from 20 to 5000'),
         ('prada(capacity=0.5)', 'capacity must be a whole number from 1'),
         ('prada(metric="l1")', "write 'cosine' or 'l2'"),
-        ('gaussian_noise | prada', 'write prada.* first'),
+        ('gaussian_noise | prada', 'prada after gaussian_noise makes no sense'),
         ('prada(then="nothing")', "unknown defense 'nothing'"),
     ],
 )

@@ -57,7 +57,12 @@ class Rule(NamedTuple):
 
 DEFENSES = Registry('defense')
 RULES: dict[str, Rule] = {}
-NOISY = ('gaussian_noise', 'replace', 'prediction_poisoning')  # they hide which answers are alike
+NOISY = (
+    'gaussian_noise',
+    'replace',
+    'prediction_poisoning',
+    'bucket_coverage',
+)  # they hide likeness
 
 
 def register(name: str, **rule: Any) -> Callable:

@@ -17,7 +17,7 @@ from ssl_extract.defenses.buckets import MOVING
 from ssl_extract.defenses.checks import check_number, check_whole
 from ssl_extract.errors import UserError
 
-NOT_AFTER = (*NOISY, *MOVING, 'bucket_coverage')  # for detectors that compare answers
+NOT_AFTER = (*NOISY, *MOVING)  # for detectors that compare answers
 METRICS = ('cosine', 'l2')
 SPACES = ('answer', 'projection')
 MAX_CAPACITY = 2**30

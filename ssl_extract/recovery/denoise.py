@@ -74,6 +74,7 @@ def denoise(known: str = '', candidates: Sequence[str] = ()) -> Recover:
     return recover
 
 
+@threadpool_limits.wrap(1)  # small products: threads only wait
 def fit(made: Sequence[pairs.Pairs], seed: int) -> Callable[[np.ndarray], np.ndarray]:
     """A network from perturbed to clean values, the same one for every coordinate.
 
@@ -108,17 +109,17 @@ def fit(made: Sequence[pairs.Pairs], seed: int) -> Callable[[np.ndarray], np.nda
         StandardScaler(),
         MLPRegressor(hidden_layer_sizes=(32, 32), batch_size=512, max_iter=15, random_state=seed),
     )
-    with warnings.catch_warnings(), threadpool_limits(1):  # small products: threads only wait
+    with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)  # its 15 epochs are enough
         network.fit(np.concatenate(inputs), np.concatenate(errors))
 
+    @threadpool_limits.wrap(1)
     def recover(answers: np.ndarray) -> np.ndarray:
         context, unit = _context(answers, variance)
         mean, found = answers.mean(axis=0, dtype=np.float64), []
         for start in range(0, len(answers), _BLOCK):
             estimates, inputs = context(answers[start : start + _BLOCK])
-            with threadpool_limits(1):
-                corrections = network.predict(inputs.reshape(-1, inputs.shape[-1]))
+            corrections = network.predict(inputs.reshape(-1, inputs.shape[-1]))
             found.append(mean + estimates + unit * corrections.reshape(estimates.shape))
         return np.concatenate(found, dtype=np.float32, casting='same_kind')
 

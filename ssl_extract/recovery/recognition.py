@@ -28,6 +28,7 @@ def default_candidates(width: int, spread: float) -> tuple[str, ...]:
     return ('', *noise, 'round(decimals=0)', 'round(decimals=1)', *top, 'normalize', 'binarize')
 
 
+@threadpool_limits.wrap(1)  # small products: threads only wait
 def recognize(
     answers: np.ndarray,
     own: np.ndarray,
@@ -63,7 +64,7 @@ def recognize(
                 rows = rng.choice(len(perturbed), min(size, len(perturbed)), replace=False)
                 samples.append(features(perturbed[rows], unit))
                 labels.append(label)
-    forest = RandomForestClassifier(200, random_state=seed).fit(samples, labels)
+    forest = RandomForestClassifier(100, random_state=seed).fit(samples, labels)
     sets = [rng.choice(len(answers), size, replace=False) for _ in range(_VOTES)]
     votes = forest.predict([features(answers[rows], unit) for rows in sets])
     label = np.bincount(votes).argmax()
@@ -90,8 +91,7 @@ def features(rows: np.ndarray, unit: float) -> np.ndarray:
     centered = x - x.mean(axis=0)
     deviations = centered.std(axis=0)
     z = (centered / np.where(deviations > 0, deviations, 1))[:, deviations > 0]
-    with threadpool_limits(1):  # small: threads only wait
-        values = np.linalg.svd(centered, compute_uv=False) ** 2
+    values = np.linalg.svd(centered, compute_uv=False) ** 2
     values = values[: max(1, min(len(x) - 1, x.shape[1]))]
     total = max(values.sum(), 1e-12)
     return np.array(
