@@ -6,6 +6,9 @@ DIR holds a TFDS copy of cifar10; the victim is the one of attacks_cpu.py. Behin
 one or two strengths, stand direct extraction with two losses and thieves that know of the defense,
 all with 1,000 queries and about as many steps, and three kinds of legitimate users.
 docs/defenses.md shows what came out.
+
+`defenses_cpu.py:elsewhere` has users of another kind of images, Fashion-MNIST (DIR holds it too), and
+bucket coverage alone, which is made for such users.
 """
 
 from experiments import attacks_cpu
@@ -67,7 +70,10 @@ TRIED = {
 MARKED = 'dynamarks'  # of a classifier's answers: label stealing is direct extraction there
 
 
-def get_config():
+ELSEWHERE = {defense: TRIED[defense][-2:] for defense in TRIED if defense.startswith('bucket')}
+
+
+def get_config(where: str = ''):
     c = attacks_cpu.get_config()
     c.attack.budget = BUDGET
     c.attack.epochs = EPOCHS
@@ -75,8 +81,13 @@ def get_config():
     c.legitimate.images = 1_000
     c.legitimate.test_images = 2_000
     c.evaluation.tasks = ('cifar10(train="train[40000:45000]")',)
-    direct = [(d, a) for d, others in TRIED.items() for a in (MSE, INFONCE, *others)]
-    marked = [(d, a) for d in ('', MARKED) for a in (POSTERIORS, HARDEN)]
+    tried, marks = TRIED, ('', MARKED)
+    if where:
+        tried, marks = {'': (STAY, SYBILS), **ELSEWHERE}, ()
+        fashion = 'fashion_mnist(train="train[:5000]")'
+        c.evaluation.tasks = (fashion, *c.evaluation.tasks)  # the first is that of the users
+    direct = [(d, a) for d, others in tried.items() for a in (MSE, INFONCE, *others)]
+    marked = [(d, a) for d in marks for a in (POSTERIORS, HARDEN)]
     c.runs = tuple(
         {'defense': defense, 'seed': seed, **attack, **as_many_steps(attack)}
         for defense, attack in (*direct, *marked)
