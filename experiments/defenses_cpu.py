@@ -7,7 +7,7 @@ one or two strengths, stand direct extraction with two losses and thieves that k
 all with 1,000 queries and about as many steps, and three kinds of legitimate users.
 docs/defenses.md shows what came out.
 
-`defenses_cpu.py:elsewhere` has users of another kind of images, Fashion-MNIST (DIR holds it too), and
+`defenses_cpu.py:elsewhere` has users of another kind of images, Fashion-MNIST (in DIR too), and
 bucket coverage alone, which is made for such users.
 """
 

@@ -163,7 +163,7 @@ def scratch(cfg: ml_collections.ConfigDict, encoder: str, workdir: epath.Path, m
 
 def train(
     role, spec, workdir, mesh, recipe, arrays, *,
-    encoder, num_steps, batch_size, seed, fields, every, noticed=None,
+    encoder, num_steps, batch_size, seed, fields, every, bill=None, noticed=None,
     oracle=None, account=(), frozen=None, before=(0.0, 0.0), label=''
 ) -> Trained:  # fmt: skip
     """Trains a stage's encoder, unless it is there already, and saves it.
