@@ -22,7 +22,7 @@ POSTERIORS = {'attack.name': 'posteriors'}
 # What thieves do who know that there is a defense of this kind.
 REPEAT = MSE | {'attack.plan': 'repeat(m=4)'}  # asks again and averages
 STAY = MSE | {'attack.strategy': 'stay_close(rounds=4)'}  # asks about like images only
-SYBILS = MSE | {'attack.accounts': 3, 'attack.overlap': 128}
+SYBILS = MSE | {'attack.accounts': 3, 'attack.overlap': 128}  # fits maps between their answers
 ADAPTER = INFONCE | {'attack.name': 'direct(adapter=True)'}  # learns the secret map's inverse
 COSINE = {'attack.loss': 'cosine'}
 UNSHIFT = MSE | {'attack.recover': 'subtract_shift'}
@@ -70,7 +70,15 @@ TRIED = {
 MARKED = 'dynamarks'  # of a classifier's answers: label stealing is direct extraction there
 
 
-ELSEWHERE = {defense: TRIED[defense][-2:] for defense in TRIED if defense.startswith('bucket')}
+# B4B's own table: users of other images, and two to six accounts.
+ELSEWHERE = {
+    '': (),
+    'bucket_coverage(bits=8)': (STAY,),
+    'bucket_coverage(bits=8, alpha=10.0)': (STAY,),
+    'bucket_coverage(bits=8, alpha=10.0) | affine': tuple(
+        SYBILS | {'attack.accounts': accounts} for accounts in (2, 3, 4, 5, 6)
+    ),
+}
 
 
 def get_config(where: str = ''):
@@ -83,7 +91,7 @@ def get_config(where: str = ''):
     c.evaluation.tasks = ('cifar10(train="train[40000:45000]")',)
     tried, marks = TRIED, ('', MARKED)
     if where:
-        tried, marks = {'': (STAY, SYBILS), **ELSEWHERE}, ()
+        tried, marks = ELSEWHERE, ()
         fashion = 'fashion_mnist(train="train[:5000]")'
         c.evaluation.tasks = (fashion, *c.evaluation.tasks)  # the first is that of the users
     direct = [(d, a) for d, others in tried.items() for a in (MSE, INFONCE, *others)]
