@@ -16,6 +16,8 @@ METRIC_NAMES = {
     'user_accuracy_clean': 'On undefended answers, %',
     'classifier': 'Stolen classifier as it is, %',
     'agreement': 'Agreement with victim, %',
+    'mark': 'Mark in its answers (partial correlation)',
+    'mark_p_value': 'p-value of the mark',
     'cosine': 'Cosine ↑',
     'l2': 'L2 distance ↓',
     'affine_l2': 'Affine-aligned L2 ↓',
