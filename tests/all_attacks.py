@@ -66,8 +66,7 @@ RUNS = {
         'attack.encoder': 'vit(depth=1, width=16, heads=2, patch=4)',
     },
 }
-KILLED = (  # every attack once, an online plan, and a strategy of several rounds
-    'direct_online',
+KILLED = (  # every attack once, online behind defenses, sybils, strategies of several rounds
     'symmetrized',
     'recreate_head',
     'access_head',

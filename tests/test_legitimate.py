@@ -54,6 +54,7 @@ def config_of(**fields):
     base = tiny.get_config()
     base.legitimate.users = USERS
     base.legitimate.images = IMAGES
+    base.legitimate.test_images = 0
     base.defense = NOISE
     base.attack.batch_size = 32
     base.evaluation.probe = 'lbfgs(l2_grid=(0.01,))'
@@ -139,6 +140,13 @@ def test_undefended_it_is_the_probe_on_clean_features(measured, victim):
     model.fit((own - centered) / scale, known)
     other = np.sum(model.predict((test - centered) / scale) == truth)
     assert abs(expected - other) <= 2
+
+
+def test_it_sends_the_first_test_images_of_its_classes(victim):
+    every = legitimate.visit_of(config_of(), 'narrow')
+    some = legitimate.visit_of(config_of(legitimate__test_images=7), 'narrow')
+    np.testing.assert_array_equal(some.truth, every.truth[:7])
+    assert len(some.queries.index) == len(some.known) + 7 == IMAGES + 7
 
 
 def test_noise_costs_accuracy(measured):
