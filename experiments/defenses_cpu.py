@@ -50,7 +50,7 @@ TRIED = {
     'round(decimals=0)': (denoise('round(decimals=0)'),),
     'top_k(k=24)': (denoise('top_k(k=24)'),),
     'top_k(k=6)': (denoise('top_k(k=6)'),),
-    'normalize': (COSINE,),
+    'normalize': (COSINE, denoise('normalize')),
     'binarize': (denoise('binarize'),),
     'binarize(bits=96)': (ADAPTER,),
     'orthogonal': (ADAPTER,),

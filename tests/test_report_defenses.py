@@ -122,6 +122,7 @@ def test_what_was_not_run_is_said():
         ({'adaptive': '2 accounts'}, True),
         ({'plan': 'repeat(times=4)'}, True),
         ({'strategy': 'stay_close(radius=1)'}, True),
+        ({'attack': 'direct(adapter=True)'}, True),
         ({'plan': 'views(4)', 'strategy': 'kcenter'}, False),
     ],
 )

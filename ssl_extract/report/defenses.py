@@ -77,10 +77,13 @@ class Setting(NamedTuple):
 
 
 def is_adaptive(e: Estimate) -> bool:
-    """Whether a thief does something against the defense: repeats, stays close, shares out."""
-    return bool(
-        e.adaptive or e.plan.startswith('repeat') or re.search(r'\bstay_close\b', e.strategy)
+    """Whether a thief does something against the defense: repeats, stays close, recovers, ..."""
+    signs = (
+        (r'^repeat\b', e.plan),
+        (r'\bstay_close\b', e.strategy),
+        (r'\badapter=True\b', e.attack),
     )
+    return bool(e.adaptive or any(re.search(sign, text) for sign, text in signs))
 
 
 def settings(rows: Sequence[Row], task: str | None) -> list[Setting]:
