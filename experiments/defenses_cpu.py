@@ -58,6 +58,7 @@ TRIED = {
     'pad_shuffle': (ADAPTER,),
     'similarity_guard(threshold=0.95)': (PAIRS, DROP),
     'similarity_guard(threshold=0.9, capacity=1)': (PAIRS, DROP),
+    'similarity_guard(threshold=0.9, capacity=1, then="refuse")': (PAIRS, SYBILS),
     'bucket_coverage(bits=8)': (REPEAT, STAY, SYBILS),
     'bucket_coverage(bits=8, alpha=10.0)': (STAY, SYBILS),
     'bucket_coverage(bits=8, alpha=10.0) | affine': (STAY, SYBILS),
