@@ -371,6 +371,7 @@ def write(flag: flags.FlagValues) -> None:
     interval = "Student's over seeds, Wilson's where wider" if flag.seeds > 1 else "Wilson's"
     text = f"""# Detection of thieves' queries
 
+Written by `python -m ssl_extract.detection`; [defenses.md](defenses.md) says how it was called.
 Victim {epath.Path(flag.victim).name} ({victim.name}),
 queries from {own.name}, {flag.seeds} seeds (images and views; one victim).
 
