@@ -75,7 +75,6 @@ KILLED = (  # every attack once, online behind defenses, sybils, strategies of s
     'stolen_encoder',
     'cont_steal',
     'rda',
-    'kcenter',
     'sybils',
     'guarded_online',
 )

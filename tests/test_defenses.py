@@ -565,9 +565,9 @@ def test_wrong_specs_say_what_to_write(spec, message):
 @pytest.mark.parametrize(
     ('spec', 'reason'),
     [
-        ('binarize | round(1)', '0 and 1 are round already; write round.1. first'),
+        ('binarize | round(1)', '0 and 1 are round already; put round.1. before it'),
         ('binarize | top_k', 'ones or added constants would be kept'),
-        ('pad_shuffle | top_k(3)', r'ones or added constants .*; write top_k\(3\) first'),
+        ('pad_shuffle | top_k(3)', r'ones or added constants .*; put top_k\(3\) before it'),
         ('binarize | binarize(bits=8)', 'its answers are zeros and ones already'),
     ],
 )

@@ -161,8 +161,17 @@ def make(spec: str, **given: Any) -> Defense:
 
 
 def names_of(spec: str) -> list[str]:
-    """The names of the parts of a chain, in their order."""
-    return [parse_call(part, 'defense')[0] for part in split_chain(spec, 'defense')]
+    """The names of the parts of a chain, in their order.
+
+    Raises:
+        UserError: one of them is unknown.
+    """
+    parts = split_chain(spec, 'defense')
+    names = [parse_call(part, 'defense')[0] for part in parts]
+    for part, name in zip(parts, names, strict=True):
+        if name not in DEFENSES:
+            DEFENSES.make(part)  # says which there are
+    return names
 
 
 def check_endpoint(spec: str, endpoint: str) -> None:
