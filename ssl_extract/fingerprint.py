@@ -19,3 +19,12 @@ def fingerprint(inputs: jax.Array) -> jax.Array:
     words = words ^ (words >> 15)
     random = np.random.default_rng(2022).integers(2**32, size=(2, words.shape[1]), dtype=np.uint32)
     return jnp.stack([jnp.sum(words * (r | 1), axis=1, dtype=jnp.uint32) for r in random], axis=1)
+
+
+def image_keys(key: jax.Array, inputs: jax.Array) -> jax.Array:
+    """A key for every image [B, ...], as key[B]: always the same for one image under one `key`."""
+
+    def fold(words: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
+
+    return jax.vmap(fold)(fingerprint(inputs))

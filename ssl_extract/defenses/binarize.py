@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import Defense, register, stateless
-from ssl_extract.defenses.checks import check_whole
 from ssl_extract.losses.base import product
 
 

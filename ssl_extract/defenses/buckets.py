@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_extract.checks import check_number, check_whole
 from ssl_extract.defenses.base import NOISY, Defense, register
-from ssl_extract.defenses.checks import check_number, check_whole
+from ssl_extract.defenses.noise import draw_normal
 from ssl_extract.errors import UserError
 
 MOVING = ('affine', 'orthogonal', 'pad_shuffle', 'binarize')  # they move answers between buckets
@@ -36,7 +37,7 @@ class CoverageState(NamedTuple):
 
 @register(
     'bucket_coverage',
-    not_after=(*NOISY, 'bucket_coverage', *MOVING),
+    not_after=(*NOISY, *MOVING),
     because='it counts where representations lie, and the other one moves them',
 )
 def bucket_coverage(
@@ -98,9 +99,7 @@ def bucket_coverage(
         buckets = buckets_of(outputs, bits, tables, center)
         coverage, filled = fill(state.filled, buckets, where)
         stddev = lambda_ * jnp.expm1(growth * coverage)
-        row = outputs.shape[1:]
-        noise = jax.vmap(lambda key: jax.random.normal(key, row, outputs.dtype))(keys)
-        outputs = outputs + stddev[:, None].astype(outputs.dtype) * noise
+        outputs = outputs + stddev[:, None].astype(outputs.dtype) * draw_normal(outputs, keys)
         now = share(filled)
         return outputs, where, CoverageState(filled, now, lambda_ * jnp.expm1(growth * now))
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import NOISY, Defense, register
 from ssl_extract.defenses.buckets import (
     MOVING,
@@ -18,7 +19,6 @@ from ssl_extract.defenses.buckets import (
     fill,
     share,
 )
-from ssl_extract.defenses.checks import check_whole
 from ssl_extract.errors import UserError
 
 
@@ -83,7 +83,7 @@ def rate_limit(queries: int = 1000, seconds: float = 86_400.0, total: int = 0) -
 
 @register(
     'proof_of_work',
-    not_after=(*NOISY, 'bucket_coverage', *MOVING),
+    not_after=(*NOISY, *MOVING),
     because='it measures where representations lie, and the other one moves them',
 )
 def proof_of_work(

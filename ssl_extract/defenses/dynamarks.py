@@ -24,10 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_extract.checks import check_number, check_whole
 from ssl_extract.defenses.base import Defense, register
-from ssl_extract.defenses.checks import check_number, check_whole
 from ssl_extract.errors import UserError
-from ssl_extract.fingerprint import fingerprint
+from ssl_extract.fingerprint import image_keys
 
 CELLS = 4  # the image is shrunk to CELLS x CELLS
 FLAT = 1e-3  # norm of the differences below which an image has next to no signal
@@ -241,11 +241,7 @@ def _tilt(outputs: jax.Array, signal: jax.Array, signs: jax.Array, strength: flo
 
 def _uniform(salt: jax.Array, images: jax.Array) -> jax.Array:
     """A draw from [0, 1) for every image [B, ...], always the same for the same image."""
-
-    def draw(words):
-        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(salt, words[0]), words[1]))
-
-    return jax.vmap(draw)(fingerprint(images))
+    return jax.vmap(jax.random.uniform)(image_keys(salt, images))
 
 
 def _check_images(images) -> None:

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import jax
 
+from ssl_extract.checks import check_number
 from ssl_extract.defenses.base import Defense, EmptyState, register
-from ssl_extract.defenses.checks import check_number
 from ssl_extract.errors import UserError
-from ssl_extract.fingerprint import fingerprint
+from ssl_extract.fingerprint import image_keys
 
 
 class SecretKey(NamedTuple):
@@ -44,7 +44,7 @@ def gaussian_noise(mean: float = 0.0, stddev: float = 1.0, keyed_by: str = 'quer
 
     def apply(outputs, state, *, inputs, where, keys):
         if of_image:
-            keys = jax.vmap(lambda words: _fold_in_all(state.key, words))(fingerprint(inputs))
+            keys = image_keys(state.key, inputs)
         return outputs + mean + stddev * draw_normal(outputs, keys), where, state
 
     return Defense(init, apply)
@@ -54,9 +54,3 @@ def draw_normal(outputs: jax.Array, keys: jax.Array) -> jax.Array:
     """A draw from N(0, 1) for every coordinate of `outputs [B, D]`, a row from its key of [B]."""
     shape, dtype = outputs.shape[1:], outputs.dtype
     return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
-
-
-def _fold_in_all(key: jax.Array, words: jax.Array) -> jax.Array:
-    for word in words:
-        key = jax.random.fold_in(key, word)
-    return key

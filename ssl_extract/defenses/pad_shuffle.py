@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import Defense, register
-from ssl_extract.defenses.checks import check_whole
 
 
 class PadShuffle(NamedTuple):

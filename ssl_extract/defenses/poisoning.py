@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_extract.checks import check_number
 from ssl_extract.defenses.base import Defense, EmptyState, register
-from ssl_extract.defenses.checks import check_number
 from ssl_extract.errors import UserError
 
 GRADIENT_BYTES = 2**30  # of gradients, one a query, that are held at a time

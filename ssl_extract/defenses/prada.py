@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
+from ssl_extract.checks import check_number, check_whole
 from ssl_extract.defenses.base import Defense, apply_where, make, register
-from ssl_extract.defenses.checks import check_number, check_whole
 from ssl_extract.defenses.similarity import (
     MAX_CAPACITY,
     NOT_AFTER,

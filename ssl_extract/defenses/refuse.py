@@ -5,8 +5,8 @@ similarity_guard(then="replace(mean=1000.0, stddev=20.0)")
 
 import jax.numpy as jnp
 
+from ssl_extract.checks import check_number
 from ssl_extract.defenses.base import Defense, EmptyState, register, stateless
-from ssl_extract.defenses.checks import check_number
 from ssl_extract.defenses.noise import draw_normal
 
 

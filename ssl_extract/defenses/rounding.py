@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
+from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import Defense, register, stateless
-from ssl_extract.defenses.checks import check_whole
 
 
 @register('round', not_after=('binarize',), because='0 and 1 are round already')

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ssl_extract.checks import check_number, check_whole
 from ssl_extract.defenses.base import NOISY, Defense, apply_where, make, register
 from ssl_extract.defenses.buckets import MOVING
-from ssl_extract.defenses.checks import check_number, check_whole
 from ssl_extract.errors import UserError
 
 NOT_AFTER = (*NOISY, *MOVING)  # for detectors that compare answers
@@ -96,8 +96,8 @@ def similarity_guard(
         raise UserError(f'of={of!r}: write {" or ".join(map(repr, SPACES))}')
     if of == 'projection' and head is None:
         raise UserError(
-            "of='projection': the victim has no projection head (or none was given with "
-            "make(spec, head=...)): write of='answer'"
+            "of='projection': there is no projection head behind these answers (or none was given "
+            "with make(spec, head=...)): write of='answer'"
         )
     check_number('threshold', threshold)
     low, high = (-1, 1) if metric == 'cosine' else (0, math.inf)

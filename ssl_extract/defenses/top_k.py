@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import Defense, EmptyState, register
-from ssl_extract.defenses.checks import check_whole
 from ssl_extract.errors import UserError
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sklearn.linear_model import RidgeCV
 
+from ssl_extract.checks import check_whole
 from ssl_extract.errors import UserError
 from ssl_extract.recovery.base import Received
 
@@ -37,8 +38,7 @@ def num_images(budget: int, accounts: int, overlap: int) -> int:
         ('attack.overlap', overlap),
     )
     for name, value in fields:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f'{name} must be a whole number of at least 1, got {value!r}')
+        check_whole(name, value, 1)
     if accounts == 1:
         return budget
     if budget < accounts * (overlap + 1):

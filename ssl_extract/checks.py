@@ -1,4 +1,4 @@
-"""Checks of a defense's arguments, made in its factory before any work."""
+"""Checks of arguments, made in a factory before any work."""
 
 import math
 import numbers
