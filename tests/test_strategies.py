@@ -178,10 +178,7 @@ def test_kcenter_does_not_depend_on_its_blocks(monkeypatch, blocks):
     given = see(pool(), range(20))
     expected, _ = strategies.make('kcenter').choose(given, 15, {})
     monkeypatch.setattr(strategies.kcenter, '_BLOCK', blocks[0])
-    whole = strategies.kcenter._represent
-    monkeypatch.setattr(
-        strategies.kcenter, '_represent', lambda seen, rows: whole(seen, rows, blocks[1])
-    )
+    monkeypatch.setattr(strategies.base, '_BLOCK', blocks[1])
     assert_array_equal(strategies.make('kcenter').choose(given, 15, {})[0], expected)
 
 
@@ -272,7 +269,7 @@ def test_stay_close_goes_where_its_images_are_dense():
 def test_stay_close_does_not_depend_on_its_blocks(monkeypatch):
     given = see(pool(), range(20))
     expected, _ = strategies.make('stay_close').choose(given, 15, {})
-    monkeypatch.setattr(strategies.stay_close, '_BLOCK', 7)
+    monkeypatch.setattr(strategies.base, '_BLOCK', 7)
     assert_array_equal(strategies.make('stay_close').choose(given, 15, {})[0], expected)
 
 

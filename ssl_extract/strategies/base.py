@@ -1,7 +1,7 @@
 """What the query strategies share: their types, their registry, and the order of chance."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 
 STRATEGIES = Registry('query strategy')
+_BLOCK = 4096  # images represented at a time
 
 
 class Seen(NamedTuple):
@@ -89,11 +90,8 @@ def left(seen: Seen, count: int) -> np.ndarray:
     return found
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Stops an argument that is not a whole number of at least `least`.
-
-    Raises:
-        UserError: names the argument, its value, and what to write instead.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f'{name} must be a whole number of at least {least}, got {value!r}')
+def represent(seen: Seen, rows: np.ndarray) -> np.ndarray:
+    """Representations float32 [len(rows), R], without a copy of all those images."""
+    starts = range(0, len(rows), _BLOCK)
+    blocks = [seen.represent(seen.images[rows[start : start + _BLOCK]]) for start in starts]
+    return np.concatenate(blocks, dtype=np.float32)

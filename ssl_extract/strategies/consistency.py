@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract import augment
-from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, check_whole, left
+from ssl_extract.checks import check_whole
+from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, left
 
 _BLOCK = 512  # images augmented at a time
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, check_whole, left
+from ssl_extract.checks import check_whole
+from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, left, represent
 
 _BLOCK = 256  # asked images compared with the pool at a time
 
@@ -32,13 +33,13 @@ def kcenter(rounds: int = 4) -> Strategy:
         candidates = left(seen, count)
         if seen.represent is None:
             return candidates[:count], state
-        points = _represent(seen, candidates)
+        points = represent(seen, candidates)
         mean = points.mean(axis=0)  # around 0 the products below keep more digits
         points -= mean
         norms = _square(points)
         distances = np.full(len(points), np.inf, np.float32)
         for start in range(0, len(seen.asked), _BLOCK):
-            centers = _represent(seen, seen.asked[start : start + _BLOCK]) - mean
+            centers = represent(seen, seen.asked[start : start + _BLOCK]) - mean
             products = points @ (-2 * centers.T)
             products += _square(centers)
             np.minimum(distances, products.min(axis=1) + norms, out=distances)
@@ -69,10 +70,3 @@ def _farthest(
 def _square(rows: np.ndarray) -> np.ndarray:
     """The squared length of each row of [N, R]."""
     return np.einsum('nr,nr->n', rows, rows)
-
-
-def _represent(seen: Seen, rows: np.ndarray, block: int = 4096) -> np.ndarray:
-    """Representations float32 [len(rows), R], without a copy of all those images."""
-    starts = range(0, len(rows), block)
-    blocks = [seen.represent(seen.images[rows[start : start + block]]) for start in starts]
-    return np.concatenate(blocks, dtype=np.float32)

@@ -3,9 +3,10 @@
 import numpy as np
 from scipy.special import log_softmax, softmax
 
+from ssl_extract.checks import check_whole
 from ssl_extract.errors import UserError
 from ssl_extract.losses.base import check_number
-from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, check_whole, left
+from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, left
 
 _TAG = 11  # of its random draws
 _TOLERANCE = 1e-3  # of a sum of float32 probabilities, or of some rounded to four decimals

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, check_whole, left
-
-_BLOCK = 4096  # images represented at a time
+from ssl_extract.checks import check_whole
+from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, left, represent
 
 
 @STRATEGIES.register('stay_close')
@@ -47,11 +46,7 @@ def stay_close(rounds: int = 4) -> Strategy:
 
 def _directions(seen: Seen, rows: np.ndarray) -> np.ndarray:
     """Centered, L2-normalised representations, float32 [len(rows), R]; a constant one is zero."""
-    blocks = [
-        seen.represent(seen.images[rows[start : start + _BLOCK]])
-        for start in range(0, len(rows), _BLOCK)
-    ]
-    points = np.concatenate(blocks, dtype=np.float32)
+    points = represent(seen, rows)
     points -= points.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(points, axis=1, keepdims=True)
     return points / np.where(norms > 0, norms, 1)
