@@ -4,16 +4,12 @@ A user has an account of its own behind the same defense as the thief: it asks i
 fits a classifier to the answers, and then, on the same account, asks the test images. So do the
 users of Dziedzic et al. (arXiv 2205.07890, section A.2), who train and are tested through the noisy
 API. Each is measured without a defense too, with the same images and classifier: the difference is
-what the defense took from it.
-
-A new kind of user is a factory that returns a `User`, under `@USERS.register('its_name')`; a new
-classifier is one that returns `fit`, under `@MODELS.register('its_name')`.
+what the defense took from it. `ssl_extract.users` says which kinds there are.
 """
 
 import functools
 import math
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,8 +18,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from etils import epath
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
 
 from ssl_extract import (
     access,
@@ -38,31 +32,9 @@ from ssl_extract import (
 )
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import intervals
-from ssl_extract.evaluation.assess import PROBES
-from ssl_extract.evaluation.probe import predict
 from ssl_extract.oracle import MAX_BUDGET
-from ssl_extract.registry import Registry
 from ssl_extract.stages import Trained
-
-USERS = Registry('legitimate user')
-MODELS = Registry("legitimate user's model")
-
-Predict = Callable[[np.ndarray], np.ndarray]  # features [N, D] -> classes [N]
-
-
-class User(NamedTuple):
-    """What a user asks.
-
-    Attributes:
-        classes: `(rng, num_classes) -> int[K]`, those of the task that it has to do with.
-        views: augmented views asked of each of its own images; 0: the image as it is. Test images
-            are always asked as they are.
-        augmentation: what a view is; see `ssl_extract.augment`.
-    """
-
-    classes: Callable[[np.random.Generator, int], np.ndarray]
-    views: int = 0
-    augmentation: str = 'none'
+from ssl_extract.users import MODELS, USERS, Predict
 
 
 class Visit(NamedTuple):
@@ -79,98 +51,12 @@ class Visit(NamedTuple):
     truth: np.ndarray
 
 
-@USERS.register('broad')
-def broad() -> User:
-    """Has images of all classes."""
-    return User(_every)
-
-
-@USERS.register('narrow')
-def narrow(classes: int = 3) -> User:
-    """Has images of a few classes, drawn from the seed, and is tested on those.
-
-    Raises:
-        UserError: `classes` is not a whole number of at least 2, or more than the task has.
-    """
-    _check_whole('classes', classes, 2)
-
-    def draw(rng: np.random.Generator, num_classes: int) -> np.ndarray:
-        if classes > num_classes:
-            raise UserError(f'classes={classes}: the first task has {num_classes}; write fewer')
-        return rng.choice(num_classes, classes, replace=False)
-
-    return User(draw)
-
-
-@USERS.register('augmenting')
-def augmenting(views: int = 2, augmentation: str = 'simclr(strength=0.5, min_scale=0.2)') -> User:
-    """Has images of all classes and asks `views` augmented views of each, to train on them all.
-
-    Raises:
-        UserError: `views` is not a whole number of at least 1, or there is no such augmentation.
-    """
-    _check_whole('views', views, 1)
-    stages.make_augmentation(augmentation)
-    return User(_every, views, augmentation)
-
-
-@MODELS.register('probe')
-def linear(probe: str = 'lbfgs') -> Callable[..., Predict]:
-    """The linear probe that the encoders are evaluated with."""
-
-    def fit(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Predict:
-        return functools.partial(predict, PROBES.make(probe)(features, labels, num_classes))
-
-    return fit
-
-
-@MODELS.register('mlp')
-def mlp(
-    width: int = 512,
-    epochs: int = 100,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 1e-4,
-    seed: int = 0,
-) -> Callable[..., Predict]:
-    """The user of arXiv 2205.07890 (its code): two layers, ReLU, Adam with decay in the gradient.
-
-    The biases do not decay, as they do there; the initialisation is scikit-learn's (Glorot).
-    """
-    for name, value in (('width', width), ('epochs', epochs), ('batch_size', batch_size)):
-        _check_whole(name, value, 1)
-    if not learning_rate > 0 or not weight_decay >= 0:
-        raise UserError(
-            f'learning_rate={learning_rate}, weight_decay={weight_decay}: write a rate above 0 '
-            'and a decay of at least 0'
-        )
-
-    def fit(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Predict:
-        del num_classes  # those of the labels
-        size = min(batch_size, len(labels))
-        network = MLPClassifier(
-            (width,),
-            alpha=weight_decay * size,  # scikit-learn divides the penalty by the batch
-            batch_size=size,
-            learning_rate_init=learning_rate,
-            max_iter=epochs,
-            n_iter_no_change=epochs,  # all of them, whether the loss still falls or not
-            random_state=seed,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', ConvergenceWarning)
-            return network.fit(features, labels).predict
-
-    return fit
-
-
 def check(cfg: ml_collections.ConfigDict) -> None:
     """Checks the fields of `legitimate` against the first task, whose sets must have labels.
 
     Raises:
         UserError: one line that names the field, its value and what to write instead.
     """
-    _check_whole('legitimate.images', cfg.legitimate.images, 1)
     _make_model(cfg)
     for kind in cfg.legitimate.users:
         visit_of(cfg, kind)
@@ -390,19 +276,9 @@ def _view(augmentation: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
     return view
 
 
-def _every(rng: np.random.Generator, num_classes: int) -> np.ndarray:
-    del rng
-    return np.arange(num_classes)
-
-
 def _with(cfg, *, defense: str | None = None, budget: int | None = None):
     """The config with another defense or budget."""
     changed = cfg.copy_and_resolve_references()
     changed.defense = cfg.defense if defense is None else defense
     changed.attack.budget = budget or cfg.attack.budget
     return changed
-
-
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f'{name}={value!r}: write a whole number of at least {least}')

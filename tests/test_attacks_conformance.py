@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import untrained
 from etils import epath
+from untrained import HEADS, SHAPE
 
 from ssl_extract import access, attacks, config, extraction, parallel, selection, stages, training
 from ssl_extract.encoders import chain
@@ -15,28 +17,12 @@ from ssl_extract.oracle import Answer, make_oracle
 
 FOUR, ONE = parallel.data_mesh(), parallel.data_mesh(1)
 ENCODER = 'resnet18(stem="patch", width=4, stages=(1,))'
-HEADS = (('head', 'simclr(hidden=8, dim=8)'),)
-SHAPE = (8, 8, 3)
 
 
 @pytest.fixture(scope='module')
 def victim():
     """An untrained victim with a head: a target is a target."""
-    networks = {'encoder': stages.make_encoder(ENCODER)}
-    networks |= {name: stages.make_head(spec) for name, spec in HEADS}
-    variables = chain.init(networks, jax.random.key(7), jnp.zeros((1, *SHAPE)))
-    return stages.Trained(
-        role='victim',
-        address='untrained',
-        encoder=ENCODER,
-        variables=chain.part(variables, 'encoder'),
-        folder=None,
-        seconds=0.0,
-        flops=None,
-        bill=None,
-        heads=HEADS,
-        head_variables={'head': chain.part(variables, 'head')},
-    )
+    return untrained.victim(ENCODER)
 
 
 def config_of(name):

@@ -7,14 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+import untrained
 from etils import epath
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from ssl_extract import access, answers, config, defenses, legitimate, parallel, selection, stages
+from ssl_extract import (
+    access,
+    answers,
+    config,
+    defenses,
+    legitimate,
+    parallel,
+    selection,
+    stages,
+    users,
+)
 from ssl_extract.defenses import Defense
-from ssl_extract.encoders import chain
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import features
 from ssl_extract.evaluation.assess import PROBES
@@ -22,8 +32,6 @@ from ssl_extract.evaluation.probe import predict
 
 MESH = parallel.data_mesh()
 ENCODER = 'resnet18(stem="patch", width=16, stages=(1,))'
-HEADS = (('head', 'simclr(hidden=8, dim=8)'),)
-SHAPE = (8, 8, 3)
 NOISE = 'gaussian_noise(stddev=0.1)'
 AUGMENTING = 'augmenting(views=2, augmentation="random_crop(padding=1)")'
 USERS = ('broad', 'narrow(classes=3)', AUGMENTING)
@@ -33,21 +41,7 @@ IMAGES = 60
 @pytest.fixture(scope='module')
 def victim():
     """An untrained victim: its features of digits are good enough to tell some classes apart."""
-    networks = {'encoder': stages.make_encoder(ENCODER)}
-    networks |= {name: stages.make_head(spec) for name, spec in HEADS}
-    variables = chain.init(networks, jax.random.key(7), jnp.zeros((1, *SHAPE)))
-    return stages.Trained(
-        role='victim',
-        address='untrained',
-        encoder=ENCODER,
-        variables=chain.part(variables, 'encoder'),
-        folder=None,
-        seconds=0.0,
-        flops=None,
-        bill=None,
-        heads=HEADS,
-        head_variables={'head': chain.part(variables, 'head')},
-    )
+    return untrained.victim(ENCODER)
 
 
 def config_of(**fields):
@@ -380,10 +374,10 @@ def test_the_mlp_learns_what_no_linear_probe_can(victim):
     rng = np.random.default_rng(0)
     points = rng.uniform(-1, 1, (400, 2)).astype(np.float32)
     labels = (points.prod(axis=1) > 0).astype(int)  # exclusive or
-    classify = legitimate.MODELS.make('mlp(width=32, epochs=30, learning_rate=3e-2)')
+    classify = users.MODELS.make('mlp(width=32, epochs=30, learning_rate=3e-2)')
     predictions = classify(points[:300], labels[:300], 2)(points[300:])
     assert np.mean(predictions == labels[300:]) > 0.9
-    linear = legitimate.MODELS.make('probe', probe='lbfgs')(points[:300], labels[:300], 2)
+    linear = users.MODELS.make('probe', probe='lbfgs')(points[:300], labels[:300], 2)
     assert np.mean(linear(points[300:]) == labels[300:]) < 0.75
 
 
@@ -391,7 +385,7 @@ def test_the_mlp_decays_as_weight_decay_in_the_gradient():
     """Without anything to learn the weights' gradient is `weight_decay * W`, whatever the batch."""
     rng = np.random.default_rng(0)
     points, labels = rng.normal(size=(128, 3)), np.arange(128) % 3
-    classify = legitimate.MODELS.make('mlp(width=4, epochs=3, weight_decay=0.5)', seed=3)
+    classify = users.MODELS.make('mlp(width=4, epochs=3, weight_decay=0.5)', seed=3)
     network = classify(points, labels, 3).__self__
     by_hand = MLPClassifier((4,), alpha=32, batch_size=64, max_iter=3, random_state=3)
     with pytest.warns(ConvergenceWarning):
@@ -408,7 +402,7 @@ def test_users_can_train_an_mlp(measured):
     plain = found['broad', '', 'user_accuracy']
     assert plain['value'] > 0.3
     assert found['broad', NOISE, 'user_accuracy']['value'] < plain['value']
-    assert legitimate.MODELS.make('mlp')  # the paper's
+    assert users.MODELS.make('mlp')  # the paper's
 
 
 @pytest.mark.parametrize(
@@ -420,7 +414,6 @@ def test_users_can_train_an_mlp(measured):
         ({'legitimate__users': ('narrow(classes=True)',)}, 'at least 2'),
         ({'legitimate__users': ('augmenting(views=0)',)}, 'at least 1'),
         ({'legitimate__users': ('augmenting(augmentation="simclear")',)}, "did you mean 'simclr'"),
-        ({'legitimate__images': 0}, 'legitimate.images=0'),
         ({'legitimate__model': 'knn'}, "legitimate user's model 'knn'"),
         ({'legitimate__model': 'mlp(epochs=0)'}, 'epochs=0'),
         ({'legitimate__model': 'mlp(learning_rate=0.0)'}, 'learning_rate=0.0'),
@@ -445,9 +438,9 @@ def test_defaults_are_fine():
 
 
 def test_a_new_kind_of_user_is_a_few_lines(registries_restored, victim, tmp_path):
-    @legitimate.USERS.register('binary')
+    @users.USERS.register('binary')
     def binary():
-        return legitimate.User(lambda rng, num_classes: np.array([0, 1]))
+        return users.User(lambda rng, num_classes: np.array([0, 1]))
 
     cfg = config_of(legitimate__users=('binary',))
     legitimate.check(cfg)
