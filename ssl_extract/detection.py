@@ -18,9 +18,10 @@ from absl import app, flags
 from etils import epath
 
 from ssl_extract import augment, checkpoint, data, defenses, metrics, oracle, parallel, stages
+from ssl_extract.defenses import similarity
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import detection, features
-from ssl_extract.evaluation.intervals import Measurement
+from ssl_extract.report.detection import PAPER, Account, Point, accounts_tables, sweep_table
 
 FLAGS = flags.FlagValues()  # of this command alone
 flags.DEFINE_string('victim', '', "A trained victim's folder, with its head.", flag_values=FLAGS)
@@ -47,13 +48,6 @@ flags.DEFINE_list(
 GUARD_RATE = 0.05  # the threshold of (b)
 USUAL_VIEW = 'random_crop(padding=4) | flip'  # what a user averages an answer over
 BATCH = 250
-SPACES = {'answer': 'representation', 'projection': 'projection'}
-PAPER = """| L2, head outputs (T13) | L2, representations (T14) | cosine, head outputs (T15) |
-|---|---|---|
-| 12: 4.7 ± 1.7 / 53.1 ± 2.8 | 17: 7.7 ± 2.3 / 49.0 ± 2.5 | 0.45: 31.4 ± 2.7 / 9.4 ± 1.8 |
-| 13: 12.3 ± 3.1 / 35.1 ± 3.1 | 18: 16.2 ± 2.7 / 39.5 ± 2.5 | 0.50: 15.5 ± 2.6 / 21.3 ± 2.3 |
-| 14: 27.7 ± 3.4 / 19.3 ± 2.2 | 19: 28.2 ± 2.6 / 26.4 ± 2.2 | 0.55: 7.0 ± 1.7 / 34.1 ± 2.1 |
-"""
 
 
 class Victim(NamedTuple):
@@ -70,25 +64,6 @@ class Victim(NamedTuple):
     head: Callable[[jax.Array], jax.Array]
     image_shape: tuple[int, ...]
     name: str
-
-
-class Point(NamedTuple):
-    """The guard's rates at one threshold."""
-
-    metric: str
-    space: str
-    history: int
-    threshold: float
-    fpr: Measurement
-    fnr: Measurement
-
-
-class Account(NamedTuple):
-    """A kind of account: `ask(rng) -> float32[Q, D]`, the victim's answers to its queries."""
-
-    name: str
-    thief: bool
-    ask: Callable[[np.random.Generator], np.ndarray]
 
 
 def load_victim(folder: str, mesh: jax.sharding.Mesh) -> Victim:
@@ -178,7 +153,7 @@ def sweep(
         twice = images[order[(4 + 3 * s) * longest :][:longest]]
         repeated.append([victim.represent(viewed(twice, view, (s, i))) for i in (0, 1)])
     spaces = {'answer': calibration, 'projection': np.asarray(jax.jit(victim.head)(calibration))}
-    conditions = [(m, s, h) for m in detection.METRICS for s in spaces for h in histories]
+    conditions = [(m, s, h) for m in similarity.METRICS for s in spaces for h in histories]
     points = []
     for metric, space, history in metrics.progress(conditions, desc='sweep', unit='guard'):
         image, second = detection.repeated_order(longest, history)
@@ -288,62 +263,22 @@ def account_scores(
         ]
         answers = np.stack([kind.ask(rng) for rng in rngs])
         queries = answers.shape[1]
-        parts = [
+        parts = (
             guard(threshold, 'cosine', 'projection', queries, ''),
             f'prada(window={window}, capacity={queries})',
-        ]
-        parts += ['bucket_coverage'] if 'bucket_coverage' in defenses.DEFENSES else []
+            'bucket_coverage',
+        )
         _, state = send(' | '.join(parts), victim, answers)
         for i in range(len(answers)):
             noticed = defenses.noticed(jax.tree.map(lambda x, i=i: x[i], state))
             scores = {
                 'guard: share flagged': noticed['similarity_guard.num_flagged'] / queries,
                 'prada: 1 - lowest W': 1 - noticed['prada.statistic'],
+                'bucket coverage': noticed['bucket_coverage.coverage'],
             }
-            if 'bucket_coverage.coverage' in noticed:
-                scores['bucket coverage'] = noticed['bucket_coverage.coverage']
             for score, value in scores.items():
                 found.setdefault(score, {}).setdefault(kind.name, []).append(value)
     return {s: {k: np.array(v) for k, v in of.items()} for s, of in found.items()}
-
-
-def sweep_table(points: list[Point]) -> str:
-    """The points as Markdown."""
-    lines = ['| metric | of | history | threshold | FPR % | FNR % | n |', '|---' * 7 + '|']
-    lines += [
-        f'| {p.metric} | {SPACES[p.space]} | {p.history} | {p.threshold:g} | {_percent(p.fpr)} | '
-        f'{_percent(p.fnr)} | {p.fpr.n} / {p.fnr.n} |'
-        for p in points
-    ]
-    return '\n'.join(lines) + '\n'
-
-
-def accounts_tables(scores: dict[str, dict[str, np.ndarray]], every: list[Account]) -> str:
-    """Mean scores and areas under the ROC as Markdown."""
-    users = [kind.name for kind in every if not kind.thief]
-    thieves = [kind.name for kind in every if kind.thief]
-    lines = [f'| account | n | {" | ".join(scores)} |', '|---' * (2 + len(scores)) + '|']
-    for kind in every:
-        each = [of[kind.name] for of in scores.values()]
-        words = [f'{x.mean():.3f} ({x.min():.3f} to {x.max():.3f})' for x in each]
-        who = 'thief' if kind.thief else 'user'
-        lines.append(f'| {who}, {kind.name} | {len(each[0])} | {" | ".join(words)} |')
-    for score, of in scores.items():
-        header = [f'AUC of {score}', *users, 'all users', 'caught at FPR 10 %']
-        lines += ['', f'| {" | ".join(header)} |', '|---' * len(header) + '|']
-        for thief in thieves:
-            groups = [*([user] for user in users), users]
-            curves = [
-                detection.roc(of[thief], np.concatenate([of[u] for u in group])) for group in groups
-            ]
-            words = [f'{c.auc.value:.2f} [{c.auc.ci_low:.2f}, {c.auc.ci_high:.2f}]' for c in curves]
-            caught = f'{100 * detection.power(curves[-1], 0.1):.0f} %'
-            lines.append(f'| {" | ".join([thief, *words, caught])} |')
-    return '\n'.join(lines) + '\n'
-
-
-def _percent(rate: Measurement) -> str:
-    return f'{100 * rate.value:.1f} [{100 * rate.ci_low:.1f}, {100 * rate.ci_high:.1f}]'
 
 
 def write(flag: flags.FlagValues) -> None:

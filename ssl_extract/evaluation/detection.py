@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssl_extract.defenses.similarity import check_metric
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.intervals import RESAMPLES, Measurement, percentiles, student, wilson
-
-METRICS = ('cosine', 'l2')
 
 
 class Roc(NamedTuple):
@@ -41,8 +40,7 @@ def nearest_before(rows: np.ndarray, metric: str, history: int) -> np.ndarray:
     Returns:
         float64[N]; NaN for the first row, which has none before it.
     """
-    if metric not in METRICS:
-        raise UserError(f'metric={metric!r}: write {" or ".join(map(repr, METRICS))}')
+    check_metric(metric)
     if isinstance(history, bool) or not isinstance(history, int) or history < 1:
         raise UserError(f'history={history!r}: write a whole number of at least 1')
     rows = np.asarray(rows, np.float64)
