@@ -106,5 +106,5 @@ def example_oracle(
     """An oracle over untrained networks, to find out shapes."""
     variables = endpoints.example_variables(key, encoder, heads, image_shape, num_classes)
     encode = jax.tree_util.Partial(endpoints.make(endpoint, encoder, heads), variables)
-    given = owner.example_given(defense, encoder, heads, variables)
+    given = owner.example_given(defense, endpoint, encoder, heads, variables)
     return oracle.make_oracle(encode, defenses.make(defense, **given), budget=1)

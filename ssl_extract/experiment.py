@@ -152,8 +152,8 @@ def run_one(
         dollars=stolen.bill.billed * cfg.cost.dollars_per_1000_queries / 1000,
     )
     measured = measure(cfg, stolen, workdir, mesh, victim)
-    measured.measured.extend(owner.look_for_mark(cfg, victim, stolen, workdir, mesh))
-    add_rows(found, stolen, measured, **attacked)
+    marks = owner.look_for_mark(cfg, victim, stolen, workdir, mesh)
+    add_rows(found, stolen, measured._replace(measured=measured.measured + marks), **attacked)
     add_curve(found, name_of(cfg).replace(', ', ': ', 1), stolen)
     add_view(found, f'surrogate, {name_of(cfg)}', cfg, measured)
     found.bill.append(

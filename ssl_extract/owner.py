@@ -59,8 +59,8 @@ def make_defense(
     cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
 ) -> defenses.Defense:
     """The defense of a config, with what its parts ask the owner for."""
-    given = {}
-    if asks_for(cfg.defense, 'head') and target.heads:
+    given, endpoint = {}, attacks.endpoint_of(cfg.attack.name)
+    if asks_for(cfg.defense, 'head') and target.heads and endpoint == 'representation':
         given['head'] = _once(f'head {target.address}', lambda: _head(target))
     if asks_for(cfg.defense, 'thief'):
         given['thief'] = train_thief(cfg, target, workdir, mesh)
@@ -88,8 +88,13 @@ def train_thief(
         'epochs': THIEF_EPOCHS,
     }
 
+    folder = workdir / 'thief' / stages.address(spec)
+
     def train() -> Thief:
         encoder = stages.make_encoder(target.encoder)
+        if (folder / 'meta.json').exists():
+            found = stages.finished('thief', stages.address(spec), folder, mesh)
+            return Thief(encoder.apply, found.variables)
         known = features.extract(encoder.apply, target.variables, images, mesh=mesh)
         student = attacks.make_student(encoder, known.shape[1])
         plain = stages.make_augmentation('none')
@@ -129,21 +134,33 @@ def look_for_mark(
     workdir: epath.Path,
     mesh: jax.sharding.Mesh,
 ) -> list[dict[str, Any]]:
-    """What `dynamarks.verify` finds in a surrogate of a marked classifier, as rows.
+    """What `dynamarks.verify` finds in a surrogate of a marked classifier, as rows; found once.
 
     The metrics `mark` (its statistic) and `mark_p_value`, on the first task's test images; no rows
     where the defense makes no mark.
     """
-    made = [parse_call(part)[1:] for part in split_chain(cfg.defense, 'defense')]
-    marks = [given for name, given in zip(defenses.names_of(cfg.defense), made, strict=True)
-             if name == 'dynamarks']  # fmt: skip
-    if not marks:
+    calls = {call[0]: call[1:] for call in map(parse_call, split_chain(cfg.defense, 'defense'))}
+    if 'dynamarks' not in calls:
         return []
-    args, kwargs = marks[0]
-    key = kwargs.get('key', args[0] if args else 0)
-    images = selection.load_tasks(cfg)[0].test.images
-    variables = {'encoder': target.variables, endpoints.CLASSIFIER: fit_classifier(
-        cfg, target, workdir, mesh)}  # fmt: skip
+    args, kwargs = calls['dynamarks']
+    key = (
+        inspect.signature(dynamarks.dynamarks).bind_partial(*args, **kwargs).arguments.get('key', 0)
+    )
+    task = selection.load_tasks(cfg)[0]
+    spec = {
+        'stage': 'mark',
+        'suspect': suspect.address,
+        'victim': target.address,
+        'endpoint': endpoint_spec(cfg, target),
+        'test': data.digest(task.test),
+        'key': key,
+    }
+    path = workdir / 'mark' / stages.address(spec) / 'rows.json'
+    if path.exists():
+        return files.read_json(path)
+    images = task.test.images
+    classifier = fit_classifier(cfg, target, workdir, mesh)
+    variables = {'encoder': target.variables, endpoints.CLASSIFIER: classifier}
     answer = endpoints.make('posteriors', target.encoder, target.heads)
     theirs = features.extract(*stages.outputs(suspect), images, mesh=mesh)
     found = dynamarks.verify(
@@ -152,20 +169,27 @@ def look_for_mark(
         np.asarray(images, np.float32) / 255,
         key=key,
     )
-    common = {'task': selection.load_tasks(cfg)[0].name, 'n': len(images)}
-    return [
+    common = {'task': task.name, 'n': len(images)}
+    rows = [
         common | {'metric': 'mark', 'value': found.statistic},
         common | {'metric': 'mark_p_value', 'value': float(found.p_value)},
     ]
+    stages.describe(path.parent, spec)
+    files.write_json(path, rows)
+    return rows
 
 
 def example_given(
-    defense: str, encoder: str, heads: tuple[tuple[str, str], ...], variables: dict[str, Any]
+    defense: str,
+    endpoint: str,
+    encoder: str,
+    heads: tuple[tuple[str, str], ...],
+    variables: dict[str, Any],
 ) -> dict[str, Any]:
     """Untrained stand-ins for what `make_defense` gives, to find out shapes."""
     given = {}
     variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
-    if asks_for(defense, 'head') and heads:
+    if asks_for(defense, 'head') and heads and endpoint == 'representation':
         name, spec = heads[0]
         network = stages.make_head(spec)
         given['head'] = lambda representations: network.apply(variables[name], representations)

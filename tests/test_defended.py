@@ -41,8 +41,8 @@ def test_thief_and_user_stand_beside_each_other(run):
     for defense in (POISONED, GUARDED, MARKED):
         assert of(run, role='surrogate', defense=defense, metric='linear_probe')
         (user,) = of(run, role='legitimate', defense=defense, metric='user_accuracy')
-        (alone,) = of(run, role='legitimate', defense='', metric='user_accuracy',
-                      endpoint=user['endpoint'])  # fmt: skip
+        alike = dict(role='legitimate', metric='user_accuracy', endpoint=user['endpoint'])
+        (alone,) = of(run, defense='', **alike)
         assert user['n'] == alone['n'] == 40 and user['budget'] == alone['budget']
 
 
@@ -78,6 +78,8 @@ def test_a_mark_is_looked_for_where_one_was_made(run):
     assert {(r['defense'], r['adaptive']) for r in found} == {(MARKED, ''), (MARKED, 'harden')}
     assert all(0 < row['value'] <= 1 and row['n'] == 100 for row in found)
     assert all(-1 <= row['value'] <= 1 for row in of(run, metric='mark'))
+    kept = [json.loads(path.read_text()) for path in run[1].glob('mark/*/rows.json')]
+    assert sorted(rows[1]['value'] for rows in kept) == sorted(row['value'] for row in found)
 
 
 def _only(overrides):
