@@ -154,8 +154,6 @@ def num_steps(cfg: ml_collections.ConfigDict, arrays: dict[str, np.ndarray]) -> 
 def shares(cfg: ml_collections.ConfigDict, rounds: int) -> list[int]:
     """How many images each round chooses."""
     images = selection.num_images(cfg, access.plan_of(cfg).stored)
-    if cfg.attack.accounts > 1:
-        images = sybils.num_images(cfg.attack.budget, cfg.attack.accounts, cfg.attack.overlap)
     return [len(part) for part in np.array_split(np.arange(images), rounds)]
 
 
@@ -194,8 +192,9 @@ def ask(
         'answered': merged.answered,
         'view_seeds': np.zeros(merged.answered.shape, np.uint32),
     }
-    billed = sum(bill.billed for _, bill, _ in every)
-    unique, refused = int(merged.answered.sum()), sum(bill.refused for _, bill, _ in every)
+    billed, refused = (sum(getattr(bill, n) for _, bill, _ in every) for n in ('billed', 'refused'))
+    answered = [part[one.answered.any(axis=1)] for part, one in zip(dealt, got, strict=True)]
+    unique = len(np.unique(np.concatenate(answered)))
     names = every[0][2]
     noticed = {name: max(noticed[name] for _, _, noticed in every) for name in names}
     return arrays, answers.Bill(billed, unique, billed - unique, refused), noticed

@@ -9,6 +9,7 @@ import numpy as np
 from ssl_extract import data
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import Task
+from ssl_extract.recovery import sybils
 from ssl_extract.registry import parse_call
 
 
@@ -60,6 +61,8 @@ def order(cfg: ml_collections.ConfigDict) -> np.ndarray:
 
 def num_images(cfg: ml_collections.ConfigDict, stored: int) -> int:
     """How many images the budget pays for at `stored` views each; 0 views: the whole pool."""
+    if cfg.attack.accounts > 1:
+        return sybils.num_images(cfg.attack.budget, cfg.attack.accounts, cfg.attack.overlap)
     return -(-cfg.attack.budget // stored) if stored else len(load_pool(cfg).images)
 
 

@@ -17,6 +17,7 @@ from ssl_extract import (
     encoders,
     extraction,
     legitimate,
+    owner,
     parallel,
     recovery,
     selection,
@@ -168,7 +169,7 @@ def _check_budget(cfg: ml_collections.ConfigDict, pool: data.Dataset, mesh) -> N
     distinct, stored = len(pool.images), access.plan_of(cfg).stored
     if cfg.attack.accounts > 1:
         _check_accounts(cfg)
-    size = sum(extraction.shares(cfg, 1))
+    size = selection.num_images(cfg, stored)
     if size > distinct:
         raise UserError(
             f'attack.budget={cfg.attack.budget}: {pool.name} has {distinct} different images and '
@@ -189,7 +190,6 @@ def _check_accounts(cfg: ml_collections.ConfigDict) -> None:
             f"attack.accounts={accounts}: several accounts share out the images of plan 'once', "
             "chosen in one round; write attack.plan='once' and attack.strategy='random'"
         )
-    extraction.shares(cfg, 1)  # whether the budget pays for the overlap
 
 
 def _check_attack(cfg, encoder: str, heads: tuple, image_shape: tuple, pool: data.Dataset) -> None:
@@ -197,6 +197,13 @@ def _check_attack(cfg, encoder: str, heads: tuple, image_shape: tuple, pool: dat
     defenses.check_endpoint(cfg.defense, endpoint)
     if cfg.attack.recover:
         _check_recovery(cfg, encoder, endpoint, image_shape)
+    if owner.asks_for(cfg.defense, 'thief'):
+        shape = selection.load_victim_images(cfg).images.shape[1:]
+        if shape != image_shape:
+            raise UserError(
+                f'defense={cfg.defense!r}: its owner trains a thief on images of {_size(shape)} '
+                f'(of victim.split) and the victim takes {_size(image_shape)}: set data.size'
+            )
     attack = extraction.attack_of(cfg, encoder, heads, image_shape)
     if parse_call(cfg.attack.strategy)[0] == 'knockoff':  # it would find out after it has paid
         data.require_labels(pool)
@@ -235,6 +242,13 @@ def _check_recovery(cfg, encoder: str, endpoint: str, image_shape: tuple) -> Non
         raise UserError(
             f'attack.recover={cfg.attack.recover!r} knows representations and attack '
             f'{cfg.attack.name!r} gets a {endpoint}; attack representations with it'
+        )
+    own = encoders.dim(stages.make_encoder(cfg.attack.encoder or encoder), image_shape)
+    theirs = encoders.dim(stages.make_encoder(encoder), image_shape)
+    if own != theirs and 'denoise' in recovery.names_of(cfg.attack.recover):
+        raise UserError(
+            f'attack.recover={cfg.attack.recover!r}: the answers have {theirs} coordinates and the '
+            f"thief's own encoder {own}; write an attack.encoder of that width, or ''"
         )
 
 

@@ -22,7 +22,12 @@ NEED_SHADOW = {'denoise', 'subtract_shift'}  # those that learn from the thief's
 
 def needs_shadow(spec: str) -> bool:
     """Whether a part of the chain learns from the thief's own encoder."""
-    return any(parse_call(part)[0] in NEED_SHADOW for part in split_chain(spec, 'recovery'))
+    return bool(NEED_SHADOW.intersection(names_of(spec)))
 
 
-__all__ = ['RECOVERIES', 'Received', 'Recover', 'Shadow', 'make', 'needs_shadow']
+def names_of(spec: str) -> list[str]:
+    """The names of the parts of a chain, in their order."""
+    return [parse_call(part, 'recovery')[0] for part in split_chain(spec, 'recovery')]
+
+
+__all__ = ['RECOVERIES', 'Received', 'Recover', 'Shadow', 'make', 'names_of', 'needs_shadow']

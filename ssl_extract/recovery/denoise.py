@@ -11,7 +11,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from ssl_extract import defenses
 from ssl_extract.errors import UserError
 from ssl_extract.recovery import pairs, recognition
 from ssl_extract.recovery.base import RECOVERIES, Received, Recover, Shadow, given, replaced
@@ -45,7 +44,7 @@ def denoise(known: str = '', candidates: Sequence[str] = ()) -> Recover:
     if isinstance(candidates, str) or not all(isinstance(spec, str) for spec in candidates):
         raise UserError(f"candidates={candidates!r}: write a list, such as ['', 'normalize']")
     for spec in (known, *candidates):
-        defenses.make(spec)
+        pairs.check_width(spec)
 
     def recover(received: Received, shadow: Shadow) -> Received:
         answers = given(received, _LEAST, 'denoise')

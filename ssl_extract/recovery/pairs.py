@@ -33,7 +33,7 @@ def perturb(spec: str, clean: np.ndarray, images: np.ndarray, seed: int) -> Pair
         seed: of the account.
 
     Raises:
-        UserError: the defense does not fit, or changes the width.
+        UserError: the defense does not fit.
     """
     init, apply = _compiled(spec)
     key = jax.random.key(seed)
@@ -51,12 +51,21 @@ def perturb(spec: str, clean: np.ndarray, images: np.ndarray, seed: int) -> Pair
         got.append(np.asarray(outputs)[where])
         kept.append(np.asarray(answered)[where])
     perturbed, kept = np.concatenate(got), np.concatenate(kept)
-    if perturbed.shape[1] != clean.shape[1]:
-        raise UserError(
-            f'attack.recover=denoise: {spec} changes the width of the answers from '
-            f'{clean.shape[1]} to {perturbed.shape[1]}, which cannot be undone: leave it out'
-        )
     return Pairs(perturbed[kept], clean[kept])
+
+
+def check_width(spec: str) -> None:
+    """Raises UserError if a defense is unknown, cannot be used by a thief, or changes the width."""
+    width, images = 2**14, jnp.zeros((1, 8, 8, 3))  # traced only
+    defense = defenses.make(spec)
+
+    def defend(key, outputs):
+        given = dict(inputs=images, where=jnp.ones(1, bool), keys=jax.random.split(key, 1))
+        return defense.apply(outputs, defense.init(key, outputs, images), **given)[0]
+
+    shape = jax.eval_shape(defend, jax.random.key(0), jnp.zeros((1, width))).shape
+    if shape[1] != width:
+        raise UserError(f'{spec} changes the width of the answers, which cannot be undone')
 
 
 @functools.lru_cache(maxsize=64)
