@@ -11,9 +11,8 @@ own victim (Tables 13-15); `python -m ssl_extract.detection` finds those of anot
 users lose 1-5 points and its thieves about 10 where the mean is 10; with mean 0 both lose alike.
 """
 
-from ssl_extract import config
-from ssl_extract.attacks import PRESETS, direct
-from ssl_extract.victims import simclr
+from experiments import cifar10
+from ssl_extract.attacks import direct
 
 MSE = direct.PAPER_BY_LOSS['mse']
 PAIRS = direct.PAPER_BY_LOSS['infonce'] | {
@@ -32,21 +31,9 @@ GUARDS = [
 
 
 def get_config():
-    c = config.base()
-    c.data.name = 'cifar10'
-    c.data.size = 32
-
-    c.victim.encoder = 'resnet34(stem="cifar")'
-    c.victim.update(simclr.PAPER)
-
-    c.attack.split = 'test[:9000]'
-    c.attack.update(PRESETS['direct'])
-    c.baselines.scratch_epochs = 200  # the shadow encoder, too
-    c.baselines.scratch_batch_size = 256
-
+    c = cifar10.get_config()
     c.legitimate.images = 9_000
     c.legitimate.model = 'mlp'
-    c.evaluation.tasks = ('cifar10(test="test[9000:]")', 'stl10', 'svhn_cropped')
 
     noisy = [(MSE, ''), (MSE | {'plan': 'repeat(m=4)'}, ''), (MSE, 'subtract_shift')]
     similar = [(PAIRS, ''), (PAIRS, 'drop_outliers')]

@@ -1,7 +1,6 @@
 """The PRADA-style test: its statistic against SciPy, its rule against a row-by-row account."""
 
-import functools
-
+import batches
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,27 +41,9 @@ def by_hand(rows, where, window, capacity, metric):
     return found
 
 
-@functools.cache
-def compiled(spec):
-    defense = defenses.make(spec)
-    step = jax.jit(
-        lambda outputs, state, where, keys: defense.apply(
-            outputs, state, inputs=outputs, where=where, keys=keys
-        )
-    )
-    return defense, step
-
-
 def run(spec, rows=ROWS, where=WHERE, batch=16):
-    defense, step = compiled(spec)
-    keys = jax.random.split(jax.random.key(0), len(rows))
-    state = defense.init(jax.random.key(1), rows[:batch], rows[:batch])
-    granted = []
-    for start in range(0, len(rows), batch):
-        part = slice(start, start + batch)
-        _, answered, state = step(rows[part], state, where[part], keys[part])
-        granted.append(answered)
-    return np.concatenate(granted), state['0_prada']
+    _, granted, state = batches.send(spec, rows, where, batch)
+    return granted, state['0_prada']
 
 
 @pytest.mark.parametrize('n', [20, 50, 128, 1000, 5000])

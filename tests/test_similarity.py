@@ -1,7 +1,6 @@
 """The similarity guard, against a row-by-row account of what it must flag."""
 
-import functools
-
+import batches
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,29 +38,8 @@ def by_hand(rows, where, metric, threshold, capacity):
     return flags
 
 
-@functools.cache
-def compiled(spec):
-    defense = defenses.make(spec, head=head)
-    step = jax.jit(
-        lambda outputs, state, where, keys: defense.apply(
-            outputs, state, inputs=outputs, where=where, keys=keys
-        )
-    )
-    return defense, step
-
-
 def run(spec, rows=ROWS, where=WHERE, batch=16):
-    """(outputs, granted, state) after sending the rows in batches."""
-    defense, step = compiled(spec)
-    keys = jax.random.split(jax.random.key(0), len(rows))
-    state = defense.init(jax.random.key(1), rows[:batch], rows[:batch])
-    outputs, granted = [], []
-    for start in range(0, len(rows), batch):
-        part = slice(start, start + batch)
-        acted, answered, state = step(rows[part], state, where[part], keys[part])
-        outputs.append(acted)
-        granted.append(answered)
-    return np.concatenate(outputs), np.concatenate(granted), state
+    return batches.send(spec, rows, where, batch, head)
 
 
 def spec_of(metric, threshold, capacity, **more):
