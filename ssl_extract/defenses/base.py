@@ -124,7 +124,7 @@ def apply_where(
     return outputs, where & (answered | ~flagged), state
 
 
-@functools.lru_cache(maxsize=64)  # one Defense a spec, so that one program serves all its oracles
+@functools.lru_cache(maxsize=512)  # one Defense a spec, so that one program serves all its oracles
 def make(spec: str, **given: Any) -> Defense:
     """Builds the defense that `spec` writes down; `''` is the identity.
 
