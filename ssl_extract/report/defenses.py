@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ssl_extract.errors import UserError
+from ssl_extract.registry import parse_call, split_chain
 from ssl_extract.report import estimates, labels, tables
 from ssl_extract.report.estimates import Estimate, Interval, Row
 from ssl_extract.report.tables import NONE, PROBE, Table
@@ -134,11 +136,10 @@ def family(spec: str) -> str:
     >>> family('guard(threshold=0.1, then="noise(stddev=1)") | round(decimals=2)')
     'guard | round'
     """
-    names, depth = '', 0
-    for char in spec:
-        depth += (char == '(') - (char == ')' and depth > 0)
-        names += char if not depth and char != ')' else ''
-    return names
+    try:
+        return ' | '.join(parse_call(part)[0] for part in split_chain(spec))
+    except UserError:  # not a spec
+        return spec
 
 
 def overview(rows: Sequence[Row], task: str | None) -> Table | None:
