@@ -21,4 +21,4 @@ lint: .venv/.installed
 	$(BIN)/ruff format .
 
 benchmark: .venv/.installed
-	$(BIN)/python -m ssl_extract.benchmark
+	$(BIN)/python -m benchmarks.steps

@@ -12,8 +12,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ssl_extract import experiment
 from ssl_extract.errors import UserError
+from ssl_extract.pipeline import run as experiment
 
 _HERE = pathlib.Path(__file__).parent
 _CONFIG = config_flags.DEFINE_config_file(

@@ -14,7 +14,7 @@ stl10 and svhn_cropped. The paper reports (CIFAR-10 / STL-10 / SVHN) victim 79.0
 
 from ssl_extract import config
 from ssl_extract.attacks import PRESETS, direct
-from ssl_extract.victims import simclr
+from ssl_extract.victims.pretraining import simclr
 
 
 def get_config():

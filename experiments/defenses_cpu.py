@@ -1,14 +1,14 @@
-"""Every defense, thief and legitimate user side by side, three seeds, one CIFAR-10 victim.
+"""Every defense, attacker and legitimate user side by side, three seeds, one CIFAR-10 victim.
 
     python launch.py --config=experiments/defenses_cpu.py --config.data.dir=DIR
 
 DIR holds a TFDS copy of cifar10; the victim is the one of attacks_cpu.py. Behind each defense, at
-one or two strengths, stand direct extraction with two losses and thieves that know of the defense,
-all with 1,000 queries and about as many steps, and three kinds of legitimate users.
+one or two strengths, stand direct extraction with two losses and attackers that know of the
+defense, all with 1,000 queries and about as many steps, and three kinds of legitimate users.
 docs/defenses.md shows what came out.
 
 `defenses_cpu.py:elsewhere` is bucket coverage alone with the users that it is made for: they ask
-about images of another kind, Fashion-MNIST (in DIR too), and as often as the thief, 3,000 times.
+about images of another kind, Fashion-MNIST (in DIR too), and as often as the attacker, 3,000 times.
 """
 
 from experiments import attacks_cpu
@@ -19,27 +19,27 @@ INFONCE = {'attack.loss': 'infonce(temperature=0.07)'}
 PAIRS = INFONCE | {'attack.plan': 'views(m=2)', 'attack.query_augmentation': 'simclr'}
 POSTERIORS = {'attack.name': 'posteriors'}
 
-# What thieves do who know that there is a defense of this kind.
+# What attackers do who know that there is a defense of this kind.
 REPEAT = MSE | {'attack.plan': 'repeat(m=4)'}  # asks again and averages
 STAY = MSE | {'attack.strategy': 'stay_close(rounds=4)'}  # asks about like images only
 SYBILS = MSE | {'attack.accounts': 3, 'attack.overlap': 128}  # fits maps between their answers
 ADAPTER = INFONCE | {'attack.name': 'direct(adapter=True)'}  # learns the secret map's inverse
 COSINE = {'attack.loss': 'cosine'}
 UNSHIFT = MSE | {'attack.recover': 'subtract_shift'}
-RECOGNISE = MSE | {'attack.recover': 'denoise'}
+RECOGNIZE = MSE | {'attack.recover': 'denoise'}
 DROP = PAIRS | {'attack.recover': 'drop_outliers'}
 HARDEN = POSTERIORS | {'attack.recover': 'harden'}
 
 
 def denoise(known: str) -> dict:
-    """A thief that knows the defense and has trained a network to undo it."""
+    """An attacker that knows the defense and has trained a network to undo it."""
     return MSE | {'attack.recover': f"denoise(known='{known}')"}
 
 
 # Defense: what else is tried against it than direct extraction as it is.
 TRIED = {
-    '': (REPEAT, STAY, SYBILS, ADAPTER, COSINE, PAIRS, UNSHIFT, RECOGNISE),
-    'gaussian_noise(stddev=0.5)': (REPEAT, denoise('gaussian_noise(stddev=0.5)'), RECOGNISE),
+    '': (REPEAT, STAY, SYBILS, ADAPTER, COSINE, PAIRS, UNSHIFT, RECOGNIZE),
+    'gaussian_noise(stddev=0.5)': (REPEAT, denoise('gaussian_noise(stddev=0.5)'), RECOGNIZE),
     'gaussian_noise(stddev=2.0)': (REPEAT, denoise('gaussian_noise(stddev=2.0)')),
     'gaussian_noise(mean=10.0, stddev=1.0)': (UNSHIFT,),
     'gaussian_noise(stddev=0.5, keyed_by="image")': (

@@ -2,7 +2,7 @@
 
     python launch.py --config=experiments/paper.py:rda --config.data.dir=DIR
 
-What follows the colon is a registered attack. Budget, plan, views, loss, optimiser, rate, batch and
+What follows the colon is a registered attack. Budget, plan, views, loss, optimizer, rate, batch and
 epochs are its authors' for CIFAR-10; its file in ssl_extract/attacks says where they stand. Victim
 and evaluation are those of experiments/cifar10.py; asked is the training split of CIFAR-10, since
 most authors ask more than its test split holds. An attack that asks anew in every epoch is billed
@@ -11,7 +11,7 @@ for that: cont_steal's 50,000 images cost 5,000,000 queries.
 
 from ssl_extract import attacks, config
 from ssl_extract.errors import UserError
-from ssl_extract.victims import simclr
+from ssl_extract.victims.pretraining import simclr
 
 
 def get_config(attack: str = 'direct'):

@@ -3,12 +3,13 @@
     python launch.py --config=experiments/paper_defenses.py --config.data.dir=DIR
 
 Victim, queries and evaluation are those of experiments/cifar10.py. Noise of stddev 0 to 4 and mean
-10 or 0 meets the MSE thief; similar answers of the projection head, by cosine or L2, are replaced
-by N(1000, stddev^2) and meet the InfoNCE thief with two augmented views. The user is the paper's
-two-layer network on 9,000 answers. Beside the paper's thieves stand those that know: who subtracts
-the shift, averages the noise, drops the outliers. The thresholds are in the scale of the paper's
-own victim (Tables 13-15); `python -m ssl_extract.detection` finds those of another. The paper's
-users lose 1-5 points and its thieves about 10 where the mean is 10; with mean 0 both lose alike.
+10 or 0 meets the MSE attacker; similar answers of the projection head, by cosine or L2, are
+replaced by N(1000, stddev^2) and meet the InfoNCE attacker with two augmented views. The user is
+the paper's two-layer network on 9,000 answers. Beside the paper's attackers stand those that know:
+who subtracts the shift, averages the noise, drops the outliers. The thresholds are in the scale of
+the paper's own victim (Tables 13-15); `python -m ssl_extract.studies.detection` finds those of
+another. The paper's users lose 1-5 points and its attackers about 10 where the mean is 10; with
+mean 0 both lose alike.
 """
 
 from experiments import cifar10
@@ -40,9 +41,9 @@ def get_config():
     c.runs = tuple(
         {f'attack.{field}': value for field, value in attack.items()}
         | {'attack.recover': recover, 'defense': defense, 'seed': seed}
-        for defenses, thieves in ((['', *NOISE], noisy), (['', *GUARDS], similar))
+        for defenses, attackers in ((['', *NOISE], noisy), (['', *GUARDS], similar))
         for defense in defenses
-        for attack, recover in thieves
+        for attack, recover in attackers
         for seed in (1, 2, 3)
     )
     return c

@@ -2,10 +2,10 @@
 
     python launch.py
 
-needs no data but scikit-learn's. It pretrains a victim on 700 unlabelled digits, asks it about 128
-and about 512 images of the thief's own, trains surrogates on the stored answers, and again behind
-Gaussian noise. Expect the surrogate to come close to the victim with 512 queries, and noise to
-cost it several points. The report is runs/quickstart/report.html.
+needs no data but scikit-learn's. It pretrains a victim on 700 unlabeled digits, asks it about 128
+and about 512 images of the attacker's own, trains surrogates on the stored answers, and again
+behind Gaussian noise. Expect the surrogate to come close to the victim with 512 queries, and noise
+to cost it several points. The report is runs/quickstart/report.html.
 """
 
 from ssl_extract import config
@@ -33,7 +33,7 @@ def get_config():
 
     # A hundred labels: with all 1,297 even an untrained network separates the digits.
     c.evaluation.tasks = ('digits(train="train[:100]", test="test")',)
-    c.evaluation.neighbours = 5
+    c.evaluation.neighbors = 5
     c.evaluation.shots = 3
     c.training.checkpoint_every = 100
     c.runs = (

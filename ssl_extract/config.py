@@ -17,7 +17,7 @@ from ssl_extract.errors import UserError
 def base() -> ml_collections.ConfigDict:
     """All fields. An empty string or 0 means what the comment says."""
     c = ml_collections.ConfigDict()
-    c.seed = 1  # the thief's: which images it asks, its account, initialisation, order
+    c.seed = 1  # the attacker's: which images it asks, its account, initialization, order
     c.modules = ()  # the user's own modules to import: how a third-party loss arrives
     c.defense = ''  # e.g. 'gaussian_noise(stddev=1.0) | round(decimals=2)'; '' answers plainly
 
@@ -41,7 +41,7 @@ def base() -> ml_collections.ConfigDict:
 
     c.attack = ml_collections.ConfigDict()
     c.attack.name = 'direct'  # with its own arguments, as in 'rda(views=5)'
-    c.attack.data = ''  # the thief's images; '' is data.name
+    c.attack.data = ''  # the attacker's images; '' is data.name
     c.attack.split = 'train'
     c.attack.encoder = ''  # the surrogate's; '' is the victim's
     # Of these four, '' is the attack's own, as its authors do it; 'none' is no augmentation.
@@ -49,7 +49,7 @@ def base() -> ml_collections.ConfigDict:
     c.attack.plan = ''  # 'once', 'views(m=10)' or 'online' (fresh views until the budget is spent)
     c.attack.query_augmentation = ''  # plans 'views' and 'online': what is asked
     c.attack.student_augmentation = ''  # what the surrogate sees
-    c.attack.strategy = 'random'  # which images of its own the thief asks
+    c.attack.strategy = 'random'  # which images of its own the attacker asks
     c.attack.recover = ''  # what it does to the answers first, e.g. 'drop_outliers | denoise'
     c.attack.accounts = 1  # sybils: the images are shared out among so many accounts
     c.attack.overlap = 256  # of several accounts: images that all of them ask, to fit maps on
@@ -62,7 +62,7 @@ def base() -> ml_collections.ConfigDict:
 
     c.legitimate = ml_collections.ConfigDict()  # who else asks, where there is a defense
     c.legitimate.users = ('broad', 'narrow(classes=3)', 'augmenting(views=2)')
-    c.legitimate.images = 1_000  # labelled images of its own, of the first task's training set
+    c.legitimate.images = 1_000  # labeled images of its own, of the first task's training set
     c.legitimate.test_images = 0  # so many of its test images, asked after its own; 0 is all
     c.legitimate.model = 'probe'  # on the answers: evaluation.probe, or the paper's 'mlp'
 
@@ -72,14 +72,16 @@ def base() -> ml_collections.ConfigDict:
 
     c.baselines = ml_collections.ConfigDict()
     c.baselines.random = True  # the surrogate's network, untrained
-    c.baselines.scratch_epochs = 100  # pretrained on the thief's images, no victim; 0 leaves it out
+    c.baselines.scratch_epochs = (
+        100  # pretrained on the attacker's images, no victim; 0 leaves it out
+    )
     c.baselines.scratch_batch_size = 64
 
     c.evaluation = ml_collections.ConfigDict()
     c.evaluation.tasks = ('digits(train="train", test="test")',)  # the first is also for fidelity
     c.evaluation.probe = 'lbfgs'  # the linear probe; 'sgd' is the paper's own recipe
-    c.evaluation.neighbours = 20  # of the kNN classifier
-    c.evaluation.shots = 5  # labelled images per class of the few-shot probe
+    c.evaluation.neighbors = 20  # of the kNN classifier
+    c.evaluation.shots = 5  # labeled images per class of the few-shot probe
 
     c.training = ml_collections.ConfigDict()
     c.training.checkpoint_every = 500  # steps

@@ -1,6 +1,6 @@
 """All tests run on four emulated CPU devices, so that sharding is really tested.
 
-They compile without LLVM's optimisations: most of their time is compilation.
+They compile without LLVM's optimizations: most of their time is compilation.
 """
 
 import os

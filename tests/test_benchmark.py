@@ -10,7 +10,7 @@ SMALL = ['--encoder=resnet18(stem="patch", width=4, stages=(1,))', '--size=8', '
 
 def run(*arguments):
     done = subprocess.run(
-        [sys.executable, '-m', 'ssl_extract.benchmark', *SMALL, '--seconds=0.01', *arguments],
+        [sys.executable, '-m', 'benchmarks.steps', *SMALL, '--seconds=0.01', *arguments],
         cwd=pathlib.Path(__file__).parent.parent,
         capture_output=True,
         text=True,

@@ -10,8 +10,10 @@ import tiny
 from absl import flags
 from ml_collections import config_flags
 
-from ssl_extract import config, experiment, parallel
-from ssl_extract.validation import validate
+from ssl_extract import config
+from ssl_extract.pipeline import run as experiment
+from ssl_extract.pipeline.validate import validate
+from ssl_extract.runtime import parallel
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -72,7 +74,7 @@ def shrink(cfg, fixed):
         'legitimate.users',
         'legitimate.test_images',
         'evaluation.tasks',
-        'evaluation.neighbours',
+        'evaluation.neighbors',
         'evaluation.shots',
         'training.checkpoint_every',
     ]:
@@ -104,7 +106,7 @@ def own_modules(tmp_path, monkeypatch):
 
 def test_the_pages_show_commands():
     assert len(LAUNCHES) >= 7
-    known = ('make ', 'python -m ssl_extract.benchmark', 'python -m ssl_extract.detection')
+    known = ('make ', 'python -m benchmarks.steps', 'python -m ssl_extract.studies.detection')
     assert [c for c in COMMANDS if c not in LAUNCHES and not c.startswith(known)] == []
 
 

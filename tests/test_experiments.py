@@ -7,17 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_extract import (
-    access,
-    attacks,
-    config,
-    encoders,
-    extraction,
-    parallel,
-    stages,
-    training,
-    validation,
-)
+from ssl_extract import attacks, config, encoders, training
+from ssl_extract.pipeline import access, stage
+from ssl_extract.pipeline import surrogate as extraction
+from ssl_extract.pipeline import validate as validation
+from ssl_extract.runtime import parallel
 
 FILES = sorted((pathlib.Path(__file__).parent.parent / 'experiments').glob('*.py'))
 
@@ -38,7 +32,7 @@ def test_every_experiment_expands_to_runs_with_known_names(path):
     for run in runs:
         validation._check_ranges(run)
         validation._check_names(run)
-        stages.make_encoder(run.victim.encoder)
+        stage.make_encoder(run.victim.encoder)
 
 
 def test_the_papers_setting_is_the_papers():
@@ -58,13 +52,13 @@ def test_the_papers_setting_is_the_papers():
 
 def test_the_papers_setting_is_built_and_stepped_once():
     run = next(config.expand(load(FILES[0].parent / 'cifar10.py').get_config()))
-    network = stages.make_encoder(run.victim.encoder)
+    network = stage.make_encoder(run.victim.encoder)
     shape = (run.data.size, run.data.size, 3)
     mesh = parallel.data_mesh(1)
-    batch = {'images': np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)}
+    batch = {'inputs': np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)}
     answers = np.random.default_rng(1).random((4, 1, encoders.dim(network, shape)), np.float32)
     answered = np.ones((4, 1), bool)
-    pretraining = stages.victim_recipe(
+    pretraining = stage.victim_recipe(
         run.victim.method, run.victim.encoder, run.victim.augmentation
     )
     attack = extraction.make_attack(

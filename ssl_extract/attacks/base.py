@@ -66,7 +66,7 @@ def register(name: str, *, endpoint: str = 'representation', **preset: Any) -> C
 
     Args:
         name: of the attack.
-        endpoint: what the oracle is to answer with; see `ssl_extract.endpoints`.
+        endpoint: what the oracle is to answer with; see `ssl_extract.victims.endpoints`.
         **preset: its authors' settings of the fields of `attack`. An experiment that leaves `plan`,
             `loss` or an augmentation empty takes the preset's; `experiments/paper.py:NAME` takes
             all of them.
@@ -124,14 +124,14 @@ def objective(student: Student, loss: Callable, weights: Sequence[float] = (1.0,
     """For `Recipe.objective`: the weighted sum of the loss of each view against the answer.
 
     The batch holds `images` [K * B, ...] (K views, as `stacked` lays them), `answers` [B, D],
-    `where` bool[B] and, if the thief has them, `labels` [B].
+    `where` bool[B] and, if the attacker has them, `labels` [B].
 
     Args:
         weights: of the K views.
     """
 
     def apply(params, batch_stats, batch):
-        outputs, batch_stats = student.train(params, batch_stats, batch['images'])
+        outputs, batch_stats = student.train(params, batch_stats, batch['inputs'])
         labels, where = batch.get('labels'), batch['where']
         values = [
             weight * loss(view, batch['answers'], labels=labels, where=where)

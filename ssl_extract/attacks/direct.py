@@ -1,7 +1,7 @@
 """Direct extraction: the surrogate is trained on the victim's representations themselves.
 
 Algorithm 1 of "On the Difficulty of Defending Self-Supervised Learning against Model Extraction"
-(ICML 2022, arXiv 2205.07890): minimise `loss(surrogate(x), victim(x))` over the surrogate.
+(ICML 2022, arXiv 2205.07890): minimize `loss(surrogate(x), victim(x))` over the surrogate.
 """
 
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def imitate(
         query_key, student_key = jax.random.split(key)
         asked = plan.ask(batch, query_key, ask, account, 1)
         batch = batch | {
-            'images': augment.views(student_augmentation, student_key, asked.queries[0]),
+            'inputs': augment.views(student_augmentation, student_key, asked.queries[0]),
             'answers': asked.answers[0],
             'where': asked.where[0],
         }

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from ssl_extract import augment
-from ssl_extract.answers import fingerprint
 from ssl_extract.errors import UserError
+from ssl_extract.fingerprint import fingerprint
 from ssl_extract.registry import Registry
 
 PLANS = Registry('query plan')
@@ -60,7 +60,7 @@ def once() -> Plan:
     """Each image is asked one time, as it is; all views of a step are that image."""
 
     def ask(batch, key, ask, account, count):
-        images = augment.to_float(batch['images'])
+        images = augment.to_float(batch['inputs'])
         answers, where = batch['answers'][:, 0], batch['answered'][:, 0]
         return Asked(*(_repeat(x, count) for x in (images, answers, where)), account, None)
 
@@ -85,7 +85,7 @@ def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
                 f'a step works with {count} views of an image, and the plan stores {m}: write '
                 f"attack.plan='views(m={count})'"
             )
-        images, answered = augment.to_float(batch['images']), batch['answered']
+        images, answered = augment.to_float(batch['inputs']), batch['answered']
         drawn = jax.random.uniform(key, answered.shape) + ~answered  # those without answer last
         which = jnp.argsort(drawn, axis=1)[:, :count]
         seeds = jnp.take_along_axis(batch['view_seeds'], which, axis=1)
@@ -111,7 +111,7 @@ def repeat(m: int = 4) -> Plan:
     _check_m(m)
 
     def ask(batch, key, ask, account, count):
-        images, answered = augment.to_float(batch['images']), batch['answered']
+        images, answered = augment.to_float(batch['inputs']), batch['answered']
         number = answered.sum(axis=1)
         total = jnp.where(answered[..., None], batch['answers'], 0).sum(axis=1)
         answers = total / jnp.maximum(number, 1)[:, None]
@@ -125,7 +125,7 @@ def online(query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     """Every step asks fresh views of each image of its batch, all views of one image in a row."""
 
     def ask(batch, key, ask, account, count):
-        images = jnp.repeat(augment.to_float(batch['images']), count, axis=0)
+        images = jnp.repeat(augment.to_float(batch['inputs']), count, axis=0)
         queries = augment.views(query_augmentation, key, images)
         answer, account = ask(queries, account)
         ledger = fingerprint(queries), answer.granted

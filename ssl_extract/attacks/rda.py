@@ -1,6 +1,6 @@
 """RDA, "Refine, Discriminate and Align" (Wu et al., ECCV 2024, arXiv 2312.00855).
 
-*Refine*: the target of an image is its prototype, the mean of the normalised answers to m views of
+*Refine*: the target of an image is its prototype, the mean of the normalized answers to m views of
 it (and so shorter than 1), which are the only queries. *Discriminate and align*: the surrogate sees
 several views of its own in every step; each is contrasted with the prototypes and with its own
 outputs for other images, and aligned with its prototype in direction and length (the loss `rda`).
@@ -52,10 +52,10 @@ def rda(student, plan, loss, student_augmentation, views: int = 5) -> Attack:
     def prepare(batch, key, ask, account):
         query_key, *keys = jax.random.split(key, 1 + views)
         asked = plan.ask(batch, query_key, ask, account, asks)
-        plain = augment.to_float(batch['images'])
+        plain = augment.to_float(batch['inputs'])
         own = jnp.stack([augment.views(student_augmentation, k, plain) for k in keys])
         batch = batch | {
-            'images': stacked(own),
+            'inputs': stacked(own),
             'answers': prototypes(asked.answers, asked.where),
             'where': jnp.any(asked.where, axis=0),
         }
@@ -66,6 +66,6 @@ def rda(student, plan, loss, student_augmentation, views: int = 5) -> Attack:
 
 
 def prototypes(answers: jax.Array, where: jax.Array) -> jax.Array:
-    """The mean [B, D] of the normalised answers [K, B, D] that were given, `where` bool[K, B]."""
+    """The mean [B, D] of the normalized answers [K, B, D] that were given, `where` bool[K, B]."""
     unit = jnp.where(where[..., None], jax.vmap(losses.normalize)(answers), 0)
     return jnp.sum(unit, axis=0) / jnp.maximum(jnp.sum(where, axis=0), 1)[:, None]

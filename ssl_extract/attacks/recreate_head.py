@@ -2,7 +2,7 @@
 
 Algorithm 2 of arXiv 2205.07890: the victim's head g is not to be had, so one is trained first on
 the victim's representations of two views, as the victim's own was: attracted across the views of
-an image. Then the surrogate f is trained to minimise `loss(g(f(x1)), g(victim(x2)))` with g fixed.
+an image. Then the surrogate f is trained to minimize `loss(g(f(x1)), g(victim(x2)))` with g fixed.
 """
 
 import jax
@@ -64,7 +64,7 @@ def recreate_head(
     def prepare(batch, key, ask, account):
         asked = plan.ask(batch, key, ask, account, 2)
         made = {
-            'images': asked.queries[0],
+            'inputs': asked.queries[0],
             'pair': asked.answers,
             'answers': asked.answers[1],
             'where': asked.where[0] & asked.where[1],
@@ -83,7 +83,7 @@ def recreate_head(
         return jnp.mean(jnp.stack(values)), (batch_stats, {})
 
     def objective(params, batch_stats, batch):
-        outputs, batch_stats = student.train(params, batch_stats, batch['images'])
+        outputs, batch_stats = student.train(params, batch_stats, batch['inputs'])
         project = networks['head'].apply
         frozen = batch_stats['head']  # from the phase before
         value = loss(

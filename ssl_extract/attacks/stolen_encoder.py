@@ -5,7 +5,7 @@ augmented views of it too, which costs no further query:
 
     L = d(y, f(x)) + lambda / k * sum_{j=1..k} d(y, f(augment_j(x))),
 
-with d the Euclidean distance of the normalised representations (`l2`), lambda = 20 and k = 1.
+with d the Euclidean distance of the normalized representations (`l2`), lambda = 20 and k = 1.
 """
 
 import jax
@@ -53,7 +53,7 @@ def stolen_encoder(
         asked = plan.ask(batch, query_key, ask, account, 1)
         own = [augment.views(student_augmentation, k, asked.queries[0]) for k in keys]
         batch = batch | {
-            'images': stacked(jnp.concatenate([asked.queries, jnp.stack(own)])),
+            'inputs': stacked(jnp.concatenate([asked.queries, jnp.stack(own)])),
             'answers': asked.answers[0],
             'where': asked.where[0],
         }

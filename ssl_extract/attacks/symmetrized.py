@@ -54,7 +54,7 @@ def symmetrized(
         asked = plan.ask(batch, key, ask, account, 2)
         where = asked.where[0] & asked.where[1]
         batch = {
-            'images': stacked(asked.queries),
+            'inputs': stacked(asked.queries),
             'answers': jnp.where(where[:, None], asked.answers, _mean(asked.answers, where)),
             'where': where,
         }
@@ -66,7 +66,7 @@ def symmetrized(
             chain.part({'params': params, 'batch_stats': batch_stats}, 'projector')
         )
         targets, _ = heads['projector'].train(held, answers)
-        outputs, batch_stats = student.train(params, batch_stats, batch['images'])
+        outputs, batch_stats = student.train(params, batch_stats, batch['inputs'])
         outputs, batch_stats = chain.train(heads, params, batch_stats, outputs)
         where = jnp.tile(batch['where'], 2)
         return loss(outputs['predictor'], targets, where=where), (batch_stats, {})

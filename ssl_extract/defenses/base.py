@@ -139,7 +139,7 @@ def make(spec: str, **given: Any) -> Defense:
     Args:
         spec: as above, or several parts with bars between them.
         **given: what the victim's owner knows and a factory may ask for by the parameter's name:
-            `head` (representations [B, D] -> projections) and `thief` (see
+            `head` (representations [B, D] -> projections) and `shadow` (see
             `defenses.prediction_poisoning`).
 
     Raises:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import Defense, register, stateless
-from ssl_extract.losses.base import product
+from ssl_extract.numerics import product
 
 
 class Hyperplanes(NamedTuple):

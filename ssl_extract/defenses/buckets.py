@@ -1,8 +1,9 @@
 """B4B: noise that grows with how much of the representation space an account has seen.
 
-"Bucks for Buckets" (NeurIPS 2023, https://arxiv.org/abs/2310.08571): a thief needs answers from all
-over the space, a legitimate user from the part where the user's task lies. The space is cut into
-buckets by locality-sensitive hashing, and the answers are spoiled by how many of them are filled.
+"Bucks for Buckets" (NeurIPS 2023, https://arxiv.org/abs/2310.08571): an attacker needs answers from
+all over the space, a legitimate user from the part where the user's task lies. The space is cut
+into buckets by locality-sensitive hashing, and the answers are spoiled by how many of them are
+filled.
 """
 
 import functools
@@ -55,19 +56,19 @@ def bucket_coverage(
     about `alpha` at `E = beta` and more beyond. See `buckets_of` for the buckets; an account takes
     `tables * 2**bits` bytes (80 KiB). The noise is drawn anew for every query.
 
-    A thief may make do with few buckets, share the queries among accounts, or ask many times about
-    one image, which fills one bucket, and average.
+    An attacker may make do with few buckets, share the queries among accounts, or ask many times
+    about one image, which fills one bucket, and average.
 
-    It tells a thief from a user whose images the victim keeps close together. A CIFAR-10 victim of
-    ours has 2,000 Fashion-MNIST images in 4 % of the buckets and 2,000 CIFAR-10 images in 18 %, but
-    2,000 of only three CIFAR-10 classes in 17 %.
+    It tells an attacker from a user whose images the victim keeps close together. A CIFAR-10 victim
+    of ours has 2,000 Fashion-MNIST images in 4 % of the buckets and 2,000 CIFAR-10 images in 18 %,
+    but 2,000 of only three CIFAR-10 classes in 17 %.
 
     Args:
         bits: buckets are 2**bits; fewer fill sooner. 2,000 CIFAR-10 images filled 18 % of 2**12,
             44 % of 2**10 and 77 % of 2**8 for a victim of ours: a small budget needs fewer bits.
         tables: independent divisions of the space that are averaged (B4B's code: 20).
         alpha: standard deviation at `beta`, in units of the answers' coordinates.
-        beta: the coverage, in (0, 1], that only thieves reach.
+        beta: the coverage, in (0, 1], that only attackers reach.
         lambda_: how flat the cost is at first, below `alpha`.
         center: see `buckets_of`; False is what B4B's code does.
 

@@ -7,10 +7,10 @@ own, not the paper's:
 *   The secret, drawn from the service's `key`: a vector w, and a sign c_k for each class, one half
     +1 and the other -1 (with an odd number, one class has 0), paired off plus with minus.
 *   An image x has a signal s(x) = tanh <w, v(x)> in (-1, 1), where v(x) are the differences between
-    neighbouring cells of the image shrunk to 4 x 4, scaled to norm 1. It is smooth, so that a
+    neighboring cells of the image shrunk to 4 x 4, scaled to norm 1. It is smooth, so that a
     surrogate learns it; differences, because natural images differ most in their average; and
     <w, v> ~ N(0, 1) for any image, because w is Gaussian and v of norm 1, so that it needs no data.
-*   Posteriors p are tilted to p_k exp(strength s(x) c_k), renormalised, as far as the most probable
+*   Posteriors p are tilted to p_k exp(strength s(x) c_k), renormalized, as far as the most probable
     class stays the same: the accuracy is exactly what it was.
 *   Labels cannot be tilted. One with c s(x) < 0 becomes its class's partner, with probability
     `rate |s(x)|`.
@@ -92,7 +92,7 @@ def dynamarks(key: int = 0, strength: float = 1.0, rate: float = 0.2) -> Defense
     What it costs: of posteriors the calibration, each log-odds moving by at most `2 * strength`; of
     labels the accuracy, for about `rate / 4` of them are changed (E |tanh N(0, 1)| is 0.56, and
     half of the labels have the sign in question). The mark in labels is much the weaker one. A
-    thief whose augmentation changes the signal (mirroring, large crops) learns less of either.
+    attacker whose augmentation changes the signal (mirroring, large crops) learns less of either.
 
     Args:
         key: the secret, as a number; keep it out of what is published.
@@ -212,7 +212,7 @@ def _statistics(suspect, victim, images, keys) -> jax.Array:
 
 
 def _differences(images: jax.Array) -> jax.Array:
-    """v(x): of neighbouring cells of the shrunk images, `[B, C * 2 * CELLS * (CELLS - 1)]`."""
+    """v(x): of neighboring cells of the shrunk images, `[B, C * 2 * CELLS * (CELLS - 1)]`."""
     batch, _, _, channels = images.shape
     shape = (batch, CELLS, CELLS, channels)
     cells = jax.image.resize(images.astype(jnp.float32), shape, 'linear', antialias=True)
@@ -227,7 +227,7 @@ def _signal(differences: jax.Array, direction: jax.Array) -> jax.Array:
 
 
 def _tilt(outputs: jax.Array, signal: jax.Array, signs: jax.Array, strength: float) -> jax.Array:
-    """p_k exp(strength s c_k), renormalised, with as much strength as keeps the first class."""
+    """p_k exp(strength s c_k), renormalized, with as much strength as keeps the first class."""
     logs = jnp.log(jnp.maximum(outputs, jnp.finfo(outputs.dtype).tiny))
     top = jnp.argmax(outputs, axis=-1)
     lead = jnp.max(logs, axis=-1, keepdims=True) - logs

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ssl_extract.checks import check_number
 from ssl_extract.defenses.base import Defense, register
-from ssl_extract.losses.base import product
+from ssl_extract.numerics import product
 
 
 class AffineMap(NamedTuple):

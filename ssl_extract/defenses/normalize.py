@@ -1,10 +1,10 @@
 """Answers of unit length: the direction of a representation, without its norm."""
 
-from ssl_extract import losses
+from ssl_extract import numerics
 from ssl_extract.defenses.base import Defense, register, stateless
 
 
 @register('normalize')
 def normalize() -> Defense:
     """Scales each answer to L2 norm 1; a zero answer stays zero."""
-    return stateless(lambda outputs, keys: losses.normalize(outputs))
+    return stateless(lambda outputs, keys: numerics.normalize(outputs))

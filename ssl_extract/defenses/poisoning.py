@@ -21,12 +21,12 @@ GRADIENT_BYTES = 2**30  # of gradients, one a query, that are held at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: `make` remembers its arguments
-class Thief:
+class Shadow:
     """The owner's guess of a surrogate: one that it trained by itself on its victim's answers.
 
     Attributes:
         apply: `(variables, images [B, H, W, 3]) -> representations [B, D]`, a row from a row.
-        variables: a dict; what a thief would train is its 'params'.
+        variables: a dict; what an attacker would train is its 'params'.
     """
 
     apply: Callable[[Any, jax.Array], jax.Array]
@@ -39,14 +39,14 @@ class Thief:
         *('orthogonal', 'affine', 'pad_shuffle', 'binarize', 'normalize', 'top_k', 'replace'),
         'prediction_poisoning',
     ),
-    because="its model of a thief was trained on the victim's own representations",
+    because="its model of an attacker was trained on the victim's own representations",
     endpoints=('representation',),
 )
-def prediction_poisoning(radius: float = 1.0, thief: Thief | None = None) -> Defense:
-    """Moves an answer y [D] by `radius * ||y||` where it most turns a thief's gradient around.
+def prediction_poisoning(radius: float = 1.0, shadow: Shadow | None = None) -> Defense:
+    """Moves an answer y [D] by `radius * ||y||` where it most turns a shadow's gradient around.
 
-    On the image of the query let F [D] be what the owner's model of a thief answers, and J [D, P]
-    the Jacobian of F with respect to its parameters. Its gradients of the squared error are
+    On the image of the query let F [D] be what the owner's model of an attacker answers, and J [D,
+    P] the Jacobian of F with respect to its parameters. Its gradients of the squared error are
 
         a = 2 J^T (F - y)  with the true answer,    b = 2 J^T (F - y~)  with the poisoned one.
 
@@ -66,35 +66,35 @@ def prediction_poisoning(radius: float = 1.0, thief: Thief | None = None) -> Def
 
     Args:
         radius: of the ball, relative to the norm of the answer.
-        thief: given to `defenses.make` by the victim's owner; without it the defense can be built
+        shadow: given to `defenses.make` by the victim's owner; without it the defense can be built
             but not used.
 
     Raises:
         UserError: an argument is of a wrong type, or `radius` is negative; in `init`, there is no
-            thief, or it answers with another width.
+            shadow, or it answers with another width.
     """
     check_number('radius', radius, least=0)
-    if not isinstance(thief, Thief | None):
+    if not isinstance(shadow, Shadow | None):
         raise UserError(
-            f"thief must be a defenses.poisoning.Thief from the victim's owner, got {thief!r}"
+            f"shadow must be a defenses.poisoning.Shadow from the victim's owner, got {shadow!r}"
         )
 
     def init(key, outputs, inputs):
-        if thief is None:
+        if shadow is None:
             raise UserError(
-                'prediction_poisoning has no thief: write defenses.make(spec, thief=Thief(apply, '
-                "variables)) with a surrogate trained on the victim's answers"
+                'prediction_poisoning has no shadow: write defenses.make(spec, shadow='
+                "Shadow(apply, variables)) with a surrogate trained on the victim's answers"
             )
-        width = jax.eval_shape(thief.apply, thief.variables, inputs).shape[-1]
+        width = jax.eval_shape(shadow.apply, shadow.variables, inputs).shape[-1]
         if width != outputs.shape[-1]:
             raise UserError(
-                f'prediction_poisoning: the thief answers with {width} numbers and the victim with '
+                f'prediction_poisoning: the shadow answers with {width} numbers and the victim with '
                 f'{outputs.shape[-1]}; train one of the same width'
             )
         return EmptyState()
 
     def apply(outputs, state, *, inputs, where, keys):
-        pushed = _directions(thief, jax.lax.stop_gradient(inputs), outputs)
+        pushed = _directions(shadow, jax.lax.stop_gradient(inputs), outputs)
         length = jnp.linalg.norm(pushed, axis=-1, keepdims=True)
         unit = pushed / jnp.where(length > 0, length, 1)
         norm = jnp.linalg.norm(outputs, axis=-1, keepdims=True)
@@ -103,18 +103,18 @@ def prediction_poisoning(radius: float = 1.0, thief: Thief | None = None) -> Def
     return Defense(init, apply)
 
 
-def _directions(thief: Thief, images: jax.Array, answers: jax.Array) -> jax.Array:
+def _directions(shadow: Shadow, images: jax.Array, answers: jax.Array) -> jax.Array:
     """`J a / 2`, [B, D]: the gradient of `||J^T e||^2 / 2` with respect to e, at `e = F - y`.
 
     Written as a gradient, for a convolution may have no forward mode (`encoders.conv`).
     """
-    variables = jax.tree.map(np.asarray, thief.variables)  # of no device, to go with any mesh
+    variables = jax.tree.map(np.asarray, shadow.variables)  # of no device, to go with any mesh
 
     def direction(query):
         image, answer = query
 
         def predict(params):
-            return thief.apply({**variables, 'params': params}, image[None])[0]
+            return shadow.apply({**variables, 'params': params}, image[None])[0]
 
         predicted, pull = jax.vjp(predict, variables['params'])
 

@@ -66,7 +66,7 @@ def prada(
     threshold (mean less standard deviation of the set's own), and flags the account when the
     Shapiro-Wilk statistic W of all distances, those beyond 3 standard deviations removed, is below
     delta; it tests from 100 distances on. Natural queries give about normal distances; queries
-    synthesised from one another do not.
+    synthesized from one another do not.
 
     Ours differs where representations do: they have no classes, so there is one set, and the
     distance is taken between answers instead of inputs. The set is the last `capacity` answers, for
@@ -74,7 +74,7 @@ def prada(
     place in the set depend on all before it one after the other. The test sees the last `window`
     distances, at every row: distances shrink as the set grows, and an account's whole life mixes
     them. Distances that are all the same count as W = 0. The lowest of many W is lower than one:
-    choose delta on accounts of your own users (`python -m ssl_extract.detection`).
+    choose delta on accounts of your own users (`python -m ssl_extract.studies.detection`).
 
     A row's statistic depends on the rows before it and not on the batches. Once flagged, an account
     stays so; `then` is done to the row that raised the flag and all later ones.

@@ -1,8 +1,8 @@
 """Flags answers that resemble an earlier one of the account: augmented repeats (arXiv 2205.07890).
 
-Section 5.3 of the paper: contrastive thieves ask several augmentations of each image, whose answers
-lie close together. A `History` keeps an account's last answers; `similarity_guard` acts on it, and
-`ssl_extract.defenses.prada` looks at the distances that it gives.
+Section 5.3 of the paper: contrastive attackers ask several augmentations of each image, whose
+answers lie close together. A `History` keeps an account's last answers; `similarity_guard` acts on
+it, and `ssl_extract.defenses.prada` looks at the distances that it gives.
 """
 
 import math
@@ -76,7 +76,7 @@ def similarity_guard(
     depend on the victim, and on the capacity, for among more answers a new one resembles some by
     chance: a cosine of 0.93 between representations of a small CIFAR-10 victim of ours flags 1 % of
     new images with a capacity of 1 and 31 % with 50. Choose them with `python -m
-    ssl_extract.detection`.
+    ssl_extract.studies.detection`.
 
     Args:
         threshold: flags a cosine above it, or an L2 distance below it.

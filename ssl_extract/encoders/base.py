@@ -40,7 +40,7 @@ def from_module(module: nn.Module, rank: int) -> Network:
 
     Args:
         module: a module with no collections but `params` and `batch_stats`, and no randomness but
-            its initialisers'.
+            its initializers'.
         rank: the number of axes of `inputs`: 4 for images, 2 for representations.
     """
 

@@ -32,7 +32,7 @@ def init(networks: dict[str, Network], key: jax.Array, inputs: jax.Array) -> dic
 
 
 def merge(*variables: dict[str, Any]) -> dict[str, Any]:
-    """Joint variables of networks that were initialised apart."""
+    """Joint variables of networks that were initialized apart."""
     return {
         kind: {name: tree for joint in variables for name, tree in joint[kind].items()}
         for kind in ('params', 'batch_stats')

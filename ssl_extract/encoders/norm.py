@@ -2,7 +2,7 @@
 
 Same mathematics, parameters and collections as `flax.linen.BatchNorm`. Folding the statistics into
 a scale and a shift per channel lets the gradient keep the layer's input, which the convolution has
-stored anyway, instead of a second, centred copy: a few percent of a ResNet's step on CPU.
+stored anyway, instead of a second, centered copy: a few percent of a ResNet's step on CPU.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ MOMENTUM = 0.9  # of the running statistics: new = MOMENTUM * old + (1 - MOMENTU
 
 
 class BatchNorm(nn.Module):
-    """Normalises the last axis over all others: with the batch's statistics, or the running ones.
+    """Normalizes the last axis over all others: with the batch's statistics, or the running ones.
 
     Under `jit` on a mesh of Auto axes the batch is the global one. Everything but the product with
     the inputs is float32, and so are the parameters and the (biased) running statistics.

@@ -22,7 +22,7 @@ EXPANSION = {'basic': 1, 'bottleneck': 4}
 
 
 class Conv(nn.Module):
-    """A convolution without bias, He-initialised over its outputs (fan-out)."""
+    """A convolution without bias, He-initialized over its outputs (fan-out)."""
 
     features: int
     size: int

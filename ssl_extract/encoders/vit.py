@@ -61,7 +61,7 @@ class ViT(nn.Module):
             if known != shape:
                 raise UserError(
                     f'images of {height}x{width} pixels make {shape[1]} tokens, but this ViT was'
-                    f' initialised for {known[1]}: give images of the size it was initialised with'
+                    f' initialized for {known[1]}: give images of the size it was initialized with'
                 )
         position = self.param('position', init, shape)
         token = jnp.broadcast_to(token.astype(x.dtype), (batch, 1, self.width))

@@ -1,4 +1,4 @@
-"""What a stolen encoder is worth: probes on labelled tasks, and its fidelity to the victim.
+"""What a stolen encoder is worth: probes on labeled tasks, and its fidelity to the victim.
 
 This package sees encoders, features and labels, never a config. Every measure comes with a 95 %
 interval, as a `Measurement`.

@@ -20,7 +20,7 @@ SHOWN = 1000  # test images in the two-dimensional view
 
 
 class Task(NamedTuple):
-    """A labelled downstream set."""
+    """A labeled downstream set."""
 
     name: str
     train: Dataset
@@ -73,7 +73,7 @@ def assess(
     classifier: tuple[Callable, Any] | None = None,
     victim: dict[str, np.ndarray] | None = None,
     probe: str = 'lbfgs',
-    neighbours: int = 20,
+    neighbors: int = 20,
     shots: int = 5,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Assessment:
@@ -88,8 +88,8 @@ def assess(
             it was trained with: measured as it is, beside the probe.
         victim: the `arrays` of the victim's own assessment; None for the victim itself.
         probe: how the linear probe is fitted, 'lbfgs(...)' or the paper's own 'sgd(...)'.
-        neighbours: k of the kNN classifier.
-        shots: labelled images per class of the few-shot probe.
+        neighbors: k of the kNN classifier.
+        shots: labeled images per class of the few-shot probe.
     """
     measured, arrays, fit = [], {}, PROBES.make(probe)
 
@@ -99,12 +99,12 @@ def assess(
             measured.append({'task': task, 'metric': metric, **values})
 
     for task in tasks:
-        train = features.extract(apply, variables, task.train.images, mesh=mesh)
-        test = features.extract(apply, variables, task.test.images, mesh=mesh)
+        train = features.extract(apply, variables, task.train.inputs, mesh=mesh)
+        test = features.extract(apply, variables, task.test.inputs, mesh=mesh)
         known, classes = (train, task.train.labels), task.train.num_classes
         predictions = predict(fit(*known, classes), test)
         add(task.name, 'linear_probe', intervals.accuracy(predictions, task.test.labels))
-        nearest = knn.knn_predict(*known, test, classes, k=neighbours)
+        nearest = knn.knn_predict(*known, test, classes, k=neighbors)
         add(task.name, 'knn', intervals.accuracy(nearest, task.test.labels))
         few = knn.fewshot(*known, test, task.test.labels, classes, shots=shots)
         add(task.name, 'fewshot', few)
@@ -115,7 +115,7 @@ def assess(
         if task is tasks[0]:
             arrays['features'] = test
             if classifier is not None:
-                logits = features.extract(*classifier, task.test.images, mesh=mesh)
+                logits = features.extract(*classifier, task.test.inputs, mesh=mesh)
                 as_it_is = intervals.accuracy(logits.argmax(axis=1), task.test.labels)
                 add(task.name, 'classifier', as_it_is)
             if victim is not None:

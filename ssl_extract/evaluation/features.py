@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ssl_extract import parallel
 from ssl_extract.errors import UserError
+from ssl_extract.runtime import parallel
 
 _IN_FLIGHT = 4  # batches dispatched ahead of the one that is fetched
 
@@ -131,7 +131,7 @@ def check_labels(
 def check_training_set(
     features: np.ndarray, labels: np.ndarray | None, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Checks the labelled features that a classifier learns from: each class must have examples.
+    """Checks the labeled features that a classifier learns from: each class must have examples.
 
     Raises:
         UserError: naming what is wrong with them.

@@ -10,7 +10,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation import intervals
 from ssl_extract.evaluation.features import check_features
 from ssl_extract.evaluation.intervals import Measurement
-from ssl_extract.evaluation.knn import neighbours
+from ssl_extract.evaluation.knn import neighbors
 
 
 def compare(
@@ -22,7 +22,7 @@ def compare(
         'l2': l2(surrogate, victim, seed=seed),
         'affine_l2': affine_l2(surrogate, victim, seed=seed),
         'cka': cka(surrogate, victim, seed=seed),
-        'neighbour_overlap': neighbour_overlap(surrogate, victim, k=k, seed=seed),
+        'neighbor_overlap': neighbor_overlap(surrogate, victim, k=k, seed=seed),
     }
 
 
@@ -88,14 +88,14 @@ def affine_l2(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Me
 
 
 def cka(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measurement:
-    """Linear CKA: |A'B|^2 / (|A'A| |B'B|) of the centred representations (Frobenius norms).
+    """Linear CKA: |A'B|^2 / (|A'A| |B'B|) of the centered representations (Frobenius norms).
 
     Kornblith et al., "Similarity of neural network representations revisited" (ICML 2019), eq. 4-5.
     In [0, 1]; 1 for representations that are equal up to rotation, isotropic scale and shift. As
     published it is biased upwards when N is not large against D and E. A surrogate that answers
     everything alike has CKA 0.
 
-    The interval is the bootstrap of its linearisation (the infinitesimal jackknife, Efron 1982):
+    The interval is the bootstrap of its linearization (the infinitesimal jackknife, Efron 1982):
     image i moves log CKA by 2 a'Cb / |C|^2 - a'Ra / |R|^2 - b'Sb / |S|^2 with C, R, S the three
     covariances, which costs one pass over the images instead of one for each resample.
     """
@@ -124,7 +124,7 @@ def cka(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measurem
     )
 
 
-def neighbour_overlap(
+def neighbor_overlap(
     surrogate: np.ndarray, victim: np.ndarray, *, k: int = 10, seed: int = 0
 ) -> Measurement:
     """Mean share of an image's k nearest others (by cosine) that both encoders agree on.
@@ -137,7 +137,7 @@ def neighbour_overlap(
     """
     a, b = _pair(surrogate, victim)
     near_a, near_b = (
-        neighbours(x.astype(np.float32), x.astype(np.float32), k, exclude_self=True)[1]
+        neighbors(x.astype(np.float32), x.astype(np.float32), k, exclude_self=True)[1]
         for x in (a, b)
     )
     shared = np.sum(near_a[:, :, None] == near_b[:, None, :], axis=(1, 2))
@@ -162,7 +162,7 @@ def _pair(surrogate: np.ndarray, victim: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _least_squares(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The shortest least-squares solution [D, E] for standardised inputs [N, D].
+    """The shortest least-squares solution [D, E] for standardized inputs [N, D].
 
     By the eigenvalues of the Gram matrix, without those that are rounding errors of float32
     features: a collapsed surrogate has many dependent ones.
@@ -179,8 +179,8 @@ def _covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _is_constant(features: np.ndarray) -> bool:
     """Whether all rows are the same, up to the rounding of their mean."""
-    centred = features - features.mean(axis=0)
-    return bool(np.sum(centred**2) <= 1e-20 * np.sum(features**2))
+    centered = features - features.mean(axis=0)
+    return bool(np.sum(centered**2) <= 1e-20 * np.sum(features**2))
 
 
 def _check_victim(features: np.ndarray) -> None:

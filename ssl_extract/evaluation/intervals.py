@@ -38,10 +38,10 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     if not 0 <= correct <= n or n < 1:
         raise UserError(f'wilson takes 0 <= correct <= n and n >= 1, got {correct} of {n}')
     p, z2 = correct / n, _Z**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    center = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n**2))
-    low = 0.0 if correct == 0 else float(centre - half)
-    high = 1.0 if correct == n else float(centre + half)
+    low = 0.0 if correct == 0 else float(center - half)
+    high = 1.0 if correct == n else float(center + half)
     return low, high
 
 

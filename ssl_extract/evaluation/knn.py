@@ -1,4 +1,4 @@
-"""Classifiers that need no training: weighted nearest neighbours, and few-shot ridge regression."""
+"""Classifiers that need no training: weighted nearest neighbors, and few-shot ridge regression."""
 
 import functools
 import math
@@ -27,14 +27,14 @@ def knn_predict(
 
     Wu et al., "Unsupervised feature learning via non-parametric instance discrimination" (CVPR
     2018), section 3.4. They use k = 200 and T = 0.07; T = 0.5 is what the monitors of SimCLR and
-    of the extraction attacks use. `temperature=math.inf` counts all k neighbours alike.
+    of the extraction attacks use. `temperature=math.inf` counts all k neighbors alike.
 
     Args:
         train_features: float [M, D].
         train_labels: int [M] in [0, num_classes).
         test_features: float [N, D].
         num_classes: of the task.
-        k: neighbours; None takes min(200, M).
+        k: neighbors; None takes min(200, M).
         temperature: T > 0.
 
     Raises:
@@ -45,7 +45,7 @@ def knn_predict(
     k = min(200, len(train_features)) if k is None else k
     if not temperature > 0:
         raise UserError(f'temperature must be > 0, got {temperature}')
-    similarities, index = neighbours(test_features, train_features, k)
+    similarities, index = neighbors(test_features, train_features, k)
     # Relative to the nearest, so that no temperature underflows.
     weights = np.exp((similarities - similarities[:, :1]) / temperature)
     votes = np.zeros((len(test_features), num_classes))
@@ -53,7 +53,7 @@ def knn_predict(
     return votes.argmax(axis=1).astype(np.int32)
 
 
-def neighbours(
+def neighbors(
     queries: np.ndarray, bank: np.ndarray, k: int, *, exclude_self: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k rows of `bank` [M, D] with the largest cosine to each of `queries` [N, D].
@@ -64,7 +64,7 @@ def neighbours(
         queries: float [N, D].
         bank: float [M, D].
         k: how many.
-        exclude_self: the queries are the bank, and no row is its own neighbour.
+        exclude_self: the queries are the bank, and no row is its own neighbor.
 
     Returns:
         Cosines float32 [N, k], decreasing, and row numbers int32 [N, k].
@@ -76,7 +76,7 @@ def neighbours(
     available = len(bank) - exclude_self
     if not 1 <= k <= available:
         raise UserError(
-            f'k={k} neighbours cannot be taken from {available} examples: use 1 <= k <= {available}'
+            f'k={k} neighbors cannot be taken from {available} examples: use 1 <= k <= {available}'
         )
     block = min(len(queries), max(1, _BLOCK // len(bank)))
     bank = _unit(jnp.asarray(bank))
@@ -116,9 +116,9 @@ def fewshot(
     ridge: float = 1.0,
     seed: int = 0,
 ) -> intervals.Measurement:
-    """Mean test accuracy of a classifier that sees `shots` labelled examples of each class.
+    """Mean test accuracy of a classifier that sees `shots` labeled examples of each class.
 
-    Ridge regression of the one-hot labels on the standardised features, in closed form and with a
+    Ridge regression of the one-hot labels on the standardized features, in closed form and with a
     fixed penalty: `ridge` times the mean squared norm of the shots. Nothing is tuned.
 
     Returns:

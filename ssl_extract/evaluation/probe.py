@@ -20,7 +20,7 @@ TOLERANCE = 1e-5  # of the gradient norm, in the whitened coordinates of `_solve
 class Probe(NamedTuple):
     """A fitted linear classifier: logits = (features - mean) / scale @ weights + bias.
 
-    mean, scale: [D], the standardisation (0 and 1 where there is none).
+    mean, scale: [D], the standardization (0 and 1 where there is none).
     weights: [D, K]; bias: [K].
     l2: the weight of the penalty it was fitted with.
     validation_accuracy: of the probe fitted with this `l2` on the rest of the training set; None if
@@ -48,9 +48,9 @@ def fit_probe(
     validation_fraction: float = 0.2,
     seed: int = 0,
 ) -> Probe:
-    """Fits softmax regression on standardised features [N, D] by full-batch L-BFGS.
+    """Fits softmax regression on standardized features [N, D] by full-batch L-BFGS.
 
-    Minimises mean cross-entropy + l2/2 ||weights||^2 (the bias is free), which is scikit-learn's
+    Minimizes mean cross-entropy + l2/2 ||weights||^2 (the bias is free), which is scikit-learn's
     `LogisticRegression(C=1 / (N * l2))`. `l2` is the value of the grid with the best accuracy on a
     seeded, stratified validation part of the training set (at a tie the larger one); the probe is
     then fitted on all of it. With one value in the grid there is no validation.
@@ -76,7 +76,7 @@ def fit_probe(
         raise UserError(f'l2_grid must hold numbers > 0, got {l2_grid}')
     if not 0 < validation_fraction < 1:
         raise UserError(f'validation_fraction must lie in (0, 1), got {validation_fraction}')
-    mean, scale = standardisation(features)
+    mean, scale = standardization(features)
     inputs, targets = jnp.asarray((features - mean) / scale), jnp.asarray(labels)
     gram = np.asarray(jnp.matmul(inputs.T, inputs, precision='highest'), np.float64) / len(labels)
 
@@ -127,7 +127,7 @@ def predict(probe: Probe, features: np.ndarray) -> np.ndarray:
     return logits(probe, features).argmax(axis=1).astype(np.int32)
 
 
-def standardisation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardization(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation [D] of `features` [N, D]; 1 for a feature that is constant."""
     mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     constant = std <= 1e-6 * np.abs(features).max(axis=0)

@@ -27,7 +27,7 @@ def fit_probe_sgd(
     """The linear evaluation of Dziedzic et al. (ICML 2022): minibatches on features as they are.
 
     The defaults are what their code runs for a stolen encoder (Adam, 1e-4, decay added to the
-    gradient); their text says SGD at 1e-4: `optimizer='sgd'`. PyTorch's initialisation of a linear
+    gradient); their text says SGD at 1e-4: `optimizer='sgd'`. PyTorch's initialization of a linear
     layer. Unlike theirs, the encoder is frozen entirely (their BatchNorm keeps learning), and the
     examples are shuffled in every epoch.
 

@@ -57,8 +57,8 @@ def softce(temperature: float = 1.0) -> Loss:
 def cross_entropy() -> Loss:
     """Cross-entropy of `softmax(student)` against answers that are probabilities or one-hot labels.
 
-    `-sum_c teacher_c log softmax(student)_c`, mean over the rows: what the thief of a classifier
-    minimises (label and posterior stealing of ICML 2022, section 4.4; Knockoff Nets, CVPR 2019,
+    `-sum_c teacher_c log softmax(student)_c`, mean over the rows: what the attacker of a classifier
+    minimizes (label and posterior stealing of ICML 2022, section 4.4; Knockoff Nets, CVPR 2019,
     arXiv 1812.02766). The answers are taken as they are, so each row should sum to 1; answers that
     are logits need `softce`.
     """

@@ -9,22 +9,15 @@ import jax.numpy as jnp
 import optax
 
 from ssl_extract.errors import UserError
-from ssl_extract.losses.base import (
-    LOSSES,
-    Loss,
-    check_number,
-    masked_mean,
-    normalize,
-    prepare,
-    product,
-)
+from ssl_extract.losses.base import LOSSES, Loss, check_number, masked_mean, prepare
+from ssl_extract.numerics import normalize, product
 
 
 @LOSSES.register('infonce')
 def infonce(temperature: float = 0.07) -> Loss:
     """NT-Xent of SimCLR between representations and answers (ICML 2022, section 3.3).
 
-    For an anchor z_i, normalised, with its pair z_p, the same image seen by the other model:
+    For an anchor z_i, normalized, with its pair z_p, the same image seen by the other model:
     `-log(exp(z_i . z_p / t) / sum_{j != i} exp(z_i . z_j / t))`, mean over the 2B anchors.
 
     Args:
@@ -46,7 +39,7 @@ def infonce(temperature: float = 0.07) -> Loss:
 
 @LOSSES.register('softnn')
 def softnn(temperature: float = 100.0) -> Loss:
-    """Soft nearest neighbour loss, the pair against all rows (ICML 2022, section 3.3).
+    """Soft nearest neighbor loss, the pair against all rows (ICML 2022, section 3.3).
 
     As `infonce`, with `-||a_i - a_j||^2 / t` of the rows as they are in place of the cosine
     (Frosst et al., ICML 2019, equation 1). Computed from logarithms: far rows neither overflow nor
@@ -74,7 +67,7 @@ def softnn(temperature: float = 100.0) -> Loss:
 def supcon(temperature: float = 0.07, base_temperature: float = 0.07) -> Loss:
     """Supervised contrastive loss: all rows of the anchor's class are its positives.
 
-    For an anchor z_i, normalised, and the set P of the other rows with its label:
+    For an anchor z_i, normalized, and the set P of the other rows with its label:
     `-t/t_base mean_{p in P} log(exp(z_i . z_p / t) / sum_{j != i} exp(z_i . z_j / t))`, mean over
     the 2B anchors (Khosla et al., NeurIPS 2020, equation 2; ICML 2022, section 3.3).
 
@@ -138,7 +131,7 @@ def _pair_cross_entropy(logits: jax.Array, where: jax.Array) -> jax.Array:
 def _squared_distances(rows: jax.Array, valid: jax.Array) -> jax.Array:
     """Squared Euclidean distances [N, N] of `rows [N, D]`, from one matrix product.
 
-    The rows are centred first: an offset that they share, such as a defense's noise of mean 10,
+    The rows are centered first: an offset that they share, such as a defense's noise of mean 10,
     changes no distance but would cost the product its digits.
     """
     count = jnp.maximum(jnp.sum(valid), 1)

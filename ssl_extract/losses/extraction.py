@@ -8,15 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_extract.losses.base import (
-    LOSSES,
-    Loss,
-    check_number,
-    masked_mean,
-    normalize,
-    prepare,
-    product,
-)
+from ssl_extract.losses.base import LOSSES, Loss, check_number, masked_mean, prepare
+from ssl_extract.numerics import normalize, product
 
 RDA_EPSILON = 1e-6  # the least `1 + cos` and the least squared distance in the logarithms of rda
 
@@ -25,7 +18,7 @@ RDA_EPSILON = 1e-6  # the least `1 + cos` and the least squared distance in the 
 def cont_steal(temperature: float = 0.5) -> Loss:
     """Cont-Steal (Sha et al., CVPR 2023, arXiv 2201.07513), with the paper's anchors.
 
-    For the student's row s_i and the answers t_k, all normalised:
+    For the student's row s_i and the answers t_k, all normalized:
     `-log(exp(s_i . t_i / t) / (sum_k exp(s_i . t_k / t) + sum_{k != i} exp(s_i . s_k / t)))`, mean
     over the B rows. The sum over the answers has the positive pair in it, so the loss is a
     cross-entropy and at least 0.
@@ -61,7 +54,7 @@ def cont_steal(temperature: float = 0.5) -> Loss:
 def rda(temperature: float = 0.07, alpha: float = 1.0, beta: float = 1.0) -> Loss:
     """Multi-relational loss of RDA (Wu et al., ECCV 2024, arXiv 2312.00855) for one view.
 
-    With x_i the student's row, normalised, and y_i the prototype of its image, the loss is the mean
+    With x_i the student's row, normalized, and y_i the prototype of its image, the loss is the mean
     over i of `alpha * contrast_i + beta * align_i`:
 
     - `contrast_i = -log(exp(x_i . y_i / t) / n_i)` tells images apart, with the negatives
@@ -72,8 +65,8 @@ def rda(temperature: float = 0.07, alpha: float = 1.0, beta: float = 1.0) -> Los
       distance count as at least 1e-6. Outside of these two spots (1.4e-3 in angle, 1e-3 in
       distance) the value is exactly the formula's; inside, align has no gradient.
 
-    A prototype is the mean of the normalised answers to several views of an image. As in the
-    authors' code it is not normalised again: it is at most as long as 1, and shorter the more the
+    A prototype is the mean of the normalized answers to several views of an image. As in the
+    authors' code it is not normalized again: it is at most as long as 1, and shorter the more the
     views disagree. A longer row of `teacher`, such as a plain answer, is scaled to length 1.
 
     The attack makes the prototypes and averages this loss over its student views (five in the

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.losses.base import LOSSES, Loss, check_number, prepare, product
+from ssl_extract.losses.base import LOSSES, Loss, check_number, prepare
+from ssl_extract.numerics import product
 
 
 @LOSSES.register('barlow')
@@ -40,5 +41,5 @@ def barlow(lambda_: float = 0.0051) -> Loss:
 def _standardize(rows: jax.Array, where: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     """BatchNorm without scale and shift over the rows that count; the others become zero."""
     count = jnp.maximum(jnp.sum(where), 1)
-    centred = jnp.where(where[:, None], rows - jnp.sum(rows, axis=0) / count, 0.0)
-    return centred * jax.lax.rsqrt(jnp.sum(jnp.square(centred), axis=0) / count + epsilon)
+    centered = jnp.where(where[:, None], rows - jnp.sum(rows, axis=0) / count, 0.0)
+    return centered * jax.lax.rsqrt(jnp.sum(jnp.square(centered), axis=0) / count + epsilon)

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_extract.losses.base import LOSSES, Loss, masked_mean, normalize, prepare
+from ssl_extract.losses.base import LOSSES, Loss, masked_mean, prepare
+from ssl_extract.numerics import normalize
 
 
 @LOSSES.register('mse')
 def mse() -> Loss:
-    """Mean squared error over all elements, without normalisation (ICML 2022, section 3.3)."""
+    """Mean squared error over all elements, without normalization (ICML 2022, section 3.3)."""
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels
@@ -24,7 +25,7 @@ def mse() -> Loss:
 
 @LOSSES.register('l2')
 def l2() -> Loss:
-    """Mean Euclidean distance, not squared, of the normalised rows, in [0, 2].
+    """Mean Euclidean distance, not squared, of the normalized rows, in [0, 2].
 
     The distance of StolenEncoder (CCS 2022, arXiv 2201.05889), whose code sums it over the batch.
     Where the two rows agree, the gradient is zero.

@@ -1,4 +1,4 @@
-"""Recoveries: what an adaptive thief does to the answers before it trains on them.
+"""Recoveries: what an adaptive attacker does to the answers before it trains on them.
 
     recover = recovery.make('drop_outliers | denoise')
     received = recover(received, shadow)
@@ -7,21 +7,15 @@
 `sybils` shares queries out among several accounts and brings their answers together.
 """
 
-from ssl_extract.recovery import (  # noqa: F401  (they register themselves)
-    denoise,
-    harden,
-    outliers,
-    shift,
-    sybils,
-)
+from ssl_extract.recovery import denoise, harden, outliers, shift, sybils  # noqa: F401  (they register themselves)
 from ssl_extract.recovery.base import RECOVERIES, Received, Recover, Shadow, make
 from ssl_extract.registry import parse_call, split_chain
 
-NEED_SHADOW = {'denoise', 'subtract_shift'}  # those that learn from the thief's own encoder
+NEED_SHADOW = {'denoise', 'subtract_shift'}  # those that learn from the attacker's own encoder
 
 
 def needs_shadow(spec: str) -> bool:
-    """Whether a part of the chain learns from the thief's own encoder."""
+    """Whether a part of the chain learns from the attacker's own encoder."""
     return bool(NEED_SHADOW.intersection(names_of(spec)))
 
 

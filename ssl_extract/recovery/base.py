@@ -15,18 +15,18 @@ class Received(NamedTuple):
     """What an account holds after asking.
 
     Attributes:
-        images: uint8 [N, H, W, 3], those asked.
+        inputs: uint8 [N, H, W, 3], those asked.
         answers: float32 [N, m, D], to m views of each; zeros where there is none.
         answered: bool [N, m].
     """
 
-    images: np.ndarray
+    inputs: np.ndarray
     answers: np.ndarray
     answered: np.ndarray
 
 
 class Shadow(NamedTuple):
-    """The thief's own means, nothing of the victim.
+    """The attacker's own means, nothing of the victim.
 
     Attributes:
         represent: uint8 [M, H, W, 3] -> float32 [M, R], an encoder of its own, trained without the

@@ -17,15 +17,15 @@ from ssl_extract.recovery.base import RECOVERIES, Received, Recover, Shadow, giv
 
 _LEAST = 16  # answers
 _SAMPLES = 40_000  # values that the network is trained on
-_VARIANTS = 4  # of the thief's encoder
+_VARIANTS = 4  # of the attacker's encoder
 _BLOCK = 512  # rows recovered at a time
 
 
 @RECOVERIES.register('denoise')
 def denoise(known: str = '', candidates: Sequence[str] = ()) -> Recover:
-    """Recovers clean representations with a network trained on the thief's own encoder.
+    """Recovers clean representations with a network trained on the attacker's own encoder.
 
-    As BESA does: the thief sends its own encoder's representations through each candidate, tells
+    As BESA does: the attacker sends its own encoder's representations through each candidate, tells
     by them which one the answers come from (`recognition.recognize`), trains a network from
     perturbed to clean representations of that candidate, and applies it to the answers. Answers
     recognized as undefended stay as they are. BESA's networks see whole representations; ours one
@@ -33,12 +33,12 @@ def denoise(known: str = '', candidates: Sequence[str] = ()) -> Recover:
     the two encoders have nothing to do with each other.
 
     Args:
-        known: the defense, for a thief who knows it: nothing has to be recognized.
+        known: the defense, for an attacker who knows it: nothing has to be recognized.
         candidates: defenses to tell apart, `''` for none; `recognition.default_candidates` if
             empty.
 
     Raises:
-        UserError: a defense is unknown or changes the answers' width; the thief's encoder has
+        UserError: a defense is unknown or changes the answers' width; the attacker's encoder has
             another width than the answers; fewer than 16 answers came.
     """
     if isinstance(candidates, str) or not all(isinstance(spec, str) for spec in candidates):
@@ -48,24 +48,24 @@ def denoise(known: str = '', candidates: Sequence[str] = ()) -> Recover:
 
     def recover(received: Received, shadow: Shadow) -> Received:
         answers = given(received, _LEAST, 'denoise')
-        own = shadow.represent(received.images)
+        own = shadow.represent(received.inputs)
         if own.shape[1] != answers.shape[1]:
             raise UserError(
                 f'attack.recover=denoise: the answers have {answers.shape[1]} coordinates and the '
-                f"thief's own encoder has {own.shape[1]}: give it an encoder of that width"
+                f"attacker's own encoder has {own.shape[1]}: give it an encoder of that width"
             )
         spec, unit = known, pairs.spread(answers)
         if unit == 0:  # nothing is left to recover from
             return received
         if not known:
             among = candidates or recognition.default_candidates(answers.shape[1], unit)
-            spec, votes = recognition.recognize(answers, own, received.images, among, shadow.seed)
+            spec, votes = recognition.recognize(answers, own, received.inputs, among, shadow.seed)
             logging.info('denoise: recognized %r with %.0f %% of votes', spec, 100 * votes)
         if not spec:
             return received
-        factor = pairs.scale(spec, own, received.images, unit, shadow.seed)
+        factor = pairs.scale(spec, own, received.inputs, unit, shadow.seed)
         made = [
-            pairs.perturb(spec, varied * factor, received.images, shadow.seed + number)
+            pairs.perturb(spec, varied * factor, received.inputs, shadow.seed + number)
             for number, varied in enumerate(pairs.variants(own, _VARIANTS, shadow.seed))
         ]
         return replaced(received, fit(made, shadow.seed)(answers))
@@ -79,12 +79,12 @@ def fit(made: Sequence[pairs.Pairs], seed: int) -> Callable[[np.ndarray], np.nda
 
     It sees the value, the mean and deviation of its row, the mean and deviation of its coordinate
     over all rows, and the value's Wiener estimate, and corrects the latter. All of these are
-    computed from the rows at hand, on the thief's pairs as on the victim's answers: what is learnt
-    is how far to shrink, not where a coordinate lies, and it carries over to an encoder with other
-    coordinates. The Wiener estimate keeps the part of each principal component that exceeds the
-    noise: representations have few strong components, noise has all. The coordinates' means stay
-    those of the answers: where the victim's lie, the thief's encoder cannot tell, and a constant in
-    every coordinate changes nothing of what can be learnt.
+    computed from the rows at hand, on the attacker's pairs as on the victim's answers: what is
+    learnt is how far to shrink, not where a coordinate lies, and it carries over to an encoder with
+    other coordinates. The Wiener estimate keeps the part of each principal component that exceeds
+    the noise: representations have few strong components, noise has all. The coordinates' means
+    stay those of the answers: where the victim's lie, the attacker's encoder cannot tell, and a
+    constant in every coordinate changes nothing of what can be learnt.
 
     Args:
         made: pairs at the scale of the answers to be recovered, of several encoders.

@@ -10,7 +10,7 @@ def harden() -> Recover:
     """Makes each posterior the one-hot vector of its most probable class.
 
     The adversary of a mark in the scores (`defenses.dynamarks`), which keeps the first class where
-    it was. What the probabilities of the other classes tell is lost to the thief too.
+    it was. What the probabilities of the other classes tell is lost to the attacker too.
     """
 
     def recover(received: Received, shadow: Shadow) -> Received:

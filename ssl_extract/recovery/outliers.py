@@ -15,7 +15,7 @@ def drop_outliers(z: float = 6.0) -> Recover:
     An answer is dropped if its Euclidean distance to the coordinate-wise median exceeds the median
     distance by more than `z` robust standard deviations (median absolute deviation / 0.6745). That
     undoes the replacement of flagged answers by N(1000, s^2) (arXiv 2205.07890, section 5.3): the
-    thief loses the queries and no longer learns from noise.
+    attacker loses the queries and no longer learns from noise.
 
     The medians are those of the first answer to each image: a guard against similar queries acts on
     a view that resembles an earlier one, so that of m views of an image it may replace all but the

@@ -1,4 +1,4 @@
-"""What a defense would do to the thief's own representations: pairs (perturbed, clean)."""
+"""What a defense would do to the attacker's own representations: pairs (perturbed, clean)."""
 
 import functools
 import math
@@ -17,7 +17,7 @@ _BLOCK = 256  # representations that are defended at a time
 
 
 class Pairs(NamedTuple):
-    """Representations of the thief's encoder behind a defense, float32 [K, D], and without it."""
+    """The attacker's representations behind a defense, float32 [K, D], and without it."""
 
     perturbed: np.ndarray
     clean: np.ndarray
@@ -55,7 +55,7 @@ def perturb(spec: str, clean: np.ndarray, images: np.ndarray, seed: int) -> Pair
 
 
 def check_width(spec: str) -> None:
-    """Raises UserError if a defense is unknown, cannot be used by a thief, or changes the width."""
+    """Raises UserError if a defense is unknown, needs its owner, or changes the width."""
     width, images = 2**14, jnp.zeros((1, 8, 8, 3))  # traced only
     defense = defenses.make(spec)
 
@@ -106,7 +106,7 @@ def scale(spec: str, own: np.ndarray, images: np.ndarray, target: float, seed: i
     """The factor by which to multiply `own` so that the defended rows have the spread `target`.
 
     Two encoders differ in their scale, and noise or rounding act in absolute units: at this scale
-    they do to the thief's representations what they did to the victim's. Only the scale is
+    they do to the attacker's representations what they did to the victim's. Only the scale is
     matched: a shift would move the zeros of a ReLU. Where no factor does it (`normalize`), it is
     the one that gives `own` that spread.
     """

@@ -1,4 +1,4 @@
-"""Which defense the answers come from, told by a classifier trained on the thief's encoder."""
+"""Which defense the answers come from, told by a classifier trained on the attacker's encoder."""
 
 from collections.abc import Sequence
 
@@ -40,14 +40,14 @@ def recognize(
 
     The recognition of BESA (arXiv 2506.04556); the classifier and what it is shown are our own.
 
-    The thief's own representations are sent through each candidate; a random forest learns to tell
-    sets of `SIZE` perturbed representations apart by their `features`, and classifies sets of the
-    answers, which vote. The victim's encoder is another one than the thief's: so the forest also
-    sees `pairs.variants` of the latter.
+    The attacker's own representations are sent through each candidate; a random forest learns to
+    tell sets of `SIZE` perturbed representations apart by their `features`, and classifies sets of
+    the answers, which vote. The victim's encoder is another one than the attacker's: so the forest
+    also sees `pairs.variants` of the latter.
 
     Args:
         answers: float32 [K, D], received.
-        own: float32 [N, D], of the thief's encoder.
+        own: float32 [N, D], of the attacker's encoder.
         images: uint8 [N, H, W, 3], their images.
         candidates: specs of defenses.
         seed: of chance.

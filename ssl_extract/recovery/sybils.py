@@ -128,7 +128,7 @@ def merge(received: Sequence[Received], overlap: int) -> Received:
         if own.answered.any():
             answers[own.answered] = mapped(own.answers[own.answered])
         parts.append(own._replace(answers=answers))
-    number = sum(len(part.images) for part in parts)
+    number = sum(len(part.inputs) for part in parts)
     dealt = deal(number, len(received), overlap)
     order = np.argsort(np.concatenate([dealt[0], *(rows[overlap:] for rows in dealt[1:])]))
     return Received(*(np.concatenate(rows)[order] for rows in zip(*parts, strict=True)))

@@ -57,7 +57,7 @@ def break_even(victim_dollars: float, training_dollars: float, queries: float) -
     Args:
         victim_dollars: for training the victim.
         training_dollars: for training the surrogate.
-        queries: paid by the thief.
+        queries: paid by the attacker.
 
     Returns:
         Dollars; None: never cheaper, even if the queries were free; infinite: there were none.

@@ -1,4 +1,4 @@
-"""What a defense took from the thief and from its users: one pair per defense, the worst case."""
+"""The costs of each defense to attackers and users, the worst case of each."""
 
 import math
 import re
@@ -36,11 +36,11 @@ class User(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A defense ('': none), the thieves it met at one endpoint and budget, and its users.
+    """A defense ('': none), the attackers it met at one endpoint and budget, and its users.
 
     Attributes:
         endpoint, budget, defense: what the oracle was.
-        thieves: the surrogates, with linear-probe accuracy.
+        attackers: the surrogates, with linear-probe accuracy.
         best: of all surrogates without a defense at this endpoint and budget.
         users: kind -> the user that lost most, where a kind was there in several ways.
     """
@@ -48,24 +48,24 @@ class Setting(NamedTuple):
     endpoint: str
     budget: int | None
     defense: str
-    thieves: list[Estimate]
+    attackers: list[Estimate]
     best: Estimate | None
     users: dict[str, User]
 
     @property
     def usual(self) -> Estimate | None:
-        """The best thief that does nothing against the defense."""
-        return _best(e for e in self.thieves if not is_adaptive(e))
+        """The best attacker that does nothing against the defense."""
+        return _best(e for e in self.attackers if not is_adaptive(e))
 
     @property
     def adaptive(self) -> Estimate | None:
-        """The best thief that adapts to the defense."""
-        return _best(e for e in self.thieves if is_adaptive(e))
+        """The best attacker that adapts to the defense."""
+        return _best(e for e in self.attackers if is_adaptive(e))
 
     @property
     def worst(self) -> Estimate | None:
-        """The best thief of all, by the mean over seeds."""
-        return _best(self.thieves)
+        """The best attacker of all, by the mean over seeds."""
+        return _best(self.attackers)
 
     @property
     def worst_user(self) -> User | None:
@@ -73,13 +73,13 @@ class Setting(NamedTuple):
         known = [user for user in self.users.values() if user.change]
         return min(known, key=lambda user: user.change.delta, default=None)
 
-    def change(self, thief: Estimate | None) -> Change | None:
-        """From the best thief without a defense to this one."""
-        return _change(thief, self.best) if self.defense else None
+    def change(self, attacker: Estimate | None) -> Change | None:
+        """From the best attacker without a defense to this one."""
+        return _change(attacker, self.best) if self.defense else None
 
 
 def is_adaptive(e: Estimate) -> bool:
-    """Whether a thief does something against the defense: repeats, stays close, recovers, ..."""
+    """Whether an attacker acts against the defense: repeats, stays close, recovers, ..."""
     signs = (
         (r'^repeat\b', e.plan),
         (r'\bstay_close\b', e.strategy),
@@ -93,15 +93,15 @@ def settings(rows: Sequence[Row], task: str | None) -> list[Setting]:
 
     'No defense' comes first; empty where there is no defense at all.
     """
-    thieves = [e for e in estimates.aggregate(rows, task, PROBE) if e.role == 'surrogate']
-    thieves = [e for e in thieves if e.value is not None]
+    attackers = [e for e in estimates.aggregate(rows, task, PROBE) if e.role == 'surrogate']
+    attackers = [e for e in attackers if e.value is not None]
     users = [e for e in estimates.aggregate(rows, task, USER) if e.value is not None]
     users = [e for e in users if e.role == 'legitimate']
-    met = {e.defense for e in thieves}
-    asked = {(e.endpoint, e.budget) for e in thieves} or {(e.endpoint, None) for e in users}
+    met = {e.defense for e in attackers}
+    asked = {(e.endpoint, e.budget) for e in attackers} or {(e.endpoint, None) for e in users}
     made = []
     for endpoint, budget in sorted(asked, key=lambda a: (a[0], a[1] or 0)):
-        here = [e for e in thieves if (e.endpoint, e.budget) == (endpoint, budget)]
+        here = [e for e in attackers if (e.endpoint, e.budget) == (endpoint, budget)]
         near = [e for e in users if not (e.endpoint and endpoint) or e.endpoint == endpoint]
         names = {e.defense for e in here} | {e.defense for e in near if e.defense not in met}
         best = _best(e for e in here if not e.defense)
@@ -143,7 +143,7 @@ def family(spec: str) -> str:
 
 
 def overview(rows: Sequence[Row], task: str | None) -> Table | None:
-    """One line per defense: the thief as usual and at its worst, and every kind of user."""
+    """One line per defense: the attacker as usual and at its worst, and every kind of user."""
     found = settings(rows, task)
     if not found:
         return None
@@ -214,7 +214,7 @@ def noticed(rows: Sequence[Row]) -> list[Table]:
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which points (lost by users, taken from the thief) no other beats, by what users lose.
+    """Which points (lost by users, taken from the attacker) no other beats, by what users lose.
 
     >>> frontier([(1.0, 5.0), (2.0, 4.0), (0.0, 0.0), (3.0, 6.0)])
     [2, 0, 3]
@@ -229,34 +229,34 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def attack_name(s: Setting, among: Sequence[Setting]) -> str:
     """The attack of the worst case in words."""
-    thief = s.worst
-    if thief is None:
+    attacker = s.worst
+    if attacker is None:
         return NONE
-    thief = thief._replace(defense='')
-    every = [e._replace(defense='') for other in among for e in other.thieves]
-    kind = thief.adaptive, is_adaptive(thief)
+    attacker = attacker._replace(defense='')
+    every = [e._replace(defense='') for other in among for e in other.attackers]
+    kind = attacker.adaptive, is_adaptive(attacker)
     every = [e for e in every if (e.adaptive, is_adaptive(e)) == kind]
     always = ('attack', 'loss', 'adaptive')
-    if is_adaptive(thief) and not thief.adaptive:
+    if is_adaptive(attacker) and not attacker.adaptive:
         always += ('plan', 'strategy')
-    return labels.label(thief, every, always=always) or 'surrogate'
+    return labels.label(attacker, every, always=always) or 'surrogate'
 
 
 def _overview_caption(found: Sequence[Setting], task: str | None, ways: set[str]) -> list[str]:
     defended = [s for s in found if s.defense]
-    untried = [s for s in defended if s.best and s.thieves and not _met_best(s)]
+    untried = [s for s in defended if s.best and s.attackers and not _met_best(s)]
     return [
         f'Linear-probe accuracy of surrogates on {task}, and what legitimate users reach there.',
-        'Adaptive: a thief that does something against the defense. Worst case: the best '
+        'Adaptive: an attacker that does something against the defense. Worst case: the best '
         'surrogate, adaptive or not; it is chosen by the mean over seeds, which is slightly '
-        'optimistic for the thief.',
+        'optimistic for the attacker.',
         'After the semicolon: the change, of the worst case against the best surrogate without a '
         'defense at the same budget, of a user against itself without a defense.'
         if ways
         else '',
         tables.change_words(ways) if ways else '',
         _missing('No adaptive attacker was run for', [s for s in defended if not s.adaptive]),
-        _missing('No surrogate was evaluated for', [s for s in defended if not s.thieves]),
+        _missing('No surrogate was evaluated for', [s for s in defended if not s.attackers]),
         _missing('No legitimate user was evaluated for', [s for s in defended if not s.users]),
         _missing('The best attack without a defense was not run for', untried),
     ]
@@ -268,7 +268,7 @@ def _missing(what: str, found: Sequence[Setting]) -> str:
 
 
 def _met_best(s: Setting) -> bool:
-    return any((e.attack, e.loss) == (s.best.attack, s.best.loss) for e in s.thieves)
+    return any((e.attack, e.loss) == (s.best.attack, s.best.loss) for e in s.attackers)
 
 
 def _users(found: Sequence[Estimate], defense: str) -> dict[str, User]:
@@ -333,7 +333,7 @@ def _noticed_by(
     columns = ['.'.join(parts) for parts in names]
     caption = [
         'What the defense knew of an account after its last query: mean over seeds, in brackets '
-        'the smallest and the largest. Of a thief with several accounts, the account with most.'
+        'the smallest and the largest. Of an attacker with several accounts, the account with most.'
     ]
     body = [list(cells) for _, cells in lines]
     return tables.assemble(name, accounts, columns, body, caption)

@@ -32,7 +32,7 @@ class Estimate(NamedTuple):
         data: the set they were chosen from.
         endpoint: what the oracle answered with.
         views: a word for the augmentations.
-        adaptive: what the thief did against the defense.
+        adaptive: what the attacker did against the defense.
         user: the kind of a legitimate user.
         encoder: the last of the condition, the network.
         value: mean over seeds of the finite values; None where no value is finite.
@@ -79,7 +79,7 @@ def aggregate(rows: Iterable[Row], task: str | None, metric: str) -> list[Estima
 
     With several seeds the interval is the t-interval of the mean over seeds (see `t_interval`);
     with one it is the row's own, over test images. Where several seeds share one and the same
-    measurement (one victim, several thieves), it counts as one.
+    measurement (one victim, several attackers), it counts as one.
     """
     conditions: dict[tuple, list[Row]] = {}
     for row in rows:
@@ -145,7 +145,7 @@ def gap_recovered(estimate: Estimate, estimates: Sequence[Estimate]) -> float | 
 def undefended(estimate: Estimate, estimates: Sequence[Estimate]) -> Estimate | None:
     """The same condition without a defense.
 
-    Failing that, for a thief that adapted, the same attack that had nothing to adapt to; for a
+    Failing that, for an attacker that adapted, the same attack that had nothing to adapt to; for a
     legitimate user, the victim.
     """
     for like in (estimate, estimate._replace(adaptive='')):
@@ -157,16 +157,16 @@ def undefended(estimate: Estimate, estimates: Sequence[Estimate]) -> Estimate | 
     return None
 
 
-def scratch_for(thief: Estimate, estimates: Sequence[Estimate]) -> Estimate | None:
-    """The encoder pretrained without a victim on as many of the same images as the thief asked."""
+def scratch_for(attacker: Estimate, estimates: Sequence[Estimate]) -> Estimate | None:
+    """The encoder pretrained without a victim on as many images as the attacker asked."""
     alike = [
         e
         for e in estimates
-        if e.budget == thief.budget
-        and e.data in ('', thief.data)
-        and e.strategy in ('', thief.strategy)
+        if e.budget == attacker.budget
+        and e.data in ('', attacker.data)
+        and e.strategy in ('', attacker.strategy)
     ]
-    return reference(alike, 'scratch', thief.encoder)
+    return reference(alike, 'scratch', attacker.encoder)
 
 
 def is_finite(value: Any) -> bool:

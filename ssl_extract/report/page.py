@@ -10,21 +10,22 @@ import jinja2
 import markupsafe
 from etils import epath
 
-from ssl_extract import files
-from ssl_extract.report import costs, defenses, estimates, figures, tables
+from ssl_extract.report import costs, defenses, estimates, tables
 from ssl_extract.report.estimates import Row
-from ssl_extract.report.figures_accuracy import figure_accuracy
-from ssl_extract.report.figures_cost import figure_break_even
-from ssl_extract.report.figures_defense import figure_defenses
+from ssl_extract.report.figures import style
+from ssl_extract.report.figures.accuracy import figure_accuracy
+from ssl_extract.report.figures.break_even import figure_break_even
+from ssl_extract.report.figures.pareto import figure_defenses
 from ssl_extract.report.summary import summarize
 from ssl_extract.report.tables import PROBE, Table
+from ssl_extract.runtime import files
 
 _PARETO = (
     'Each point is a defense: to the right what the legitimate user that loses most lost, upwards '
     'how far the best surrogate fell, in percentage points. Filled: the worst case over all '
-    'attacks; hollow, joined to it: the best thief that does not adapt. Thin bars: the 95 % '
+    'attacks; hollow, joined to it: the best attacker that does not adapt. Thin bars: the 95 % '
     'intervals of the table. Dashed: the frontier, the defenses that no other beats in both. On '
-    'the dotted line user and thief lose alike. Lines join the strengths of one defense.'
+    'the dotted line user and attacker lose alike. Lines join the strengths of one defense.'
 )
 
 
@@ -79,7 +80,7 @@ def write(
         config: what the run writes down; its `'command'`, where it has one, is shown first, and
             `['config']['cost']` holds the prices (without them there is no section on cost).
         curves: training curves, name -> `[{'step': 10, 'loss': 0.5, ...}, ...]`; see
-            `figures.figure_curves` for names that share a panel or are averaged.
+            `style.figure_curves` for names that share a panel or are averaged.
         views: projections, `{'title': str, 'points': [N, 2], 'labels': int [N]}` and, if known,
             `'class_names'`.
         bill: one entry per run: `{'account', 'run', 'billed', 'unique', 'repeated', 'refused',
@@ -126,8 +127,8 @@ def build(
         Section('How alike the encoders are to the victim', _measures(rows, tables.FIDELITY)),
         Section('Other measures', _measures(rows, other)),
         Section('The query bill', [tables.bill(bill)] if bill else []),
-        Section('Representations', _pictures('representations', figures.figure_views(views))),
-        Section('Training', _pictures('curves', figures.figure_curves(curves))),
+        Section('Representations', _pictures('representations', style.figure_views(views))),
+        Section('Training', _pictures('curves', style.figure_curves(curves))),
     ]
     return Report(
         title=title,
@@ -175,7 +176,7 @@ def _stolen(rows: Sequence[Row], task: str | None, index: int) -> list[Table | P
         return [table]
     picture = Picture(
         name=_file_name('accuracy', task, index),
-        png=figures.png(figure_accuracy(rows, task)),
+        png=style.png(figure_accuracy(rows, task)),
         alt=f'Linear-probe accuracy on {task} of every encoder, with intervals',
         caption=f'Linear-probe accuracy on {task}; bars and bands are the intervals of the table.',
     )
@@ -187,8 +188,8 @@ def _defended(rows: Sequence[Row], task: str | None, index: int) -> list[Table |
     pictures = [
         Picture(
             name=_file_name('defenses', task, index),
-            png=figures.png(figure),
-            alt=f'What each defense took from the thief on {task} against what its users lost',
+            png=style.png(figure),
+            alt=f'What each defense took from the attacker on {task} against what its users lost',
             caption=f'{_PARETO} {note}'.strip(),
         )
         for figure, note in ([made] if made else [])
@@ -216,13 +217,13 @@ def _costs(
     return [table, *_pictures('break_even', figure_break_even(rows, task, price), f' on {task}')]
 
 
-def _pictures(name: str, made: tuple[figures.Figure, str] | None, where: str = '') -> list[Picture]:
+def _pictures(name: str, made: tuple[style.Figure, str] | None, where: str = '') -> list[Picture]:
     if made is None:
         return []
     alt, caption = {
         'representations': (
-            'Two-dimensional projections of the representations, coloured by class',
-            'Each point is an image, its colour the class. Axes have no unit of their own.',
+            'Two-dimensional projections of the representations, colored by class',
+            'Each point is an image, its color the class. Axes have no unit of their own.',
         ),
         'curves': (
             'Training loss against step',
@@ -230,15 +231,15 @@ def _pictures(name: str, made: tuple[figures.Figure, str] | None, where: str = '
         ),
         'break_even': (
             'Dollars for stealing against the price of a query, with the cost of training',
-            'What a thief pays for queries and training, each attack without defense at its '
+            'What an attacker pays for queries and training, each attack without defense at its '
             'largest budget, against the price of a query. A dot, and “even at” in the legend, is '
             'the price at which stealing costs as much as training the victim; above it stealing '
             'costs more. Attacks that ask and train alike lie on one line. The victim’s data, '
-            'labelled or not, and trial runs are not counted. The encoders are not equally good: '
+            'labeled or not, and trial runs are not counted. The encoders are not equally good: '
             f'the legend gives the linear-probe accuracy{where} in per cent of the victim’s.',
         ),
     }[name]
-    return [Picture(f'{name}.png', figures.png(made[0]), alt, f'{caption} {made[1]}'.strip())]
+    return [Picture(f'{name}.png', style.png(made[0]), alt, f'{caption} {made[1]}'.strip())]
 
 
 def _breakable(text: str) -> markupsafe.Markup:

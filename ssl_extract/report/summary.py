@@ -26,9 +26,9 @@ def summarize(rows: Sequence[Row], bill: Sequence[dict[str, Any]] = ()) -> list[
 
 def _in_words(rows: Sequence[Row], task: str | None) -> str:
     found = estimates.aggregate(rows, task, PROBE)
-    thieves = [e for e in found if e.role == 'surrogate' and e.value is not None]
+    attackers = [e for e in found if e.role == 'surrogate' and e.value is not None]
     best = max(
-        [e for e in thieves if not e.defense] or thieves, key=lambda e: e.value, default=None
+        [e for e in attackers if not e.defense] or attackers, key=lambda e: e.value, default=None
     )
     encoder = best.encoder if best else ''
     victim = estimates.reference(found, 'victim', encoder)
@@ -44,15 +44,15 @@ def _in_words(rows: Sequence[Row], task: str | None) -> str:
         rest = rest[:1].upper() + rest[1:] + f' on {task}. ' if rest else ''
         return rest + f'No surrogate has been evaluated on {task} yet.'
     paid = best.billed[1] if best.billed else best.budget
-    who = 'the surrogate' if len(thieves) == 1 else f'the best of {len(thieves)} surrogates'
-    how = ', '.join(filter(None, (_how(best, thieves), best.defense)))
+    who = 'the surrogate' if len(attackers) == 1 else f'the best of {len(attackers)} surrogates'
+    how = ', '.join(filter(None, (_how(best, attackers), best.defense)))
     seeds = f', mean of {best.seeds} seeds' if best.seeds > 1 else ''
     words = f'With {paid:,} paid queries {who} ' if paid is not None else f'{who.capitalize()} '
     words += f'({how}{seeds}) ' if how or seeds else ''
     words += f'reaches {_percent(best)} on {task}' + (f'; {rest}.' if rest else '.')
     gap = estimates.gap_recovered(best, found)
     if gap is not None:
-        words += f' The thief recovered {percent(gap, 0)} % of what training gave the victim.'
+        words += f' The attacker recovered {percent(gap, 0)} % of what training gave the victim.'
     return words + _defense_words(defenses.settings(rows, task), best)
 
 
@@ -72,16 +72,16 @@ def _defense_words(found: Sequence[Setting], best: Estimate) -> str:
     which = f', the strongest of {len(among)} defenses,' if len(among) > 1 else ''
     if len(among) < len(shown):
         which = which or ', the only defense'
-        which = f'{which.rstrip(",")} that a thief adapted to,'
+        which = f'{which.rstrip(",")} that an attacker adapted to,'
     asked = f' with {s.budget:,} queries' if s.budget not in (best.budget, None) else ''
     words = (
         f' Under {s.defense}{which} the best surrogate ({name}) reaches '
         f'{percent(s.worst.value)} %{asked}, {_points(change)} against the best without a defense.'
     )
     if not any(other.change(other.worst).is_clear for other in shown):
-        words = ' No defense is shown to hold the thief back.' + words
+        words = ' No defense is shown to hold the attacker back.' + words
     if s.adaptive is None:
-        words += ' No thief that adapts was tried against it.'
+        words += ' No attacker that adapts was tried against it.'
     return words + _user_words(s)
 
 
@@ -106,9 +106,9 @@ def _points(change: defenses.Change) -> str:
     return f'{points} ({span(change.interval, tables.signed)}{nothing})'
 
 
-def _how(e: Estimate, thieves: Sequence[Estimate]) -> str:
+def _how(e: Estimate, attackers: Sequence[Estimate]) -> str:
     """What tells a surrogate from others under the same defense."""
-    alike = [other for other in thieves if other.defense == e.defense]
+    alike = [other for other in attackers if other.defense == e.defense]
     return labels.label(e, alike, always=('attack', 'loss'))
 
 

@@ -22,9 +22,9 @@ METRIC_NAMES = {
     'l2': 'L2 distance ↓',
     'affine_l2': 'Affine-aligned L2 ↓',
     'cka': 'Linear CKA ↑',
-    'neighbour_overlap': 'Neighbour overlap ↑',
+    'neighbor_overlap': 'Neighbor overlap ↑',
 }
-FIDELITY = ('cosine', 'l2', 'affine_l2', 'cka', 'neighbour_overlap', 'agreement')
+FIDELITY = ('cosine', 'l2', 'affine_l2', 'cka', 'neighbor_overlap', 'agreement')
 _IF_VARIED = {  # columns shown only where they tell encoders apart
     'Plan': 'plan',
     'Chosen by': 'strategy',
@@ -102,8 +102,8 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
     ]
     if any(e.role == 'scratch' for e in found):
         caption.append(
-            'From scratch: pretrained without a victim on as many of the thief’s own images as the '
-            'budget says; what stealing must beat.'
+            'From scratch: pretrained without a victim on as many of the attacker’s own images as '
+            'the budget says; what stealing must beat.'
         )
     return assemble(f'On {task}', found, columns, body, caption)
 
@@ -142,8 +142,8 @@ def defended(rows: Sequence[Row], task: str | None) -> Table | None:
     caption = [
         f'Linear probe on {task}, the same attack and budget without and with the defense.',
         change_words({change[2] for change in changes if change}),
-        'A thief that adapted is compared with the same attack that had nothing to adapt to, where '
-        'it was not run without a defense.'
+        'An attacker that adapted is compared with the same attack that had nothing to adapt to, '
+        'where it was not run without a defense.'
         if any(e.adaptive and old and not old.adaptive for e, old in zip(shown, pairs, strict=True))
         else '',
     ]

@@ -13,11 +13,11 @@ _BLOCK = 4096  # images represented at a time
 
 
 class Seen(NamedTuple):
-    """What the thief knows when it chooses its next queries: of the victim, only its answers.
+    """What the attacker knows when it chooses its next queries: of the victim, only its answers.
 
     Attributes:
-        images: uint8 [N, H, W, 3], the pool, each image once.
-        labels: int32 [N], the thief's own annotation of its pool, or None.
+        inputs: uint8 [N, H, W, 3], the pool, each image once.
+        labels: int32 [N], the attacker's own annotation of its pool, or None.
         asked: int32 [Q], the pool's indices asked so far, in order.
         answers: float32 [Q, D], what came back; the mean over an image's answered views.
         represent: uint8 [M, H, W, 3] -> float32 [M, R], the encoder of the surrogate trained on
@@ -30,7 +30,7 @@ class Seen(NamedTuple):
         round: 0 is the first.
     """
 
-    images: np.ndarray
+    inputs: np.ndarray
     labels: np.ndarray | None
     asked: np.ndarray
     answers: np.ndarray
@@ -45,7 +45,7 @@ Choose = Callable[[Seen, int, State], tuple[np.ndarray, State]]
 
 
 class Strategy(NamedTuple):
-    """How the thief chooses its queries.
+    """How the attacker chooses its queries.
 
     Attributes:
         rounds: how many times it chooses; between two rounds the answers are paid and a surrogate
@@ -80,12 +80,12 @@ def left(seen: Seen, count: int) -> np.ndarray:
     Raises:
         UserError: fewer than `count` are left.
     """
-    order = np.random.default_rng((seen.seed, 1)).permutation(len(seen.images))
+    order = np.random.default_rng((seen.seed, 1)).permutation(len(seen.inputs))
     found = order[~np.isin(order, seen.asked)].astype(np.int32)
     if len(found) < count:
         raise UserError(
             f'attack.budget: {count} more images cannot be asked, {len(found)} of the '
-            f"pool's {len(seen.images)} are left: lower the budget or enlarge attack.split"
+            f"pool's {len(seen.inputs)} are left: lower the budget or enlarge attack.split"
         )
     return found
 
@@ -93,5 +93,5 @@ def left(seen: Seen, count: int) -> np.ndarray:
 def represent(seen: Seen, rows: np.ndarray) -> np.ndarray:
     """Representations float32 [len(rows), R], without a copy of all those images."""
     starts = range(0, len(rows), _BLOCK)
-    blocks = [seen.represent(seen.images[rows[start : start + _BLOCK]]) for start in starts]
+    blocks = [seen.represent(seen.inputs[rows[start : start + _BLOCK]]) for start in starts]
     return np.concatenate(blocks, dtype=np.float32)

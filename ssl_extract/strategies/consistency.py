@@ -17,7 +17,7 @@ def consistency(rounds: int = 4, views: int = 4, augmentation: str = 'simclr') -
 
     After Gao et al. (ECCV 2020), who ask the images with the largest variance of the predicted
     class probabilities over an image and its perturbations, summed over the classes. Carried over
-    to representations, which have no classes: the variance is that of the L2-normalised
+    to representations, which have no classes: the variance is that of the L2-normalized
     representations of `views` augmented views, summed over the coordinates, which is one minus the
     squared length of their mean. Further differences: the image itself is not among the views; the
     views are SimCLR's instead of flips and crops; the surrogate is trained on the answered images
@@ -46,10 +46,10 @@ def consistency(rounds: int = 4, views: int = 4, augmentation: str = 'simclr') -
         if seen.represent is None:
             return candidates[:count], state
         key = jax.random.fold_in(jax.random.key(seen.seed), seen.round)
-        block = min(_BLOCK, len(seen.images))  # of one size, so that it compiles once
+        block = min(_BLOCK, len(seen.inputs))  # of one size, so that it compiles once
         scores = []
         for start in range(0, len(candidates), block):
-            images = seen.images[candidates[start : start + block]]
+            images = seen.inputs[candidates[start : start + block]]
             padded = np.pad(images, [(0, block - len(images))] + [(0, 0)] * 3)
             keys = jax.random.split(jax.random.fold_in(key, start), views)
             shown = [np.asarray(view(k, padded))[: len(images)] for k in keys]
@@ -61,7 +61,7 @@ def consistency(rounds: int = 4, views: int = 4, augmentation: str = 'simclr') -
 
 
 def instability(representations: np.ndarray) -> np.ndarray:
-    """Variance over the views of [V, M, R], each row L2-normalised, summed over R: [M].
+    """Variance over the views of [V, M, R], each row L2-normalized, summed over R: [M].
 
     In [0, 1]. A zero row stays zero.
 

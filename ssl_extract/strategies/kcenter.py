@@ -12,7 +12,7 @@ _BLOCK = 256  # asked images compared with the pool at a time
 def kcenter(rounds: int = 4) -> Strategy:
     """Covers the pool with balls around the asked images, as the surrogate represents them.
 
-    Each pick is the image whose nearest centre, asked or already picked, is farthest in Euclidean
+    Each pick is the image whose nearest center, asked or already picked, is farthest in Euclidean
     distance (Sener and Savarese, ICLR 2018, algorithm 1): the largest distance that remains is at
     most twice the smallest that as many picks can reach. Ties go by the order of chance. The paper
     takes the last layer of a classifier trained on labels; here it is the surrogate's
@@ -56,7 +56,7 @@ def _farthest(
     Args:
         points: float32 [N, R].
         norms: their squared lengths, [N].
-        distances: squared, to the nearest centre, [N]; changed in place.
+        distances: squared, to the nearest center, [N]; changed in place.
         count: rows to pick.
     """
     picked = np.empty(count, np.intp)

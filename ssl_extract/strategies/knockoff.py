@@ -1,4 +1,4 @@
-"""The adaptive policy of Knockoff Nets: a bandit over the classes of the thief's own images."""
+"""The adaptive policy of Knockoff Nets: a bandit over the classes of the attacker's own images."""
 
 import numpy as np
 from scipy.special import log_softmax, softmax
@@ -17,13 +17,13 @@ _CONSTANT = 1e-6  # a reward that varies by less carries no signal
 def knockoff(rounds: int = 8, learning_rate: float = 1.0, window: int = 100) -> Strategy:
     """Learns which classes of its own pool are worth asking (Orekondy et al., CVPR 2019, 4.1.2).
 
-    The thief's labels z need have nothing to do with the victim's classes k. Query t draws a class
-    from the policy `pi_t(z) = softmax(H_t)(z)`, then an image of that class at random, and its
-    reward r_t moves the preferences H by the gradient bandit algorithm:
-    `H(z_t) += a (r_t - rbar_t)(1 - pi_t(z_t))`, `H(z) -= a (r_t - rbar_t) pi_t(z)` for the others,
-    `a = learning_rate / N(z_t)` with N the number of times the class was drawn (the paper's a is
-    1/N). The reward is a sum of three, each of them rescaled to [0, 1] and compared with its mean
-    over the `window` queries before:
+    The attacker's labels z need have nothing to do with the victim's classes k. Query t draws a
+    class from the policy `pi_t(z) = softmax(H_t)(z)`, then an image of that class at random, and
+    its reward r_t moves the preferences H by the gradient bandit algorithm: `H(z_t) += a (r_t -
+    rbar_t)(1 - pi_t(z_t))`, `H(z) -= a (r_t - rbar_t) pi_t(z)` for the others, `a = learning_rate /
+    N(z_t)` with N the number of times the class was drawn (the paper's a is 1/N). The reward is a
+    sum of three, each of them rescaled to [0, 1] and compared with its mean over the `window`
+    queries before:
 
     - certainty, the margin of the answer y_t: its largest minus its second largest probability;
     - diversity, `sum_k max(0, y_tk - ybar_k)`, ybar the mean of the `window` answers before;
@@ -54,7 +54,7 @@ def knockoff(rounds: int = 8, learning_rate: float = 1.0, window: int = 100) -> 
         if seen.labels is None:
             raise UserError(
                 'attack.strategy=knockoff chooses among the classes of the pool, which has no '
-                'labels: name a labelled set in attack.data, or choose another strategy'
+                'labels: name a labeled set in attack.data, or choose another strategy'
             )
         classes, actions = np.unique(seen.labels, return_inverse=True)
         preferences = state.get('preferences', np.zeros(len(classes)))
@@ -71,7 +71,7 @@ def knockoff(rounds: int = 8, learning_rate: float = 1.0, window: int = 100) -> 
         chosen = candidates[_draw(preferences, actions[candidates], count, rng)]
         state = {'preferences': preferences, 'draws': draws, 'paid': np.array(len(seen.asked))}
         if seen.predict is not None:
-            state |= {'chosen': chosen, 'predictions': seen.predict(seen.images[chosen])}
+            state |= {'chosen': chosen, 'predictions': seen.predict(seen.inputs[chosen])}
         return chosen, state
 
     return Strategy(rounds, choose)

@@ -13,11 +13,11 @@ def stay_close(rounds: int = 4) -> Strategy:
     The adversary of a defense that makes queries dearer the more of the space of representations
     an account has seen (B4B, arXiv 2310.08571). The victim tells that by the signs of random
     projections (`defenses.bucket_coverage`), and two representations agree in these the more often
-    the smaller the angle between them. The thief cannot ask for angles without paying, and takes
+    the smaller the angle between them. The attacker cannot ask for angles without paying, and takes
     those of its surrogate, after subtracting each representation's mean over its coordinates, since
     behind a ReLU all angles are small before. It asks the images with the smallest angle to the
     medoid of all it asked so far, which is the one among them with the largest sum of cosines to
-    the others and lies where its images are dense. There is one center, for the neighbours of every
+    the others and lies where its images are dense. There is one center, for the neighbors of every
     asked image would fill the space around all that the first round has touched.
 
     The first round, without a surrogate, is random, and what it fills stays filled: more rounds
@@ -45,7 +45,7 @@ def stay_close(rounds: int = 4) -> Strategy:
 
 
 def _directions(seen: Seen, rows: np.ndarray) -> np.ndarray:
-    """Centered, L2-normalised representations, float32 [len(rows), R]; a constant one is zero."""
+    """Centered, L2-normalized representations, float32 [len(rows), R]; a constant one is zero."""
     points = represent(seen, rows)
     points -= points.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(points, axis=1, keepdims=True)

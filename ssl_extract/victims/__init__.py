@@ -1,6 +1,5 @@
-"""Pretraining of victims. One method, one file."""
+"""Victims: how they are pretrained and what their endpoints answer."""
 
-from ssl_extract.victims import simclr, simsiam
-from ssl_extract.victims.base import VICTIMS
+from ssl_extract.victims.pretraining import VICTIMS, simclr, simsiam
 
 __all__ = ['VICTIMS', 'simclr', 'simsiam']

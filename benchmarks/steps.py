@@ -1,0 +1,232 @@
+"""How fast this machine runs the pieces: `python -m benchmarks.steps [--encoder=SPEC ...]`.
+
+Prints images (views, queries) per second of the attack step, SimCLR pretraining, feature
+extraction and the probe, each with the share of the machine's measured float32 matrix-product rate
+that its arithmetic amounts to (the operations are XLA's own count of the compiled program; of the
+custom weight gradient it counts the matrix products that replace the convolution).
+
+    python -m benchmarks.steps --what=defenses
+
+prints what defenses with a memory add to a query of an ImageNet-sized victim, for an account that
+has sent all of its queries: milliseconds, their share of the victim's forward pass, and the bytes
+of its state.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from ssl_extract import defenses, encoders, training
+from ssl_extract.defenses import similarity
+from ssl_extract.encoders import conv
+from ssl_extract.evaluation import features, probe
+from ssl_extract.oracle import make_oracle
+from ssl_extract.pipeline import stage
+from ssl_extract.pipeline import surrogate as extraction
+from ssl_extract.runtime import parallel
+
+PRESETS = {  # encoder, side of the images, batch size
+    'steps': ('resnet18(stem="patch", width=32, stages=(1, 1, 1))', 32, 256),
+    'defenses': ('resnet50(stem="imagenet")', 224, 64),
+}
+
+_WHAT = flags.DEFINE_enum('what', 'steps', list(PRESETS), 'What to measure.')
+_ENCODER = flags.DEFINE_string('encoder', None, f'Victim and surrogate; from {PRESETS}.')
+_SIZE = flags.DEFINE_integer('size', None, 'Images are size x size.', lower_bound=8)
+_BATCH = flags.DEFINE_integer('batch_size', None, 'Images per step.', lower_bound=8)
+_QUERIES = flags.DEFINE_integer('queries', 250_000, 'Of the account (defenses).', lower_bound=1)
+_SECONDS = flags.DEFINE_float('seconds', 5.0, 'Measured for at least this long, after compiling.')
+
+
+def rate(work: Callable[[], Any], seconds: float) -> float:
+    """Calls a second of `work`, which returns what to wait for: the median of five runs."""
+    jax.block_until_ready(work())
+    start = time.perf_counter()
+    jax.block_until_ready(work())
+    repeats = max(1, round(seconds / 5 / (time.perf_counter() - start)))
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(repeats):
+            result = work()
+        jax.block_until_ready(result)
+        times.append((time.perf_counter() - start) / repeats)
+    return 1 / float(np.median(times))
+
+
+def matmul_rate(seconds: float, size: int = 2048) -> float:
+    """Floating-point operations a second of a float32 matrix product."""
+    x = jnp.ones((size, size))
+    product = jax.jit(jnp.dot)
+    return rate(lambda: product(x, x), seconds) * 2 * size**3
+
+
+def train_rate(recipe: training.Recipe, batch: dict, oracle: Any, mesh, seconds: float):
+    """(steps a second, operations a step) of a recipe's compiled training step."""
+    shape = batch['inputs'].shape[1:]
+    account = () if oracle is None else oracle.init(jax.random.key(0), jnp.zeros((1, *shape)))
+    state = training.make_init(recipe, 'adam', shape, mesh)(jax.random.key(0), account, None)
+    step = training.make_step(recipe, 'adam', 'cosine', mesh)
+    batch = jax.device_put(batch, parallel.batch_sharding(mesh))
+    operations = parallel.count_flops(step, state, batch, oracle, 1e-3, 1000)
+
+    def work():
+        nonlocal state
+        state, measured, _ = step(state, batch, oracle, 1e-3, 1000)
+        return measured['loss']
+
+    return rate(work, seconds), operations
+
+
+def weight_gradient_ratio(seconds: float) -> float:
+    """How many times as fast as XLA's the CPU weight gradient is (3x3, 32 channels)."""
+    x, kernel = jnp.ones((256, 16, 16, 32)), jnp.ones((3, 3, 32, 32))
+
+    def per_second(convolve: Callable) -> float:
+        gradient = jax.jit(jax.grad(lambda k: jnp.sum(convolve(x, k, 1) ** 2)))
+        return rate(lambda: gradient(kernel), seconds)
+
+    return per_second(conv.cpu_conv) / per_second(conv.plain_conv)
+
+
+def defense_rate(spec: str, answers: jax.Array, num_queries: int, seconds: float):
+    """(queries a second, bytes of state) of a defense for an account with a history.
+
+    A guard's ring is filled with random answers directly. Sending them would leave the same state,
+    after `num_queries` comparisons with the whole ring.
+
+    Args:
+        spec: one defense.
+        answers: float32[B, D], a batch.
+        num_queries: how many the account has sent before.
+        seconds: how long to measure.
+    """
+    defense = defenses.make(spec)
+    state = defense.init(jax.random.key(0), answers, answers)
+    ((name, inner),) = state.items()
+    if isinstance(inner, similarity.SimilarityState):
+        history = jax.jit(_random_history, donate_argnums=0)(inner.history)
+        state = {name: inner._replace(history=history, num_seen=jnp.int32(num_queries))}
+    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    keys = jax.random.split(jax.random.key(1), len(answers))
+    given = dict(inputs=None, where=jnp.ones(len(answers), bool), keys=keys)
+    apply = jax.jit(lambda state, answers: defense.apply(answers, state, **given), donate_argnums=0)
+
+    def work():
+        nonlocal state
+        outputs, _, state = apply(state, answers)
+        return outputs
+
+    return rate(work, seconds) * len(answers), state_bytes
+
+
+def _random_history(history: similarity.History) -> similarity.History:
+    """Random rows of length 1, made in blocks: a ring takes gigabytes."""
+    capacity, dim = history.rows.shape
+    size = min(capacity, 1024)
+
+    def fill(i: jax.Array, rows: jax.Array) -> jax.Array:
+        block = jax.random.normal(jax.random.key(i), (size, dim))
+        block /= jnp.linalg.norm(block, axis=1, keepdims=True)
+        return jax.lax.dynamic_update_slice(rows, block, (i * size, 0))
+
+    rows = jax.lax.fori_loop(0, math.ceil(capacity / size), fill, history.rows)
+    return history._replace(rows=rows)
+
+
+def show_defenses(spec: str, size: int, batch_size: int, num_queries: int, seconds: float) -> None:
+    """Prints what defenses add to a query."""
+    network = stage.make_encoder(spec)
+    images = jnp.zeros((batch_size, size, size, 3))
+    variables = network.init(jax.random.key(0), images[:1])
+    encode = jax.jit(network.apply)
+    forward = rate(lambda: encode(variables, images), seconds) * batch_size
+    answers = jax.random.normal(
+        jax.random.key(3), (batch_size, encoders.dim(network, (size, size, 3)))
+    )
+    print(
+        f'{jax.devices()[0].device_kind}, {spec}, {size}x{size}, batch {batch_size}, '
+        f'{num_queries:,} queries of {answers.shape[1]:,} numbers'
+    )
+    print(f'{"forward pass":42s}{1e3 / forward:10.3f} ms/query', flush=True)
+    for defense in ('bucket_coverage', f'similarity_guard(capacity={num_queries})'):
+        per_second, state_bytes = defense_rate(defense, answers, num_queries, seconds)
+        print(
+            f'{defense:42s}{1e3 / per_second:10.3f} ms/query{forward / per_second:8.1%} of it'
+            f'{state_bytes:15,} bytes of state',
+            flush=True,
+        )
+
+
+def show_steps(spec: str, side: int, size: int, seconds: float) -> None:
+    """Prints the rates of training, pretraining, feature extraction and the probe."""
+    mesh, shape = parallel.data_mesh(), (side, side, 3)
+    peak = matmul_rate(seconds)
+    print(
+        f'{mesh.size} x {jax.devices()[0].device_kind}, {spec}, {shape[0]}x{shape[1]}, batch {size}'
+    )
+    print(f'{"float32 matrix product":34s}{peak / 1e9:10.0f} GFLOP/s')
+    if jax.default_backend() == 'cpu':
+        ratio = weight_gradient_ratio(seconds)
+        print(f"{'convolution, own weight gradient':34s}{ratio:10.1f} x as fast as with XLA's")
+
+    def show(name: str, per_second: float, unit: str, operations: float) -> None:
+        share = per_second * operations / peak
+        print(f'{name:34s}{per_second:10.0f} {unit:8s}{share:8.1%} of it', flush=True)
+
+    network = stage.make_encoder(spec)
+    images = np.random.default_rng(0).integers(0, 256, (size, *shape), dtype=np.uint8)
+    variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)))
+    dim = encoders.dim(network, shape)
+    answers = np.random.default_rng(0).random((size, 1, dim), np.float32)
+
+    def attack(plan: str, asked: str) -> training.Recipe:
+        return extraction.make_attack('direct', 'mse', spec, plan, asked, 'none', dim).recipe
+
+    batch = {'inputs': images, 'answers': answers, 'answered': np.ones((size, 1), bool)}
+    steps, count = train_rate(attack('once', 'none'), batch, None, mesh, seconds)
+    show('attack step, collected', steps * size, 'images/s', count / size)
+    encode = jax.tree_util.Partial(network.apply, variables)
+    oracle = make_oracle(encode, budget=2**30)
+    steps, count = train_rate(attack('online', 'simclr'), {'inputs': images}, oracle, mesh, seconds)
+    show('attack step, online, augmented', steps * size, 'queries/s', count / size)
+    simclr = stage.victim_recipe('simclr', spec, 'simclr')
+    steps, count = train_rate(simclr, {'inputs': images}, None, mesh, seconds)
+    show('SimCLR pretraining', steps * 2 * size, 'views/s', count / size / 2)
+
+    many = np.tile(images, (16, 1, 1, 1))
+    calls = rate(lambda: features.extract(network.apply, variables, many, mesh=mesh), seconds)
+    count = parallel.count_flops(jax.jit(network.apply), variables, jnp.zeros((size, *shape)))
+    show('feature extraction', calls * len(many), 'images/s', count / size)
+
+    points = np.random.default_rng(0).normal(size=(10_000, dim)).astype(np.float32)
+    direction = np.random.default_rng(1).normal(size=(dim, 10))
+    labels = (points @ direction + np.random.default_rng(2).normal(size=(10_000, 10))).argmax(
+        axis=1
+    )
+    fits = rate(lambda: probe.fit_probe(points, labels, 10).weights, seconds)
+    count = probe.fit_probe(points, labels, 10).evaluations * 4 * points.size * 10 / len(points)
+    show(f'linear probe, whole fit, D={dim}', fits * len(points), 'images/s', count)
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table that the flags ask for."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected {argv[1]!r}')
+    given = (_ENCODER.value, _SIZE.value, _BATCH.value)
+    preset = PRESETS[_WHAT.value]
+    spec, side, batch_size = (b if a is None else a for a, b in zip(given, preset, strict=True))
+    if _WHAT.value == 'defenses':
+        show_defenses(spec, side, batch_size, _QUERIES.value, _SECONDS.value)
+    else:
+        show_steps(spec, side, batch_size, _SECONDS.value)
+
+
+if __name__ == '__main__':
+    app.run(main)

@@ -1,0 +1,330 @@
+"""Augmentation on device: one image at a time, driven by a key, batched by `vmap`.
+
+An operation (`Op`) maps a key and a float32 image `[H, W, 3]` in [0, 1] to an image of the same
+shape and range. A spec makes one: `'simclr'`, `'random_resized_crop(scale=(0.5, 1.0)) | flip'`, or
+`''`, which leaves images alone. Operations draw their parameters and leave the arithmetic to
+`ssl_extract.augment.image_ops`; the distributions are torchvision's, as in the SimCLR code for
+PyTorch.
+
+A new operation is a factory that returns an `Op`, under `@AUGMENTATIONS.register('its_name')`.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_extract.augment import image_ops
+from ssl_extract.augment.rand_augment import operation
+from ssl_extract.errors import UserError
+from ssl_extract.registry import Registry
+
+Op = Callable[[jax.Array, jax.Array], jax.Array]
+AUGMENTATIONS = Registry('augmentation')
+
+_ORDERS = tuple(itertools.permutations(range(4)))  # of brightness, contrast, saturation and hue
+_ATTEMPTS = 10  # crop shapes drawn before the largest central crop is taken, as torchvision
+
+
+def make(spec: str) -> Op:
+    """Makes the operation that `spec` names; `'a | b'` applies `a`, then `b`, each with a key.
+
+    >>> op = make('flip(p=1.0)')
+    >>> op(jax.random.key(0), jnp.array([[[0.0] * 3, [1.0] * 3]]))[0, :, 0].tolist()
+    [1.0, 0.0]
+
+    Raises:
+        UserError: an unknown name or a wrong argument.
+    """
+    return chain(AUGMENTATIONS.make_all(spec))
+
+
+def chain(ops: Sequence[Op]) -> Op:
+    """One operation that applies `ops` in order; no operation at all is the identity."""
+    if len(ops) < 2:
+        return ops[0] if ops else lambda key, image: image
+
+    def apply(key: jax.Array, image: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, len(ops))
+        for op, op_key in zip(ops, keys, strict=True):
+            image = op(op_key, image)
+        return image
+
+    return apply
+
+
+def views(op: Op, key: jax.Array, images: jax.Array) -> jax.Array:
+    """One augmented view of each image: `[B, H, W, 3]` to `[B, H, W, 3]`; call it under `jit`."""
+    return jax.vmap(op)(jax.random.split(key, len(images)), images)
+
+
+def two_views(op: Op, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two independently augmented views of each image, `[B, H, W, 3]` each."""
+    first, second = jax.random.split(key)
+    return views(op, first, images), views(op, second, images)
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """Turns uint8 images into float32 in [0, 1]; there is no mean or deviation to subtract."""
+    return jnp.asarray(images, jnp.float32) / 255
+
+
+@AUGMENTATIONS.register('none')
+def none() -> Op:
+    """Leaves images alone."""
+    return chain([])
+
+
+@AUGMENTATIONS.register('simclr')
+def simclr(strength: float = 1.0, flip: float = 0.5, min_scale: float = 0.08) -> Op:
+    """SimCLR's pipeline with the constants of the extraction paper's code (Dziedzic et al. 2022).
+
+    Args:
+        strength: `s` of Chen et al. 2020, appendix A: a color jitter of (0.8s, 0.8s, 0.8s, 0.2s).
+        flip: probability of a horizontal flip; 0 for digits, whose mirror image is another sign.
+        min_scale: smallest share of the image's area that a crop keeps.
+    """
+    _check(0 <= strength <= 2.5, 'simclr: strength', strength, 'a number in [0, 2.5]')
+    jitter = 0.8 * strength
+    return chain(
+        [
+            random_resized_crop(scale=(min_scale, 1.0)),
+            horizontal_flip(p=flip),
+            color_jitter(jitter, jitter, jitter, 0.2 * strength, p=0.8),
+            random_grayscale(p=0.2),
+            gaussian_blur(sigma=(0.1, 2.0)),
+        ]
+    )
+
+
+@AUGMENTATIONS.register('random_resized_crop')
+def random_resized_crop(
+    scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+) -> Op:
+    """Resizes a random box to the whole image.
+
+    Args:
+        scale: bounds of the box's share of the area, drawn uniformly.
+        ratio: bounds of its width over height, drawn log-uniformly.
+    """
+    _check_range('random_resized_crop: scale', scale, 0, 1)
+    _check_range('random_resized_crop: ratio', ratio, 0, float('inf'))
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        return image_ops.crop_and_resize(image, *_random_box(key, image.shape, scale, ratio))
+
+    return op
+
+
+@AUGMENTATIONS.register('random_crop')
+def random_crop(padding: int = 4) -> Op:
+    """Shifts the image: a random window of its size, of the image within a black frame.
+
+    Args:
+        padding: width of the frame, in pixels, as in torchvision's `RandomCrop(size, padding)`.
+    """
+    _check_count('random_crop: padding', padding)
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        corner = jnp.minimum(jnp.floor(_draw(key, 2) * (2 * padding + 1)), 2 * padding).astype(int)
+        padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+        return jax.lax.dynamic_slice(padded, (corner[0], corner[1], 0), image.shape)
+
+    return op
+
+
+@AUGMENTATIONS.register('flip')
+def horizontal_flip(p: float = 0.5) -> Op:
+    """Mirrors left and right with probability `p`."""
+    _check_probability('flip: p', p)
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        return jnp.where(_draw(key, 1)[0] < p, image[:, ::-1], image)
+
+    return op
+
+
+@AUGMENTATIONS.register('color_jitter')
+def color_jitter(
+    brightness: float = 0.8,
+    contrast: float = 0.8,
+    saturation: float = 0.8,
+    hue: float = 0.2,
+    p: float = 0.8,
+) -> Op:
+    """With probability `p`, adjusts all four in a random order, a fresh one for each image.
+
+    Args:
+        brightness: the factor is uniform in [max(0, 1 - brightness), 1 + brightness].
+        contrast: likewise.
+        saturation: likewise.
+        hue: the rotation is uniform in [-hue, hue], in turns; at most 0.5.
+        p: probability that the image is touched at all.
+    """
+    factors = {'brightness': brightness, 'contrast': contrast, 'saturation': saturation}
+    for name, value in factors.items():
+        _check(0 <= value < float('inf'), f'color_jitter: {name}', value, 'a number of at least 0')
+    _check(0 <= hue <= 0.5, 'color_jitter: hue', hue, 'a number in [0, 0.5]')
+    _check_probability('color_jitter: p', p)
+    low = np.array([*(max(0, 1 - x) for x in factors.values()), -hue], np.float32)
+    high = np.array([*(1 + x for x in factors.values()), hue], np.float32)
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        uniform = _draw(key, 6)
+        amounts = low + uniform[:4] * (high - low)
+        order = jnp.array(_ORDERS)[jnp.floor(uniform[4] * 24).astype(int)]
+        order, amounts = image_ops.hold((order, amounts[order]))
+
+        def adjust(step: int, planes: image_ops.Planes) -> image_ops.Planes:
+            which, amount = order[step], amounts[step]
+            luma = image_ops.luma_of(planes)
+            other = jnp.where(which == 1, jnp.mean(luma), jnp.where(which == 2, luma, 0.0))
+            blended = image_ops.blend(planes, other, amount)
+            rotated = image_ops.rotate_hue(planes, amount)
+            return tuple(jnp.where(which == 3, a, b) for a, b in zip(rotated, blended, strict=True))
+
+        # A loop, because XLA:CPU fuses unrolled steps and then computes each of them twice.
+        jittered = image_ops.image_of(jax.lax.fori_loop(0, 4, adjust, image_ops.planes_of(image)))
+        return jnp.where(uniform[5] < p, jittered, image)
+
+    return op
+
+
+@AUGMENTATIONS.register('grayscale')
+def random_grayscale(p: float = 0.2) -> Op:
+    """Turns the image gray with probability `p`."""
+    _check_probability('grayscale: p', p)
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        return jnp.where(_draw(key, 1)[0] < p, image_ops.grayscale(image), image)
+
+    return op
+
+
+@AUGMENTATIONS.register('gaussian_blur')
+def gaussian_blur(
+    sigma: tuple[float, float] = (0.1, 2.0), kernel: int | None = None, p: float = 1.0
+) -> Op:
+    """Blurs with probability `p` and a sigma drawn uniformly, in pixels.
+
+    Args:
+        sigma: bounds of sigma.
+        kernel: odd number of taps; None is a tenth of the image's side, made odd, at least 3.
+        p: probability.
+    """
+    _check_range('gaussian_blur: sigma', sigma, 0, float('inf'))
+    _check(
+        kernel is None or (isinstance(kernel, int) and kernel > 0 and kernel % 2 == 1),
+        'gaussian_blur: kernel',
+        kernel,
+        'a positive odd number or None',
+    )
+    _check_probability('gaussian_blur: p', p)
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        side = min(image.shape[:2])
+        taps = kernel or max(3, 2 * (int(0.1 * side) // 2) + 1)
+        _check(taps < 2 * side, 'gaussian_blur: kernel', taps, f'less than {2 * side}')
+        uniform = _draw(key, 2)
+        blurred = image_ops.blur(image, sigma[0] + uniform[0] * (sigma[1] - sigma[0]), taps)
+        return jnp.where(uniform[1] < p, blurred, image)
+
+    return op
+
+
+@AUGMENTATIONS.register('solarize')
+def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
+    """With probability `p`, inverts the values that are at least `threshold`, channel by channel.
+
+    Args:
+        threshold: in [0, 1]; 0.5 lies between levels 127 and 128 of 255, and so does to a byte what
+            Pillow and torchvision do with a threshold of 128.
+        p: probability.
+    """
+    _check(0 <= threshold <= 1, 'solarize: threshold', threshold, 'a number in [0, 1]')
+    _check_probability('solarize: p', p)
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        return jnp.where(_draw(key, 1)[0] < p, image_ops.solarize(image, threshold), image)
+
+    return op
+
+
+@AUGMENTATIONS.register('rand_augment')
+def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
+    """RandAugment (Cubuk et al. 2020): `n` of sixteen operations, one after the other.
+
+    Each is drawn uniformly, with replacement, afresh for each image; the operations and their
+    ranges are in `ssl_extract.rand_augment`. Cont-Steal's queries are
+    `'rand_augment(n=2, m=14) | random_crop(padding=4) | flip'`, on images of 224 x 224.
+
+    Args:
+        n: number of operations.
+        m: their magnitude, in [0, 30].
+        side: the size of image for which the pixels of CutoutAbs and TranslateX/Yabs are counted;
+            they shrink with the image. None takes them as they are: at 32 x 32 and m = 14, a
+            translation of 47 pixels leaves nothing of an image.
+    """
+    _check_count('rand_augment: n', n)
+    _check(0 <= m <= 30, 'rand_augment: m', m, 'a number in [0, 30]')
+    _check(
+        side is None or (isinstance(side, int) and side > 0),
+        'rand_augment: side',
+        side,
+        'a positive whole number or None',
+    )
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        step, draws = operation(m, side, image.shape), _draw(key, 4 * n).reshape(n, 4)
+        # A loop, so that the sixteen are compiled once.
+        return jax.lax.scan(lambda image, draw: (step(image, draw), None), image, draws)[0]
+
+    return op
+
+
+def _random_box(
+    key: jax.Array, shape: tuple[int, ...], scale: Sequence[float], ratio: Sequence[float]
+) -> tuple[jax.Array, ...]:
+    """Top, left, height and width in whole pixels: the first box of ten drawn that fits."""
+    size = np.array(shape[:2], np.float32)
+    uniform = _draw(key, 2 * _ATTEMPTS + 2)
+    share, log_ratio = uniform[:_ATTEMPTS], uniform[_ATTEMPTS:-2]
+    area = (scale[0] + share * (scale[1] - scale[0])) * shape[0] * shape[1]
+    low, high = np.log(ratio)
+    aspect = jnp.exp(low + log_ratio * (high - low))
+    boxes = jnp.round(jnp.sqrt(jnp.stack([area / aspect, area * aspect], axis=1)))
+    fits = jnp.all((boxes > 0) & (boxes <= size), axis=1)
+    # If none fits: the largest central box whose ratio is allowed.
+    whole = min(max(shape[1] / shape[0], ratio[0]), ratio[1])
+    largest = [min(shape[0], shape[1] / whole), min(shape[1], shape[0] * whole)]
+    found = jnp.any(fits)
+    box = jnp.where(found, boxes[jnp.argmax(fits)], np.maximum(np.round(largest), 1.0))
+    free = size - box
+    corner = jnp.minimum(jnp.floor(uniform[-2:] * (free + 1)), free)
+    corner = jnp.where(found, corner, jnp.floor(free / 2))
+    return image_ops.hold((corner[0], corner[1], box[0], box[1]))
+
+
+def _draw(key: jax.Array, count: int) -> jax.Array:
+    return image_ops.hold(jax.random.uniform(key, (count,)))
+
+
+def _check(ok: bool, field: str, value: object, accepted: str) -> None:
+    if not ok:
+        raise UserError(f'{field} is {value!r}: write {accepted}')
+
+
+def _check_probability(field: str, value: float) -> None:
+    _check(0 <= value <= 1, field, value, 'a number in [0, 1]')
+
+
+def _check_count(field: str, value: int) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    _check(whole, field, value, 'a whole number of at least 0')
+
+
+def _check_range(field: str, value: Sequence[float], low: float, high: float) -> None:
+    accepted = f'two numbers (a, b) with {low} < a <= b <= {high}'
+    _check(len(value) == 2 and low < value[0] <= value[1] <= high, field, value, accepted)

@@ -1,0 +1,239 @@
+"""TFDS image sets, read without TensorFlow and decoded once.
+
+Decoded images lie under the cache folder in numbered parts of 2,048, so that a slice decodes only
+the parts it touches and a killed run goes on. A folder's name holds a hash of what the images
+depend on: the prepared files with their lengths and times, the split, the size. A set prepared anew
+is decoded anew.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from PIL import Image
+from tensorflow_datasets.core import read_only_builder
+from tqdm import tqdm
+
+from ssl_extract.errors import UserError
+from ssl_extract.runtime import files
+
+_PART = 2048  # images
+_CHUNK = 256  # images decoded between two steps of the progress bar
+_FORMAT = 1  # of the cache; a change makes old caches be ignored
+
+
+class Piece(NamedTuple):
+    """Images `start` to `stop` of a split."""
+
+    split: str
+    start: int
+    stop: int
+
+
+def load(
+    name: str, split: str, size: int | None, data_dir: str, cache_dir: str
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Loads images uint8 [N, H, W, 3], labels int32 [N] (-1 for none) and the number of classes.
+
+    For arguments and errors see `ssl_extract.data.load`.
+    """
+    builder = _find(name, data_dir)
+    image_key, label_key = _keys(name, builder.info.features)
+    lengths = {key: info.num_examples for key, info in builder.info.splits.items()}
+    pieces = parse_split(name, split, lengths)
+    cache = epath.Path(cache_dir or '~/.cache/ssl_extract').expanduser()
+    images, labels = [], []
+    for piece in pieces:
+        folder = cache / _folder_name(builder, piece.split, size)
+        parts = range(piece.start // _PART, (piece.stop - 1) // _PART + 1)
+        ranges = {i: (i * _PART, min((i + 1) * _PART, lengths[piece.split])) for i in parts}
+        decoded = {i: _read_part(folder, i, stop - start) for i, (start, stop) in ranges.items()}
+        missing = [i for i in parts if decoded[i] is None]
+        if missing:
+            source = _source(name, builder, piece.split)
+            total = sum(ranges[i][1] - ranges[i][0] for i in missing)
+            with tqdm(total=total, desc=f'decoding {name}', unit='image', disable=None) as bar:
+                for i in missing:
+                    decoded[i] = _decode(name, source, ranges[i], image_key, label_key, size, bar)
+                    _write_part(folder, i, decoded[i])
+        for i in parts:
+            kept = slice(max(piece.start - i * _PART, 0), piece.stop - i * _PART)
+            images.append(decoded[i][0][kept])
+            labels.append(decoded[i][1][kept])
+    _check_one_size(name, images)
+    num_classes = builder.info.features[label_key].num_classes if label_key else 0
+    return np.concatenate(images), np.concatenate(labels), num_classes
+
+
+def parse_split(name: str, split: str, lengths: Mapping[str, int]) -> list[Piece]:
+    """Resolves 'train[:10%]+test' against the number of images in each of a set's splits.
+
+    >>> parse_split('a_set', 'train[:10%]+test', {'train': 50, 'test': 20})
+    [Piece(split='train', start=0, stop=5), Piece(split='test', start=0, stop=20)]
+
+    Raises:
+        UserError: there is no such split, or the slice is malformed, too long or empty.
+    """
+    known = ', '.join(f'{key} ({length})' for key, length in lengths.items())
+    hint = f'its splits are {known}; write e.g. train, train[:1000] or test[10%:20%]'
+    infos = [
+        tfds.core.SplitInfo(name=key, shard_lengths=[length], num_bytes=0)
+        for key, length in lengths.items()
+    ]
+    try:
+        found = tfds.core.ReadInstruction.from_spec(split).to_absolute(tfds.core.SplitDict(infos))
+    except (ValueError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0].rstrip('.')
+        raise UserError(f'{name}: split {split!r}: {reason}; {hint}') from None
+    pieces = []
+    for part in found:
+        stop = lengths[part.splitname] if part.to is None else part.to
+        pieces.append(Piece(part.splitname, part.from_ or 0, stop))
+    if not pieces or any(piece.start >= piece.stop for piece in pieces):
+        raise UserError(f'{name}: split {split!r} is empty; {hint}')
+    return pieces
+
+
+def fit(image: np.ndarray, size: int | None) -> np.ndarray:
+    """Central square of an image uint8 [h, w, 1 or 3], resized to [size, size, 3] by Pillow.
+
+    Bilinear and antialiased; `size` None keeps [h, w, 3].
+    """
+    height, width, _ = image.shape
+    image = np.broadcast_to(image, (height, width, 3))
+    if size is None or (height, width) == (size, size):
+        return np.array(image)
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(image)).resize(
+            (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+        )
+    )
+
+
+def _find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """The prepared copy of a set, found by its files: its builder's code is not needed."""
+    option = f' --data_dir={data_dir}' if data_dir else ''
+    where = data_dir or 'the default folder of TFDS'
+    try:
+        return read_only_builder.builder_from_files(name, data_dir=data_dir or None)
+    except (tfds.core.DatasetNotFoundError, ValueError, OSError, ImportError):
+        raise UserError(
+            f'no prepared copy of data set {name!r} in {where}: give '
+            'data_dir its folder, or prepare it once: '
+            f"pip install 'ssl_extract[prepare]' && tfds build {name} --file_format=array_record"
+            f"{option}; 'digits' needs no preparation"
+        ) from None
+
+
+def _source(name: str, builder: tfds.core.DatasetBuilder, split: str) -> Any:
+    try:
+        return builder.as_data_source(split=split)
+    except NotImplementedError:
+        raise UserError(
+            f'{name} in {builder.data_dir} is prepared as {builder.info.file_format.value}, which '
+            f'cannot be read without TensorFlow: tfds build {name} --file_format=array_record'
+        ) from None
+
+
+def _keys(name: str, features: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Which features hold the image and the class."""
+    images = {
+        key: feature
+        for key, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+        and feature.shape[-1] in (1, 3)
+        and feature.np_dtype == np.uint8
+    }
+    if 'image' not in images and len(images) != 1:
+        raise UserError(
+            f'{name} has no single 8-bit gray or RGB image per example (its features are '
+            f'{", ".join(sorted(features))}): choose an image-classification set'
+        )
+    classes = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    label = 'label' if 'label' in classes else classes[0] if len(classes) == 1 else None
+    return ('image' if 'image' in images else next(iter(images))), label
+
+
+def _decode(
+    name: str,
+    source: Any,
+    bounds: tuple[int, int],
+    image_key: str,
+    label_key: str | None,
+    size: int | None,
+    bar: tqdm,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes one part: images uint8 [n, H, W, 3] and labels int32 [n]."""
+    images, labels = [], []
+    for start in range(*bounds, _CHUNK):
+        indices = list(range(start, min(start + _CHUNK, bounds[1])))
+        try:
+            examples = source.__getitems__(indices)
+        except Exception as error:  # of the reader, the parser or Pillow: the files are damaged
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f'{name}: images {indices[0]} to {indices[-1]} cannot be read ({reason}): '
+                'prepare the set again'
+            ) from error
+        images += [fit(example[image_key], size) for example in examples]
+        labels += [example[label_key] if label_key else -1 for example in examples]
+        bar.update(len(indices))
+    _check_one_size(name, [image[None] for image in images])
+    return np.stack(images), np.array(labels, np.int32)
+
+
+def _check_one_size(name: str, batches: list[np.ndarray]) -> None:
+    shapes = {batch.shape[1:3] for batch in batches}
+    if len(shapes) > 1:
+        shown = ' and '.join(f'{h}x{w}' for h, w in sorted(shapes)[:2])
+        raise UserError(f'{name} has images of {shown}: give their common size, e.g. size=32')
+
+
+def _folder_name(builder: tfds.core.DatasetBuilder, split: str, size: int | None) -> str:
+    try:
+        stats = [(path.name, path.stat()) for path in builder.info.splits[split].filepaths]
+    except OSError as error:
+        raise UserError(f'{builder.info.name}: {error}: prepare the set again') from None
+    origin = {
+        'format': _FORMAT,
+        'part': _PART,
+        'folder': str(builder.data_dir),
+        'files': [(name, stat.length, stat.mtime) for name, stat in stats],
+        'features': repr(builder.info.features),
+        'split': split,
+        'size': size,
+    }
+    digest = hashlib.sha256(json.dumps(origin, default=str).encode()).hexdigest()[:16]
+    return f'{builder.info.name}-{builder.info.version}-{split}-{size or "original"}-{digest}'
+
+
+def _part_path(folder: epath.Path, index: int) -> epath.Path:
+    return folder / f'part-{index:05d}.npz'
+
+
+def _read_part(folder: epath.Path, index: int, count: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """A part of the cache, or None if it is missing or damaged."""
+    path = _part_path(folder, index)
+    if not path.exists():
+        return None
+    try:
+        part = files.read_npz(path)
+        images, labels = part['images'], part['labels']
+    except Exception:  # whatever is wrong with it, it can be decoded again
+        return None
+    sound = images.dtype == np.uint8 and images.shape[:1] == labels.shape == (count,)
+    return (images, labels) if sound else None
+
+
+def _write_part(folder: epath.Path, index: int, part: tuple[np.ndarray, np.ndarray]) -> None:
+    path = _part_path(folder, index)
+    try:
+        files.write_npz(path, images=part[0], labels=part[1])
+    except OSError as error:
+        raise UserError(f'cannot write {path} ({error}): give another cache_dir') from error

@@ -1,0 +1,1 @@
+"""Files, checkpoints, devices and progress: what every stage runs on."""

@@ -1,0 +1,130 @@
+"""Checkpoints: training states to resume from, and finished encoders. Orbax lives here only."""
+
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from ssl_extract.errors import UserError
+from ssl_extract.runtime import files, parallel
+
+
+def manager(folder: epath.PathLike) -> ocp.CheckpointManager:
+    """Opens the checkpoints of a training run; only the newest one is kept."""
+    folder = _absolute(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=1))
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, Any]) -> None:
+    """Starts to save `state` and `meta`; the state may be donated as soon as this returns."""
+    manager.save(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)),
+    )
+
+
+def restore(
+    manager: ocp.CheckpointManager, template: Any, mesh: jax.sharding.Mesh
+) -> tuple[Any, dict[str, Any]] | None:
+    """Reads the newest (state, meta) onto the mesh; None if there is none yet.
+
+    Raises:
+        UserError: the checkpoint is damaged or was made by a run of another shape.
+    """
+    step = manager.latest_step()
+    if step is None:
+        return None
+    args = ocp.args.Composite(
+        state=ocp.args.StandardRestore(_abstract(template, mesh)), meta=ocp.args.JsonRestore()
+    )
+    with _readable(epath.Path(manager.directory) / str(step)):
+        restored = manager.restore(step, args=args)
+    return restored.state, restored.meta
+
+
+def save_encoder(
+    folder: epath.PathLike, variables: Any, meta: dict[str, Any], heads: Any = None
+) -> None:
+    """Writes an encoder's variables, and `meta` (at least `encoder` and `input_shape`) last.
+
+    A folder without `meta.json` is not an encoder: a run that is killed in between writes it again.
+
+    Args:
+        heads: variables of the networks behind it, by name; `meta` says in `heads` which.
+    """
+    folder = _absolute(folder)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / 'variables', variables, force=True)
+        if heads:
+            checkpointer.save(folder / 'heads', heads, force=True)
+    files.write_json(folder / 'meta.json', meta)
+
+
+def read_meta(folder: epath.PathLike) -> dict[str, Any]:
+    """The `meta` of a saved encoder.
+
+    Raises:
+        UserError: there is no encoder in that folder.
+    """
+    path = _absolute(folder) / 'meta.json'
+    if not path.exists():
+        raise UserError(
+            f'no encoder in {folder}: give a folder that holds meta.json and variables/'
+        )
+    meta = files.read_json(path)
+    missing = {'encoder', 'input_shape'} - set(meta)
+    if missing:
+        raise UserError(
+            f'{path} lacks {", ".join(sorted(missing))}: it does not describe an encoder'
+        )
+    return meta
+
+
+def load_encoder(
+    folder: epath.PathLike, template: Any, mesh: jax.sharding.Mesh, part: str = 'variables'
+) -> Any:
+    """Reads the variables that `save_encoder` wrote, onto the mesh.
+
+    Args:
+        template: a pytree of arrays or ShapeDtypeStructs with the expected shapes.
+        part: 'variables', the encoder's, or 'heads'.
+
+    Raises:
+        UserError: the files are missing, damaged, or of an encoder of another shape.
+    """
+    path = _absolute(folder) / part
+    with _readable(path), ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(path, _abstract(template, mesh))
+
+
+class _readable:  # noqa: N801  (a context manager)
+    """Turns whatever orbax raises (pages, of many types) into one line that names the folder."""
+
+    def __init__(self, path: epath.Path):
+        self.path = path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, Exception):
+            logging.debug('orbax: %s', error)
+            reason = ' '.join(str(error).split())[:160]
+            raise UserError(
+                f'checkpoint {self.path} cannot be read (damaged, or of another encoder): remove '
+                f'it to compute it again, or name another ({type(error).__name__}: {reason})'
+            ) from error
+
+
+def _absolute(folder: epath.PathLike) -> epath.Path:
+    return epath.Path(folder).expanduser().absolute()
+
+
+def _abstract(template: Any, mesh: jax.sharding.Mesh) -> Any:
+    sharding = parallel.replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template
+    )

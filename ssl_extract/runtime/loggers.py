@@ -1,0 +1,23 @@
+"""Training metrics as numbered parts of a folder.
+
+A part holds the rows between two checkpoints and is written just before the later one, so that
+after a restart the parts and the checkpoint agree; a part written twice has the same content both
+times.
+"""
+
+from typing import Any
+
+from etils import epath
+
+from ssl_extract.runtime import files
+
+
+def write_part(folder: epath.Path, step: int, rows: list[dict[str, Any]]) -> None:
+    """Writes the rows that ended at `step`."""
+    files.write_jsonl(folder / f'part-{step:010d}.jsonl', rows)
+
+
+def read_parts(folder: epath.Path) -> list[dict[str, Any]]:
+    """All rows so far, in order."""
+    parts = sorted(folder.glob('part-*.jsonl')) if folder.exists() else []
+    return [row for part in parts for row in files.read_jsonl(part)]

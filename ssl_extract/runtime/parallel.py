@@ -1,0 +1,90 @@
+"""The only file that compiles and shards: jit over a one-dimensional `'data'` mesh.
+
+Batches are sharded over the mesh and everything else is replicated. In `AxisType.Auto` the compiled
+program has global-batch semantics: contrastive negatives, BatchNorm statistics and the oracle's
+count are the same on one device and on many.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_extract.errors import UserError
+
+
+@functools.cache
+def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
+    """A mesh of `num_devices` (default: all) devices along the axis `'data'`."""
+    devices = jax.devices()[:num_devices]
+    return jax.make_mesh(
+        (len(devices),), ('data',), axis_types=(jax.sharding.AxisType.Auto,), devices=devices
+    )
+
+
+def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
+    """The sharding of what every device holds whole."""
+    return jax.NamedSharding(mesh, jax.P())
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
+    """The sharding of arrays whose first axis is the batch."""
+    return jax.NamedSharding(mesh, jax.P('data'))
+
+
+def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Puts a pytree whole on every device of the mesh."""
+    return jax.device_put(tree, replicated(mesh))
+
+
+def check_batch_size(batch_size: int, mesh: jax.sharding.Mesh, field: str) -> None:
+    """Raises UserError, naming `field`, if the batch cannot be shared out evenly."""
+    if batch_size % mesh.size:
+        near = max(1, round(batch_size / mesh.size)) * mesh.size
+        raise UserError(
+            f'{field}={batch_size} must be a multiple of the {mesh.size} devices; try {near}'
+        )
+
+
+def compile_step(step: Callable, mesh: jax.sharding.Mesh) -> Callable:
+    """Compiles `step(state, *args)` whose first argument is donated and replicated."""
+    return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+
+
+def compile_init(init: Callable, mesh: jax.sharding.Mesh) -> Callable:
+    """Compiles an initialization whose outputs end up whole on every device."""
+    return jax.jit(init, out_shardings=replicated(mesh))
+
+
+def count_flops(compiled: Callable, *args: Any) -> float:
+    """Floating-point operations of one call, on one device, as XLA counts them.
+
+    After a call with arguments of the same shapes it costs nothing: the program is there already.
+    """
+    cost = compiled.lower(*args).compile().cost_analysis()
+    return float((cost[0] if isinstance(cost, list) else cost or {}).get('flops', float('nan')))
+
+
+def compile_query(query: Callable, mesh: jax.sharding.Mesh) -> Callable:
+    """Compiles `query(account, oracle, *batch)`: the batch's arrays come sharded by their rows."""
+    whole, batch = replicated(mesh), batch_sharding(mesh)
+    return jax.jit(
+        query,
+        donate_argnums=0,
+        in_shardings=(whole, whole, batch, batch, batch),
+        out_shardings=whole,
+    )
+
+
+@functools.cache
+def compile_take(mesh: jax.sharding.Mesh) -> Callable[[Any, np.ndarray], Any]:
+    """Compiles `take(data, indices)`: rows of device-resident arrays, as a sharded batch.
+
+    It is kept apart from the training step, so that the step is compiled once for all set sizes.
+    """
+    return jax.jit(
+        lambda data, indices: jax.tree.map(lambda x: x[indices], data),
+        out_shardings=batch_sharding(mesh),
+    )

@@ -1,0 +1,15 @@
+"""Progress bars."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import tqdm
+
+
+def progress(iterable: Iterable[Any] | None = None, **kwargs: Any) -> tqdm.tqdm:
+    """A tqdm bar with rate and ETA; on a log file instead of a terminal, a line now and then."""
+    interactive = sys.stderr.isatty()
+    return tqdm.tqdm(
+        iterable, mininterval=0.2 if interactive else 20, delay=1, dynamic_ncols=True, **kwargs
+    )

@@ -1,0 +1,18 @@
+"""Training of victims, surrogates and baselines: recipes, optimizers, one loop."""
+
+from ssl_extract.training.loop import epoch_order, fit, init_state, make_init, make_step
+from ssl_extract.training.optimizers import OPTIMIZERS, SCHEDULES
+from ssl_extract.training.recipe import Fit, Recipe, TrainState
+
+__all__ = [
+    'OPTIMIZERS',
+    'SCHEDULES',
+    'Fit',
+    'Recipe',
+    'TrainState',
+    'epoch_order',
+    'fit',
+    'init_state',
+    'make_init',
+    'make_step',
+]

@@ -1,0 +1,217 @@
+"""Training: what a recipe is, the state, the one compiled step and the one loop.
+
+A victim's pretraining and an attack are both a `Recipe`: what is initialized, how a batch is made
+ready on the device (views, queries), and the objective. `fit` trains any of them.
+"""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+
+from ssl_extract.runtime import checkpoint, files, loggers, parallel, progress
+from ssl_extract.training.optimizers import SCHEDULES, make_tx
+from ssl_extract.training.recipe import Fit, Recipe, TrainState
+
+RESIDENT_BYTES = 4 * 2**30  # larger sets stay on the host and travel batch by batch
+
+
+@functools.cache
+def make_step(recipe: Recipe, optimizer: str, schedule: str, mesh: jax.sharding.Mesh) -> Callable:
+    """Compiles `step(state, batch, oracle, learning_rate, num_steps) -> (state, metrics, asked)`.
+
+    The same recipe gives the same compiled step, whatever the set size, rate and number of steps.
+    """
+    tx, factor = make_tx(optimizer), SCHEDULES.make(schedule)
+
+    def step(state: TrainState, batch, oracle, learning_rate, num_steps):
+        key = jax.random.fold_in(state.key, state.step)
+        ask = None if oracle is None else lambda queries, account: oracle.query(queries, account)
+        batch, account, asked = recipe.prepare(batch, key, ask, state.oracle)
+        (loss, (batch_stats, measured)), grads = jax.value_and_grad(recipe.objective, has_aux=True)(
+            state.params, state.batch_stats, batch
+        )
+        rate = learning_rate * factor(state.step / num_steps)
+        opt_state = optax.tree.set(state.opt_state, learning_rate=rate)
+        updates, opt_state = tx.update(grads, opt_state, state.params)
+        state = state._replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            oracle=account,
+        )
+        return state, {'loss': loss, 'learning_rate': rate, **measured}, asked
+
+    return parallel.compile_step(step, mesh)
+
+
+@functools.cache
+def make_init(
+    recipe: Recipe, optimizer: str, input_shape: tuple[int, ...], mesh: jax.sharding.Mesh
+) -> Callable:
+    """Compiles `init(key, account, frozen) -> TrainState`, whole on every device."""
+    return parallel.compile_init(
+        lambda key, account, frozen: init_state(
+            recipe, optimizer, key, input_shape, account, frozen
+        ),
+        mesh,
+    )
+
+
+def init_state(
+    recipe: Recipe,
+    optimizer: str,
+    key: jax.Array,
+    input_shape: tuple[int, ...],
+    account: Any = (),
+    frozen: dict[str, Any] | None = None,
+) -> TrainState:
+    """A fresh state at step 0.
+
+    Args:
+        account: an OracleState or ().
+        frozen: variables of networks trained before, by name; they travel with the statistics,
+            which no optimizer touches.
+    """
+    init_key, train_key = jax.random.split(key)
+    variables = recipe.init(init_key, jnp.zeros((1, *input_shape)))
+    return TrainState(
+        step=jnp.zeros([], jnp.int32),
+        params=variables['params'],
+        batch_stats=variables['batch_stats'] | (frozen or {}),
+        opt_state=make_tx(optimizer).init(variables['params']),
+        oracle=account,
+        key=train_key,
+    )
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order in which an epoch visits the examples: int32[size]."""
+    return np.random.default_rng((seed, epoch)).permutation(size).astype(np.int32)
+
+
+def fit(
+    recipe: Recipe,
+    data: dict[str, np.ndarray],
+    *,
+    num_steps: int,
+    batch_size: int,
+    learning_rate: float,
+    optimizer: str = 'adam',
+    schedule: str = 'cosine',
+    seed: int = 0,
+    folder: epath.Path,
+    mesh: jax.sharding.Mesh,
+    oracle: Any = None,
+    account: Any = (),
+    frozen: dict[str, Any] | None = None,
+    checkpoint_every: int = 500,
+    log_every: int = 25,
+    description: str = 'train',
+) -> Fit:
+    """Trains a recipe for `num_steps` steps, or goes on from the newest checkpoint in `folder`.
+
+    Each epoch visits the examples in a fresh order and leaves out its last, incomplete batch.
+
+    Args:
+        data: arrays [N, ...] with a common first axis, among them `images` uint8[N, H, W, 3].
+        oracle: `recipe.prepare` may ask it; with it comes the attacker's `account`.
+        frozen: see `init_state`.
+
+    Raises:
+        FloatingPointError: the loss stopped being finite; names the step.
+    """
+    size, input_shape = len(data['inputs']), data['inputs'].shape[1:]
+    steps_per_epoch = size // batch_size
+    step_fn = make_step(recipe, optimizer, schedule, mesh)
+    take = _make_take(data, mesh)
+    init = make_init(recipe, optimizer, input_shape, mesh)
+    state = init(jax.random.key(seed), account, frozen)
+    manager = checkpoint.manager(folder / 'checkpoints')
+    restored = checkpoint.restore(manager, state, mesh)
+    state, meta = restored or (state, {'step': 0, 'seconds': 0.0, 'flops': 0.0})
+    flops = meta['flops']  # of one step
+    start, clock = meta['step'], time.monotonic() - meta['seconds']
+    _drop_parts_after(folder, start)
+
+    pending, rows, asked = [], [], []
+    bar = progress.progress(total=num_steps, initial=start, desc=description, unit='step')
+    with bar, contextlib.closing(manager):  # a run that stops still finishes its last save
+        for step in range(start, num_steps):
+            epoch, position = divmod(step, steps_per_epoch)
+            if position == 0 or step == start:
+                order = epoch_order(seed, epoch, size)
+            batch = take(order[position * batch_size : (position + 1) * batch_size])
+            state, measured, step_asked = step_fn(state, batch, oracle, learning_rate, num_steps)
+            if step == 0:
+                args = (state, batch, oracle, learning_rate, num_steps)
+                flops = parallel.count_flops(step_fn, *args) * mesh.size
+            pending.append((step, measured))
+            if step_asked is not None:
+                asked.append(step_asked)
+            last = step + 1 == num_steps
+            if last or (step + 1) % log_every == 0:
+                rows += _fetch(pending, description)
+                pending.clear()
+                bar.set_postfix(loss=f'{rows[-1]["loss"]:.4g}', refresh=False)
+            if last or (step + 1) % checkpoint_every == 0:
+                rows += _fetch(pending, description)
+                pending.clear()
+                loggers.write_part(folder / 'metrics', step + 1, rows)
+                _write_asked(folder / 'asked', step + 1, asked)
+                rows, asked = [], []
+                meta = {'step': step + 1, 'seconds': time.monotonic() - clock, 'flops': flops}
+                checkpoint.save(manager, step + 1, state, meta)
+            bar.update()
+    asked = _read_asked(folder / 'asked')
+    return Fit(state, time.monotonic() - clock, flops * num_steps, asked)
+
+
+def _make_take(data: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Callable:
+    """Row look-up: on the devices if the set fits there, else on the host."""
+    if sum(x.nbytes for x in data.values()) > RESIDENT_BYTES:
+        sharding = parallel.batch_sharding(mesh)
+        return lambda indices: jax.device_put({k: x[indices] for k, x in data.items()}, sharding)
+    resident, take = parallel.replicate(data, mesh), parallel.compile_take(mesh)
+    return lambda indices: take(resident, indices)
+
+
+def _fetch(pending: list[tuple[int, Any]], description: str) -> list[dict[str, float]]:
+    """Brings metrics from the device, and stops the run at the first loss that is not finite."""
+    rows = []
+    for (step, _), measured in zip(pending, jax.device_get([m for _, m in pending]), strict=True):
+        rows.append({'step': step, **{name: float(value) for name, value in measured.items()}})
+        if not np.isfinite(rows[-1]['loss']):
+            raise FloatingPointError(
+                f'{description}: the loss is {rows[-1]["loss"]} at step {step}; '
+                'try a smaller learning_rate or check the loss on this data'
+            )
+    return rows
+
+
+def _write_asked(folder: epath.Path, step: int, asked: list[Any]) -> None:
+    if asked:
+        parts = [prints[granted] for prints, granted in jax.device_get(asked)]
+        files.write_npz(folder / f'part-{step:010d}.npz', fingerprints=np.concatenate(parts))
+
+
+def _read_asked(folder: epath.Path) -> np.ndarray:
+    parts = sorted(folder.glob('part-*.npz')) if folder.exists() else []
+    prints = [files.read_npz(part)['fingerprints'] for part in parts]
+    return np.concatenate([np.zeros((0, 2), np.uint32), *prints])
+
+
+def _drop_parts_after(folder: epath.Path, step: int) -> None:
+    """Removes parts that belong to a checkpoint that was never completed."""
+    for name in ('metrics', 'asked'):
+        for part in list((folder / name).glob('part-*')) if (folder / name).exists() else []:
+            if int(part.stem.split('-')[1]) > step:
+                part.unlink()

@@ -1,0 +1,10 @@
+"""The classifier that a victim's owner fits on a labeled task, as variables of an endpoint."""
+
+import numpy as np
+
+from ssl_extract.evaluation.probe import Probe
+
+
+def variables_of(probe: Probe) -> dict[str, np.ndarray]:
+    """A fitted probe as the variables of 'classifier'."""
+    return {name: getattr(probe, name) for name in ('mean', 'scale', 'weights', 'bias')}

@@ -1,0 +1,20 @@
+"""The registry of pretraining methods, and the two views that all of them start from."""
+
+from collections.abc import Callable
+
+import jax
+
+from ssl_extract import augment
+from ssl_extract.registry import Registry
+
+VICTIMS = Registry('victim method')
+
+
+def prepare_two_views(augmentation: Callable) -> Callable:
+    """A `Recipe.prepare` that draws two views of each image; it asks nothing."""
+
+    def prepare(batch, key: jax.Array, ask, account):
+        views = augment.two_views(augmentation, key, augment.to_float(batch['inputs']))
+        return {'views': views}, account, None
+
+    return prepare

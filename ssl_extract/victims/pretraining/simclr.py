@@ -1,0 +1,56 @@
+"""SimCLR (Chen et al. 2020, arXiv 2002.05709), the paper's method for CIFAR-10 and SVHN."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from ssl_extract import encoders, losses
+from ssl_extract.encoders import chain
+from ssl_extract.training import Recipe
+from ssl_extract.victims.pretraining.base import VICTIMS, prepare_two_views
+
+# Section 4.1 and appendix A.1 of arXiv 2205.07890; the temperature is its code's.
+PAPER = dict(
+    method='simclr(temperature=0.07, hidden=512, dim=128)',
+    augmentation='simclr',
+    optimizer='adam(weight_decay=1e-4)',
+    schedule='cosine',
+    learning_rate=3e-4,
+    batch_size=256,
+    epochs=200,
+)
+
+
+@VICTIMS.register('simclr')
+def simclr(
+    encoder: encoders.Network,
+    augmentation: Callable,
+    temperature: float = 0.07,
+    hidden: int = 512,
+    dim: int = 128,
+) -> Recipe:
+    """Two views of an image attract each other, all other views of the batch repel (NT-Xent).
+
+    Args:
+        encoder: the network whose output is the representation.
+        augmentation: `(key, image) -> image`.
+        temperature: of the NT-Xent loss.
+        hidden: width of the projection head's hidden layer.
+        dim: width of its output.
+    """
+    heads = (('head', f'simclr(hidden={hidden}, dim={dim})'),)
+    networks = {'encoder': encoder} | {name: encoders.make_head(spec) for name, spec in heads}
+    nt_xent = losses.make(f'infonce(temperature={temperature})')
+
+    def objective(params, batch_stats, batch):
+        first, second = batch['views']
+        both = jnp.concatenate([first, second])  # one forward pass: BatchNorm sees both views
+        outputs, batch_stats = chain.train(networks, params, batch_stats, both)
+        return nt_xent(*jnp.split(outputs['head'], 2)), (batch_stats, {})
+
+    return Recipe(
+        init=lambda key, images: chain.init(networks, key, images),
+        prepare=prepare_two_views(augmentation),
+        objective=objective,
+        heads=heads,
+    )

@@ -1,0 +1,41 @@
+"""Every attack, in a real process killed with kill -9, ends in the same results and bill."""
+
+import shutil
+
+import all_attacks
+import pytest
+from processes import assert_same_ledgers, finish, kill_when, results, start
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """All of them in one run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp('whole')
+    finish(start(workdir, config='tests/helpers/all_attacks.py:killed'))
+    return workdir
+
+
+def test_the_bills_are_exact(whole):
+    rows = [r for r in results(whole) if r['role'] == 'surrogate' and r['metric'] == 'knn']
+    assert len(rows) == len(all_attacks.KILLED)
+    for row in rows:
+        if row['defense']:
+            assert 0 < row['queries_billed'] <= all_attacks.BUDGET
+            continue
+        assert row['queries_billed'] == all_attacks.BUDGET == row['budget']
+        assert row['queries_billed'] == row['queries_unique'] + row['queries_repeated']
+        assert row['dollars'] == pytest.approx(0.137) and row['flops'] > 0
+    stolen = {r['attack'] for r in results(whole) if r['metric'] == 'classifier'}
+    assert stolen == {'labels', 'posteriors'}
+
+
+@pytest.mark.parametrize('name', all_attacks.KILLED)
+def test_killed_it_ends_in_the_same_results(name, whole, tmp_path):
+    for shared in ('victim', 'compiled'):  # neither is what this is about
+        shutil.copytree(whole / shared, tmp_path / shared)
+    config = f'tests/helpers/all_attacks.py:{name}'
+    assert kill_when(start(tmp_path, config=config), tmp_path, 'surrogate/*/checkpoints/6')
+    finish(start(tmp_path, config=config))
+    rows = [row for row in results(tmp_path) if row['role'] == 'surrogate']
+    assert rows and [row for row in rows if row not in results(whole)] == []
+    assert assert_same_ledgers(tmp_path, whole) > 0

@@ -1,0 +1,443 @@
+"""Legitimate users: their own account, what they are tested on, and what a defense costs them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+import untrained
+from etils import epath
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+
+from ssl_extract import config, defenses, users
+from ssl_extract.defenses import Defense
+from ssl_extract.errors import UserError
+from ssl_extract.evaluation import features
+from ssl_extract.evaluation.assess import PROBES
+from ssl_extract.evaluation.probe import predict
+from ssl_extract.oracle import store
+from ssl_extract.pipeline import access, stage
+from ssl_extract.pipeline import images as selection
+from ssl_extract.pipeline import users as legitimate
+from ssl_extract.runtime import parallel
+
+MESH = parallel.data_mesh()
+ENCODER = 'resnet18(stem="patch", width=16, stages=(1,))'
+NOISE = 'gaussian_noise(stddev=0.1)'
+AUGMENTING = 'augmenting(views=2, augmentation="random_crop(padding=1)")'
+USERS = ('broad', 'narrow(classes=3)', AUGMENTING)
+IMAGES = 60
+
+
+@pytest.fixture(scope='module')
+def victim():
+    """An untrained victim: its features of digits are good enough to tell some classes apart."""
+    return untrained.victim(ENCODER)
+
+
+def config_of(**fields):
+    base = tiny.get_config()
+    base.legitimate.users = USERS
+    base.legitimate.images = IMAGES
+    base.legitimate.test_images = 0
+    base.defense = NOISE
+    base.attack.batch_size = 32
+    base.evaluation.probe = 'lbfgs(l2_grid=(0.01,))'
+    base.cost.dollars_per_1000_queries = 2.0
+    base.runs = ({name.replace('__', '.'): value for name, value in fields.items()},)
+    (cfg,) = config.expand(base)
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def measured(victim, tmp_path_factory):
+    """`(**fields) -> (rows by (user, defense, metric), workdir)`, each made once."""
+
+    @functools.cache
+    def make(fields):
+        workdir = epath.Path(tmp_path_factory.mktemp('run'))
+        return by_metric(legitimate.rows(config_of(**dict(fields)), victim, workdir, MESH)), workdir
+
+    return lambda **fields: make(tuple(fields.items()))
+
+
+def by_metric(groups):
+    return {
+        (row['user'], row['defense'], row['metric']): row
+        for group in groups.values()
+        for row in group
+    }
+
+
+def own_and_test(cfg, victim):
+    """Features and labels of a broad user's training images and of the test images."""
+    task = selection.load_tasks(cfg)[0]
+    visit = legitimate.visit_of(cfg, 'broad')
+    extract = functools.partial(
+        features.extract, stage.make_encoder(ENCODER).apply, victim.variables
+    )
+    own = extract(visit.queries.inputs[:IMAGES]), visit.known
+    return *own, extract(task.test.inputs), task.test.labels
+
+
+def right(row):
+    return round(row['value'] * row['n'])
+
+
+def test_every_user_is_measured_with_the_defense_and_without(measured):
+    found, _ = measured()
+    metrics = {
+        (user, defense, metric)
+        for user in USERS
+        for defense, metric in [
+            ('', 'user_accuracy'),
+            (NOISE, 'user_accuracy'),
+            (NOISE, 'user_accuracy_clean'),
+        ]
+    }
+    assert set(found) == metrics
+    task = selection.load_tasks(config_of())[0]
+    for (user, _, _), row in found.items():
+        sent = {'broad': IMAGES + 100, AUGMENTING: 2 * IMAGES + 100}.get(
+            user, min(IMAGES, row['budget'] - row['n']) + row['n']
+        )
+        assert row['role'] == 'legitimate' and row['task'] == task.name
+        assert row['endpoint'] == 'representation' and row['encoder'] == ENCODER
+        assert row['budget'] == row['queries_billed'] == row['queries_unique'] == sent
+        assert row['queries_repeated'] == row['queries_refused'] == 0
+        assert row['dollars'] == pytest.approx(sent * 2.0 / 1000)
+        assert 0 <= row['ci_low'] <= row['value'] <= row['ci_high'] <= 1
+
+
+def test_without_a_defense_there_are_no_users(victim, tmp_path):
+    assert legitimate.rows(config_of(defense=''), victim, epath.Path(tmp_path), MESH) == {}
+    assert not list(tmp_path.iterdir())
+
+
+def test_undefended_it_is_the_probe_on_clean_features(measured, victim):
+    cfg = config_of()
+    own, known, test, truth = own_and_test(cfg, victim)
+    probe = PROBES.make(cfg.evaluation.probe)(own, known, 10)
+    expected = np.sum(predict(probe, test) == truth)
+    assert right(measured()[0]['broad', '', 'user_accuracy']) == expected
+    centered, scale = own.mean(axis=0), own.std(axis=0)
+    model = LogisticRegression(C=1 / (IMAGES * 0.01), tol=1e-6, max_iter=1000)
+    model.fit((own - centered) / scale, known)
+    other = np.sum(model.predict((test - centered) / scale) == truth)
+    assert abs(expected - other) <= 2
+
+
+def test_it_sends_the_first_test_images_of_its_classes(victim):
+    every = legitimate.visit_of(config_of(), 'narrow')
+    some = legitimate.visit_of(config_of(legitimate__test_images=7), 'narrow')
+    np.testing.assert_array_equal(some.truth, every.truth[:7])
+    assert len(some.queries.index) == len(some.known) + 7 == IMAGES + 7
+
+
+def test_noise_costs_accuracy(measured):
+    found, _ = measured()
+    assert found['broad', '', 'user_accuracy']['value'] > 0.3
+    for user in USERS:
+        plain = found[user, '', 'user_accuracy']
+        noisy = found[user, NOISE, 'user_accuracy']
+        assert noisy['value'] < plain['value'] - 0.1 and noisy['n'] == plain['n']
+    weak = 'gaussian_noise(stddev=0.0)'
+    same, _ = measured(defense=weak)
+    assert right(same['broad', weak, 'user_accuracy']) == right(found['broad', '', 'user_accuracy'])
+
+
+def test_a_narrow_user_has_to_do_with_its_classes_only(measured):
+    visit = legitimate.visit_of(config_of(), 'narrow(classes=3)')
+    assert set(visit.known) == set(visit.truth) and len(set(visit.truth)) == 3
+    assert len(visit.known) <= IMAGES
+    task = selection.load_tasks(config_of())[0]
+    classes = np.isin(task.test.labels, visit.truth)
+    np.testing.assert_array_equal(
+        visit.queries.inputs[len(visit.known) :], task.test.inputs[classes]
+    )
+    found, _ = measured()
+    assert found['narrow(classes=3)', '', 'user_accuracy']['n'] == classes.sum()
+    other = legitimate.visit_of(config_of(seed=2), 'narrow(classes=3)')
+    assert set(other.truth) != set(visit.truth)
+
+
+def test_images_and_labels_belong_together():
+    cfg = config_of()
+    train = selection.load_tasks(cfg)[0].train
+    lookup = {
+        image.tobytes(): label for image, label in zip(train.inputs, train.labels, strict=True)
+    }
+    for user in USERS:
+        visit = legitimate.visit_of(cfg, user)
+        sent = visit.queries.inputs[visit.queries.index[: len(visit.known)]]
+        assert [lookup[image.tobytes()] for image in sent] == visit.known.tolist()
+    again = legitimate.visit_of(cfg, 'broad').queries.inputs
+    np.testing.assert_array_equal(again, legitimate.visit_of(cfg, 'broad').queries.inputs)
+    assert np.any(again != legitimate.visit_of(config_of(seed=2), 'broad').queries.inputs)
+
+
+def test_an_augmenting_user_sends_different_views_of_its_images_and_plain_test_images(
+    victim, tmp_path
+):
+    cfg = config_of(legitimate__images=4)
+    queries = legitimate.visit_of(cfg, 'augmenting(views=3)').queries
+    assert len(queries.index) == 4 * 3 + 100
+    np.testing.assert_array_equal(queries.index[:12], np.repeat(np.arange(4), 3))
+    images = jnp.asarray(queries.inputs[queries.index] / np.float32(255))
+    sent = jax.jit(queries.view)(images, queries.seeds)
+    np.testing.assert_array_equal(sent[12:], images[12:])
+    assert all(np.abs(sent[i] - images[i]).max() > 0.01 for i in range(12))
+    assert all(np.abs(sent[i] - sent[i + 1]).max() > 0.01 for i in (0, 1, 3, 4))
+    assert queries.view is legitimate.visit_of(cfg, 'augmenting(views=3)').queries.view
+
+
+def test_it_has_its_own_account_and_the_test_queries_go_on_in_it(victim, tmp_path):
+    """The noise of query n is what the user's own key gives for number n, test images last."""
+    cfg = config_of(legitimate__images=20)
+    tmp_path = epath.Path(tmp_path)
+    noisy = legitimate.ask(cfg, 'broad', victim, tmp_path, MESH).representations
+    images = legitimate.visit_of(cfg, 'broad').queries.inputs
+    clean = features.extract(stage.make_encoder(ENCODER).apply, victim.variables, images)
+
+    def draw(key, numbers):
+        keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(key, n), 0))(numbers)
+        return 0.1 * jax.vmap(lambda k: jax.random.normal(k, clean.shape[1:]))(keys)
+
+    numbers = jnp.arange(120)
+    key = legitimate.account_key(cfg, 'broad')
+    np.testing.assert_allclose(noisy - clean, draw(key, numbers), atol=1e-5)
+    keys = [legitimate.account_key(cfg, user) for user in USERS]
+    keys += [access.account_key(cfg), legitimate.account_key(config_of(seed=2), 'broad')]
+    assert len({jax.random.key_data(key).tobytes() for key in keys}) == 5
+
+
+def test_the_attackers_account_does_not_notice(victim, tmp_path):
+    cfg, tmp_path = config_of(legitimate__images=20, attack__budget=32), epath.Path(tmp_path)
+    asked = access.make_oracle(cfg, victim, tmp_path, MESH)
+    queries = store.plain(selection.load_pool(cfg).inputs[:32])
+    folder = tmp_path / 'answers' / stage.address(access.account_of(cfg, victim))
+    collect = functools.partial(
+        store.collect, folder, asked, access.account_key(cfg), queries, budget=32, batch_size=32
+    )
+    before = collect(mesh=MESH)
+    files = {path: path.read_bytes() for path in folder.iterdir()}
+    legitimate.ask(cfg, 'broad', victim, tmp_path, MESH)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == files
+    np.testing.assert_array_equal(collect(mesh=MESH).representations, before.representations)
+    assert len(list((tmp_path / 'answers').iterdir())) == 2
+
+
+def stops_after(limit):
+    """Answers plainly, and from query `limit` on not at all."""
+
+    def apply(outputs, state, *, inputs, where, keys):
+        number = state['asked'] + jnp.cumsum(where) - 1
+        asked = state['asked'] + jnp.sum(where, dtype=jnp.int32)
+        return outputs, where & (number < limit), {'asked': asked}
+
+    return Defense(lambda key, outputs, inputs: {'asked': jnp.zeros([], jnp.int32)}, apply)
+
+
+@pytest.fixture
+def stopping(registries_restored, victim, tmp_path):
+    """`(limit) -> (accuracy, clean accuracy, noticed)` of a broad user who is refused after it."""
+    defenses.register('stops_after')(stops_after)
+    defenses.make.cache_clear()
+
+    def measure(limit):
+        spec = f'stops_after(limit={limit})'
+        cfg = config_of(defense=spec, legitimate__users=('broad',))
+        found = by_metric(legitimate.rows(cfg, victim, epath.Path(tmp_path), MESH))
+        names = 'user_accuracy', 'user_accuracy_clean', 'noticed.stops_after.asked'
+        return [found['broad', spec, name] for name in names]
+
+    yield measure
+    defenses.make.cache_clear()
+
+
+def test_a_refused_test_query_is_wrong(stopping, victim):
+    cfg = config_of()
+    own, known, test, truth = own_and_test(cfg, victim)
+    predictions = predict(PROBES.make(cfg.evaluation.probe)(own, known, 10), test)
+    accuracy, clean, noticed = stopping(IMAGES + 30)
+    assert right(accuracy) == np.sum(predictions[:30] == truth[:30]) > 0
+    assert right(clean) == np.sum(predictions == truth)
+    assert accuracy['n'] == clean['n'] == 100
+    assert accuracy['queries_billed'] == IMAGES + 30 and accuracy['queries_refused'] == 70
+    assert accuracy['dollars'] == pytest.approx((IMAGES + 30) * 2.0 / 1000)
+    assert noticed['value'] == IMAGES + 100
+    assert noticed.get('task') is None and noticed.get('n') is None
+
+
+@pytest.mark.parametrize('limit', [0, 1])
+def test_who_gets_no_answers_guesses_its_commonest_class(stopping, victim, limit):
+    _, known, _, truth = own_and_test(config_of(), victim)
+    accuracy, _, _ = stopping(limit)
+    values, counts = np.unique(known, return_counts=True)
+    assert right(accuracy) == np.sum(truth == values[counts.argmax()]) > 0
+
+
+@pytest.mark.parametrize('probe', ['lbfgs', 'sgd(epochs=2)'])
+def test_classes_with_one_answer_or_none_are_no_obstacle(victim, probe):
+    cfg = config_of(legitimate__images=1)
+    cfg.evaluation.probe = probe
+    rng = np.random.default_rng(0)
+    labels = np.array([7, 7, 7, 2, 2, 9])
+    points = (5 * np.eye(10)[labels] + rng.normal(size=(6, 10))).astype(np.float32)
+    predictions = legitimate._fit(cfg, points, labels)(points)
+    assert set(predictions) <= {2, 7, 9}
+    if probe == 'lbfgs':
+        np.testing.assert_array_equal(predictions, labels)
+
+
+def test_finished_users_are_only_read_and_interrupted_ones_go_on(
+    victim, tmp_path, monkeypatch, measured
+):
+    tmp_path, cfg = epath.Path(tmp_path), config_of(legitimate__users=('broad',))
+    monkeypatch.setattr(store, 'PART_SIZE', 32)
+    write, count = store._write, []
+
+    def killed(*args):
+        write(*args)
+        count.append(0)
+        if len(count) == 7:  # five parts without the defense, two with it
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, '_write', killed)
+    with pytest.raises(KeyboardInterrupt):
+        legitimate.rows(cfg, victim, tmp_path, MESH)
+    first = legitimate.rows(cfg, victim, tmp_path, MESH)
+    assert len(count) == 10
+    whole, _ = measured()
+    for key, row in by_metric(first).items():
+        for name in ('value', 'ci_low', 'ci_high', 'n', 'queries_billed', 'dollars'):
+            assert row[name] == whole[key][name]
+
+    monkeypatch.setattr(legitimate, 'ask', None)
+    assert legitimate.rows(cfg, victim, tmp_path, MESH) == first
+    stronger = legitimate.rows(
+        config_of(legitimate__users=('broad',), attack__loss='infonce', attack__budget=7),
+        victim,
+        tmp_path,
+        MESH,
+    )
+    assert stronger == first  # another attack behind the same defense
+
+
+def test_another_defense_shares_the_undefended_user(victim, tmp_path):
+    found = {}
+    for defense in ('round(decimals=1)', 'gaussian_noise(stddev=0.1)'):
+        cfg = config_of(defense=defense, legitimate__users=('broad',))
+        found |= legitimate.rows(cfg, victim, epath.Path(tmp_path), MESH)
+    assert len(found) == 3
+    assert [group[0]['defense'] for group in found.values()].count('') == 1
+
+
+@pytest.mark.parametrize('name', ['posteriors', 'labels'])
+def test_who_is_answered_with_classes_fits_nothing(victim, tmp_path, name):
+    tmp_path = epath.Path(tmp_path)
+    cfg = config_of(
+        attack__name=name, defense='round(decimals=3)', legitimate__users=('broad', 'narrow')
+    )
+    found = by_metric(legitimate.rows(cfg, victim, tmp_path, MESH))
+    extract = functools.partial(
+        features.extract, stage.make_encoder(ENCODER).apply, victim.variables
+    )
+    task = selection.load_tasks(cfg)[0]
+    theirs = PROBES.make(cfg.evaluation.probe)(extract(task.train.inputs), task.train.labels, 10)
+    correct = predict(theirs, extract(task.test.inputs)) == task.test.labels
+    row = found['broad', '', 'user_accuracy']
+    assert right(row) == correct.sum() and row['budget'] == row['queries_billed'] == 100
+    row = found['narrow', '', 'user_accuracy']
+    narrow = np.isin(task.test.labels, legitimate.visit_of(cfg, 'narrow').truth)
+    assert right(row) == correct[narrow].sum() and row['budget'] == row['n'] == narrow.sum()
+
+
+def test_behind_a_projection_it_fits_on_that(victim, tmp_path):
+    cfg = config_of(attack__name='access_head(hidden=8)', legitimate__users=('broad',))
+    got = legitimate.ask(cfg, 'broad', victim, epath.Path(tmp_path), MESH)
+    assert got.representations.shape == (IMAGES + 100, 8)
+    found = by_metric(legitimate.rows(cfg, victim, epath.Path(tmp_path), MESH))
+    assert found['broad', NOISE, 'user_accuracy']['endpoint'] == 'projection'
+
+
+def test_the_mlp_learns_what_no_linear_probe_can(victim):
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-1, 1, (400, 2)).astype(np.float32)
+    labels = (points.prod(axis=1) > 0).astype(int)  # exclusive or
+    classify = users.MODELS.make('mlp(width=32, epochs=30, learning_rate=3e-2)')
+    predictions = classify(points[:300], labels[:300], 2)(points[300:])
+    assert np.mean(predictions == labels[300:]) > 0.9
+    linear = users.MODELS.make('probe', probe='lbfgs')(points[:300], labels[:300], 2)
+    assert np.mean(linear(points[300:]) == labels[300:]) < 0.75
+
+
+def test_the_mlp_decays_as_weight_decay_in_the_gradient():
+    """Without anything to learn the weights' gradient is `weight_decay * W`, whatever the batch."""
+    rng = np.random.default_rng(0)
+    points, labels = rng.normal(size=(128, 3)), np.arange(128) % 3
+    classify = users.MODELS.make('mlp(width=4, epochs=3, weight_decay=0.5)', seed=3)
+    network = classify(points, labels, 3).__self__
+    by_hand = MLPClassifier((4,), alpha=32, batch_size=64, max_iter=3, random_state=3)
+    with pytest.warns(ConvergenceWarning):
+        by_hand.fit(points, labels)
+    np.testing.assert_array_equal(network.coefs_[0], by_hand.coefs_[0])
+    assert network.n_iter_ == 3
+
+
+def test_users_can_train_an_mlp(measured):
+    found, _ = measured(
+        legitimate__model='mlp(width=64, epochs=200, learning_rate=3e-2)',
+        legitimate__users=('broad',),
+    )
+    plain = found['broad', '', 'user_accuracy']
+    assert plain['value'] > 0.3
+    assert found['broad', NOISE, 'user_accuracy']['value'] < plain['value']
+    assert users.MODELS.make('mlp')  # the paper's
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'legitimate__users': ('brod',)}, "did you mean 'broad'"),
+        ({'legitimate__users': ('narrow(classes=1)',)}, 'at least 2'),
+        ({'legitimate__users': ('narrow(classes=11)',)}, 'the first task has 10'),
+        ({'legitimate__users': ('narrow(classes=True)',)}, 'at least 2'),
+        ({'legitimate__users': ('augmenting(views=0)',)}, 'at least 1'),
+        ({'legitimate__users': ('augmenting(augmentation="simclear")',)}, "did you mean 'simclr'"),
+        ({'legitimate__model': 'knn'}, "legitimate user's model 'knn'"),
+        ({'legitimate__model': 'mlp(epochs=0)'}, 'epochs=0'),
+        ({'legitimate__model': 'mlp(learning_rate=0.0)'}, 'learning_rate=0.0'),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_asked(fields, message):
+    with pytest.raises(UserError, match=message):
+        legitimate.check(config_of(**fields))
+
+
+def test_classes_that_a_split_lacks_are_found_out():
+    cfg = config_of()
+    cfg.evaluation.tasks = ('digits(train="train[:200]", test="test[:1]")',)
+    with pytest.raises(UserError, match='has no image of its classes'):
+        for seed in range(5):
+            cfg.seed = seed
+            legitimate.check(cfg)
+
+
+def test_defaults_are_fine():
+    legitimate.check(config.base())
+
+
+def test_a_new_kind_of_user_is_a_few_lines(registries_restored, victim, tmp_path):
+    @users.USERS.register('binary')
+    def binary():
+        return users.User(lambda rng, num_classes: np.array([0, 1]))
+
+    cfg = config_of(legitimate__users=('binary',))
+    legitimate.check(cfg)
+    found = by_metric(legitimate.rows(cfg, victim, epath.Path(tmp_path), MESH))
+    assert found['binary', '', 'user_accuracy']['value'] > 0.8

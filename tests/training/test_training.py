@@ -1,0 +1,216 @@
+"""The step, the loop, metrics and checkpoints; schedules and optimizers against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssl_extract import augment, encoders, training, victims
+from ssl_extract.errors import UserError
+from ssl_extract.runtime import files, loggers, parallel
+
+MESH = parallel.data_mesh()
+ENCODER = encoders.make('resnet18(stem="patch", width=4, stages=(1,))')
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+SIMCLR = victims.VICTIMS.make(
+    'simclr(hidden=8, dim=8)', encoder=ENCODER, augmentation=augment.make('flip')
+)
+
+
+def linear(slope=1.0):
+    """A recipe with a closed form: one parameter w, loss = slope * w."""
+    return training.Recipe(
+        init=lambda key, images: {'params': {'w': jnp.ones([])}, 'batch_stats': {}},
+        prepare=lambda batch, key, oracle, oracle_state: (batch, oracle_state, None),
+        objective=lambda params, batch_stats, batch: (slope * params['w'], (batch_stats, {})),
+    )
+
+
+def fit(recipe, folder, data=IMAGES, mesh=MESH, **kwargs):
+    given = dict(num_steps=10, batch_size=8, learning_rate=1e-3, checkpoint_every=4, log_every=3)
+    return training.fit(recipe, {'inputs': data}, folder=folder, mesh=mesh, **given | kwargs)
+
+
+def weights(state):
+    return jax.tree.map(np.asarray, (state.params, state.batch_stats))
+
+
+@pytest.mark.parametrize('warmup', [0.0, 0.25])
+def test_cosine_schedule_steps_as_written(tmp_path, warmup):
+    fit(linear(), tmp_path, num_steps=8, learning_rate=0.1, schedule=f'cosine(warmup={warmup})')
+    rates = [row['learning_rate'] for row in loggers.read_parts(tmp_path / 'metrics')]
+    progress = np.arange(8) / 8
+    expected = 0.1 * 0.5 * (1 + np.cos(np.pi * (progress - warmup) / (1 - warmup)))
+    if warmup:
+        expected = np.where(progress < warmup, 0.1 * progress / warmup, expected)
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_sgd_with_momentum_and_decay_is_the_textbooks(tmp_path):
+    spec = 'sgd(momentum=0.9, weight_decay=0.5)'
+    state = fit(linear(2.0), tmp_path, num_steps=3, optimizer=spec, schedule='constant').state
+    w, velocity = 1.0, 0.0
+    for _ in range(3):
+        velocity = 0.9 * velocity + 2.0 + 0.5 * w
+        w -= 1e-3 * velocity
+    assert float(state.params['w']) == pytest.approx(w, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('spec', 'reference'),
+    [
+        ('adam', optax.adam(1e-3)),
+        ('lars(weight_decay=0.1)', optax.lars(1e-3, 0.1, momentum=0.9)),
+    ],
+)
+def test_optimizers_are_optaxs_at_a_constant_rate(tmp_path, spec, reference):
+    state = fit(linear(), tmp_path, num_steps=3, optimizer=spec, schedule='constant').state
+    params = {'w': jnp.ones([])}
+    opt_state = reference.init(params)
+    for _ in range(3):
+        updates, opt_state = reference.update({'w': jnp.ones([])}, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    assert float(state.params['w']) == pytest.approx(float(params['w']), rel=1e-6)
+
+
+def test_a_finished_fit_is_not_trained_again(tmp_path):
+    whole = fit(SIMCLR, tmp_path)
+    again = fit(SIMCLR, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, weights(whole.state), weights(again.state))
+    rows = loggers.read_parts(tmp_path / 'metrics')
+    assert [row['step'] for row in rows] == list(range(10))
+
+
+EXPLODES = linear()._replace(  # w falls from 1 below 0.995 in four steps
+    objective=lambda params, stats, batch: (jnp.log(params['w'] - 0.995), (stats, {}))
+)
+EXPLODING = dict(optimizer='sgd(momentum=0.0)', learning_rate=5e-6, schedule='constant')
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_last_checkpoint(tmp_path):
+    for _ in range(2):  # the second time it goes on from the checkpoint, to the same end
+        with pytest.raises(FloatingPointError, match='train: the loss is nan at step 4;'):
+            fit(EXPLODES, tmp_path, **EXPLODING)
+        rows = loggers.read_parts(tmp_path / 'metrics')
+        assert [row['step'] for row in rows] == list(range(4))
+
+
+def test_a_truncated_checkpoint_is_named_and_nothing_is_trained_anew(tmp_path):
+    with pytest.raises(FloatingPointError):
+        fit(EXPLODES, tmp_path, **EXPLODING)
+    cut = [path for path in (tmp_path / 'checkpoints/4/state').rglob('d/*') if path.is_file()]
+    for path in cut:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert cut
+    with pytest.raises(UserError, match=r'checkpoint .*checkpoints/4 cannot be read') as caught:
+        fit(EXPLODES, tmp_path, **EXPLODING)
+    assert '\n' not in str(caught.value)
+    assert len(loggers.read_parts(tmp_path / 'metrics')) == 4
+
+
+def test_resident_and_travelling_data_train_alike(tmp_path, monkeypatch):
+    resident = fit(SIMCLR, tmp_path / 'resident', num_steps=4)
+    monkeypatch.setattr(training.loop, 'RESIDENT_BYTES', 0)
+    travelling = fit(SIMCLR, tmp_path / 'travelling', num_steps=4)
+    jax.tree.map(np.testing.assert_array_equal, weights(resident.state), weights(travelling.state))
+
+
+def test_one_device_trains_like_four(tmp_path):
+    four = fit(SIMCLR, tmp_path / '4', num_steps=4)
+    one = fit(SIMCLR, tmp_path / '1', num_steps=4, mesh=parallel.data_mesh(1))
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)  # noqa: E731
+    jax.tree.map(close, weights(four.state), weights(one.state))
+
+
+def test_the_step_is_compiled_once_for_every_set_size_rate_and_length(tmp_path):
+    traced = []
+
+    def objective(params, batch_stats, batch):
+        traced.append(1)
+        return params['w'] ** 2, (batch_stats, {})
+
+    recipe = linear()._replace(objective=objective)
+    fit(recipe, tmp_path / 'a')
+    once = len(traced)
+    fit(recipe, tmp_path / 'b', data=IMAGES[:24], num_steps=7, learning_rate=1e-2)
+    assert len(traced) == once == 1
+
+
+def test_an_epoch_visits_every_example_once_in_an_order_of_its_own():
+    orders = [training.epoch_order(3, epoch, 17) for epoch in range(3)]
+    assert all(sorted(order) == list(range(17)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    np.testing.assert_array_equal(orders[1], training.epoch_order(3, 1, 17))
+
+
+def test_simclr_is_nt_xent_between_the_two_views():
+    variables = SIMCLR.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    views = tuple(jax.random.uniform(jax.random.key(i), (8, 8, 8, 3)) for i in (1, 2))
+    loss, (stats, _) = SIMCLR.objective(*variables.values(), {'views': views})
+    network = encoders.make_head('simclr(hidden=8, dim=8)')
+    part = lambda name: {kind: tree[name] for kind, tree in variables.items()}  # noqa: E731
+    hidden, stats_by_hand = ENCODER.train(part('encoder'), jnp.concatenate(views))
+    z = np.asarray(network.train(part('head'), hidden)[0], np.float64)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    similar = np.exp(z @ z.T / 0.07) * (1 - np.eye(16))
+    positive = similar[np.arange(16), (np.arange(16) + 8) % 16]
+    assert float(loss) == pytest.approx(-np.mean(np.log(positive / similar.sum(1))), rel=1e-4)
+    jax.tree.map(np.testing.assert_array_equal, stats['encoder'], stats_by_hand)
+
+
+def test_simsiam_predicts_the_other_view_and_stops_its_gradient():
+    recipe = victims.VICTIMS.make(
+        'simsiam(hidden=8, dim=8, bottleneck=4)', encoder=ENCODER, augmentation=augment.make('')
+    )
+    variables = recipe.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    view = jax.random.uniform(jax.random.key(1), (8, 8, 8, 3))
+    other = jax.random.uniform(jax.random.key(2), (8, 8, 8, 3))
+    value = lambda views: recipe.objective(*variables.values(), {'views': views})[0]  # noqa: E731
+    assert -1 <= float(value((view, other))) <= 1
+    assert float(value((view, other))) == pytest.approx(float(value((other, view))), rel=1e-4)
+
+    def through(params, name):
+        used = variables['params'] | {name: params}
+        return recipe.objective(used, variables['batch_stats'], {'views': (view, other)})[0]
+
+    # A constant predictor output: the projector could only learn through its target, which is held.
+    flat = jax.tree.map(jnp.zeros_like, variables['params']['predictor'])
+    variables['params']['predictor'] = flat
+    grads = jax.grad(through)(variables['params']['projector'], 'projector')
+    jax.tree.map(lambda g: np.testing.assert_array_equal(g, 0), grads)
+
+
+@pytest.mark.parametrize(
+    'method', ['simclr(hidden=16, dim=8)', 'simsiam(hidden=16, dim=8, bottleneck=4)']
+)
+def test_pretraining_lowers_the_loss(tmp_path, method):
+    recipe = victims.VICTIMS.make(method, encoder=ENCODER, augmentation=augment.make('flip'))
+    fit(recipe, tmp_path, num_steps=60, learning_rate=1e-2, schedule='constant')
+    rows = [row['loss'] for row in loggers.read_parts(tmp_path / 'metrics')]
+    assert np.mean(rows[-10:]) < np.mean(rows[:10]) - 0.1
+
+
+@pytest.mark.parametrize('spec', ['cosine(warmup=1.0)', 'cosine(warmup=-0.1)', 'cosin'])
+def test_wrong_schedules_are_refused(spec):
+    with pytest.raises(UserError, match='warmup is a share|did you mean'):
+        training.SCHEDULES.make(spec)
+
+
+def test_paper_settings_name_things_that_exist():
+    for method in (victims.simclr, victims.simsiam):
+        preset = method.PAPER
+        assert victims.VICTIMS.make(
+            preset['method'], encoder=ENCODER, augmentation=augment.make(preset['augmentation'])
+        )
+        training.OPTIMIZERS.make(preset['optimizer'])(0.1)
+        training.SCHEDULES.make(preset['schedule'])
+
+
+def test_parts_of_a_checkpoint_never_completed_are_dropped(tmp_path):
+    whole = fit(SIMCLR, tmp_path)
+    loggers.write_part(tmp_path / 'metrics', 14, [{'step': 13, 'loss': 0.0}])
+    files.write_npz(tmp_path / 'asked/part-0000000014.npz', fingerprints=np.ones((1, 2), np.uint32))
+    again = fit(SIMCLR, tmp_path)
+    assert len(loggers.read_parts(tmp_path / 'metrics')) == 10
+    assert len(again.asked) == len(whole.asked) == 0

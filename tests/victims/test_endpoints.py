@@ -1,0 +1,60 @@
+"""What an oracle answers with, against scikit-learn and the networks by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from ssl_extract import encoders
+from ssl_extract.errors import UserError
+from ssl_extract.evaluation import fit_probe
+from ssl_extract.victims import endpoints
+
+SPEC, HEADS = 'resnet18(stem="patch", width=4, stages=(1,))', (('head', 'simclr(hidden=6, dim=3)'),)
+IMAGES = np.random.default_rng(0).random((60, 8, 8, 3), np.float32)
+LABELS = np.arange(60) % 3
+NETWORK, HEAD = encoders.make(SPEC), encoders.make_head(HEADS[0][1])
+VARIABLES = {
+    'encoder': NETWORK.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))),
+    'head': HEAD.init(jax.random.key(1), jnp.zeros((1, 4))),
+}
+FEATURES = np.asarray(NETWORK.apply(VARIABLES['encoder'], IMAGES))
+
+
+def test_representations_and_projections_are_the_networks_own():
+    got = endpoints.make('representation', SPEC, HEADS)(VARIABLES, IMAGES)
+    np.testing.assert_allclose(got, FEATURES, rtol=1e-5, atol=1e-6)
+    got = endpoints.make('projection', SPEC, HEADS)(VARIABLES, IMAGES)
+    np.testing.assert_allclose(got, HEAD.apply(VARIABLES['head'], FEATURES), rtol=1e-4, atol=1e-5)
+
+
+def test_a_victim_without_a_head_has_no_projection():
+    with pytest.raises(UserError, match='the victim has no projection head'):
+        endpoints.make('projection', SPEC, ())(VARIABLES, IMAGES)
+
+
+def test_posteriors_are_those_of_scikit_learns_classifier():
+    probe = fit_probe(FEATURES, LABELS, 3, l2_grid=(0.1,))
+    variables = VARIABLES | {'classifier': endpoints.variables_of(probe)}
+    got = np.asarray(endpoints.make('posteriors', SPEC, HEADS)(variables, IMAGES))
+    scaled = (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)
+    theirs = LogisticRegression(C=1 / (60 * 0.1), max_iter=2000, tol=1e-8).fit(scaled, LABELS)
+    np.testing.assert_allclose(got, theirs.predict_proba(scaled), atol=2e-3)
+    np.testing.assert_allclose(got.sum(axis=1), 1.0, rtol=1e-5)
+    labels = np.asarray(endpoints.make('labels', SPEC, HEADS)(variables, IMAGES))
+    np.testing.assert_array_equal(labels, np.eye(3)[got.argmax(axis=1)])
+
+
+def test_example_variables_fit_every_endpoint():
+    made = endpoints.example_variables(jax.random.key(0), SPEC, HEADS, (8, 8, 3), 5)
+    widths = {
+        name: endpoints.make(name, SPEC, HEADS)(made, IMAGES[:2]).shape
+        for name in endpoints.ENDPOINTS
+    }
+    assert widths == {
+        'representation': (2, 4),
+        'projection': (2, 3),
+        'posteriors': (2, 5),
+        'labels': (2, 5),
+    }
