@@ -32,7 +32,7 @@ def cont_steal(student, plan, loss, student_augmentation) -> Attack:
     def prepare(batch, key, ask, account):
         query_key, student_key = jax.random.split(key)
         asked = plan.ask(batch, query_key, ask, account, 1)
-        plain = augment.to_float(batch['inputs'])
+        plain = batch['inputs']
         batch = batch | {
             'inputs': augment.views(student_augmentation, student_key, plain),
             'answers': asked.answers[0],

@@ -25,7 +25,7 @@ class Asked(NamedTuple):
     """Views of a batch and the answers to them.
 
     Attributes:
-        queries: float32[K, B, H, W, 3], K views of each image, as they were sent.
+        queries: float[K, B, ...], K views of each image, as they were sent.
         answers: float32[K, B, D].
         where: bool[K, B], whether it was answered.
         account: the account after asking.
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
 
     Attributes:
         stored: m, the views of each image that are asked beforehand; 0 where a step asks.
-        view: `(images float32[B, H, W, 3], seeds uint32[B]) -> queries`, of a stored plan; None
+        view: `(inputs float[B, ...], seeds uint32[B]) -> queries`, of a stored plan; None
             where the images are asked as they are.
         ask: `(batch, key, ask, account, count) -> Asked`, in a training step: `count` views of each
             image with their answers.
@@ -60,9 +60,8 @@ def once() -> Plan:
     """Each image is asked one time, as it is; all views of a step are that image."""
 
     def ask(batch, key, ask, account, count):
-        images = augment.to_float(batch['inputs'])
         answers, where = batch['answers'][:, 0], batch['answered'][:, 0]
-        return Asked(*(_repeat(x, count) for x in (images, answers, where)), account, None)
+        return Asked(*(_repeat(x, count) for x in (batch['inputs'], answers, where)), account, None)
 
     return Plan(1, None, ask)
 
@@ -76,8 +75,8 @@ def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     """
     _check_m(m)
 
-    def view(images, seeds):
-        return jax.vmap(query_augmentation)(jax.vmap(jax.random.key)(seeds), images)
+    def view(inputs, seeds):
+        return jax.vmap(query_augmentation)(jax.vmap(jax.random.key)(seeds), inputs)
 
     def ask(batch, key, ask, account, count):
         if count > m:
@@ -85,13 +84,13 @@ def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
                 f'a step works with {count} views of an image, and the plan stores {m}: write '
                 f"attack.plan='views(m={count})'"
             )
-        images, answered = augment.to_float(batch['inputs']), batch['answered']
+        inputs, answered = batch['inputs'], batch['answered']
         drawn = jax.random.uniform(key, answered.shape) + ~answered  # those without answer last
         which = jnp.argsort(drawn, axis=1)[:, :count]
         seeds = jnp.take_along_axis(batch['view_seeds'], which, axis=1)
         answers = jnp.take_along_axis(batch['answers'], which[..., None], axis=1)
         where = jnp.take_along_axis(answered, which, axis=1)
-        queries = jnp.stack([view(images, seeds[:, k]) for k in range(count)])
+        queries = jnp.stack([view(inputs, seeds[:, k]) for k in range(count)])
         return Asked(queries, jnp.swapaxes(answers, 0, 1), where.T, account, None)
 
     return Plan(m, view, ask)
@@ -111,11 +110,11 @@ def repeat(m: int = 4) -> Plan:
     _check_m(m)
 
     def ask(batch, key, ask, account, count):
-        images, answered = augment.to_float(batch['inputs']), batch['answered']
+        inputs, answered = batch['inputs'], batch['answered']
         number = answered.sum(axis=1)
         total = jnp.where(answered[..., None], batch['answers'], 0).sum(axis=1)
         answers = total / jnp.maximum(number, 1)[:, None]
-        return Asked(*(_repeat(x, count) for x in (images, answers, number > 0)), account, None)
+        return Asked(*(_repeat(x, count) for x in (inputs, answers, number > 0)), account, None)
 
     return Plan(m, None, ask)
 
@@ -125,8 +124,8 @@ def online(query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     """Every step asks fresh views of each image of its batch, all views of one image in a row."""
 
     def ask(batch, key, ask, account, count):
-        images = jnp.repeat(augment.to_float(batch['inputs']), count, axis=0)
-        queries = augment.views(query_augmentation, key, images)
+        inputs = jnp.repeat(batch['inputs'], count, axis=0)
+        queries = augment.views(query_augmentation, key, inputs)
         answer, account = ask(queries, account)
         ledger = fingerprint(queries), answer.granted
         parts = (queries, answer.representations, answer.granted)

@@ -52,7 +52,7 @@ def rda(student, plan, loss, student_augmentation, views: int = 5) -> Attack:
     def prepare(batch, key, ask, account):
         query_key, *keys = jax.random.split(key, 1 + views)
         asked = plan.ask(batch, query_key, ask, account, asks)
-        plain = augment.to_float(batch['inputs'])
+        plain = batch['inputs']
         own = jnp.stack([augment.views(student_augmentation, k, plain) for k in keys])
         batch = batch | {
             'inputs': stacked(own),

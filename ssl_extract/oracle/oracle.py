@@ -1,14 +1,18 @@
-"""The oracle: black-box access to an encoder that counts every query against an exact budget.
+"""The oracle: black-box access to a victim that counts every query against an exact budget.
 
-    oracle = make_oracle(encode, defenses.make('gaussian_noise(stddev=1.0)'), budget=9_000)
-    account = oracle.init(jax.random.key(0), images)            # one account
-    answer, account = oracle.query(images, account)             # bills the granted rows
+    oracle = make_oracle(encode, 'gaussian_noise(stddev=1.0)', budget=9_000)
+    account = oracle.init(jax.random.key(0), inputs)            # one account
+    answer, account = oracle.query(inputs, account)             # bills the granted rows
 
-Both are pure functions and pytrees (`jax.tree_util.Partial`), so an oracle goes into a compiled
-step as an argument, and the victim's parameters are not baked into the program. Several accounts
-are a stack of states under `jax.vmap(oracle.query)`.
+A query has three parts, on one ledger. *Charge* finds the rows that the budget pays for, and their
+keys. *Encode* is the victim. *Defend* transforms the answers, may refuse some, and books the rest.
+For a victim that is a JAX function all three are one pure function, and the oracle is a pytree:
+it goes into a compiled step as an argument, and the victim's parameters are not part of the
+program. Several accounts are a stack of states under `jax.vmap(oracle.query)`. For any other victim
+`ssl_extract.oracle.remote` runs the same charge and defend around a call from the host.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,6 +24,7 @@ import numpy as np
 from ssl_extract import defenses
 from ssl_extract.defenses import Defense
 from ssl_extract.errors import UserError
+from ssl_extract.victims.model import Victim
 
 MAX_BUDGET = 2**30  # num_queries is an int32, and needs room for one more batch
 
@@ -49,83 +54,175 @@ class Answer(NamedTuple):
     granted: jax.Array
 
 
-class Oracle(NamedTuple):
-    """Two pure functions.
+@dataclasses.dataclass(frozen=True, eq=False)
+class About:
+    """What an oracle is, in words. It is equal to any other, so that oracles share programs.
+
+    Attributes:
+        victim: the victim's address.
+        defense: the defense's spec; '(a function)' where it was given as one.
+        budget: queries that an account may send.
+    """
+
+    victim: str = ''
+    defense: str = ''
+    budget: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, About)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=['init', 'query'],
+    meta_fields=['traced', 'about'],
+)
+@dataclasses.dataclass(frozen=True)
+class Oracle:
+    """Two functions; pure ones, where the victim is a JAX function.
 
     Attributes:
         init: `(key, inputs) -> OracleState`; a new account. Of `inputs` only the shape matters.
         query: `(inputs [B, ...], state, where=None) -> (Answer, OracleState)`. Rows with
             `where == False` are padding: they are neither sent nor counted. No gradient passes.
+        traced: whether both may be called under `jit`.
+        about: victim, defense and budget, in words.
     """
 
     init: Callable[..., OracleState]
     query: Callable[..., tuple[Answer, OracleState]]
+    traced: bool = True
+    about: About = About()
 
 
 def make_oracle(
-    encode: Callable[[jax.Array], jax.Array], defense: Defense | None = None, *, budget: int
+    victim: Victim | Callable[[jax.Array], jax.Array],
+    defense: Defense | str | None = None,
+    *,
+    budget: int,
 ) -> Oracle:
-    """Black-box access to `encode` ([B, ...] -> [B, D]) behind `defense`, for `budget` queries.
+    """Black-box access to a victim ([B, ...] -> [B, D]) behind `defense`, for `budget` queries.
 
     The first `budget` rows sent are granted, whatever the batches, devices and restarts; later rows
     are answered with zeros and `granted == False`. So is a row that the defense refuses: it uses up
     its place in the budget, for it was sent, but it is not billed.
 
+    >>> inputs = jnp.ones((4, 2))
+    >>> oracle = make_oracle(lambda x: 2 * x, 'round(decimals=1)', budget=3)
+    >>> answer, account = oracle.query(inputs, oracle.init(jax.random.key(0), inputs))
+    >>> answer.granted.tolist(), int(account.num_queries)
+    ([True, True, True, False], 3)
+
     Args:
-        encode: the victim. To keep its parameters out of compiled programs, give a
-            `jax.tree_util.Partial(apply, variables)`; a plain function is closed over.
-        defense: what is done to the answers; None is the identity.
+        victim: a `Victim`, or a JAX function. To keep a function's parameters out of compiled
+            programs, give a `jax.tree_util.Partial(apply, variables)`; a plain function is closed
+            over.
+        defense: what is done to the answers, or its spec; None is the identity.
         budget: how many queries an account may send, in [1, 2**30].
 
     Raises:
-        UserError: the budget is not a whole number in that range.
+        UserError: the budget is not a whole number in that range, or the defense's spec is wrong.
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or not 0 < budget <= MAX_BUDGET:
         raise UserError(f'budget must be a whole number from 1 to {MAX_BUDGET}, got {budget!r}')
-    defense = defense or defenses.make('')
+    written = isinstance(defense, str)
+    about = About(
+        victim.address if isinstance(victim, Victim) else '',
+        defense if written else '(a function)' if defense else '',
+        budget,
+    )
+    made = defenses.make(defense) if written else defense or defenses.make('')
+    if isinstance(victim, Victim) and not victim.traced:
+        from ssl_extract.oracle import remote  # it needs the parts below
+
+        return Oracle(*remote.functions(victim, made, budget), traced=False, about=about)
+    encode = victim.answer if isinstance(victim, Victim) else victim
     if not isinstance(encode, jax.tree_util.Partial):
         encode = jax.tree_util.Partial(encode)
-    init, query = _functions(defense)
+    init, query = _functions(made)
     query = jax.tree_util.Partial(query, encode, np.int32(budget))
-    return Oracle(jax.tree_util.Partial(init, encode), query)
+    return Oracle(jax.tree_util.Partial(init, encode), query, about=about)
+
+
+def open_account(defense: Defense, key: jax.Array, outputs: Any, inputs: Any) -> OracleState:
+    """A new account; of `outputs [B, D]` and `inputs [B, ...]` only the shapes matter."""
+    zero = lambda: jnp.zeros([], jnp.int32)  # noqa: E731  (each its own: they are donated)
+    return OracleState(
+        num_queries=zero(),
+        num_refused=zero(),
+        num_withheld=zero(),
+        key=jnp.copy(key),  # the caller's key must survive the donation of this state
+        defense=defense.init(jax.random.fold_in(key, MAX_BUDGET), outputs, inputs),
+    )
+
+
+def charge(
+    state: OracleState, sent: jax.Array, budget: jax.typing.ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Finds the rows that the budget pays for, and every row's key.
+
+    Args:
+        state: the account before the rows.
+        sent: bool[B], False for padding.
+        budget: of the oracle.
+
+    Returns:
+        bool[B] of the rows to encode, and key[B], made from the account's key and the number of
+        the query, whatever the batch.
+    """
+    number = state.num_queries + state.num_withheld + jnp.cumsum(sent, dtype=jnp.int32) - 1
+    keys = jax.vmap(lambda n: jax.random.fold_in(state.key, n))(number)
+    return sent & (number < budget), keys
+
+
+def defend(
+    defense: Defense,
+    outputs: jax.Array,
+    state: OracleState,
+    *,
+    inputs: jax.Array,
+    sent: jax.Array,
+    paid: jax.Array,
+    keys: jax.Array,
+) -> tuple[Answer, OracleState]:
+    """Transforms the victim's outputs [B, D] into answers and books them.
+
+    Args:
+        defense: what is done to the outputs.
+        outputs: float[B, D], of the rows in `paid`; other rows hold anything.
+        state: the account before the rows.
+        inputs: [B, ...], what was sent.
+        sent, paid, keys: of `charge`.
+    """
+    outputs, answered, defense_state = defense.apply(
+        outputs, state.defense, inputs=inputs, where=paid, keys=keys
+    )
+    granted = paid & answered
+    num_sent, num_paid, num_granted = (
+        jnp.sum(rows, dtype=jnp.int32) for rows in (sent, paid, granted)
+    )
+    state = state._replace(
+        num_queries=state.num_queries + num_granted,
+        num_refused=state.num_refused + num_sent - num_granted,
+        num_withheld=state.num_withheld + num_paid - num_granted,
+        defense=defense_state,
+    )
+    outputs = jax.lax.stop_gradient(jnp.where(granted[:, None], outputs, 0))
+    return Answer(outputs, granted), state
 
 
 @functools.lru_cache(maxsize=64)  # the same functions, so that one program serves several oracles
 def _functions(defense: Defense) -> tuple[Callable, Callable]:
     def init(encode, key, inputs):
-        outputs = jax.eval_shape(encode, inputs)
-        zero = lambda: jnp.zeros([], jnp.int32)  # noqa: E731  (each its own: they are donated)
-        return OracleState(
-            num_queries=zero(),
-            num_refused=zero(),
-            num_withheld=zero(),
-            key=jnp.copy(key),  # the caller's key must survive the donation of this state
-            defense=defense.init(jax.random.fold_in(key, MAX_BUDGET), outputs, inputs),
-        )
+        return open_account(defense, key, jax.eval_shape(encode, inputs), inputs)
 
     def query(encode, budget, inputs, state, where=None):
         sent = jnp.ones(inputs.shape[:1], bool) if where is None else where
-        number = state.num_queries + state.num_withheld + jnp.cumsum(sent, dtype=jnp.int32) - 1
-        paid = sent & (number < budget)
-        keys = jax.vmap(lambda n: jax.random.fold_in(state.key, n))(number)
-        outputs, answered, defense_state = defense.apply(
-            jax.lax.stop_gradient(encode(jax.lax.stop_gradient(inputs))),
-            state.defense,
-            inputs=inputs,
-            where=paid,
-            keys=keys,
-        )
-        granted = paid & answered
-        num_sent, num_paid, num_granted = (
-            jnp.sum(rows, dtype=jnp.int32) for rows in (sent, paid, granted)
-        )
-        state = state._replace(
-            num_queries=state.num_queries + num_granted,
-            num_refused=state.num_refused + num_sent - num_granted,
-            num_withheld=state.num_withheld + num_paid - num_granted,
-            defense=defense_state,
-        )
-        outputs = jax.lax.stop_gradient(jnp.where(granted[:, None], outputs, 0))
-        return Answer(outputs, granted), state
+        paid, keys = charge(state, sent, budget)
+        outputs = jax.lax.stop_gradient(encode(jax.lax.stop_gradient(inputs)))
+        return defend(defense, outputs, state, inputs=inputs, sent=sent, paid=paid, keys=keys)
 
     return init, query

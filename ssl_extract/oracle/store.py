@@ -64,25 +64,28 @@ def make_bill(asked: np.ndarray, refused: int = 0) -> Bill:
 
 
 class Queries(NamedTuple):
-    """What is to be asked: row q is the view `seeds[q]` of `images[index[q]]`.
+    """What is to be asked: row q is the view `seeds[q]` of `inputs[index[q]]`.
 
     Attributes:
-        inputs: uint8[N, H, W, 3].
+        inputs: [N, ...], as they are stored.
         index: int32[Q].
         seeds: uint32[Q]; where the image is asked as it is, 0, and 1, 2, ... to ask it again.
-        view: `(images float32[B, H, W, 3], seeds uint32[B]) -> queries`, a pure function, the same
-            object for the same plan, so that it is compiled once; None asks the images.
+        view: `(inputs float[B, ...], seeds uint32[B]) -> queries`, a pure function, the same
+            object for the same plan, so that it is compiled once; None asks the inputs.
+        decode: stored [B, ...] to what encoders see, a pure function.
     """
 
     inputs: np.ndarray
     index: np.ndarray
     seeds: np.ndarray
     view: Callable[..., jax.Array] | None = None
+    decode: Callable[[jax.Array], jax.Array] = augment.to_float
 
 
-def plain(images: np.ndarray) -> Queries:
-    """Every image as it is, once."""
-    return Queries(images, np.arange(len(images)), np.zeros(len(images), np.uint32))
+def plain(inputs: np.ndarray, decode: Callable = augment.to_float) -> Queries:
+    """Every input as it is, once."""
+    number = len(inputs)
+    return Queries(inputs, np.arange(number), np.zeros(number, np.uint32), decode=decode)
 
 
 def collect(
@@ -91,61 +94,93 @@ def collect(
     key: jax.Array,
     queries: Queries,
     *,
-    budget: int,
     batch_size: int,
     mesh: jax.sharding.Mesh,
+    budget: int | None = None,
+    identity: dict[str, Any] | None = None,
     description: str = 'ask',
 ) -> Answers:
-    """Answers to `queries`, in their order; asks the oracle only what the store does not hold.
+    """Answers to `queries`, in their order; sends the oracle only what the store does not hold.
+
+    A victim that is no JAX function is sent one batch at a time, and each batch is on disk before
+    the next is sent. After an error or a kill the same call goes on behind the last one.
 
     Args:
         folder: the store of one account; another victim, defense or seed needs another folder.
+        oracle: what is asked.
         key: the account's key, used when the account is opened.
+        queries: what to ask.
+        batch_size: queries sent at a time.
+        mesh: a traced oracle's batches are sharded over it.
         budget: of the oracle; a store may already hold more, from a run with a larger one.
+        identity: what the account's answers depend on; it is written into the folder, and a folder
+            with another one is refused.
+        description: for the progress bar.
 
     Raises:
-        UserError: there are more different queries than the budget allows.
+        UserError: more queries are to be sent than the budget leaves (nothing is sent then), the
+            folder is another account's, or its files are damaged.
     """
+    budget = oracle.about.budget if budget is None else budget
+    if identity is not None:
+        _check_identity(folder, identity)
     contents, prints = _fingerprints(queries, batch_size, mesh)
     wanted = dict.fromkeys(map(bytes, prints))
-    if len(wanted) > budget:
-        raise UserError(
-            f'{len(wanted)} different images were to be asked with a budget of {budget}'
-        )
-    account = oracle.init(key, jnp.zeros((batch_size, *queries.inputs.shape[1:])))
+    shape = (batch_size, *queries.inputs.shape[1:])
+    example = jax.eval_shape(queries.decode, jax.ShapeDtypeStruct(shape, queries.inputs.dtype))
+    account = oracle.init(key, jnp.zeros(example.shape, example.dtype))
     account = parallel.replicate(account, mesh)
-    held, given, known, account = _read(folder, account, mesh)
+    answers, granted, places, account = _read(folder, account, mesh)
     first = {fingerprint: i for i, fingerprint in reversed(list(enumerate(map(bytes, prints))))}
-    missing = [first[p] for p in wanted if p not in known]
-    query = _compile_query(queries.view, mesh)
+    missing = [first[p] for p in wanted if p not in places]
+    left = max(0, budget - int(account.num_queries + account.num_withheld))
+    if len(missing) > left:
+        raise UserError(
+            f'{len(missing)} different queries were to be sent, and {left} of the budget of '
+            f'{budget} are left: nothing was sent; send at most {left}, or raise the budget'
+        )
+    query = _compile_query(queries.view, queries.decode, mesh) if oracle.traced else _send
+    part_size = PART_SIZE if oracle.traced else batch_size
     with progress.progress(total=len(missing), desc=description, unit='query') as bar:
-        for start in range(0, len(missing), PART_SIZE):
-            rows = np.array(missing[start : start + PART_SIZE])
-            answers, granted = [], []
-            for images, seeds, where in _batches(queries, rows, batch_size):
-                answer, account = query(account, oracle, images, seeds, where)
-                answers.append(np.asarray(answer.representations)[where])
-                granted.append(np.asarray(answer.granted)[where])
+        for start in range(0, len(missing), part_size):
+            rows = np.array(missing[start : start + part_size])
+            new_answers, new_granted = [], []
+            for inputs, seeds, where in _batches(queries, rows, batch_size):
+                if not oracle.traced:
+                    inputs = np.asarray(_compile_view(queries.view, queries.decode)(inputs, seeds))
+                answer, account = query(account, oracle, inputs, seeds, where)
+                new_answers.append(np.asarray(answer.representations)[where])
+                new_granted.append(np.asarray(answer.granted)[where])
                 bar.update(int(where.sum()))
-            answers, granted = np.concatenate(answers), np.concatenate(granted)
-            held.append(answers)
-            given.append(granted)
-            spent = int(account.num_queries + account.num_withheld)
-            if spent != len(known) + len(rows):
-                raise UserError(
-                    f'{folder}: the account is spent: it holds more answers than a budget '
-                    f'of {budget} pays for, and not those asked for; remove the folder'
-                )
-            _write(folder, len(known), prints[rows], answers, granted, account)
-            known |= {bytes(p): len(known) + i for i, p in enumerate(prints[rows])}
-    places = np.array([known[bytes(p)] for p in prints])
-    granted = np.concatenate(given)[places]
+            answers.append(np.concatenate(new_answers))
+            granted.append(np.concatenate(new_granted))
+            _write(folder, len(places), prints[rows], answers[-1], granted[-1], account)
+            places |= {bytes(p): len(places) + i for i, p in enumerate(prints[rows])}
+    order = np.array([places[bytes(p)] for p in prints])
+    sent_granted = np.concatenate(granted)[order]
     return Answers(
-        np.concatenate(held)[places],
-        granted,
-        _bill(queries, prints, contents, granted),
+        np.concatenate(answers)[order],
+        sent_granted,
+        _bill(queries, prints, contents, sent_granted),
         defenses.noticed(account.defense),
     )
+
+
+def _send(account: OracleState, oracle: Oracle, inputs, seeds, where) -> Any:
+    return oracle.query(inputs, account, where)
+
+
+def _check_identity(folder: epath.Path, identity: dict[str, Any]) -> None:
+    path = folder / 'account.json'
+    if not path.exists():
+        files.write_json(path, identity)
+    there = files.read_json(path)
+    if there != identity:
+        differing = ', '.join(k for k in identity if there.get(k) != identity[k])
+        raise UserError(
+            f'{folder} holds the answers of another account ({differing} differs): give each '
+            'account a folder of its own'
+        )
 
 
 def _bill(queries: Queries, prints: np.ndarray, contents: np.ndarray, granted: np.ndarray) -> Bill:
@@ -157,17 +192,22 @@ def _bill(queries: Queries, prints: np.ndarray, contents: np.ndarray, granted: n
 
 
 @functools.lru_cache(maxsize=32)
-def _compile_query(view: Callable | None, mesh: jax.sharding.Mesh) -> Any:
-    def query(account: OracleState, oracle: Oracle, images, seeds, where):
-        images = augment.to_float(images)
-        return oracle.query(view(images, seeds) if view else images, account, where)
+def _compile_query(view: Callable | None, decode: Callable, mesh: jax.sharding.Mesh) -> Any:
+    def query(account: OracleState, oracle: Oracle, inputs, seeds, where):
+        inputs = decode(inputs)
+        return oracle.query(view(inputs, seeds) if view else inputs, account, where)
 
     return parallel.compile_query(query, mesh)
 
 
+@functools.lru_cache(maxsize=32)
+def _compile_view(view: Callable | None, decode: Callable) -> Any:
+    return jax.jit(lambda inputs, seeds: view(decode(inputs), seeds) if view else decode(inputs))
+
+
 @functools.cache
-def _compile_fingerprint(mesh: jax.sharding.Mesh) -> Any:
-    return parallel.compile_init(lambda images: fingerprint(augment.to_float(images)), mesh)
+def _compile_fingerprint(decode: Callable, mesh: jax.sharding.Mesh) -> Any:
+    return parallel.compile_init(lambda inputs: fingerprint(decode(inputs)), mesh)
 
 
 def _fingerprints(
@@ -177,9 +217,10 @@ def _fingerprints(
 
     The view's own would differ with the hardware's rounding.
     """
-    compute, every = _compile_fingerprint(mesh), plain(queries.inputs)
-    batches = _batches(every, every.index, batch_size)
-    prints = np.concatenate([np.asarray(compute(images))[where] for images, _, where in batches])
+    compute = _compile_fingerprint(queries.decode, mesh)
+    whole = plain(queries.inputs)
+    batches = _batches(whole, whole.index, batch_size)
+    prints = np.concatenate([np.asarray(compute(inputs))[where] for inputs, _, where in batches])
     contents = prints[queries.index]
     return contents, contents + queries.seeds[:, None] * np.uint32([0x9E3779B1, 0x85EBCA77])
 
@@ -224,6 +265,8 @@ def _read(
     if parts:
         leaves, treedef = jax.tree.flatten(account)
         kept = files.read_npz(folder / f'account-{len(known):010d}.npz')
+        if len(kept) != len(leaves):
+            raise UserError(f'{folder}: its account is of another defense; give each its folder')
         restored = [
             jax.random.wrap_key_data(kept[str(i)])
             if _is_key(leaf)

@@ -1,215 +1,249 @@
-"""What the victim's owner prepares beside the victim: a classifier, and what its defenses need.
+"""The victim's owner: the service that it runs, and what it prepares for that.
 
-None of it asks the oracle: the owner has the victim itself.
+A service is an endpoint of the victim behind a defense. The owner fits the classifier that some
+endpoints answer with, and makes what some defenses need: a projection head, a shadow (a surrogate
+of its own victim). None of it asks the oracle: the owner has the victim itself.
 """
 
-import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import ml_collections
+import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from etils import epath
 
-from ssl_extract import attacks, data, defenses, losses
+from ssl_extract import attacks, augment, data, defenses, losses
 from ssl_extract.attacks.direct import imitate
-from ssl_extract.defenses import dynamarks
+from ssl_extract.defenses import Defense
 from ssl_extract.defenses.poisoning import Shadow
+from ssl_extract.encoders import trained
+from ssl_extract.errors import UserError
 from ssl_extract.evaluation import features
 from ssl_extract.evaluation.assess import PROBES
-from ssl_extract.pipeline import images as selection
+from ssl_extract.evaluation.tasks import Task
+from ssl_extract.oracle import Oracle, make_oracle
 from ssl_extract.pipeline import stage
-from ssl_extract.pipeline.stage import Trained
-from ssl_extract.registry import parse_call, split_chain
-from ssl_extract.runtime import files
+from ssl_extract.pipeline.context import Run, Workspace
+from ssl_extract.pipeline.sets import Sets
+from ssl_extract.pipeline.stage import Optimization
+from ssl_extract.pipeline.victim import Sketch, abstract_variables, example_victim
 from ssl_extract.victims import endpoints
+from ssl_extract.victims.classifier import variables_of
+from ssl_extract.victims.model import Victim
 
-SHADOW_IMAGES, SHADOW_EPOCHS, SHADOW_BATCH = 2_000, 10, 64
+SHADOW_INPUTS, SHADOW_EPOCHS, SHADOW_BATCH = 2_000, 10, 64
 _made: dict[str, Any] = {}  # by address, so that one defense is made, and compiled, once
 
 
-def endpoint_spec(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, Any]:
-    """What the answers of an endpoint depend on."""
-    endpoint = attacks.endpoint_of(cfg.attack.name)
-    spec: dict[str, Any] = {'name': endpoint}
-    if endpoints.needs_classifier(endpoint):
-        task = selection.load_tasks(cfg)[0]
-        spec |= {'task': data.digest(task.train), 'probe': cfg.evaluation.probe}
+class Owner(NamedTuple):
+    """What the owner of a victim has.
+
+    Attributes:
+        victim: the victim itself.
+        inputs: what the shadow is trained on, the first of what the victim was pretrained on.
+        inputs_spec: describes the whole of them.
+        task: the labeled set that the classifier is fitted on.
+        probe: how it is fitted.
+        seed: of the shadow.
+    """
+
+    victim: Victim
+    inputs: data.Dataset
+    inputs_spec: dict[str, Any]
+    task: Task
+    probe: str
+    seed: int
+
+
+class Service(NamedTuple):
+    """An endpoint of the victim behind a defense.
+
+    Attributes:
+        victim: what answers at the endpoint.
+        defense: what is done to the answers.
+        spec: everything that the answers depend on, for the addresses of stages.
+    """
+
+    victim: Victim
+    defense: Defense
+    spec: dict[str, Any]
+
+    def oracle(self, budget: int) -> Oracle:
+        """Black-box access for one account."""
+        return make_oracle(self.victim, self.defense, budget=budget)
+
+
+def owner_of(run: Run, sets: Sets, victim: Victim) -> Owner:
+    """The owner of a run's victim."""
+    c = run.config
+    first = sets.victim._replace(inputs=sets.victim.inputs[:SHADOW_INPUTS], labels=None)
+    spec = {**sets.victim_spec, 'first': len(first.inputs)}
+    return Owner(victim, first, spec, sets.tasks[0], c.evaluation.probe, c.victim.seed)
+
+
+def service_spec(
+    workspace: Workspace, owner: Owner, endpoint: str, defense: str
+) -> dict[str, Any]:
+    """What the answers of a service depend on; computes nothing."""
+    spec: dict[str, Any] = {'victim': owner.victim.address, 'endpoint': endpoint}
+    spec['defense'] = defense
+    if 'classifier' in endpoints.ENDPOINTS.traits(endpoint).needs:
+        spec['classifier'] = stage.address(workspace, _classifier_spec(owner))
+    if 'shadow' in defenses.DEFENSES.needs(defense):
+        spec['shadow'] = stage.address(workspace, _shadow_spec(owner))
     return spec
 
 
-def fit_classifier(
-    cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
-) -> dict[str, np.ndarray]:
-    """The victim's classifier of the first task, fitted once: `evaluation.probe` on its labels."""
-    spec = {
-        'stage': 'classifier',
-        'victim': target.address,
-        'endpoint': endpoint_spec(cfg, target) | {'name': 'classifier'},
-    }
-    path = workdir / 'classifier' / stage.address(spec) / 'variables.npz'
-    if not path.exists():
-        task = selection.load_tasks(cfg)[0].train
-        apply = stage.make_encoder(target.encoder).apply
-        known = features.extract(apply, target.variables, task.inputs, mesh=mesh)
-        fitted = PROBES.make(cfg.evaluation.probe)(known, task.labels, task.num_classes)
-        stage.describe(path.parent, spec)
-        files.write_npz(path, **endpoints.variables_of(fitted))
-    return files.read_npz(path)
+def serve(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> Service:
+    """Sets a service up: fits and trains what it needs, once."""
+    victim, given = owner.victim, {}
+    classifier, needs = None, defenses.DEFENSES.needs(defense)
+    if 'classifier' in endpoints.ENDPOINTS.traits(endpoint).needs:
+        classifier = fit_classifier(workspace, owner)
+    encoder = victim.encoder
+    if 'head' in needs and encoder and encoder.heads and endpoint == 'representation':
+        given['head'] = _once(f'head {victim.address}', lambda: _head(victim))
+    if 'shadow' in needs:
+        shadow = train_shadow(workspace, owner)
+        address = stage.address(workspace, _shadow_spec(owner))
+        given['shadow'] = _once(f'{workspace.folder} {address}', lambda: shadow)
+    return Service(
+        endpoints.at(victim, endpoint, classifier=classifier),
+        defenses.make(defense, **given),
+        service_spec(workspace, owner, endpoint, defense),
+    )
 
 
-def make_defense(
-    cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
-) -> defenses.Defense:
-    """The defense of a config, with what its parts ask the owner for."""
-    given, endpoint = {}, attacks.endpoint_of(cfg.attack.name)
-    if asks_for(cfg.defense, 'head') and target.heads and endpoint == 'representation':
-        given['head'] = _once(f'head {target.address}', lambda: _head(target))
-    if asks_for(cfg.defense, 'shadow'):
-        given['shadow'] = train_shadow(cfg, target, workdir, mesh)
-    return defenses.make(cfg.defense, **given)
+def fit_classifier(workspace: Workspace, owner: Owner) -> dict[str, np.ndarray]:
+    """The victim's classifier of the owner's task, fitted once."""
+
+    def fit(folder: epath.Path) -> dict[str, np.ndarray]:
+        del folder
+        task, encoder = owner.task.train, owner.victim.encoder
+        known = features.extract(
+            encoder.network.apply,
+            encoder.variables,
+            task.inputs,
+            decode=data.decoder(task),
+            mesh=workspace.mesh,
+        )
+        return variables_of(PROBES.make(owner.probe)(known, task.labels, task.num_classes))
+
+    return stage.cached(workspace, 'classifier', _classifier_spec(owner), fit, stage.ARRAYS)
 
 
-def asks_for(defense: str, parameter: str) -> bool:
-    """Whether a part of the chain has this parameter."""
-    known = [defenses.DEFENSES[name] for name in defenses.names_of(defense)]
-    return any(parameter in inspect.signature(factory).parameters for factory in known)
-
-
-def train_shadow(
-    cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
-) -> Shadow:
+def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
     """A surrogate that the owner makes of its own victim, to know what an attacker would learn.
 
-    Direct extraction under MSE, of the first of the images that the victim was pretrained on.
+    Direct extraction under MSE, of the first inputs that the victim was pretrained on.
     """
-    images = selection.load_victim_images(cfg).inputs[:SHADOW_IMAGES]
-    spec = {
-        'stage': 'shadow',
-        'victim': target.address,
-        'inputs': {**selection.describe_victim_images(cfg), 'first': len(images)},
-        'epochs': SHADOW_EPOCHS,
-    }
+    encoder, inputs, mesh = owner.victim.encoder, owner.inputs.inputs, workspace.mesh
 
-    folder = workdir / 'shadow' / stage.address(spec)
-
-    def train() -> Shadow:
-        encoder = stage.make_encoder(target.encoder)
-        if (folder / 'meta.json').exists():
-            found = stage.finished('shadow', stage.address(spec), folder, mesh)
-            return Shadow(encoder.apply, found.variables)
-        known = features.extract(encoder.apply, target.variables, images, mesh=mesh)
-        student = attacks.make_student(encoder, known.shape[1])
-        plain = stage.make_augmentation('none')
-        recipe = imitate(student, attacks.PLANS.make('once'), losses.make('mse'), plain)
-        batch_size = max(1, min(SHADOW_BATCH, len(images)) // mesh.size) * mesh.size
-        trained = stage.train(
-            'shadow',
-            spec,
-            workdir,
-            mesh,
-            recipe,
+    def train(folder: epath.Path) -> stage.Trained:
+        network, decode = encoder.network, data.decoder(owner.inputs)
+        known = features.extract(
+            network.apply, encoder.variables, inputs, decode=decode, mesh=mesh
+        )
+        student = attacks.make_student(network, known.shape[1])
+        plain = augment.make('none')
+        batch_size = max(1, min(SHADOW_BATCH, len(inputs)) // mesh.size) * mesh.size
+        return stage.fit_encoder(
+            workspace,
+            folder,
+            imitate(student, attacks.PLANS.make('once'), losses.make('mse'), plain),
             {
-                'inputs': images,
+                'inputs': inputs,
                 'answers': known[:, None],
-                'answered': np.ones((len(images), 1), bool),
-                'view_seeds': np.zeros((len(images), 1), np.uint32),
+                'answered': np.ones((len(inputs), 1), bool),
+                'view_seeds': np.zeros((len(inputs), 1), np.uint32),
             },
-            encoder=target.encoder,
-            num_steps=SHADOW_EPOCHS * (len(images) // batch_size),
-            batch_size=batch_size,
-            seed=cfg.victim.seed,
-            fields=ml_collections.ConfigDict(
-                {'learning_rate': 1e-3, 'optimizer': 'adam', 'schedule': 'cosine'}
-            ),
-            every=cfg.training,
+            role='shadow',
+            encoder=encoder.spec,
+            seed=owner.seed,
+            num_steps=SHADOW_EPOCHS * (len(inputs) // batch_size),
+            how=Optimization('adam', 'cosine', 1e-3, batch_size),
+            decode=decode,
             label='of the owner',
         )
-        return Shadow(encoder.apply, trained.variables)
 
-    return _once(f'shadow {stage.address(spec)}', train)
+    form = stage.encoder_form(workspace, 'shadow')
+    shadow, _ = stage.cached(workspace, 'shadow', _shadow_spec(owner), train, form)
+    return Shadow(shadow.network.apply, shadow.variables)
 
 
-def look_for_mark(
-    cfg: ml_collections.ConfigDict,
-    target: Trained,
-    suspect: Trained,
-    workdir: epath.Path,
-    mesh: jax.sharding.Mesh,
-) -> list[dict[str, Any]]:
-    """What `dynamarks.verify` finds in a surrogate of a marked classifier, as rows; found once.
+def check_service(sketch: Sketch, endpoint: str, defense: str) -> None:
+    """Checks that a victim of this kind can be set up as a service.
 
-    The metrics `mark` (its statistic) and `mark_p_value`, on the first task's test images; no rows
-    where the defense makes no mark.
+    Raises:
+        UserError: the defense does not fit the endpoint, or the victim lacks what either needs.
     """
-    calls = {call[0]: call[1:] for call in map(parse_call, split_chain(cfg.defense, 'defense'))}
-    if 'dynamarks' not in calls:
-        return []
-    args, kwargs = calls['dynamarks']
-    key = (
-        inspect.signature(dynamarks.dynamarks).bind_partial(*args, **kwargs).arguments.get('key', 0)
-    )
-    task = selection.load_tasks(cfg)[0]
-    spec = {
-        'stage': 'mark',
-        'suspect': suspect.address,
-        'victim': target.address,
-        'endpoint': endpoint_spec(cfg, target),
-        'test': data.digest(task.test),
-        'key': key,
+    defenses.check_endpoint(defense, endpoint)
+    needs = {*endpoints.ENDPOINTS.traits(endpoint).needs, *defenses.DEFENSES.needs(defense)}
+    if not sketch.encoder and sketch.answers != endpoint:
+        raise UserError(
+            f'victim.source: this victim answers with a {sketch.answers} and the attack asks for '
+            f'a {endpoint}; take another attack'
+        )
+    if not sketch.encoder and needs & {'shadow'}:
+        raise UserError(
+            f'defense={defense!r} needs a surrogate of the victim, which its owner can train of '
+            'an encoder of this package only; write another defense'
+        )
+
+
+def example_oracle(sketch: Sketch, endpoint: str, defense: str, num_classes: int) -> Oracle:
+    """An oracle before a victim without values, for `jax.eval_shape` only."""
+    victim, needs, given = example_victim(sketch), defenses.DEFENSES.needs(defense), {}
+    classifier = endpoints.example_classifier(sketch.dim, num_classes)
+    if 'head' in needs and sketch.heads and endpoint == 'representation':
+        name, spec = sketch.heads[0]
+        zeros = _zeros(victim.encoder.head_variables[name])
+        given['head'] = lambda outputs: trained.make_head(spec).apply(zeros, outputs)
+    if 'shadow' in needs:
+        variables = _zeros(abstract_variables(sketch.encoder, sketch.input_shape))
+        given['shadow'] = Shadow(trained.make(sketch.encoder).apply, variables)
+    at_endpoint = endpoints.at(victim, endpoint, classifier=classifier)
+    return make_oracle(at_endpoint, defenses.make(defense, **given), budget=1)
+
+
+def answer_dim(sketch: Sketch, endpoint: str, defense: str, num_classes: int) -> int:
+    """The width of a service's answers: that of the endpoint, unless the defense changes it."""
+    oracle = example_oracle(sketch, endpoint, defense, num_classes)
+    inputs = jax.ShapeDtypeStruct((1, *sketch.input_shape), jnp.float32)
+
+    def answer(oracle: Oracle, inputs: jax.Array) -> jax.Array:
+        return oracle.query(inputs, oracle.init(jax.random.key(0), inputs))[0].representations
+
+    return jax.eval_shape(answer, oracle, inputs).shape[-1]
+
+
+def _classifier_spec(owner: Owner) -> dict[str, Any]:
+    digest = data.digest(owner.task.train)
+    return {'stage': 'classifier', 'victim': owner.victim.address, 'task': digest, 'probe': owner.probe}
+
+
+def _shadow_spec(owner: Owner) -> dict[str, Any]:
+    return {
+        'stage': 'shadow',
+        'victim': owner.victim.address,
+        'inputs': owner.inputs_spec,
+        'epochs': SHADOW_EPOCHS,
+        'seed': owner.seed,
     }
-    path = workdir / 'mark' / stage.address(spec) / 'rows.json'
-    if path.exists():
-        return files.read_json(path)
-    images = task.test.inputs
-    classifier = fit_classifier(cfg, target, workdir, mesh)
-    variables = {'encoder': target.variables, endpoints.CLASSIFIER: classifier}
-    answer = endpoints.make('posteriors', target.encoder, target.heads)
-    theirs = features.extract(*stage.outputs(suspect), images, mesh=mesh)
-    found = dynamarks.verify(
-        scipy.special.softmax(theirs, axis=1),
-        features.extract(answer, variables, images, mesh=mesh),
-        np.asarray(images, np.float32) / 255,
-        key=key,
-    )
-    common = {'task': task.name, 'n': len(images)}
-    rows = [
-        common | {'metric': 'mark', 'value': found.statistic},
-        common | {'metric': 'mark_p_value', 'value': float(found.p_value)},
-    ]
-    stage.describe(path.parent, spec)
-    files.write_json(path, rows)
-    return rows
 
 
-def example_given(
-    defense: str,
-    endpoint: str,
-    encoder: str,
-    heads: tuple[tuple[str, str], ...],
-    variables: dict[str, Any],
-) -> dict[str, Any]:
-    """Untrained stand-ins for what `make_defense` gives, to find out shapes."""
-    given = {}
-    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
-    if asks_for(defense, 'head') and heads and endpoint == 'representation':
-        name, spec = heads[0]
-        network = stage.make_head(spec)
-        given['head'] = lambda representations: network.apply(variables[name], representations)
-    if asks_for(defense, 'shadow'):
-        given['shadow'] = Shadow(stage.make_encoder(encoder).apply, variables['encoder'])
-    return given
-
-
-def _head(target: Trained):
-    name, spec = target.heads[0]
-    network, variables = stage.make_head(spec), target.head_variables[name]
-    variables = jax.tree.map(np.asarray, variables)
+def _head(victim: Victim) -> Any:
+    name, spec = victim.encoder.heads[0]
+    network = trained.make_head(spec)
+    variables = jax.tree.map(np.asarray, victim.encoder.head_variables[name])
     return lambda representations: network.apply(variables, representations)
 
 
-def _once(address: str, make) -> Any:
+def _zeros(variables: Any) -> Any:
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
+
+
+def _once(address: str, make: Any) -> Any:
     if address not in _made:
         _made[address] = make()
     return _made[address]

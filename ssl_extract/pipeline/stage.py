@@ -1,13 +1,11 @@
-"""The stages of a run, each stored under a content hash: victims, baselines, how any is trained.
+"""Stages: the one way in which a result is kept, and how an encoder is trained in one.
 
-The surrogate's own stage, with its answers, is `ssl_extract.pipeline.surrogate`.
-
-A stage's folder is named by the hash of everything that its result depends on, the hashes of the
-stages before it included. Runs that share a victim train it once; a finished stage is never
-recomputed, an unfinished one goes on from its last checkpoint.
+A stage's folder is named by the hash of everything that its result depends on, the addresses of the
+stages before it and the source of the user's own modules included. Runs that share a victim train
+it once; a finished stage is never recomputed, an unfinished one goes on from its last checkpoint,
+and of two processes that want the same stage one waits for the other.
 """
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -15,62 +13,130 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from etils import epath
 
-from ssl_extract import augment, defenses, encoders, training, victims
-from ssl_extract.encoders import chain
-from ssl_extract.oracle import store
-from ssl_extract.pipeline import images as selection
-from ssl_extract.runtime import checkpoint, files
+from ssl_extract import defenses, training
+from ssl_extract.encoders import chain, trained
+from ssl_extract.encoders.trained import Encoder
+from ssl_extract.oracle.store import Bill, make_bill
+from ssl_extract.pipeline.context import Workspace
+from ssl_extract.runtime import checkpoint, files, locks
 
-VERSION = 4  # raised when a stage's meaning changes, so that old results are not taken for new ones
+VERSION = 5  # raised when a stage's meaning changes, so that old results are not taken for new ones
 
 
-class Trained(NamedTuple):
-    """An encoder that came out of a stage.
+class StageRecord(NamedTuple):
+    """Where an encoder comes from and what it cost.
 
     Attributes:
-        role: 'victim', 'surrogate', 'scratch' or 'random'.
+        role: 'victim', 'surrogate', 'scratch', 'random', ...
         address: the hash of its stage: two encoders with one address are the same.
-        encoder: the spec of its network.
-        variables: its `{'params', 'batch_stats'}`.
-        folder: its stage's folder; None for an untrained one.
+        folder: its stage's folder; None where nothing was kept.
         seconds: spent training it.
         flops: floating-point operations of its training; None where it was not trained here.
-        bill: what its queries cost; None where none were asked.
-        heads: (name, spec) of the networks that stood behind it in training, in their order.
-        head_variables: theirs, by name.
-        noticed: what the defense it asked behind knows of its account; see `defenses.noticed`.
+        bill: what its queries cost; None where none were sent.
+        noticed: what the defense knows of its account; see `defenses.noticed`.
     """
 
     role: str
     address: str
-    encoder: str
-    variables: Any
-    folder: epath.Path | None
-    seconds: float
-    flops: float | None
-    bill: store.Bill | None
-    heads: tuple[tuple[str, str], ...] = ()
-    head_variables: Any = None
-    noticed: dict[str, float] | None = None
+    folder: epath.Path | None = None
+    seconds: float = 0.0
+    flops: float | None = None
+    bill: Bill | None = None
+    noticed: dict[str, float] = {}  # noqa: RUF012  (never changed)
 
 
-make_encoder = functools.cache(encoders.make)  # one Network a spec, so that one program serves all
-make_head = functools.cache(encoders.make_head)
-make_augmentation = functools.cache(augment.make)
+class Trained(NamedTuple):
+    """An encoder and the record of its stage."""
+
+    encoder: Encoder
+    record: StageRecord
 
 
-def address(spec: dict[str, Any]) -> str:
-    """The content hash of a stage's description."""
-    text = json.dumps({'version': VERSION, **spec}, sort_keys=True)
+class Form(NamedTuple):
+    """How a kind of result lies in its folder.
+
+    Attributes:
+        last: the file that is written last: where it is, the result is whole.
+        write: `(folder, result)`.
+        read: `(folder) -> result`.
+    """
+
+    last: str
+    write: Callable[[epath.Path, Any], None]
+    read: Callable[[epath.Path], Any]
+
+
+class Optimization(NamedTuple):
+    """How a training goes about it: the names of optimizer and schedule, and their numbers."""
+
+    optimizer: str
+    schedule: str
+    learning_rate: float
+    batch_size: int
+
+
+JSON = Form(
+    'result.json',
+    lambda folder, result: files.write_json(folder / 'result.json', result),
+    lambda folder: files.read_json(folder / 'result.json'),
+)
+ARRAYS = Form(
+    'result.npz',
+    lambda folder, arrays: files.write_npz(folder / 'result.npz', **arrays),
+    lambda folder: files.read_npz(folder / 'result.npz'),
+)
+
+
+def cached(
+    workspace: Workspace,
+    kind: str,
+    spec: dict[str, Any],
+    make: Callable[[epath.Path], Any],
+    form: Form = JSON,
+) -> Any:
+    """A stage's result: made by `make(folder)` if it is not there yet, and read.
+
+    Args:
+        workspace: where results are kept.
+        kind: of result; the folder's parent.
+        spec: everything that the result depends on, as JSON.
+        make: computes the result; a killed one is called again on the same folder.
+        form: how the result lies on disk.
+    """
+    where = address(workspace, spec)
+    folder = workspace.folder / kind / where
+    if not (folder / form.last).exists():
+        with lock(workspace, kind, where):
+            if not (folder / form.last).exists():
+                describe(folder, spec)
+                form.write(folder, make(folder))
+    return form.read(folder)
+
+
+def address(workspace: Workspace, spec: dict[str, Any]) -> str:
+    """The content hash of a stage's description, with the own modules that it names."""
+    sources = workspace.modules.used_in(spec)
+    whole = {'version': VERSION, **spec} | ({'modules': sources} if sources else {})
+    text = json.dumps(whole, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def lock(workspace: Workspace, kind: str, where: str) -> Any:
+    """The lock of one stage, or of one account."""
+    return locks.lock(workspace.folder / 'locks' / f'{kind}-{where}.lock', f'{kind}/{where}')
+
+
+def describe(folder: epath.Path, spec: dict[str, Any]) -> None:
+    """Writes beside a stage's files what they are the result of."""
+    if not (folder / 'spec.json').exists():
+        files.write_json(folder / 'spec.json', spec)
+
+
 def seed_of(role: str, seed: int) -> int:
-    """The seed of a role's initialization and order: who has one seed must not start alike.
+    """The seed of a role's initialization and order, so that no two roles start alike.
 
     A surrogate that starts from its victim's own initialization ends closer to it than an attacker
     could come.
@@ -79,199 +145,115 @@ def seed_of(role: str, seed: int) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) % 2**31
 
 
-@functools.cache
-def victim_recipe(method: str, encoder: str, augmentation: str) -> training.Recipe:
-    """The pretraining that a config describes."""
-    return victims.VICTIMS.make(
-        method, encoder=make_encoder(encoder), augmentation=make_augmentation(augmentation)
-    )
+def encoder_form(workspace: Workspace, role: str) -> Form:
+    """How a trained encoder lies on disk: as `encoders.load` reads it, its record in meta.json."""
 
-
-def victim(cfg: ml_collections.ConfigDict, workdir: epath.Path, mesh) -> Trained:
-    """Pretrains the victim, or loads `victim.checkpoint`."""
-    if cfg.victim.checkpoint:
-        folder = epath.Path(cfg.victim.checkpoint)
-        loaded = finished('victim', '', folder, mesh)
-        return loaded._replace(address=_content_hash(loaded), bill=None)
-    dataset = selection.load_victim_images(cfg)
-    spec = {
-        'stage': 'victim',
-        'inputs': selection.describe_victim_images(cfg),
-        **without(cfg.victim, 'checkpoint'),
-    }
-    recipe = victim_recipe(cfg.victim.method, cfg.victim.encoder, cfg.victim.augmentation)
-    return train(
-        'victim',
-        spec,
-        workdir,
-        mesh,
-        recipe,
-        {'inputs': dataset.inputs},
-        encoder=cfg.victim.encoder,
-        num_steps=cfg.victim.epochs * (len(dataset.inputs) // cfg.victim.batch_size),
-        batch_size=cfg.victim.batch_size,
-        seed=cfg.victim.seed,
-        fields=cfg.victim,
-        every=cfg.training,
-    )
-
-
-def random(cfg: ml_collections.ConfigDict, encoder: str, input_shape: tuple[int, ...]) -> Trained:
-    """The surrogate's network, untrained, from a seed of its own."""
-    encoder = cfg.attack.encoder or encoder
-    spec = {'stage': 'random', 'encoder': encoder, 'seed': cfg.seed, 'shape': input_shape}
-    key = jax.random.key(seed_of('random', cfg.seed))
-    variables = make_encoder(encoder).init(key, jnp.zeros((1, *input_shape)))
-    return Trained('random', address(spec), encoder, variables, None, 0.0, None, None)
-
-
-def scratch(cfg: ml_collections.ConfigDict, encoder: str, workdir: epath.Path, mesh) -> Trained:
-    """Pretrains on the attacker's own images, without a victim: what stealing must beat."""
-    encoder = cfg.attack.encoder or encoder
-    images = selection.load_own(cfg).inputs
-    batch_size = cfg.baselines.scratch_batch_size
-    spec = {
-        'stage': 'scratch',
-        'inputs': selection.describe_own(cfg),
-        'encoder': encoder,
-        'epochs': cfg.baselines.scratch_epochs,
-        'batch_size': batch_size,
-        **without(cfg.victim, 'checkpoint', 'encoder', 'split', 'seed', 'epochs', 'batch_size'),
-    }
-    return train(
-        'scratch',
-        spec,
-        workdir,
-        mesh,
-        victim_recipe(cfg.victim.method, encoder, cfg.victim.augmentation),
-        {'inputs': images},
-        encoder=encoder,
-        num_steps=cfg.baselines.scratch_epochs * (len(images) // batch_size),
-        batch_size=batch_size,
-        seed=cfg.seed,
-        fields=cfg.victim,
-        every=cfg.training,
-    )
-
-
-def train(
-    role, spec, workdir, mesh, recipe, arrays, *,
-    encoder, num_steps, batch_size, seed, fields, every, bill=None, noticed=None,
-    oracle=None, account=(), frozen=None, before=(0.0, 0.0), label=''
-) -> Trained:  # fmt: skip
-    """Trains a stage's encoder, unless it is there already, and saves it.
-
-    Args:
-        spec: all that the result depends on.
-        fields: where the learning rate, schedule and optimizer stand.
-        bill, noticed: of the stored answers it is trained on.
-        every: how often a checkpoint is made and metrics are fetched.
-        frozen: variables of networks trained before; see `training.init_state`.
-        before: seconds and operations that preparing the training took.
-        label: for the progress bar.
-    """
-    where = address(spec)
-    folder = workdir / role / where
-    if not (folder / 'meta.json').exists():
-        describe(folder, spec)
-        fit = training.fit(
-            recipe,
-            arrays,
-            num_steps=num_steps,
-            batch_size=batch_size,
-            learning_rate=fields.learning_rate,
-            optimizer=fields.optimizer,
-            schedule=fields.schedule,
-            seed=seed_of(role, seed),
-            folder=folder,
-            mesh=mesh,
-            oracle=oracle,
-            account=account,
-            frozen=frozen,
-            checkpoint_every=every.checkpoint_every,
-            log_every=every.log_every,
-            description=f'{role} {label}'.strip(),
+    def write(folder: epath.Path, result: Trained) -> None:
+        record = result.record
+        trained.save(
+            folder,
+            result.encoder,
+            seconds=round(record.seconds, 2),
+            flops=record.flops,
+            bill=None if record.bill is None else record.bill._asdict(),
+            noticed=record.noticed,
         )
-        if oracle is not None:
-            bill = store.make_bill(fit.asked, fit.state.oracle.num_refused)
-            noticed = defenses.noticed(fit.state.oracle.defense)
-        heads = {n: spec for n, spec in recipe.heads if n in fit.state.params}
-        meta = {
-            'encoder': encoder,
-            'heads': heads,
-            'input_shape': list(arrays['inputs'].shape[1:]),
-            'seconds': round(before[0] + fit.seconds, 2),
-            'flops': before[1] + fit.flops,
-            'bill': None if bill is None else bill._asdict(),
-            'noticed': noticed or {},
-        }
-        parts = {name: chain.part(fit.state, name) for name in heads}
-        checkpoint.save_encoder(folder, chain.part(fit.state, 'encoder'), meta, parts)
         (folder / 'checkpoints').rmtree(missing_ok=True)
-    return finished(role, where, folder, mesh)
+
+    return Form('meta.json', write, lambda folder: read_encoder(folder, workspace.mesh, role))
 
 
-def finished(role: str, where: str, folder: epath.Path, mesh) -> Trained:
-    """Reads what `train` saved, or any encoder with its `meta.json`."""
+def read_encoder(folder: epath.Path, mesh: jax.sharding.Mesh, role: str) -> Trained:
+    """Reads a trained encoder, of a stage or from elsewhere, with what its meta.json says."""
+    return Trained(trained.load(folder, mesh), read_record(folder, role))
+
+
+def read_record(folder: epath.Path, role: str) -> StageRecord:
+    """What the meta.json of an encoder says of its training."""
     meta = checkpoint.read_meta(folder)
-    network = make_encoder(meta['encoder'])
-    inputs = jax.ShapeDtypeStruct((1, *meta['input_shape']), jnp.float32)
-    template = jax.eval_shape(network.init, jax.random.key(0), inputs)
-    variables = checkpoint.load_encoder(folder, template, mesh)
-    heads, templates = meta.get('heads') or {}, {}
-    for name, spec in heads.items():
-        inputs = jax.eval_shape(network.apply, template, inputs)
-        network = make_head(spec)
-        template = templates[name] = jax.eval_shape(network.init, jax.random.key(0), inputs)
     bill = meta.get('bill')
-    return Trained(
+    return StageRecord(
         role,
-        where,
-        meta['encoder'],
-        variables,
-        folder,
+        epath.Path(folder).name,
+        epath.Path(folder),
         meta.get('seconds', 0.0),
         meta.get('flops'),
-        bill and store.Bill(**bill),
-        tuple(heads.items()),
-        checkpoint.load_encoder(folder, templates, mesh, 'heads') if heads else {},
+        bill and Bill(**bill),
         meta.get('noticed') or {},
     )
 
 
-def outputs(trained: Trained) -> tuple[Callable, Any]:
-    """`(apply, variables)` of an encoder with all its heads: what it was trained to answer."""
-    variables = {'encoder': trained.variables, **trained.head_variables}
-    return _through(trained.encoder, trained.heads), variables
+def fit_encoder(
+    workspace: Workspace,
+    folder: epath.Path,
+    recipe: training.Recipe,
+    arrays: dict[str, np.ndarray],
+    *,
+    role: str,
+    encoder: str,
+    seed: int,
+    num_steps: int,
+    how: Optimization,
+    decode: Callable,
+    bill: Bill | None = None,
+    noticed: dict[str, float] | None = None,
+    oracle: Any = None,
+    account: Any = (),
+    frozen: dict[str, Any] | None = None,
+    before: tuple[float, float] = (0.0, 0.0),
+    label: str = '',
+) -> Trained:
+    """Trains a stage's encoder in `folder`, or goes on with it.
+
+    Args:
+        workspace: where it is kept and on what it is computed.
+        folder: the stage's.
+        recipe: what is trained.
+        arrays: [N, ...] each, among them `inputs` as they are stored.
+        role: of the stage; with `seed` it gives the seed.
+        encoder: the spec of its network.
+        seed: of the role.
+        num_steps: of the training.
+        how: optimizer, schedule, learning rate and batch size.
+        decode: stored inputs to what encoders see.
+        bill, noticed: of the stored answers it is trained on.
+        oracle, account: what the training itself asks, under plan 'online'.
+        frozen: variables of networks trained before; see `training.init_state`.
+        before: seconds and operations that preparing the training took.
+        label: for the progress bar.
+    """
+    fit = training.fit(
+        recipe,
+        arrays,
+        num_steps=num_steps,
+        **how._asdict(),
+        seed=seed_of(role, seed),
+        folder=folder,
+        mesh=workspace.mesh,
+        decode=decode,
+        oracle=oracle,
+        account=account,
+        frozen=frozen,
+        checkpoint_every=workspace.checkpoint_every,
+        log_every=workspace.log_every,
+        description=f'{role} {label}'.strip(),
+    )
+    if oracle is not None:
+        bill = make_bill(fit.asked, fit.state.oracle.num_refused)
+        noticed = defenses.noticed(fit.state.oracle.defense)
+    heads = tuple((name, spec) for name, spec in recipe.heads if name in fit.state.params)
+    made = Encoder(
+        encoder,
+        chain.part(fit.state, 'encoder'),
+        _seen_shape(arrays['inputs'], decode),
+        heads,
+        {name: chain.part(fit.state, name) for name, _ in heads},
+    )
+    seconds, flops = before[0] + fit.seconds, before[1] + fit.flops
+    record = StageRecord(role, folder.name, folder, seconds, flops, bill, noticed or {})
+    return Trained(made, record)
 
 
-@functools.cache
-def _through(encoder: str, heads: tuple[tuple[str, str], ...]) -> Callable:
-    networks = {'encoder': make_encoder(encoder)} | {name: make_head(spec) for name, spec in heads}
-
-    def apply(variables, inputs):
-        for name, network in networks.items():
-            inputs = network.apply(variables[name], inputs)
-        return inputs
-
-    return apply
-
-
-def _content_hash(trained: Trained) -> str:
-    """The address of an encoder that came from outside: the hash of its parameters themselves."""
-    leaves = jax.tree.leaves_with_path(trained.variables)
-    digest = hashlib.sha256(trained.encoder.encode())
-    for path, leaf in leaves:
-        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def describe(folder: epath.Path, spec: dict[str, Any]) -> None:
-    """Says beside a stage's files what they are the result of."""
-    if not (folder / 'spec.json').exists():
-        files.write_json(folder / 'spec.json', spec)
-
-
-def without(fields: ml_collections.ConfigDict, *names: str) -> dict[str, Any]:
-    """A part of a config, for a hash."""
-    return {k: v for k, v in fields.to_dict().items() if k not in names}
+def _seen_shape(inputs: np.ndarray, decode: Callable) -> tuple[int, ...]:
+    example = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), jnp.dtype(inputs.dtype))
+    return jax.eval_shape(decode, example).shape[1:]

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from etils import epath
 
+from ssl_extract.augment import to_float
 from ssl_extract.runtime import checkpoint, files, loggers, parallel, progress
 from ssl_extract.training.optimizers import SCHEDULES, make_tx
 from ssl_extract.training.recipe import Fit, Recipe, TrainState
@@ -24,7 +25,13 @@ RESIDENT_BYTES = 4 * 2**30  # larger sets stay on the host and travel batch by b
 
 
 @functools.cache
-def make_step(recipe: Recipe, optimizer: str, schedule: str, mesh: jax.sharding.Mesh) -> Callable:
+def make_step(
+    recipe: Recipe,
+    optimizer: str,
+    schedule: str,
+    mesh: jax.sharding.Mesh,
+    decode: Callable = to_float,
+) -> Callable:
     """Compiles `step(state, batch, oracle, learning_rate, num_steps) -> (state, metrics, asked)`.
 
     The same recipe gives the same compiled step, whatever the set size, rate and number of steps.
@@ -34,6 +41,7 @@ def make_step(recipe: Recipe, optimizer: str, schedule: str, mesh: jax.sharding.
     def step(state: TrainState, batch, oracle, learning_rate, num_steps):
         key = jax.random.fold_in(state.key, state.step)
         ask = None if oracle is None else lambda queries, account: oracle.query(queries, account)
+        batch = batch | {'inputs': decode(batch['inputs'])}
         batch, account, asked = recipe.prepare(batch, key, ask, state.oracle)
         (loss, (batch_stats, measured)), grads = jax.value_and_grad(recipe.objective, has_aux=True)(
             state.params, state.batch_stats, batch
@@ -110,6 +118,7 @@ def fit(
     seed: int = 0,
     folder: epath.Path,
     mesh: jax.sharding.Mesh,
+    decode: Callable = to_float,
     oracle: Any = None,
     account: Any = (),
     frozen: dict[str, Any] | None = None,
@@ -122,16 +131,19 @@ def fit(
     Each epoch visits the examples in a fresh order and leaves out its last, incomplete batch.
 
     Args:
-        data: arrays [N, ...] with a common first axis, among them `images` uint8[N, H, W, 3].
+        data: arrays [N, ...] with a common first axis, among them `inputs` as they are stored.
+        decode: stored inputs to what encoders see, a pure function; applied on the device.
         oracle: `recipe.prepare` may ask it; with it comes the attacker's `account`.
         frozen: see `init_state`.
 
     Raises:
         FloatingPointError: the loss stopped being finite; names the step.
     """
-    size, input_shape = len(data['inputs']), data['inputs'].shape[1:]
+    size = len(data['inputs'])
+    stored = jax.ShapeDtypeStruct((1, *data['inputs'].shape[1:]), data['inputs'].dtype)
+    input_shape = jax.eval_shape(decode, stored).shape[1:]
     steps_per_epoch = size // batch_size
-    step_fn = make_step(recipe, optimizer, schedule, mesh)
+    step_fn = make_step(recipe, optimizer, schedule, mesh, decode)
     take = _make_take(data, mesh)
     init = make_init(recipe, optimizer, input_shape, mesh)
     state = init(jax.random.key(seed), account, frozen)

@@ -12,10 +12,10 @@ class Recipe(NamedTuple):
     """What is trained: three pure functions.
 
     Attributes:
-        init: `(key, images float[1, H, W, 3]) -> variables`, a dict of `params` and `batch_stats`.
+        init: `(key, inputs float[1, ...]) -> variables`, a dict of `params` and `batch_stats`.
         prepare: `(batch, key, ask, account) -> (batch, account, asked)`. `batch` holds the rows of
             the training arrays; here views are drawn and, online, queries are asked:
-            `ask(queries [Q, H, W, 3], account) -> (Answer, account)` is all that an attack sees of
+            `ask(queries [Q, ...], account) -> (Answer, account)` is all that an attack sees of
             a victim. `asked` is None, or (queries' fingerprints uint32[Q, 2], granted bool[Q]) for
             the ledger.
         objective: `(params, batch_stats, batch) -> (loss f32[], (batch_stats, metrics))`.

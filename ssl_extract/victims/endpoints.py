@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ssl_extract import encoders
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
+from ssl_extract.victims.model import Victim
 
 ENDPOINTS = Registry('endpoint')
 CLASSIFIER = 'classifier'
@@ -81,28 +82,37 @@ def make(endpoint: str, encoder: str, heads: tuple[tuple[str, str], ...] = ()) -
     return functools.partial(ENDPOINTS.make(endpoint), networks)
 
 
-def example_variables(
-    key: jax.Array,
-    encoder: str,
-    heads: tuple[tuple[str, str], ...],
-    input_shape: tuple[int, ...],
-    num_classes: int,
-) -> dict[str, Any]:
-    """Untrained variables for every endpoint, to find out shapes."""
-    networks = {'encoder': encoders.make(encoder)}
-    networks |= {name: encoders.make_head(spec) for name, spec in heads}
-    inputs, variables = jnp.zeros((1, *input_shape)), {}
-    dim = encoders.dim(networks['encoder'], input_shape)
-    for name, network in networks.items():
-        variables[name] = network.init(key, inputs)
-        inputs = jax.eval_shape(network.apply, variables[name], inputs)
-    variables[CLASSIFIER] = {
-        'mean': jnp.zeros(dim),
-        'scale': jnp.ones(dim),
-        'weights': jnp.zeros((dim, num_classes)),
-        'bias': jnp.zeros(num_classes),
-    }
-    return variables
+def at(victim: Victim, endpoint: str, *, classifier: dict[str, Any] | None = None) -> Victim:
+    """The victim as it answers at an endpoint.
+
+    Args:
+        victim: one with an encoder of ours has all endpoints, any other its own one only.
+        endpoint: a registered name.
+        classifier: the fitted variables of endpoints that need one.
+
+    Raises:
+        UserError: the victim has no such endpoint.
+    """
+    if victim.encoder is None:
+        if victim.answers != endpoint:
+            raise UserError(
+                f'victim {victim.address} answers with a {victim.answers}, not with a {endpoint}'
+            )
+        return victim
+    encoder = victim.encoder
+    variables = {'encoder': encoder.variables, **encoder.head_variables}
+    if classifier is not None:
+        variables[CLASSIFIER] = classifier
+    answer = jax.tree_util.Partial(make(endpoint, encoder.spec, encoder.heads), variables)
+    inputs = jax.ShapeDtypeStruct((1, *encoder.input_shape), jnp.float32)
+    dim = jax.eval_shape(lambda answer, x: answer(x), answer, inputs).shape[-1]
+    return victim._replace(answer=answer, dim=dim, answers=endpoint)
+
+
+def example_classifier(dim: int, num_classes: int) -> dict[str, Any]:
+    """The shapes of a classifier's variables."""
+    shapes = {'mean': (dim,), 'scale': (dim,), 'weights': (dim, num_classes), 'bias': (num_classes,)}
+    return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
 
 
 def _represent(networks: Networks, variables: Any, images: jax.Array) -> jax.Array:

@@ -157,7 +157,7 @@ def test_views_of_an_image_are_queries_of_their_own(tmp_path):
     again = collect(tmp_path, views, oracle=make_oracle(ENCODE, budget=30), budget=30)
     np.testing.assert_array_equal(again.representations, got.representations)
     more = views._replace(seeds=seeds + 1)  # all but the last of each three are known
-    with pytest.raises(UserError, match='the account is spent'):
+    with pytest.raises(UserError, match='and 0 of the budget of'):
         collect(tmp_path, more, oracle=make_oracle(ENCODE, budget=30), budget=30)
 
 
@@ -173,14 +173,14 @@ def test_one_device_gets_what_four_get(tmp_path):
 
 def test_more_images_than_the_budget_are_refused_before_asking(tmp_path, asked):
     sent, oracle = asked
-    with pytest.raises(UserError, match='50 different images were to be asked with a budget of 49'):
+    with pytest.raises(UserError, match='50 different queries were to be sent, and 49 of the budget of 49 are left'):
         collect(tmp_path, oracle=oracle, budget=49)
     assert not sent
 
 
 def test_a_spent_account_cannot_be_overdrawn(tmp_path):
     collect(tmp_path, IMAGES[:40])
-    with pytest.raises(UserError, match='the account is spent'):
+    with pytest.raises(UserError, match='and 0 of the budget of'):
         collect(tmp_path, IMAGES[30:], budget=20, oracle=make_oracle(ENCODE, NOISE, budget=20))
 
 

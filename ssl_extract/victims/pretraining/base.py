@@ -14,7 +14,7 @@ def prepare_two_views(augmentation: Callable) -> Callable:
     """A `Recipe.prepare` that draws two views of each image; it asks nothing."""
 
     def prepare(batch, key: jax.Array, ask, account):
-        views = augment.two_views(augmentation, key, augment.to_float(batch['inputs']))
+        views = augment.two_views(augmentation, key, batch['inputs'])
         return {'views': views}, account, None
 
     return prepare

@@ -1,0 +1,113 @@
+"""The `Encoder` type: a network with its variables and heads, in memory and on disk."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from ssl_extract.encoders.base import ENCODERS, HEADS, Network
+from ssl_extract.runtime import checkpoint, parallel
+
+make = functools.cache(ENCODERS.make)  # one Network a spec, so that one program serves all
+make_head = functools.cache(HEADS.make)
+
+
+class Encoder(NamedTuple):
+    """A network with its variables.
+
+    Attributes:
+        spec: of the network, such as `'resnet18(stem="cifar")'`.
+        variables: its `{'params', 'batch_stats'}`.
+        input_shape: of one input.
+        heads: (name, spec) of the networks that stood behind it in training, in their order.
+        head_variables: theirs, by name.
+    """
+
+    spec: str
+    variables: Any
+    input_shape: tuple[int, ...]
+    heads: tuple[tuple[str, str], ...] = ()
+    head_variables: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+
+    @property
+    def network(self) -> Network:
+        """The pure functions of `spec`; the same object for the same spec."""
+        return make(self.spec)
+
+    @property
+    def dim(self) -> int:
+        """The width of a representation."""
+        inputs = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
+        return jax.eval_shape(self.network.apply, self.variables, inputs).shape[-1]
+
+    def apply(self, inputs: jax.Array) -> jax.Array:
+        """Representations float32 [B, D] of what encoders see, float [B, ...]."""
+        return self.network.apply(self.variables, inputs)
+
+    def through_heads(self) -> tuple[Callable, Any]:
+        """`(apply, variables)` of the encoder with all its heads: what it was trained to answer."""
+        variables = {'encoder': self.variables, **self.head_variables}
+        return _through(self.spec, self.heads), variables
+
+
+@functools.cache
+def _through(spec: str, heads: tuple[tuple[str, str], ...]) -> Callable:
+    networks = {'encoder': make(spec)} | {name: make_head(head) for name, head in heads}
+
+    def apply(variables, inputs):
+        for name, network in networks.items():
+            inputs = network.apply(variables[name], inputs)
+        return inputs
+
+    return apply
+
+
+def content_hash(encoder: Encoder) -> str:
+    """A hash of an encoder's network and parameters, its heads included; 16 hexadecimal digits."""
+    digest = hashlib.sha256(f'{encoder.spec} {encoder.heads}'.encode())
+    tree = {'encoder': encoder.variables, **encoder.head_variables}
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save(folder: epath.PathLike, encoder: Encoder, **meta: Any) -> None:
+    """Writes an encoder; `meta` is kept beside it, in meta.json, which is written last."""
+    described = {
+        'encoder': encoder.spec,
+        'heads': dict(encoder.heads),
+        'input_shape': list(encoder.input_shape),
+        **meta,
+    }
+    checkpoint.save_encoder(folder, encoder.variables, described, encoder.head_variables)
+
+
+def load(folder: epath.PathLike, mesh: jax.sharding.Mesh | None = None) -> Encoder:
+    """Reads an encoder that `save` wrote, onto a mesh (default: one of all devices).
+
+    Raises:
+        UserError: there is none in that folder, or it is damaged; one line that names it.
+    """
+    mesh = mesh or parallel.data_mesh()
+    meta = checkpoint.read_meta(folder)
+    network = make(meta['encoder'])
+    inputs = jax.ShapeDtypeStruct((1, *meta['input_shape']), jnp.float32)
+    template = jax.eval_shape(network.init, jax.random.key(0), inputs)
+    variables = checkpoint.load_encoder(folder, template, mesh)
+    heads, templates = meta.get('heads') or {}, {}
+    for name, spec in heads.items():
+        inputs = jax.eval_shape(network.apply, template, inputs)
+        network = make_head(spec)
+        template = templates[name] = jax.eval_shape(network.init, jax.random.key(0), inputs)
+    return Encoder(
+        meta['encoder'],
+        variables,
+        tuple(meta['input_shape']),
+        tuple(heads.items()),
+        checkpoint.load_encoder(folder, templates, mesh, 'heads') if heads else {},
+    )

@@ -1,0 +1,68 @@
+"""Queries to a victim that is no JAX function: the oracle's charge and defend around a host call.
+
+The victim sees the granted rows only, unpadded, as NumPy arrays. Nothing here remembers an answer:
+`ssl_extract.oracle.store` writes each batch down before it sends the next.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_extract.defenses import Defense
+from ssl_extract.errors import UserError
+from ssl_extract.oracle import oracle
+from ssl_extract.victims.model import Victim
+
+
+def functions(victim: Victim, defense: Defense, budget: int) -> tuple[Callable, Callable]:
+    """`init` and `query` of an `Oracle` before `victim`, whose `answer` takes and returns NumPy."""
+    charge, defend = _compiled(defense)
+
+    def init(key: jax.Array, inputs: Any) -> oracle.OracleState:
+        outputs = jax.ShapeDtypeStruct((inputs.shape[0], victim.dim), jnp.float32)
+        return oracle.open_account(defense, key, outputs, inputs)
+
+    def query(
+        inputs: Any, state: oracle.OracleState, where: Any = None
+    ) -> tuple[oracle.Answer, oracle.OracleState]:
+        inputs = np.asarray(inputs)
+        sent = np.ones(len(inputs), bool) if where is None else np.asarray(where, bool)
+        paid, keys = charge(state, sent, np.int32(budget))
+        rows = np.flatnonzero(paid)
+        outputs = np.zeros((len(inputs), victim.dim), np.float32)
+        if len(rows):
+            outputs[rows] = answers_of(victim, inputs[rows])
+        return defend(outputs, state, inputs=inputs, sent=sent, paid=paid, keys=keys)
+
+    return init, query
+
+
+def answers_of(victim: Victim, inputs: np.ndarray) -> np.ndarray:
+    """Calls the victim once with `inputs` [n, ...] and checks what it answers: float32 [n, dim].
+
+    Raises:
+        UserError: the answer has another shape, is no number or is not finite.
+    """
+    answer = np.asarray(victim.answer(inputs))
+    if answer.shape != (len(inputs), victim.dim) or not np.issubdtype(answer.dtype, np.number):
+        raise UserError(
+            f'victim {victim.address}: it answered {len(inputs)} inputs with {answer.dtype} '
+            f'{list(answer.shape)}; it must answer numbers [{len(inputs)}, {victim.dim}]'
+        )
+    answer = answer.astype(np.float32)
+    finite = np.isfinite(answer).all(axis=1)
+    if not finite.all():
+        raise UserError(
+            f'victim {victim.address}: {int((~finite).sum())} of {len(inputs)} answers hold NaN or '
+            'infinity; mend the victim'
+        )
+    return answer
+
+
+@functools.lru_cache(maxsize=64)  # one program a defense, for every victim of its width
+def _compiled(defense: Defense) -> tuple[Callable, Callable]:
+    return jax.jit(oracle.charge), jax.jit(functools.partial(oracle.defend, defense))

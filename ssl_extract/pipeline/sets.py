@@ -1,0 +1,100 @@
+"""The data sets that a run names: the victim's, the attacker's pool and the tasks'."""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssl_extract import data
+from ssl_extract.data import Dataset
+from ssl_extract.errors import UserError
+from ssl_extract.evaluation.assess import Task
+from ssl_extract.pipeline.context import Run
+from ssl_extract.registry import parse_call
+
+
+class Sets(NamedTuple):
+    """The data of a run. What describes a set goes into the addresses of stages that use it.
+
+    Attributes:
+        victim: what the victim is pretrained on.
+        victim_spec: describes it.
+        pool: the attacker's own inputs, each content once.
+        pool_spec: describes it.
+        tasks: the labeled downstream sets; the first is also for fidelity and for users.
+        tasks_spec: describes them.
+    """
+
+    victim: Dataset
+    victim_spec: dict[str, Any]
+    pool: Dataset
+    pool_spec: dict[str, Any]
+    tasks: tuple[Task, ...]
+    tasks_spec: list[dict[str, Any]]
+
+    @property
+    def num_classes(self) -> int:
+        """Of the first task."""
+        return self.tasks[0].train.num_classes
+
+
+def load_sets(run: Run) -> Sets:
+    """Loads all sets of a run; a set in use stays in memory.
+
+    Raises:
+        UserError: a set, split or task is unknown, or two tasks have the same name.
+    """
+    c = run.config
+    where = (c.data.size, c.data.dir)
+    pool = (c.attack.data or c.data.name, c.attack.split, *where)
+    victim = (c.data.name, c.victim.split, *where)
+    tasks = _load_tasks(tuple(c.evaluation.tasks), *where)
+    return Sets(
+        _load(*victim),
+        _describe(*victim),
+        _load_distinct(*pool),
+        _describe(*pool),
+        tasks,
+        [
+            {'name': task.name, 'train': data.digest(task.train), 'test': data.digest(task.test)}
+            for task in tasks
+        ],
+    )
+
+
+def pool_order(size: int, seed: int) -> np.ndarray:
+    """int32[size], the pool in an order drawn from the seed."""
+    return np.random.default_rng((seed, 1)).permutation(size).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=16)
+def _load(name: str, split: str, size: int, folder: str) -> Dataset:
+    return data.load(name, split, size=size or None, data_dir=folder)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_distinct(name: str, split: str, size: int, folder: str) -> Dataset:
+    return data.distinct(_load(name, split, size, folder))
+
+
+@functools.cache
+def _describe(name: str, split: str, size: int, folder: str) -> dict[str, Any]:
+    """A set by its name and its content, wherever it lies."""
+    content = data.digest(_load(name, split, size, folder))
+    return {'name': name, 'split': split, 'size': size, 'content': content}
+
+
+@functools.lru_cache(maxsize=8)
+def _load_tasks(specs: tuple[str, ...], size: int, folder: str) -> tuple[Task, ...]:
+    if not specs:
+        raise UserError('evaluation.tasks is empty: write e.g. (\'digits(train="train")\',)')
+    tasks: list[Task] = []
+    for spec in specs:
+        name, args, splits = parse_call(spec, 'task')
+        if args or not set(splits) <= {'train', 'test'}:
+            raise UserError(f'task {spec!r}: it takes (train="train", test="test")')
+        if name in [task.name for task in tasks]:
+            raise UserError(f'evaluation.tasks has {name!r} twice: write it once')
+        train = _load(name, splits.get('train', 'train'), size, folder)
+        tasks.append(Task(name, train, _load(name, splits.get('test', 'test'), size, folder)))
+    return tuple(tasks)

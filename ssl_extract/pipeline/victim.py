@@ -1,0 +1,167 @@
+"""The victim's stage: pretrained, or loaded from its source."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from ssl_extract import augment, data, training, victims
+from ssl_extract.encoders import trained
+from ssl_extract.encoders.trained import Encoder
+from ssl_extract.errors import UserError
+from ssl_extract.pipeline import stage
+from ssl_extract.pipeline.context import Run
+from ssl_extract.pipeline.sets import Sets
+from ssl_extract.pipeline.stage import Optimization, StageRecord
+from ssl_extract.victims import endpoints
+from ssl_extract.victims.model import Victim, from_encoder
+from ssl_extract.victims.sources import SOURCES
+
+make_augmentation = functools.cache(augment.make)
+
+
+class Sketch(NamedTuple):
+    """What is known of a victim before it is there; it can be hashed.
+
+    Attributes:
+        encoder: the spec of its network; '' where there is none of ours.
+        heads: (name, spec) of the networks behind it.
+        input_shape: of what the victim sees.
+        dim: width of the answers of a victim without a network of ours.
+        answers: what such a victim answers with.
+        traced: whether it is a JAX function.
+    """
+
+    encoder: str
+    heads: tuple[tuple[str, str], ...]
+    input_shape: tuple[int, ...]
+    dim: int = 0
+    answers: str = 'representation'
+    traced: bool = True
+
+    @property
+    def networks(self) -> endpoints.Networks:
+        """The victim's networks by name."""
+        networks = {'encoder': trained.make(self.encoder)}
+        return networks | {name: trained.make_head(spec) for name, spec in self.heads}
+
+
+def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
+    """The victim, pretrained or from its source, and the record of its stage."""
+    load = SOURCES.make(run.config.victim.source)
+    if load is not None:
+        victim = load(run.workspace.mesh)
+        if victim.folder is None:
+            return victim, StageRecord('victim', victim.address)
+        record = stage.read_record(victim.folder, 'victim')
+        return victim, record._replace(address=victim.address, bill=None)
+    c, workspace = run.config.victim, run.workspace
+    how = Optimization(c.optimizer, c.schedule, c.learning_rate, c.batch_size)
+    spec = {'stage': 'victim', 'inputs': sets.victim_spec, **pretraining_spec(c.to_dict())}
+    recipe = make_recipe(c.method, c.encoder, c.augmentation)
+    inputs = sets.victim.inputs
+
+    def train(folder: epath.Path) -> stage.Trained:
+        return stage.fit_encoder(
+            workspace,
+            folder,
+            recipe,
+            {'inputs': inputs},
+            role='victim',
+            encoder=c.encoder,
+            seed=c.seed,
+            num_steps=c.epochs * (len(inputs) // c.batch_size),
+            how=how,
+            decode=data.decoder(sets.victim),
+        )
+
+    form = stage.encoder_form(workspace, 'victim')
+    encoder, record = stage.cached(workspace, 'victim', spec, train, form)
+    return from_encoder(encoder, record.address), record
+
+
+def pretraining_spec(fields: dict[str, Any], *without: str) -> dict[str, Any]:
+    """What a pretraining depends on, of the fields of `victim`."""
+    return {k: v for k, v in fields.items() if k not in ('source', *without)}
+
+
+def sketch_of(run: Run, sets: Sets) -> Sketch:
+    """Checks the fields of `victim` and says what the victim will be.
+
+    Raises:
+        UserError: one line that names the field, its value and what to write instead.
+    """
+    c, shape = run.config.victim, seen_shape(sets)
+    load = SOURCES.make(c.source)
+    if load is not None:
+        victim = load(run.workspace.mesh)  # reads it, and so finds it damaged
+        if victim.input_shape not in (None, shape):
+            raise UserError(
+                f'victim.source={c.source!r} takes inputs of {size(victim.input_shape)}, the data '
+                f'has {size(shape)}: set data.size={victim.input_shape[0]}'
+            )
+        encoder = victim.encoder
+        return Sketch(
+            encoder.spec if encoder else '',
+            encoder.heads if encoder else (),
+            shape,
+            victim.dim,
+            victim.answers,
+            victim.traced,
+        )
+    theirs = _seen_shape(sets.victim)
+    if theirs != shape:
+        raise UserError(
+            f'{sets.victim.name} has inputs of {size(theirs)} and the attacker of {size(shape)}: '
+            'set data.size'
+        )
+    recipe = make_recipe(c.method, c.encoder, c.augmentation)
+    dim = trained.Encoder(c.encoder, abstract_variables(c.encoder, shape), shape).dim
+    return Sketch(c.encoder, recipe.heads, shape, dim)
+
+
+def seen_shape(sets: Sets) -> tuple[int, ...]:
+    """The shape of one input of the pool, as encoders see it."""
+    return _seen_shape(sets.pool)
+
+
+def size(shape: tuple[int, ...]) -> str:
+    """A shape in an error message: '32x32' of images."""
+    return 'x'.join(map(str, shape[:2] if len(shape) == 3 else shape))
+
+
+def example_victim(sketch: Sketch) -> Victim:
+    """A victim of a sketch's shapes, without values: for `jax.eval_shape` only."""
+    if not sketch.encoder:
+        answer = jax.tree_util.Partial(lambda x: jnp.zeros((x.shape[0], sketch.dim)))
+        return Victim('', sketch.dim, answer, True, sketch.answers, sketch.input_shape)
+    variables, inputs = {}, jax.ShapeDtypeStruct((1, *sketch.input_shape), jnp.float32)
+    for name, network in sketch.networks.items():
+        variables[name] = jax.eval_shape(network.init, jax.random.key(0), inputs)
+        inputs = jax.eval_shape(network.apply, variables[name], inputs)
+    encoder = Encoder(
+        sketch.encoder, variables.pop('encoder'), sketch.input_shape, sketch.heads, variables
+    )
+    return from_encoder(encoder, 'example')
+
+
+@functools.cache
+def abstract_variables(encoder: str, input_shape: tuple[int, ...]) -> Any:
+    """The shapes of a network's variables."""
+    inputs = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    return jax.eval_shape(trained.make(encoder).init, jax.random.key(0), inputs)
+
+
+@functools.cache
+def make_recipe(method: str, encoder: str, augmentation: str) -> training.Recipe:
+    """A pretraining; the same object for the same specs, so that it is compiled once."""
+    return victims.VICTIMS.make(
+        method, encoder=trained.make(encoder), augmentation=make_augmentation(augmentation)
+    )
+
+
+def _seen_shape(dataset: data.Dataset) -> tuple[int, ...]:
+    stored = jax.ShapeDtypeStruct((1, *dataset.inputs.shape[1:]), dataset.inputs.dtype)
+    return jax.eval_shape(data.decoder(dataset), stored).shape[1:]

@@ -1,0 +1,133 @@
+"""The `Victim` type: whatever answers inputs with vectors.
+
+A victim that is *traced* answers by a pure JAX function, which oracles compile into one program
+with charge and defense. Any other victim answers NumPy arrays with NumPy arrays: a scikit-learn
+model, a service, a table. It is called from the host, with the granted rows only.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from ssl_extract.checks import check_whole
+from ssl_extract.encoders.trained import Encoder, content_hash
+from ssl_extract.errors import UserError
+
+
+class Victim(NamedTuple):
+    """What an oracle stands before.
+
+    Attributes:
+        address: the content hash of what answers; of a function, the name that its owner gives it,
+            for nobody can tell whether the function behind a name changed.
+        dim: D, the width of an answer.
+        answer: `inputs [B, ...] -> outputs [B, D]`: under `traced` a pure JAX function (a
+            `jax.tree_util.Partial`), else one on NumPy arrays.
+        traced: which of the two.
+        answers: what an output is: 'representation', 'projection', 'posteriors' or 'labels'.
+        input_shape: of one input; None where the victim takes any.
+        encoder: the network behind the answers, where there is one of ours.
+        folder: where it was read from; None of others.
+    """
+
+    address: str
+    dim: int
+    answer: Callable[[Any], Any]
+    traced: bool
+    answers: str = 'representation'
+    input_shape: tuple[int, ...] | None = None
+    encoder: Encoder | None = None
+    folder: epath.Path | None = None
+
+
+def from_encoder(encoder: Encoder, address: str = '') -> Victim:
+    """A victim that answers with an encoder's representations.
+
+    Args:
+        encoder: a trained encoder.
+        address: its stage's; '' is the hash of its parameters.
+    """
+    answer = jax.tree_util.Partial(encoder.network.apply, encoder.variables)
+    where = address or content_hash(encoder)
+    shape = encoder.input_shape
+    return Victim(where, encoder.dim, answer, True, input_shape=shape, encoder=encoder)
+
+
+def from_flax(
+    apply: Callable[[Any, jax.Array], jax.Array],
+    variables: Any,
+    *,
+    input_shape: tuple[int, ...],
+    answers: str = 'representation',
+) -> Victim:
+    """A victim of a pure JAX function and its variables, of Flax or not.
+
+    >>> victim = from_flax(lambda v, x: x @ v, jnp.ones((3, 2)), input_shape=(3,))
+    >>> victim.dim, victim.traced
+    (2, True)
+
+    Args:
+        apply: `(variables, inputs float32 [B, ...]) -> [B, D]`; a row depends on its input only.
+        variables: a pytree of arrays.
+        input_shape: of one input.
+        answers: what an output is; see `Victim`.
+
+    Raises:
+        UserError: the outputs are not [B, D].
+    """
+    inputs = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+    outputs = jax.eval_shape(apply, variables, inputs)
+    if len(outputs.shape) != 2 or outputs.shape[0] != 2:
+        raise UserError(
+            f'victim: its outputs for 2 inputs have shape {list(outputs.shape)}; apply must give '
+            '[B, D], one row for each input'
+        )
+    digest = hashlib.sha256(_name_of(apply).encode())
+    for path, leaf in jax.tree.leaves_with_path(variables):
+        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    answer = jax.tree_util.Partial(apply, variables)
+    where = digest.hexdigest()[:16]
+    return Victim(where, outputs.shape[1], answer, True, answers, tuple(input_shape))
+
+
+def from_function(
+    fn: Callable[[np.ndarray], np.ndarray],
+    *,
+    dim: int,
+    address: str = '',
+    input_shape: tuple[int, ...] | None = None,
+    answers: str = 'representation',
+) -> Victim:
+    """A victim of any function on NumPy arrays: a scikit-learn model, a service, a table.
+
+    >>> victim = from_function(lambda x: x[:, :2], dim=2, address='first two')
+    >>> victim.address, victim.traced
+    ('first two', False)
+
+    Args:
+        fn: `inputs [n, ...] -> outputs [n, dim]`; called with granted rows only, never twice for
+            one paid query.
+        dim: width of its answers.
+        address: the name that stands for this function and its weights wherever answers are kept;
+            '' is the function's module and name. Another model needs another name.
+        input_shape: of one input; None takes any.
+        answers: what an output is; see `Victim`.
+
+    Raises:
+        UserError: `fn` cannot be called, or `dim` is not a whole number of at least 1.
+    """
+    if not callable(fn):
+        raise UserError(f'victim: {fn!r} cannot be called: give a function of an array')
+    check_whole('dim', dim, 1)
+    where = address or _name_of(fn)
+    return Victim(where, dim, fn, False, answers, input_shape)
+
+
+def _name_of(fn: Callable) -> str:
+    name = getattr(fn, '__qualname__', type(fn).__qualname__)
+    return f'{getattr(fn, "__module__", type(fn).__module__)}:{name}'
