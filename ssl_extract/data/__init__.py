@@ -1,6 +1,35 @@
-"""Data sets as arrays, and the guard that keeps queries and test images apart."""
+"""Data sets as arrays of any shape, and the guard that keeps queries and test inputs apart."""
 
-from ssl_extract.data.overlap import check_disjoint
-from ssl_extract.data.sets import Dataset, digest, distinct, hashes, load, require_labels
+from ssl_extract.data import builtin, folder, npz  # noqa: F401  (they register themselves)
+from ssl_extract.data.decoding import DECODERS, Decoder, register_decoder
+from ssl_extract.data.loading import DATASETS, load, register
+from ssl_extract.data.overlap import check_disjoint, check_train_test
+from ssl_extract.data.sets import (
+    Dataset,
+    checked,
+    decoder,
+    digest,
+    distinct,
+    hashes,
+    require_labels,
+)
+from ssl_extract.data.splits import select
 
-__all__ = ['Dataset', 'check_disjoint', 'digest', 'distinct', 'hashes', 'load', 'require_labels']
+__all__ = [
+    'DATASETS',
+    'DECODERS',
+    'Dataset',
+    'Decoder',
+    'check_disjoint',
+    'check_train_test',
+    'checked',
+    'decoder',
+    'digest',
+    'distinct',
+    'hashes',
+    'load',
+    'register',
+    'register_decoder',
+    'require_labels',
+    'select',
+]

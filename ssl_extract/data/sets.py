@@ -1,77 +1,107 @@
-"""Image sets as uint8 arrays, and the guard that keeps queries and test images apart.
-
-    digits = load('digits', 'train[:80%]', size=16)
-    cifar = load('cifar10', 'test', data_dir='/data/tfds')
-
-`digits` comes with scikit-learn and `noise` is drawn here: independent uniform pixels, what an
-attacker without data can ask with. Every other name is a prepared TFDS set
-(`ssl_extract.data.tfds`).
-"""
+"""The `Dataset` type, and what identifies its content."""
 
 import hashlib
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from ssl_extract.data import builtin
-from ssl_extract.data import tfds as tfds_sets
+from ssl_extract.data import decoding
 from ssl_extract.errors import UserError
 
 
 class Dataset(NamedTuple):
-    """Images in memory.
+    """Inputs in memory, as they are stored.
 
     Attributes:
-        inputs: uint8 [N, H, W, 3].
-        labels: int32 [N], or None if the set, or one image of it, has none.
+        inputs: [N, ...] of any shape and number type: uint8 images [N, H, W, 3], int16 waveforms
+            [N, T], int32 tokens [N, T], float32 vectors [N, D].
+        labels: int32 [N], or None if the set, or one input of it, has none.
         num_classes: of the labels; 0 without.
         name: the set and its slice, as in 'cifar10/train[:20000]'.
+        decode: the name of the decoder from what is stored to what encoders see (`DECODERS`); ''
+            for 'images' of uint8 and 'identity' of floats.
     """
 
     inputs: np.ndarray
-    labels: np.ndarray | None
-    num_classes: int
-    name: str
+    labels: np.ndarray | None = None
+    num_classes: int = 0
+    name: str = 'data'
+    decode: str = ''
 
 
-def load(
-    name: str, split: str, *, size: int | None = None, data_dir: str = '', cache_dir: str = ''
-) -> Dataset:
-    """Loads a slice of an image-classification set, its gray images as RGB.
+def decoder(dataset: Dataset) -> decoding.Decoder:
+    """Returns the set's decoder, `stored [B, ...] -> what encoders see`; always the same object.
 
-    A TFDS set is decoded once and kept in `cache_dir`, without TensorFlow.
-
-    Args:
-        name: 'digits', 'noise' (50,000 images that no one photographed, 'train', no labels) or a
-            TFDS set, such as 'cifar10', 'cifar10:3.0.2' or 'set/config'.
-        split: TFDS's language: 'train', 'train[:20000]', 'train[10%:20%]', 'train+test'.
-        size: side in pixels; the central square of each image is resized to it (bilinear,
-            antialiased). None keeps the images as they are; noise is drawn at 32 then.
-        data_dir: where TFDS sets are prepared; '' for TFDS's own default.
-        cache_dir: where decoded images are kept; '' for ~/.cache/ssl_extract.
-
-    >>> load('digits', 'train[:20%]').inputs.shape
-    (259, 8, 8, 3)
+    >>> vectors = Dataset(np.ones((3, 16), np.float32))
+    >>> decoder(vectors)(vectors.inputs).shape
+    (3, 16)
 
     Raises:
-        UserError: the set is not prepared, the split or slice does not exist or is empty, the set
-            has no image to use, or the images differ in size and no `size` is given.
+        UserError: the name is unknown, or '' says nothing about the stored type.
     """
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-        raise UserError(f'size={size!r}: write the side in pixels, at least 1, or None')
-    if name == 'digits':
-        images, labels, num_classes = builtin.digits(split, size)
-    elif name == 'noise':
-        images, labels, num_classes = builtin.noise(split, size or builtin.NOISE_SIZE)
-    else:
-        images, labels, num_classes = tfds_sets.load(name, split, size, data_dir, cache_dir)
-    if (labels < 0).any():  # TFDS writes -1 for "no label"
-        return Dataset(images, None, 0, f'{name}/{split}')
-    return Dataset(images, labels, num_classes, f'{name}/{split}')
+    return decoding.make(dataset.decode, dataset.inputs.dtype, dataset.name)
+
+
+def checked(dataset: Dataset) -> Dataset:
+    """Returns the set as JAX holds it, with its decoder's name written out.
+
+    64-bit numbers become 32-bit ones, labels int32. Labels of which one is negative ("no label", as
+    TFDS writes it) become None.
+
+    >>> checked(Dataset(np.ones((3, 16)), np.array([0, 1, 1]), 2)).decode
+    'identity'
+
+    Raises:
+        UserError: naming the set and what does not fit: no input, a number type that JAX does not
+            have, values that are not finite or too large, labels that are not [N] integers in
+            [0, num_classes), no decoder.
+    """
+    inputs, name = np.asarray(dataset.inputs), dataset.name
+    if inputs.ndim < 1 or inputs.size == 0:
+        raise UserError(f'{name}: inputs must be [N, ...] with N >= 1, got {list(inputs.shape)}')
+    inputs = _as_jax_holds_them(inputs, name)
+    decode = decoding.name_of(dataset.decode, inputs.dtype, name)
+    labels = None if dataset.labels is None else np.asarray(dataset.labels)
+    if labels is not None and (
+        labels.shape != (len(inputs),) or not np.issubdtype(labels.dtype, np.integer)
+    ):
+        raise UserError(
+            f'{name}: labels must be {len(inputs)} integers, one for each input, '
+            f'got {labels.dtype} {list(labels.shape)}'
+        )
+    if labels is None or labels.min() < 0:
+        return Dataset(inputs, None, 0, name, decode)
+    if labels.max() >= dataset.num_classes:
+        raise UserError(
+            f'{name}: num_classes={dataset.num_classes}, but a label is {labels.max()}: write '
+            f'{labels.max() + 1} or more'
+        )
+    return Dataset(inputs, labels.astype(np.int32), int(dataset.num_classes), name, decode)
+
+
+def _as_jax_holds_them(inputs: np.ndarray, name: str) -> np.ndarray:
+    if inputs.dtype.kind not in 'biuf':
+        raise UserError(f'{name}: inputs are integers or floats, got {inputs.dtype}')
+    dtype = jax.dtypes.canonicalize_dtype(inputs.dtype)
+    if dtype.kind in 'iu' and dtype != inputs.dtype:
+        bounds = np.iinfo(dtype)
+        if inputs.min() < bounds.min or inputs.max() > bounds.max:
+            raise UserError(f'{name}: inputs {inputs.dtype} hold numbers too large for {dtype}')
+    with np.errstate(over='ignore'):
+        inputs = inputs.astype(dtype, copy=False)
+    if dtype.kind == 'f':
+        finite = np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
+        if not finite.all():
+            raise UserError(
+                f'{name}: {np.sum(~finite)} of {len(inputs)} inputs hold NaN or infinity '
+                f'(first: row {np.argmin(finite)})'
+            )
+    return inputs
 
 
 def require_labels(dataset: Dataset) -> np.ndarray:
-    """The labels, int32 [N].
+    """Returns the labels, int32 [N].
 
     Raises:
         UserError: there are none.
@@ -81,22 +111,27 @@ def require_labels(dataset: Dataset) -> np.ndarray:
     return dataset.labels
 
 
-def hashes(images: np.ndarray) -> np.ndarray:
-    """A hash of each image's content, type and shape: 32 hexadecimal digits, bytes [N].
+def hashes(inputs: np.ndarray) -> np.ndarray:
+    """Returns a hash of each input's content, type and shape: 32 hexadecimal digits, bytes [N].
 
     >>> a, b, c = hashes(np.array([[0, 1], [0, 2], [0, 1]], np.uint8))
     >>> a == c, a == b, len(a)
     (True, False, 32)
     """
-    images = np.ascontiguousarray(images)
-    kind = f'{images.dtype.str}{images.shape[1:]}'.encode()
-    digests = [hashlib.blake2b(kind + image.tobytes(), digest_size=16) for image in images]
+    inputs = np.ascontiguousarray(inputs)
+    kind = f'{inputs.dtype.str}{inputs.shape[1:]}'.encode()
+    digests = [hashlib.blake2b(kind + one.tobytes(), digest_size=16) for one in inputs]
     return np.array([digest.hexdigest() for digest in digests], dtype='S32')
 
 
 def digest(dataset: Dataset) -> str:
-    """A hash of the whole content, images and labels in their order; 16 hexadecimal digits."""
-    whole = hashlib.blake2b(digest_size=8)
+    """Returns a hash of the whole content; 16 hexadecimal digits.
+
+    The content is the inputs and labels in their order, the number of classes and the decoder's
+    name.
+    """
+    decode = decoding.name_of(dataset.decode, dataset.inputs.dtype, dataset.name)
+    whole = hashlib.blake2b(f'{dataset.num_classes} {decode} '.encode(), digest_size=8)
     for array in (dataset.inputs, dataset.labels):
         if array is not None:
             whole.update(f'{array.dtype.str}{array.shape}'.encode())
@@ -105,7 +140,7 @@ def digest(dataset: Dataset) -> str:
 
 
 def distinct(dataset: Dataset) -> Dataset:
-    """The first of each input's occurrences, in order: what is asked where each is paid for."""
+    """Returns the first of each input's occurrences, in order: what is asked if each is billed."""
     _, first = np.unique(hashes(dataset.inputs), return_index=True)
     keep = np.sort(first)
     labels = None if dataset.labels is None else dataset.labels[keep]

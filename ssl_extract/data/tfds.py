@@ -9,7 +9,7 @@ is decoded anew.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -18,20 +18,13 @@ from PIL import Image
 from tensorflow_datasets.core import read_only_builder
 from tqdm import tqdm
 
+from ssl_extract.data.splits import parse_split
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files
 
 _PART = 2048  # images
 _CHUNK = 256  # images decoded between two steps of the progress bar
 _FORMAT = 1  # of the cache; a change makes old caches be ignored
-
-
-class Piece(NamedTuple):
-    """Images `start` to `stop` of a split."""
-
-    split: str
-    start: int
-    stop: int
 
 
 def load(
@@ -44,7 +37,7 @@ def load(
     builder = _find(name, data_dir)
     image_key, label_key = _keys(name, builder.info.features)
     lengths = {key: info.num_examples for key, info in builder.info.splits.items()}
-    pieces = parse_split(name, split, lengths)
+    pieces = parse_split(split, lengths, name)
     cache = epath.Path(cache_dir or '~/.cache/ssl_extract').expanduser()
     images, labels = [], []
     for piece in pieces:
@@ -67,35 +60,6 @@ def load(
     _check_one_size(name, images)
     num_classes = builder.info.features[label_key].num_classes if label_key else 0
     return np.concatenate(images), np.concatenate(labels), num_classes
-
-
-def parse_split(name: str, split: str, lengths: Mapping[str, int]) -> list[Piece]:
-    """Resolves 'train[:10%]+test' against the number of images in each of a set's splits.
-
-    >>> parse_split('a_set', 'train[:10%]+test', {'train': 50, 'test': 20})
-    [Piece(split='train', start=0, stop=5), Piece(split='test', start=0, stop=20)]
-
-    Raises:
-        UserError: there is no such split, or the slice is malformed, too long or empty.
-    """
-    known = ', '.join(f'{key} ({length})' for key, length in lengths.items())
-    hint = f'its splits are {known}; write e.g. train, train[:1000] or test[10%:20%]'
-    infos = [
-        tfds.core.SplitInfo(name=key, shard_lengths=[length], num_bytes=0)
-        for key, length in lengths.items()
-    ]
-    try:
-        found = tfds.core.ReadInstruction.from_spec(split).to_absolute(tfds.core.SplitDict(infos))
-    except (ValueError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0].rstrip('.')
-        raise UserError(f'{name}: split {split!r}: {reason}; {hint}') from None
-    pieces = []
-    for part in found:
-        stop = lengths[part.splitname] if part.to is None else part.to
-        pieces.append(Piece(part.splitname, part.from_ or 0, stop))
-    if not pieces or any(piece.start >= piece.stop for piece in pieces):
-        raise UserError(f'{name}: split {split!r} is empty; {hint}')
-    return pieces
 
 
 def fit(image: np.ndarray, size: int | None) -> np.ndarray:

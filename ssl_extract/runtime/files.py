@@ -8,6 +8,7 @@ import io
 import json
 import uuid
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(epath.Path(path).read_bytes()), allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f'cannot read {path}: {_first_line(error)}') from error
 
 

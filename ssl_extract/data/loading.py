@@ -1,0 +1,144 @@
+"""The registry of data sets, and `load`, which makes a slice of one from its description.
+
+    digits = load('digits', 'train[:80%]', size=16)
+    photos = load('folder(path="photos")', 'all[:80%]', size=32)
+    vectors = load('npz(path="vectors.npz")', 'train')
+    cifar = load('cifar10:3.0.2', 'test', data_dir='/data/tfds')
+
+A set of one's own is a factory with a parameter `split`, and with `size`, `data_dir` or `cache_dir`
+where it needs them; `select` resolves the split:
+
+    @data.register('blobs')
+    def blobs(std: float = 1.0, *, split: str) -> data.Dataset:
+        rows = data.select(split, {'train': np.arange(800), 'test': np.arange(800, 1000)})
+        ...
+        return data.Dataset(vectors[rows], labels[rows], num_classes=3)
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ssl_extract.data import tfds as tfds_sets
+from ssl_extract.data.sets import Dataset, checked
+from ssl_extract.errors import UserError
+from ssl_extract.registry import Registry, parse_call
+
+DATASETS = Registry('data set')
+_SPEC = re.compile(r'\s*([^()\s]*)\s*(\(.*\))?\s*', re.DOTALL)
+
+
+def register(name: str) -> Callable[[Callable[..., Dataset]], Callable[..., Dataset]]:
+    """Registers the decorated factory of a `Dataset` as `name`.
+
+    `load` names the set and checks it, so that the factory may leave out `name` and `decode`.
+
+    Raises:
+        UserError: the name is taken or cannot be written, or the factory has no `split`.
+    """
+    add = DATASETS.register(name)
+
+    def add_checked(factory: Callable[..., Dataset]) -> Callable[..., Dataset]:
+        if 'split' not in inspect.signature(factory).parameters:
+            raise UserError(f'data set {name!r}: its factory needs a parameter `split`')
+        return add(factory)
+
+    return add_checked
+
+
+def load(
+    spec: str, split: str, *, size: int | None = None, data_dir: str = '', cache_dir: str = ''
+) -> Dataset:
+    """Loads a slice of a data set.
+
+    Args:
+        spec: a registered set with its arguments, such as 'digits', 'noise' (50,000 images that no
+            one photographed, 'train', no labels), 'folder(path="photos")' or
+            'npz(path="vectors.npz")'; any other name is an image-classification set of TFDS, such
+            as 'cifar10', 'cifar10:3.0.2' or 'set/config', decoded once, without TensorFlow.
+        split: TFDS's language: 'train', 'train[:20000]', 'train[10%:20%]', 'train+test'.
+        size: side in pixels; the central square of each image is resized to it (bilinear,
+            antialiased). None keeps the images as they are; noise is drawn at 32 then.
+        data_dir: where TFDS sets are prepared; '' for TFDS's own default.
+        cache_dir: where decoded images are kept; '' for ~/.cache/ssl_extract.
+
+    >>> load('digits', 'train[:20%]').inputs.shape
+    (259, 8, 8, 3)
+
+    Raises:
+        UserError: the set does not exist or cannot be read, an argument does not fit, the split or
+            slice does not exist or is empty, the set has no input to use, or images differ in size
+            and no `size` is given.
+    """
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise UserError(f'size={size!r}: write the side in pixels, at least 1, or None')
+    head, args, kwargs = parse_spec(spec)
+    given = {'split': split, 'size': size, 'data_dir': data_dir, 'cache_dir': cache_dir}
+    if head in DATASETS:
+        _check_apart(spec, written(head, args, kwargs), given)
+        dataset = DATASETS.make(spec, **given)
+        if not isinstance(dataset, Dataset):
+            raise UserError(f'data set {spec!r}: its factory gives {type(dataset)}, not a Dataset')
+    elif args or kwargs:
+        raise UserError(
+            f'unknown data set {head!r}: known are {", ".join(sorted(DATASETS))}, and the names '
+            'of TFDS, which take no arguments'
+        )
+    else:
+        dataset = Dataset(*tfds_sets.load(head, split, size, data_dir, cache_dir))
+    dataset = checked(dataset._replace(name=f'{spec.strip()}/{split}'))
+    shape = dataset.inputs.shape[1:]
+    if size is not None and shape[:2] != (size, size):
+        raise UserError(
+            f'{dataset.name} has inputs of {list(shape)}, which size={size} does not change: leave '
+            'size out'
+        )
+    return dataset
+
+
+def parse_spec(spec: str, kind: str = 'data set') -> tuple[str, tuple, dict[str, Any]]:
+    """Parses a description of a data set to (name, args, kwargs).
+
+    The name may be one of TFDS, with its version and configuration.
+
+    >>> parse_spec('cifar10:3.0.2(train="train[:100]")')
+    ('cifar10:3.0.2', (), {'train': 'train[:100]'})
+
+    Raises:
+        UserError: the description does not parse.
+    """
+    match = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
+    if match is None:
+        raise UserError(
+            f"cannot read {kind} {spec!r}: write a name, such as 'cifar10:3.0.2', or "
+            'name(arg=1, other="x")'
+        )
+    head, call = match.groups()
+    if call is None:
+        return head, (), {}
+    name = head if head.isidentifier() else re.sub(r'\W', '_', f'_{head}')  # for the parser only
+    return head, *parse_call(name + call, kind)[1:]
+
+
+def render_spec(head: str, args: tuple, kwargs: dict[str, Any]) -> str:
+    """Writes what `parse_spec` reads.
+
+    >>> render_spec('folder', (), {'path': 'photos'})
+    "folder(path='photos')"
+    """
+    arguments = [*map(repr, args), *(f'{key}={value!r}' for key, value in kwargs.items())]
+    return f'{head}({", ".join(arguments)})' if arguments else head
+
+
+def written(head: str, args: tuple, kwargs: dict[str, Any]) -> set[str]:
+    """Returns the names of the parameters of a registered set that a description fills."""
+    parameters = list(inspect.signature(DATASETS[head]).parameters)
+    return {*parameters[: len(args)], *kwargs}
+
+
+def _check_apart(spec: str, names: set[str], given: dict[str, Any]) -> None:
+    """Refuses a split or size within a description, which would silently win over the given one."""
+    both = sorted(names & given.keys())
+    if both:
+        raise UserError(f'data set {spec!r}: {both[0]} is not written here but given beside it')
