@@ -28,7 +28,7 @@ def base() -> ml_collections.ConfigDict:
 
     c.victim = ml_collections.ConfigDict()
     c.victim.seed = 0
-    c.victim.checkpoint = ''  # a saved encoder to attack instead of pretraining one
+    c.victim.source = 'pretrain'  # or 'checkpoint(path="...")', 'function("module:name", dim=512)'
     c.victim.split = 'train'
     c.victim.method = 'simclr'
     c.victim.encoder = 'resnet18(stem="cifar")'
@@ -81,7 +81,11 @@ def base() -> ml_collections.ConfigDict:
     c.evaluation.tasks = ('digits(train="train", test="test")',)  # the first is also for fidelity
     c.evaluation.probe = 'lbfgs'  # the linear probe; 'sgd' is the paper's own recipe
     c.evaluation.neighbors = 20  # of the kNN classifier
-    c.evaluation.shots = 5  # labeled images per class of the few-shot probe
+    c.evaluation.shots = 5  # labeled inputs per class of the few-shot probe; 0 leaves it out
+    # Whether the victim itself is measured, and fidelity to it: 'if_free' where that sends no query
+    # (a JAX victim), 'ask' always (a victim that is no JAX function answers all inputs of the tasks
+    # once, and its rows carry the bill), 'no' never.
+    c.evaluation.victim = 'if_free'
 
     c.training = ml_collections.ConfigDict()
     c.training.checkpoint_every = 500  # steps

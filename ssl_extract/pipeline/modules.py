@@ -85,7 +85,9 @@ def _local_parts(module: ModuleType) -> list[tuple[str, pathlib.Path]]:
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                package = name if pathlib.Path(file).name == '__init__.py' else name.rpartition('.')[0]
+                package = (
+                    name if pathlib.Path(file).name == '__init__.py' else name.rpartition('.')[0]
+                )
                 base = '.'.join(package.split('.')[: len(package.split('.')) - node.level + 1])
                 start = '.'.join(filter(None, [base if node.level else '', node.module or '']))
                 waiting += [start, *(f'{start}.{alias.name}' for alias in node.names)]

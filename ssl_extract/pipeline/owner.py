@@ -81,9 +81,7 @@ def owner_of(run: Run, sets: Sets, victim: Victim) -> Owner:
     return Owner(victim, first, spec, sets.tasks[0], c.evaluation.probe, c.victim.seed)
 
 
-def service_spec(
-    workspace: Workspace, owner: Owner, endpoint: str, defense: str
-) -> dict[str, Any]:
+def service_spec(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> dict[str, Any]:
     """What the answers of a service depend on; computes nothing."""
     spec: dict[str, Any] = {'victim': owner.victim.address, 'endpoint': endpoint}
     spec['defense'] = defense
@@ -141,9 +139,7 @@ def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
 
     def train(folder: epath.Path) -> stage.Trained:
         network, decode = encoder.network, data.decoder(owner.inputs)
-        known = features.extract(
-            network.apply, encoder.variables, inputs, decode=decode, mesh=mesh
-        )
+        known = features.extract(network.apply, encoder.variables, inputs, decode=decode, mesh=mesh)
         student = attacks.make_student(network, known.shape[1])
         plain = augment.make('none')
         batch_size = max(1, min(SHADOW_BATCH, len(inputs)) // mesh.size) * mesh.size
@@ -219,7 +215,12 @@ def answer_dim(sketch: Sketch, endpoint: str, defense: str, num_classes: int) ->
 
 def _classifier_spec(owner: Owner) -> dict[str, Any]:
     digest = data.digest(owner.task.train)
-    return {'stage': 'classifier', 'victim': owner.victim.address, 'task': digest, 'probe': owner.probe}
+    return {
+        'stage': 'classifier',
+        'victim': owner.victim.address,
+        'task': digest,
+        'probe': owner.probe,
+    }
 
 
 def _shadow_spec(owner: Owner) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The surrogate's stage: choose queries, ask, train.
+"""The surrogate's stage: choose queries, ask, recover, train.
 
 Under a stored plan the queries are chosen by a strategy, in one round or in several with a scout (a
 surrogate of the answers so far) between them; then they are asked, and the surrogate is trained on
@@ -7,282 +7,333 @@ the answers. Under `online` the training itself asks.
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from etils import epath
 
-from ssl_extract import attacks, data, losses, oracle, recovery, strategies, training
-from ssl_extract.encoders import chain
+from ssl_extract import attacks, data, losses, recovery, strategies, training
+from ssl_extract.attacks import Attack, Plan
+from ssl_extract.encoders import chain, trained
 from ssl_extract.evaluation import features
-from ssl_extract.oracle import store
-from ssl_extract.pipeline import access, owner, stage
-from ssl_extract.pipeline import images as selection
-from ssl_extract.pipeline.stage import Trained
-from ssl_extract.recovery import sybils
-from ssl_extract.runtime import files
+from ssl_extract.pipeline import baselines, owner, stage
+from ssl_extract.pipeline.ask import Arrays, Attacker, ask, rows_of
+from ssl_extract.pipeline.baselines import Scratch
+from ssl_extract.pipeline.context import Run, Workspace
+from ssl_extract.pipeline.owner import Owner
+from ssl_extract.pipeline.sets import Sets, pool_order
+from ssl_extract.pipeline.stage import Optimization, Trained
+from ssl_extract.pipeline.victim import Sketch, make_augmentation
 
 make_loss = functools.cache(losses.make)
+
+
+class Extraction(NamedTuple):
+    """Everything that an attack on one service needs.
+
+    Attributes:
+        attacker: who sends the queries.
+        attack: how the surrogate is trained.
+        strategy: which inputs are asked.
+        recover: spec of what is done to the answers before training.
+        scratch: the pretraining of the attacker's shadow, where a recovery needs one.
+        encoder: the spec of the surrogate's network.
+        epochs: over the answers.
+        how: optimizer, schedule, learning rate and batch size.
+        spec: everything that the surrogate depends on.
+        label: for the progress bar.
+    """
+
+    attacker: Attacker
+    attack: Attack
+    strategy: strategies.Strategy
+    recover: str
+    scratch: Scratch | None
+    encoder: str
+    epochs: int
+    how: Optimization
+    spec: dict[str, Any]
+    label: str
+
+
+@functools.cache
+def make_plan(plan: str, query_augmentation: str) -> Plan:
+    """A query plan; the same object for the same specs."""
+    return attacks.PLANS.make(plan, query_augmentation=make_augmentation(query_augmentation))
 
 
 @functools.cache
 def make_attack(
     name: str, loss: str, encoder: str, plan: str, asked: str, seen: str, answer_dim: int
-) -> attacks.Attack:
-    """The attack that a config describes."""
+) -> Attack:
+    """An attack; the same object for the same specs, so that it is compiled once."""
     return attacks.make(
         name,
-        encoder=stage.make_encoder(encoder),
+        encoder=trained.make(encoder),
         answer_dim=answer_dim,
-        plan=access.make_plan(plan, asked),
+        plan=make_plan(plan, asked),
         loss=make_loss(loss),
-        student_augmentation=stage.make_augmentation(seen),
+        student_augmentation=make_augmentation(seen),
     )
 
 
-def attack_of(
-    cfg: ml_collections.ConfigDict,
-    encoder: str,
-    heads: tuple[tuple[str, str], ...],
-    input_shape: tuple[int, ...],
-) -> attacks.Attack:
-    """`make_attack` for a config whose victim has these networks."""
-    return make_attack(
-        cfg.attack.name,
-        cfg.attack.loss,
-        cfg.attack.encoder or encoder,
-        cfg.attack.plan,
-        cfg.attack.query_augmentation,
-        cfg.attack.student_augmentation,
-        access.answer_dim(cfg, encoder, heads, input_shape),
-    )
+def attack_of(run: Run, sketch: Sketch, num_classes: int) -> Attack:
+    """The attack that a config describes on a victim of this kind."""
+    a = run.config.attack
+    endpoint = attacks.endpoint_of(a.name)
+    dim = owner.answer_dim(sketch, endpoint, run.config.defense, num_classes)
+    encoder, asked = a.encoder or sketch.encoder, a.query_augmentation
+    return make_attack(a.name, a.loss, encoder, a.plan, asked, a.student_augmentation, dim)
 
 
-def surrogate(
-    cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
-) -> Trained:
-    """Steals the target under the budget."""
+def specs_of(
+    run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a surrogate depends on, and what its account's answers depend on; computes nothing.
+
+    Budgets and attacks that choose their queries alike share an account (a row's bill is still what
+    its attack alone would have paid); an online attack, and one that chooses by what it learnt,
+    opens one of its own. Behind a defense every budget has its own, so that what the defense
+    noticed in the end belongs to it.
+    """
+    c, a, workspace = run.config, run.config.attack, run.workspace
+    endpoint, fields = attacks.endpoint_of(a.name), a.to_dict()
+    common = {
+        **owner.service_spec(workspace, victims_owner, endpoint, c.defense),
+        'pool': sets.pool_spec,
+        'seed': c.seed,
+    }
     spec = {
         'stage': 'surrogate',
-        'victim': target.address,
-        'endpoint': owner.endpoint_spec(cfg, target),
-        'defense': cfg.defense,
-        'pool': selection.describe_pool(cfg),
-        'seed': cfg.seed,
-        **stage.without(cfg.attack),
-        'encoder': cfg.attack.encoder or target.encoder,
+        **common,
+        **{k: v for k, v in fields.items() if k not in ('data', 'split')},
+        'encoder': a.encoder or sketch.encoder,
     }
-    folder = workdir / 'surrogate' / stage.address(spec)
-    if (folder / 'meta.json').exists():
-        return stage.finished('surrogate', stage.address(spec), folder, mesh)
-    stage.describe(folder, spec)
-    attack = attack_of(cfg, target.encoder, target.heads, selection.input_shape(cfg))
-    asked = access.make_oracle(cfg, target, workdir, mesh)
-    train = functools.partial(
-        stage.train,
-        workdir=workdir,
-        mesh=mesh,
-        recipe=attack.recipe,
-        encoder=spec['encoder'],
-        batch_size=cfg.attack.batch_size,
-        seed=cfg.seed,
-        fields=cfg.attack,
-        every=cfg.training,
-        label=f'{cfg.attack.name} {cfg.attack.loss} {cfg.attack.budget}',
+    if 'shadow' in recovery.RECOVERIES.needs(a.recover):
+        scratch = baselines.scratch_of(run, sets, sketch.encoder)
+        spec['attackers_shadow'] = stage.address(workspace, scratch.spec)
+    account = {'stage': 'answers', **common}
+    account |= {name: fields[name] for name in ('plan', 'query_augmentation', 'strategy')}
+    if c.defense:
+        account['budget'] = a.budget
+    if a.accounts > 1:
+        account |= {'accounts': a.accounts, 'overlap': a.overlap}
+    plan = make_plan(a.plan, a.query_augmentation)
+    if not (plan.stored and strategies.make(a.strategy).rounds == 1):
+        account = spec | account
+    return spec, account
+
+
+def extraction_of(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner) -> Extraction:
+    """What a config describes; sets the service up, sends nothing."""
+    c, a, workspace = run.config, run.config.attack, run.workspace
+    spec, account = specs_of(run, sets, sketch, victims_owner)
+    endpoint, scratch = attacks.endpoint_of(a.name), None
+    if 'attackers_shadow' in spec:
+        scratch = baselines.scratch_of(run, sets, sketch.encoder)
+    attacker = Attacker(
+        owner.serve(workspace, victims_owner, endpoint, c.defense),
+        sets.pool,
+        make_plan(a.plan, a.query_augmentation),
+        a.budget,
+        c.seed,
+        a.batch_size,
+        a.accounts,
+        a.overlap,
+        account,
     )
-    if not access.plan_of(cfg).stored:
-        images = jnp.zeros((cfg.attack.batch_size, *selection.input_shape(cfg)))
-        return train(
-            'surrogate',
-            spec,
-            arrays=rows_of(selection.load_pool(cfg), selection.order(cfg)),
-            num_steps=math.ceil(cfg.attack.budget / (cfg.attack.batch_size * attack.asks)),
-            oracle=asked,
-            account=asked.init(access.account_key(cfg), images),
-        )
-    shadow = recovery.Shadow(_shadow(cfg, target, workdir, mesh), cfg.seed)
-    strategy = strategies.make(cfg.attack.strategy)
-    chosen, arrays, state, scout = np.zeros(0, np.int32), {}, {}, None
-    spent = (0.0, 0.0)  # seconds and operations so far
-    for number, count in enumerate(shares(cfg, strategy.rounds)):
+    return Extraction(
+        attacker,
+        attack_of(run, sketch, sets.num_classes),
+        strategies.make(a.strategy),
+        a.recover,
+        scratch,
+        spec['encoder'],
+        a.epochs,
+        Optimization(a.optimizer, a.schedule, a.learning_rate, a.batch_size),
+        spec,
+        f'{a.name} {a.loss} {a.budget}',
+    )
+
+
+def steal(workspace: Workspace, extraction: Extraction) -> Trained:
+    """The surrogate of a extraction, made if it is not there yet."""
+    make = _steal_online if not extraction.attacker.plan.stored else _steal_stored
+    form = stage.encoder_form(workspace, 'surrogate')
+    make_in = functools.partial(make, workspace, extraction)
+    return stage.cached(workspace, 'surrogate', extraction.spec, make_in, form)
+
+
+def shares(num_inputs: int, rounds: int) -> list[int]:
+    """How many inputs each round chooses."""
+    return [len(part) for part in np.array_split(np.arange(num_inputs), rounds)]
+
+
+def num_steps(epochs: int, num_inputs: int, batch_size: int) -> int:
+    """Steps of `epochs` over the inputs asked."""
+    return epochs * (num_inputs // batch_size)
+
+
+def _steal_online(workspace: Workspace, extraction: Extraction, folder: epath.Path) -> Trained:
+    attacker, pool = extraction.attacker, extraction.attacker.pool
+    decode, oracle = data.decoder(pool), attacker.service.oracle(attacker.budget)
+    stored = jax.ShapeDtypeStruct((attacker.batch_size, *pool.inputs.shape[1:]), pool.inputs.dtype)
+    seen = jax.eval_shape(decode, stored)
+    return stage.fit_encoder(
+        workspace,
+        folder,
+        extraction.attack.recipe,
+        rows_of(pool, pool_order(len(pool.inputs), attacker.seed)),
+        role='surrogate',
+        encoder=extraction.encoder,
+        seed=attacker.seed,
+        num_steps=math.ceil(attacker.budget / (attacker.batch_size * extraction.attack.asks)),
+        how=extraction.how,
+        decode=decode,
+        oracle=oracle,
+        account=oracle.init(attacker.key(), jnp.zeros(seen.shape, seen.dtype)),
+        label=extraction.label,
+    )
+
+
+def _steal_stored(workspace: Workspace, extraction: Extraction, folder: epath.Path) -> Trained:
+    """Rounds of choosing, asking and training; the last round's training is the surrogate's.
+
+    What a round chose is written down before it is asked, with the strategy's state, so that a
+    killed run asks the same. A scout is a stage of its own and takes the time and operations of all
+    rounds before it into its account.
+    """
+    attacker, rounds = extraction.attacker, extraction.strategy.rounds
+    chosen, arrays, state = np.zeros(0, np.int32), {}, {}
+    scout, spent = None, (0.0, 0.0)  # seconds and operations so far
+    for number, count in enumerate(shares(attacker.num_inputs, rounds)):
         path = folder / 'chosen' / f'round-{number:03d}.npz'
-        if not path.exists():
-            seen = _see(cfg, chosen, arrays, scout, number, mesh)
-            new, state = strategy.choose(seen, count, state)
-            kept = {f'state_{name}': value for name, value in state.items()}
-            files.write_npz(path, chosen=new, **kept)
-        kept = files.read_npz(path)
-        chosen = np.concatenate([chosen, kept.pop('chosen')])
-        state = {name.removeprefix('state_'): value for name, value in kept.items()}
-        arrays, bill, noticed = ask(cfg, chosen, asked, target, workdir, mesh)
-        if cfg.attack.recover:
-            arrays = recover(cfg, arrays, shadow)
-        frozen, *took = _before(cfg, attack, arrays, folder / f'before-{number:03d}', mesh)
-        last = number + 1 == strategy.rounds
-        scout = train(
-            'surrogate' if last else 'scout',
-            spec if last else spec | {'stage': 'scout', 'round': number},
+        known = _known(workspace, extraction, chosen, arrays, scout, number)
+        new, state = _choose(extraction.strategy, path, known, count, state)
+        chosen = np.concatenate([chosen, new])
+        arrays, bill, noticed = ask(workspace, attacker, chosen)
+        if extraction.recover:
+            arrays = _recover(workspace, extraction, arrays)
+        frozen, *took = _before(workspace, extraction, arrays, folder / f'before-{number:03d}')
+        fit = functools.partial(
+            stage.fit_encoder,
+            workspace,
+            recipe=extraction.attack.recipe,
             arrays=arrays,
-            num_steps=num_steps(cfg, arrays),
+            encoder=extraction.encoder,
+            seed=attacker.seed,
+            num_steps=num_steps(extraction.epochs, len(arrays['inputs']), attacker.batch_size),
+            how=extraction.how,
+            decode=data.decoder(attacker.pool),
             bill=bill,
             noticed=noticed,
             frozen=frozen,
             before=(spent[0] + took[0], spent[1] + took[1]),
+            label=extraction.label,
         )
-        spent = scout.seconds, scout.flops  # of this round and all before it
-    return scout
+        if number + 1 == rounds:
+            return fit(folder=folder, role='surrogate')
+        scout = stage.cached(
+            workspace,
+            'scout',
+            extraction.spec | {'stage': 'scout', 'round': number},
+            lambda where, fit=fit: fit(folder=where, role='scout'),
+            stage.encoder_form(workspace, 'scout'),
+        )
+        spent = scout.record.seconds, scout.record.flops
+    raise AssertionError('a strategy has at least one round')
 
 
-def num_steps(cfg: ml_collections.ConfigDict, arrays: dict[str, np.ndarray]) -> int:
-    """Steps of `attack.epochs` over the images asked."""
-    return cfg.attack.epochs * (len(arrays['inputs']) // cfg.attack.batch_size)
+def _choose(
+    strategy: strategies.Strategy, path: epath.Path, known: Any, count: int, state: Any
+) -> tuple[np.ndarray, Any]:
+    """What a round chooses and the strategy's state after it, from its file where it is there."""
+    if not path.exists():
+        new, state = strategy.choose(known(), count, state)
+        arrays = {f'state_{name}': value for name, value in state.items()}
+        stage.files.write_npz(path, chosen=new, **arrays)
+    arrays = stage.files.read_npz(path)
+    new = arrays.pop('chosen')
+    return new, {name.removeprefix('state_'): value for name, value in arrays.items()}
 
 
-def shares(cfg: ml_collections.ConfigDict, rounds: int) -> list[int]:
-    """How many images each round chooses."""
-    images = selection.num_images(cfg, access.plan_of(cfg).stored)
-    return [len(part) for part in np.array_split(np.arange(images), rounds)]
-
-
-def rows_of(pool: data.Dataset, chosen: np.ndarray) -> dict[str, np.ndarray]:
-    """Training arrays of some images of the pool, without answers."""
-    labels = {} if pool.labels is None else {'labels': pool.labels[chosen]}
-    return {'inputs': pool.inputs[chosen], **labels}
-
-
-def ask(
-    cfg: ml_collections.ConfigDict,
+def _known(
+    workspace: Workspace,
+    extraction: Extraction,
     chosen: np.ndarray,
-    asked: oracle.Oracle,
-    target: Trained,
-    workdir: epath.Path,
-    mesh: jax.sharding.Mesh,
-) -> tuple[dict[str, np.ndarray], store.Bill, dict[str, float]]:
-    """Training arrays of the chosen images with their answers, what these cost and gave away.
+    arrays: Arrays,
+    scout: Trained | None,
+    number: int,
+) -> Callable[[], strategies.Seen]:
+    """What the attacker knows when it chooses its next queries, computed when it is wanted."""
+    pool, mesh = extraction.attacker.pool, workspace.mesh
 
-    Of several accounts, what the defense noticed is the largest that it noticed of one.
+    def seen() -> strategies.Seen:
+        means, represent, predict = np.zeros((0, 0), np.float32), None, None
+        if scout is not None:
+            given = arrays['answered'][..., None]
+            means = (arrays['answers'] * given).sum(axis=1) / np.maximum(given.sum(axis=1), 1)
+            extract = functools.partial(features.extract, decode=data.decoder(pool), mesh=mesh)
+            encoder = scout.encoder
+            represent = functools.partial(extract, encoder.network.apply, encoder.variables)
+            predict = functools.partial(extract, *encoder.through_heads())
+        return strategies.Seen(
+            pool.inputs,
+            pool.labels,
+            chosen,
+            means,
+            represent,
+            predict,
+            extraction.attacker.seed,
+            number,
+        )
+
+    return seen
+
+
+def _recover(workspace: Workspace, extraction: Extraction, arrays: Arrays) -> Arrays:
+    """The training arrays after the recoveries on their answers.
+
+    The attacker's shadow is trained without the victim, when a recovery first uses it.
     """
-    if cfg.attack.accounts == 1:
-        return _ask_account(cfg, chosen, asked, target, workdir, mesh)
-    dealt = sybils.deal(len(chosen), cfg.attack.accounts, cfg.attack.overlap)
-    every = [
-        _ask_account(cfg, chosen[part], asked, target, workdir, mesh, number)
-        for number, part in enumerate(dealt)
-    ]
-    got = [
-        recovery.Received(arrays['inputs'], arrays['answers'], arrays['answered'])
-        for arrays, _, _ in every
-    ]
-    merged = sybils.merge(got, cfg.attack.overlap)
-    arrays = rows_of(selection.load_pool(cfg), chosen) | {
-        'answers': merged.answers,
-        'answered': merged.answered,
-        'view_seeds': np.zeros(merged.answered.shape, np.uint32),
-    }
-    billed, refused = (sum(getattr(bill, n) for _, bill, _ in every) for n in ('billed', 'refused'))
-    answered = [part[one.answered.any(axis=1)] for part, one in zip(dealt, got, strict=True)]
-    unique = len(np.unique(np.concatenate(answered)))
-    names = every[0][2]
-    noticed = {name: max(noticed[name] for _, _, noticed in every) for name in names}
-    return arrays, store.Bill(billed, unique, billed - unique, refused), noticed
+    decode = data.decoder(extraction.attacker.pool)
 
+    def represent(inputs: np.ndarray) -> np.ndarray:
+        shadow = baselines.pretrain_scratch(workspace, extraction.scratch).encoder
+        apply, mesh = shadow.network.apply, workspace.mesh
+        return features.extract(apply, shadow.variables, inputs, decode=decode, mesh=mesh)
 
-def _ask_account(
-    cfg, chosen, asked, target, workdir, mesh, number=0
-) -> tuple[dict[str, np.ndarray], store.Bill, dict[str, float]]:
-    who = access.account_of(cfg, target)
-    if cfg.attack.accounts > 1:
-        who |= {'account': number}
-    store = workdir / 'answers' / stage.address(who)
-    stage.describe(store, who)
-    plan, pool = access.plan_of(cfg), selection.load_pool(cfg)
-    seeds = np.tile(np.arange(plan.stored, dtype=np.uint32), (len(chosen), 1))
-    if plan.view is not None:
-        every = np.random.default_rng((cfg.seed, 3))
-        shape = (len(pool.inputs), plan.stored)
-        seeds = every.integers(2**32, size=shape, dtype=np.uint32)[chosen]
-    count = min(cfg.attack.budget, seeds.size)  # an odd budget ends within an image's views
-    index = np.repeat(np.arange(len(chosen)), plan.stored)[:count]
-    got = store.collect(
-        store,
-        asked,
-        access.account_key(cfg, number),
-        store.Queries(pool.inputs[chosen], index, seeds.ravel()[:count], plan.view),
-        budget=cfg.attack.budget,
-        batch_size=cfg.attack.batch_size,
-        mesh=mesh,
-        description='ask',
-    )
-    padded = np.zeros((seeds.size, got.representations.shape[1]), np.float32)
-    padded[:count] = got.representations
-    answered = np.zeros(seeds.size, bool)
-    answered[:count] = got.granted
-    arrays = rows_of(pool, chosen) | {
-        'answers': padded.reshape(*seeds.shape, -1),
-        'answered': answered.reshape(seeds.shape),
-        'view_seeds': seeds,
-    }
-    return arrays, got.bill, got.noticed
-
-
-def recover(
-    cfg: ml_collections.ConfigDict, arrays: dict[str, np.ndarray], shadow: recovery.Shadow
-) -> dict[str, np.ndarray]:
-    """The training arrays after `attack.recover` on their answers."""
     received = recovery.Received(arrays['inputs'], arrays['answers'], arrays['answered'])
-    found = recovery.make(cfg.attack.recover)(received, shadow)
-    return arrays | {'answers': found.answers.astype(np.float32), 'answered': found.answered}
+    shadow = recovery.Shadow(represent, extraction.attacker.seed)
+    recovered = recovery.make(extraction.recover)(received, shadow)
+    return arrays | {
+        'answers': recovered.answers.astype(np.float32),
+        'answered': recovered.answered,
+    }
 
 
-def _shadow(cfg, target: Trained, workdir: epath.Path, mesh):
-    """Representations of the attacker's own encoder, trained without the victim when first used."""
-
-    @functools.cache
-    def trained() -> Trained:
-        return stage.scratch(cfg, target.encoder, workdir, mesh)
-
-    def represent(images: np.ndarray) -> np.ndarray:
-        network = stage.make_encoder(trained().encoder)
-        return features.extract(network.apply, trained().variables, images, mesh=mesh)
-
-    return represent
-
-
-def _see(cfg, chosen, arrays, scout: Trained | None, number: int, mesh) -> strategies.Seen:
-    """What the attacker knows when it chooses its next queries."""
-    pool = selection.load_pool(cfg)
-    got, represent, predict = np.zeros((0, 0), np.float32), None, None
-    if scout is not None:
-        given = arrays['answered'][..., None]
-        got = (arrays['answers'] * given).sum(axis=1) / np.maximum(given.sum(axis=1), 1)
-        network, through = stage.make_encoder(scout.encoder).apply, stage.outputs(scout)
-        represent = functools.partial(features.extract, network, scout.variables, mesh=mesh)
-        predict = functools.partial(features.extract, *through, mesh=mesh)
-    return strategies.Seen(
-        pool.inputs, pool.labels, chosen, got, represent, predict, cfg.seed, number
-    )
-
-
-def _before(cfg, attack, arrays, folder: epath.Path, mesh) -> tuple[Any, float, float]:
+def _before(
+    workspace: Workspace, extraction: Extraction, arrays: Arrays, folder: epath.Path
+) -> tuple[Any, float, float]:
     """Trains what an attack trains first: (its networks' variables, seconds, operations)."""
+    attack = extraction.attack
     if attack.before is None:
         return None, 0.0, 0.0
+    steps = num_steps(extraction.epochs, len(arrays['inputs']), extraction.how.batch_size)
     fit = training.fit(
         attack.before,
         arrays,
-        num_steps=math.ceil(attack.before_epochs * num_steps(cfg, arrays)),
-        batch_size=cfg.attack.batch_size,
-        learning_rate=cfg.attack.learning_rate,
-        optimizer=cfg.attack.optimizer,
-        schedule=cfg.attack.schedule,
-        seed=stage.seed_of('before', cfg.seed),
+        num_steps=math.ceil(attack.before_epochs * steps),
+        **extraction.how._asdict(),
+        seed=stage.seed_of('before', extraction.attacker.seed),
         folder=folder,
-        mesh=mesh,
-        checkpoint_every=cfg.training.checkpoint_every,
-        log_every=cfg.training.log_every,
-        description=f'before {cfg.attack.name}',
+        mesh=workspace.mesh,
+        decode=data.decoder(extraction.attacker.pool),
+        checkpoint_every=workspace.checkpoint_every,
+        log_every=workspace.log_every,
+        description=f'before {extraction.label}',
     )
     return {name: chain.part(fit.state, name) for name in fit.state.params}, fit.seconds, fit.flops

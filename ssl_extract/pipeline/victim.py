@@ -32,6 +32,7 @@ class Sketch(NamedTuple):
         dim: width of the answers of a victim without a network of ours.
         answers: what such a victim answers with.
         traced: whether it is a JAX function.
+        address: of a victim that is loaded; '' of one that is pretrained.
     """
 
     encoder: str
@@ -40,6 +41,7 @@ class Sketch(NamedTuple):
     dim: int = 0
     answers: str = 'representation'
     traced: bool = True
+    address: str = ''
 
     @property
     def networks(self) -> endpoints.Networks:
@@ -59,7 +61,6 @@ def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
         return victim, record._replace(address=victim.address, bill=None)
     c, workspace = run.config.victim, run.workspace
     how = Optimization(c.optimizer, c.schedule, c.learning_rate, c.batch_size)
-    spec = {'stage': 'victim', 'inputs': sets.victim_spec, **pretraining_spec(c.to_dict())}
     recipe = make_recipe(c.method, c.encoder, c.augmentation)
     inputs = sets.victim.inputs
 
@@ -78,8 +79,18 @@ def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
         )
 
     form = stage.encoder_form(workspace, 'victim')
-    encoder, record = stage.cached(workspace, 'victim', spec, train, form)
+    encoder, record = stage.cached(workspace, 'victim', _spec_of(run, sets), train, form)
     return from_encoder(encoder, record.address), record
+
+
+def address_of(run: Run, sets: Sets) -> str:
+    """The address of the victim that is pretrained; computes nothing."""
+    return stage.address(run.workspace, _spec_of(run, sets))
+
+
+def _spec_of(run: Run, sets: Sets) -> dict[str, Any]:
+    fields = pretraining_spec(run.config.victim.to_dict())
+    return {'stage': 'victim', 'inputs': sets.victim_spec, **fields}
 
 
 def pretraining_spec(fields: dict[str, Any], *without: str) -> dict[str, Any]:
@@ -110,6 +121,7 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
             victim.dim,
             victim.answers,
             victim.traced,
+            victim.address,
         )
     theirs = _seen_shape(sets.victim)
     if theirs != shape:

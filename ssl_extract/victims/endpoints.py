@@ -111,7 +111,12 @@ def at(victim: Victim, endpoint: str, *, classifier: dict[str, Any] | None = Non
 
 def example_classifier(dim: int, num_classes: int) -> dict[str, Any]:
     """The shapes of a classifier's variables."""
-    shapes = {'mean': (dim,), 'scale': (dim,), 'weights': (dim, num_classes), 'bias': (num_classes,)}
+    shapes = {
+        'mean': (dim,),
+        'scale': (dim,),
+        'weights': (dim, num_classes),
+        'bias': (num_classes,),
+    }
     return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
 
 

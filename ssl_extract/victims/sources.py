@@ -37,9 +37,7 @@ def checkpoint(path: str) -> Load:
 
 
 @SOURCES.register('function')
-def function(
-    name: str, dim: int, address: str = '', answers: str = 'representation'
-) -> Load:
+def function(name: str, dim: int, address: str = '', answers: str = 'representation') -> Load:
     """A Python function on NumPy arrays, called with granted rows only.
 
     Args:

@@ -173,7 +173,9 @@ def test_one_device_gets_what_four_get(tmp_path):
 
 def test_more_images_than_the_budget_are_refused_before_asking(tmp_path, asked):
     sent, oracle = asked
-    with pytest.raises(UserError, match='50 different queries were to be sent, and 49 of the budget of 49 are left'):
+    with pytest.raises(
+        UserError, match='50 different queries were to be sent, and 49 of the budget of 49 are left'
+    ):
         collect(tmp_path, oracle=oracle, budget=49)
     assert not sent
 

@@ -1,0 +1,162 @@
+"""The attacker's accounts: which queries are sent, and the training arrays that come of them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ssl_extract import data, recovery
+from ssl_extract.attacks import Plan
+from ssl_extract.data import Dataset
+from ssl_extract.oracle import store
+from ssl_extract.oracle.store import Answers, Bill, Queries
+from ssl_extract.pipeline import stage
+from ssl_extract.pipeline.context import Workspace
+from ssl_extract.pipeline.owner import Service
+from ssl_extract.recovery import sybils
+
+Arrays = dict[str, np.ndarray]
+
+
+class Attacker(NamedTuple):
+    """Who sends the queries.
+
+    Attributes:
+        service: what is asked.
+        pool: the attacker's own inputs.
+        plan: how often each is asked, and as what.
+        budget: queries over all accounts.
+        seed: of the order of the pool, the views and the accounts' keys.
+        batch_size: queries sent at a time.
+        accounts: how many accounts share the inputs.
+        overlap: of several accounts: inputs that all of them ask.
+        spec: everything that the answers depend on: the account's address.
+    """
+
+    service: Service
+    pool: Dataset
+    plan: Plan
+    budget: int
+    seed: int
+    batch_size: int
+    accounts: int
+    overlap: int
+    spec: dict[str, Any]
+
+    def account_spec(self, number: int = 0) -> dict[str, Any]:
+        """What the answers of one of the accounts depend on."""
+        return self.spec | ({'account': number} if self.accounts > 1 else {})
+
+    def key(self, number: int = 0) -> jax.Array:
+        """The key of one of the accounts."""
+        return jax.random.fold_in(jax.random.key(self.seed), 2 + 1000 * number)
+
+    @property
+    def num_inputs(self) -> int:
+        """How many inputs the budget pays for; the whole pool, where a step asks."""
+        if self.accounts > 1:
+            return sybils.num_images(self.budget, self.accounts, self.overlap)
+        stored = self.plan.stored
+        return -(-self.budget // stored) if stored else len(self.pool.inputs)
+
+
+def collect(
+    workspace: Workspace,
+    service: Service,
+    spec: dict[str, Any],
+    key: jax.Array,
+    queries: Queries,
+    *,
+    budget: int,
+    batch_size: int,
+    description: str = 'ask',
+) -> Answers:
+    """The answers of one account, whose store lies under the address of `spec`.
+
+    Two processes with the same account take turns.
+    """
+    where = stage.address(workspace, spec)
+    folder = workspace.folder / 'answers' / where
+    with stage.lock(workspace, 'answers', where):
+        stage.describe(folder, spec)
+        return store.collect(
+            folder,
+            service.oracle(budget),
+            key,
+            queries,
+            batch_size=batch_size,
+            mesh=workspace.mesh,
+            description=description,
+        )
+
+
+def ask(
+    workspace: Workspace, attacker: Attacker, chosen: np.ndarray
+) -> tuple[Arrays, Bill, dict[str, float]]:
+    """Training arrays of the chosen inputs with their answers, what these cost and gave away.
+
+    Of several accounts, what the defense noticed is the largest that it noticed of one.
+    """
+    if attacker.accounts == 1:
+        return _ask_account(workspace, attacker, chosen)
+    shares = sybils.deal(len(chosen), attacker.accounts, attacker.overlap)
+    answered = [
+        _ask_account(workspace, attacker, chosen[share], number)
+        for number, share in enumerate(shares)
+    ]
+    received = [
+        recovery.Received(arrays['inputs'], arrays['answers'], arrays['answered'])
+        for arrays, _, _ in answered
+    ]
+    merged = sybils.merge(received, attacker.overlap)
+    arrays = rows_of(attacker.pool, chosen) | {
+        'answers': merged.answers,
+        'answered': merged.answered,
+        'view_seeds': np.zeros(merged.answered.shape, np.uint32),
+    }
+    billed, refused = (
+        sum(getattr(bill, name) for _, bill, _ in answered) for name in ('billed', 'refused')
+    )
+    paid = [share[one.answered.any(axis=1)] for share, one in zip(shares, received, strict=True)]
+    unique = len(np.unique(np.concatenate(paid)))
+    names = answered[0][2]
+    noticed = {name: max(noticed[name] for _, _, noticed in answered) for name in names}
+    return arrays, Bill(billed, unique, billed - unique, refused), noticed
+
+
+def rows_of(pool: Dataset, chosen: np.ndarray) -> Arrays:
+    """Training arrays of some inputs of the pool, without answers."""
+    labels = {} if pool.labels is None else {'labels': pool.labels[chosen]}
+    return {'inputs': pool.inputs[chosen], **labels}
+
+
+def _ask_account(
+    workspace: Workspace, attacker: Attacker, chosen: np.ndarray, number: int = 0
+) -> tuple[Arrays, Bill, dict[str, float]]:
+    plan, pool = attacker.plan, attacker.pool
+    seeds = np.tile(np.arange(plan.stored, dtype=np.uint32), (len(chosen), 1))
+    if plan.view is not None:
+        rng = np.random.default_rng((attacker.seed, 3))
+        shape = (len(pool.inputs), plan.stored)
+        seeds = rng.integers(2**32, size=shape, dtype=np.uint32)[chosen]
+    count = min(attacker.budget, seeds.size)  # an odd budget ends within an input's views
+    index = np.repeat(np.arange(len(chosen)), plan.stored)[:count]
+    answers = collect(
+        workspace,
+        attacker.service,
+        attacker.account_spec(number),
+        attacker.key(number),
+        Queries(pool.inputs[chosen], index, seeds.ravel()[:count], plan.view, data.decoder(pool)),
+        budget=attacker.budget,
+        batch_size=attacker.batch_size,
+    )
+    padded = np.zeros((seeds.size, answers.representations.shape[1]), np.float32)
+    padded[:count] = answers.representations
+    answered = np.zeros(seeds.size, bool)
+    answered[:count] = answers.granted
+    arrays = rows_of(pool, chosen) | {
+        'answers': padded.reshape(*seeds.shape, -1),
+        'answered': answered.reshape(seeds.shape),
+        'view_seeds': seeds,
+    }
+    return arrays, answers.bill, answers.noticed

@@ -1,0 +1,108 @@
+"""The baselines' stages: the untrained encoder, and the one pretrained without a victim."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from ssl_extract import data
+from ssl_extract.data import Dataset
+from ssl_extract.encoders import trained
+from ssl_extract.encoders.trained import Encoder
+from ssl_extract.pipeline import stage
+from ssl_extract.pipeline.context import Run, Workspace
+from ssl_extract.pipeline.sets import Sets, pool_order
+from ssl_extract.pipeline.stage import Optimization, StageRecord, Trained
+from ssl_extract.pipeline.victim import make_recipe, pretraining_spec
+
+
+class Scratch(NamedTuple):
+    """A pretraining on the attacker's own inputs, without a victim.
+
+    Attributes:
+        recipe: the victim's method with the surrogate's network.
+        inputs: the first of the pool, as many as the budget says.
+        encoder: the spec of the network.
+        epochs: over the inputs.
+        how: optimizer, schedule, learning rate and batch size.
+        seed: of the attacker.
+        spec: everything that the result depends on.
+    """
+
+    recipe: Any
+    inputs: Dataset
+    encoder: str
+    epochs: int
+    how: Optimization
+    seed: int
+    spec: dict[str, Any]
+
+
+def scratch_of(run: Run, sets: Sets, encoder: str) -> Scratch:
+    """The pretraining without a victim that a config describes.
+
+    Under plan 'online', which shows the surrogate the whole pool, it is on the whole pool.
+
+    Args:
+        run: the run.
+        sets: its data.
+        encoder: the victim's network, where the attacker names none.
+    """
+    c, v = run.config, run.config.victim
+    encoder = c.attack.encoder or encoder
+    size = len(sets.pool.inputs)
+    count = size if c.attack.plan == 'online' else min(size, c.attack.budget)
+    rows = pool_order(size, c.seed)[:count]
+    labels = None if sets.pool.labels is None else sets.pool.labels[rows]
+    batch_size, epochs = c.baselines.scratch_batch_size, c.baselines.scratch_epochs
+    spec = {
+        'stage': 'scratch',
+        'inputs': {**sets.pool_spec, 'seed': c.seed, 'first': count},
+        'encoder': encoder,
+        'epochs': epochs,
+        'batch_size': batch_size,
+        **pretraining_spec(v.to_dict(), 'encoder', 'split', 'seed', 'epochs', 'batch_size'),
+    }
+    return Scratch(
+        make_recipe(v.method, encoder, v.augmentation),
+        sets.pool._replace(inputs=sets.pool.inputs[rows], labels=labels),
+        encoder,
+        epochs,
+        Optimization(v.optimizer, v.schedule, v.learning_rate, batch_size),
+        c.seed,
+        spec,
+    )
+
+
+def pretrain_scratch(workspace: Workspace, scratch: Scratch) -> Trained:
+    """Pretrains on the attacker's own inputs: what stealing must beat."""
+    inputs = scratch.inputs.inputs
+
+    def train(folder: epath.Path) -> Trained:
+        return stage.fit_encoder(
+            workspace,
+            folder,
+            scratch.recipe,
+            {'inputs': inputs},
+            role='scratch',
+            encoder=scratch.encoder,
+            seed=scratch.seed,
+            num_steps=scratch.epochs * (len(inputs) // scratch.how.batch_size),
+            how=scratch.how,
+            decode=data.decoder(scratch.inputs),
+        )
+
+    form = stage.encoder_form(workspace, 'scratch')
+    return stage.cached(workspace, 'scratch', scratch.spec, train, form)
+
+
+def untrained(
+    workspace: Workspace, encoder: str, input_shape: tuple[int, ...], seed: int
+) -> Trained:
+    """The surrogate's network, untrained, from a seed of its own."""
+    spec = {'stage': 'random', 'encoder': encoder, 'seed': seed, 'shape': input_shape}
+    key = jax.random.key(stage.seed_of('random', seed))
+    variables = trained.make(encoder).init(key, jnp.zeros((1, *input_shape)))
+    record = StageRecord('random', stage.address(workspace, spec))
+    return Trained(Encoder(encoder, variables, input_shape), record)

@@ -1,0 +1,169 @@
+"""The evaluation's stage: what an encoder, or a victim of any make, is worth on the tasks."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from ssl_extract import data, evaluation
+from ssl_extract.evaluation import assess
+from ssl_extract.evaluation.assess import Assessment
+from ssl_extract.oracle import MAX_BUDGET
+from ssl_extract.oracle.store import Bill, Queries, make_bill, plain
+from ssl_extract.pipeline import ask, stage
+from ssl_extract.pipeline.context import Run, Workspace
+from ssl_extract.pipeline.owner import Service
+from ssl_extract.pipeline.sets import Sets
+from ssl_extract.pipeline.stage import Form
+from ssl_extract.runtime import files
+from ssl_extract.victims.model import Victim
+
+VICTIM_CHOICES = ('if_free', 'ask', 'no')
+
+
+class Subject(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        role: of its rows.
+        address: of its stage.
+        encode: `(apply, variables)` of a JAX encoder, or a function on NumPy arrays.
+        classifier: `(apply, variables)` with the classifier that it was trained with; None of most.
+    """
+
+    role: str
+    address: str
+    encode: tuple[Callable, Any] | Callable[[np.ndarray], np.ndarray]
+    classifier: tuple[Callable, Any] | None = None
+
+
+def subject_of(result: stage.Trained) -> Subject:
+    """A trained encoder as what is measured."""
+    encoder, record = result
+    classifier = encoder.through_heads() if 'classifier' in dict(encoder.heads) else None
+    pair = (encoder.network.apply, encoder.variables)
+    return Subject(record.role, record.address, pair, classifier)
+
+
+def measure(
+    run: Run, sets: Sets, subject: Subject, beside: tuple[str, Assessment] | None = None
+) -> tuple[str, Assessment]:
+    """Measures a subject, beside the victim where that was measured: (stage's address, result)."""
+    c, workspace = run.config.evaluation, run.workspace
+    spec = {
+        'stage': 'evaluation',
+        'encoder': subject.address,
+        'fidelity_to': beside and beside[0],
+        'probe': c.probe,
+        'neighbors': c.neighbors,
+        'shots': c.shots,
+        'metrics': list(evaluation.METRICS),
+        'tasks': sets.tasks_spec,
+    }
+
+    def make(folder: epath.Path) -> Assessment:
+        del folder
+        print(f'  evaluate {subject.role}', file=sys.stderr, flush=True)
+        return assess.assess(
+            subject.encode,
+            sets.tasks,
+            classifier=subject.classifier,
+            victim=beside and beside[1].arrays,
+            probe=c.probe,
+            neighbors=c.neighbors,
+            shots=c.shots,
+            mesh=workspace.mesh,
+        )
+
+    result = stage.cached(workspace, 'evaluation', spec, make, _form(whole=beside is None))
+    return stage.address(workspace, spec), result
+
+
+def victim_subject(run: Run, sets: Sets, victim: Victim) -> tuple[Subject | None, Bill | None]:
+    """The victim as what is measured, and what that costs; None where it is left out.
+
+    Which victims are measured says `evaluation.victim`: 'if_free' those that are JAX functions
+    (their evaluation sends no query), 'ask' every victim, 'no' none. A victim that is asked answers
+    all inputs of the tasks on an account of its own, each once, whatever the budget of the attack;
+    its rows carry the bill.
+    """
+    choice = run.config.evaluation.victim
+    if choice == 'no' or (choice == 'if_free' and not victim.traced):
+        return None, None
+    if victim.encoder is not None:
+        pair = (victim.encoder.network.apply, victim.encoder.variables)
+        return Subject('victim', victim.address, pair), None
+    if victim.traced:
+        pair = (_call, victim.answer)
+        return Subject('victim', victim.address, pair), None
+    bill = _ask_all(run.workspace, sets, victim)
+    return Subject('victim', victim.address, _Asked(run.workspace, victim)), bill
+
+
+def evaluation_inputs(sets: Sets) -> int:
+    """How many different inputs the tasks have: what asking for all of them costs."""
+    parts = [part for task in sets.tasks for part in (task.train, task.test)]
+    return len(np.unique(np.concatenate([data.hashes(part.inputs) for part in parts])))
+
+
+class _Asked:
+    """A victim that is asked through an account of the evaluation, whose answers are kept."""
+
+    def __init__(self, workspace: Workspace, victim: Victim):
+        from ssl_extract import defenses
+
+        self.workspace = workspace
+        self.service = Service(victim, defenses.make(''), {'victim': victim.address})
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        return self.collect(plain(inputs, decode=_as_it_is)).representations
+
+    def collect(self, queries: Queries) -> Any:
+        return ask.collect(
+            self.workspace,
+            self.service,
+            {'stage': 'answers', 'role': 'evaluation', **self.service.spec},
+            jax.random.key(0),
+            queries,
+            budget=MAX_BUDGET,
+            batch_size=64 * self.workspace.mesh.size,
+            description='evaluation asks the victim',
+        )
+
+
+def _ask_all(workspace: Workspace, sets: Sets, victim: Victim) -> Bill:
+    """The bill for all inputs of the tasks."""
+    parts = [part for task in sets.tasks for part in (task.train, task.test)]
+    asked = _Asked(workspace, victim)
+    for part in parts:
+        decode = jax.jit(data.decoder(part))
+        for start in range(0, len(part.inputs), 1024):
+            asked(np.asarray(decode(part.inputs[start : start + 1024])))
+    hashes = np.unique(np.concatenate([data.hashes(part.inputs) for part in parts]))
+    return make_bill(np.frombuffer(hashes.tobytes(), np.uint8).reshape(len(hashes), -1))
+
+
+def _as_it_is(inputs: jax.Array) -> jax.Array:
+    return inputs
+
+
+def _call(answer: Callable, inputs: jax.Array) -> jax.Array:
+    return answer(inputs)
+
+
+def _form(whole: bool) -> Form:
+    """What was measured, and the arrays: all of the victim's, the view of any other."""
+
+    def write(folder: epath.Path, result: Assessment) -> None:
+        few = {name: result.arrays[name] for name in ('projection', 'labels')}
+        files.write_npz(folder / 'arrays.npz', **(result.arrays if whole else few))
+        files.write_json(folder / 'measured.json', result.measured)
+
+    def read(folder: epath.Path) -> Assessment:
+        measured = files.read_json(folder / 'measured.json')
+        return Assessment(measured, files.read_npz(folder / 'arrays.npz'))
+
+    return Form('measured.json', write, read)

@@ -1,0 +1,66 @@
+"""The ownership stage: what the victim's owner finds of its mark in a suspect."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.special
+from etils import epath
+
+from ssl_extract import data, defenses
+from ssl_extract.defenses import dynamarks
+from ssl_extract.evaluation import features
+from ssl_extract.pipeline import owner, stage
+from ssl_extract.pipeline.context import Workspace
+from ssl_extract.pipeline.owner import Owner
+from ssl_extract.pipeline.stage import Trained
+from ssl_extract.victims import endpoints
+
+
+def look_for_mark(
+    workspace: Workspace,
+    victims_owner: Owner,
+    suspect: Trained,
+    service_spec: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """What `dynamarks.verify` finds in a surrogate of a marked classifier, as rows; found once.
+
+    The metrics `mark` (its statistic) and `mark_p_value`, on the owner's test inputs; no rows where
+    the defense makes no mark.
+    """
+    defense, task = service_spec['defense'], victims_owner.task
+    keys = [traits.mark_key for traits in defenses.DEFENSES.traits_of_chain(defense)]
+    keys = [key for key in keys if key is not None]
+    if not keys:
+        return []
+    spec = {
+        'stage': 'mark',
+        'suspect': suspect.record.address,
+        **service_spec,
+        'test': data.digest(task.test),
+        'key': keys[0],
+    }
+
+    def verify(folder: epath.Path) -> list[dict[str, Any]]:
+        del folder
+        inputs, decode, mesh = task.test.inputs, data.decoder(task.test), workspace.mesh
+        classifier = owner.fit_classifier(workspace, victims_owner)
+        marked = endpoints.at(victims_owner.victim, 'posteriors', classifier=classifier)
+        logits = features.extract(
+            *suspect.encoder.through_heads(), inputs, decode=decode, mesh=mesh
+        )
+        verification = dynamarks.verify(
+            scipy.special.softmax(logits, axis=1),
+            features.extract(
+                marked.answer.func, *marked.answer.args, inputs, decode=decode, mesh=mesh
+            ),
+            np.asarray(jax.jit(decode)(inputs)),
+            key=keys[0],
+        )
+        common = {'task': task.name, 'n': len(inputs)}
+        return [
+            common | {'metric': 'mark', 'value': verification.statistic},
+            common | {'metric': 'mark_p_value', 'value': float(verification.p_value)},
+        ]
+
+    return stage.cached(workspace, 'mark', spec, verify)

@@ -1,0 +1,99 @@
+"""The rows of a run's results, and short descriptions of runs."""
+
+import math
+from typing import Any
+
+from ssl_extract import attacks
+from ssl_extract.oracle.store import Bill
+from ssl_extract.pipeline.context import Run
+from ssl_extract.pipeline.stage import StageRecord
+from ssl_extract.report import columns
+
+Rows = list[dict[str, Any]]
+
+
+def encoder_rows(
+    record: StageRecord, encoder: str, measured: list[dict[str, Any]], **condition: Any
+) -> Rows:
+    """The rows of one encoder: what was measured of it and what the defense noticed.
+
+    Args:
+        record: of the encoder's stage.
+        encoder: the spec of its network.
+        measured: dicts of task, metric, value, ci_low, ci_high, n.
+        **condition: further columns, alike in all rows.
+    """
+    bill = record.bill
+    if record.role in ('scratch', 'random'):
+        bill = Bill(0, 0, 0, 0)
+    common = {
+        'role': record.role,
+        'stage': record.address,
+        'encoder': encoder,
+        'seconds': record.seconds,
+        'flops': record.flops,
+        **({} if bill is None else {f'queries_{k}': v for k, v in bill._asdict().items()}),
+        **condition,
+    }
+    noticed = [
+        {'metric': f'noticed.{name}', 'value': value}
+        for name, value in record.noticed.items()
+        if math.isfinite(value)  # not so before there was anything to notice
+    ]
+    return [common | measurement for measurement in [*measured, *noticed]]
+
+
+def complete(rows: Rows, run_id: str) -> Rows:
+    """The rows with all columns, in the schema's order."""
+    return [{name: (row | {'run': run_id}).get(name) for name in columns.NAMES} for row in rows]
+
+
+def condition_of(run: Run, billed: int) -> dict[str, Any]:
+    """The columns that say under which conditions a surrogate was stolen."""
+    c, a = run.config, run.config.attack
+    return dict(
+        attack=a.name,
+        loss=a.loss,
+        plan=a.plan,
+        views=_views(a.query_augmentation, a.student_augmentation),
+        strategy=a.strategy,
+        data=a.data or c.data.name,
+        endpoint=attacks.endpoint_of(a.name),
+        defense=c.defense,
+        adaptive=_adaptation(a.accounts, a.recover),
+        is_adaptive=attacks.is_adaptive(
+            attack=a.name,
+            plan=a.plan,
+            strategy=a.strategy,
+            recover=a.recover,
+            accounts=a.accounts,
+        ),
+        budget=a.budget,
+        seed=c.seed,
+        dollars=billed * c.cost.dollars_per_1000_queries / 1000,
+    )
+
+
+def name_of(run: Run) -> str:
+    """A run in a few words."""
+    c, a = run.config, run.config.attack
+    words = [a.name, a.loss, f'{a.budget} queries']
+    words += [a.plan] if a.plan != 'once' else []
+    words += [a.strategy] if a.strategy != 'random' else []
+    words += [f'asked {a.data}'] if a.data else []
+    words += [a.encoder] if a.encoder else []
+    words += [f'behind {c.defense}'] if c.defense else []
+    words += [_adaptation(a.accounts, a.recover)] if a.accounts > 1 or a.recover else []
+    return ', '.join([*words, f'seed {c.seed}'])
+
+
+def _views(asked: str, seen: str) -> str:
+    """The augmentations of a run, in a few words."""
+    words = [f'asked {asked}'] if asked != 'none' else []
+    return ', '.join([*words, f'seen {seen}'] if seen != 'none' else words)
+
+
+def _adaptation(accounts: int, recover: str) -> str:
+    """What a run does against a defense, in a few words (its plan and strategy apart)."""
+    words = [f'{accounts} accounts'] if accounts > 1 else []
+    return ', '.join([*words, recover] if recover else words)
