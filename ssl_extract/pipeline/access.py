@@ -69,7 +69,7 @@ def make_oracle(
     """The only way from a victim to an attack."""
     endpoint = attacks.endpoint_of(cfg.attack.name)
     variables = {'encoder': target.variables, **target.head_variables}
-    if endpoints.needs_classifier(endpoint):
+    if 'classifier' in endpoints.needs(endpoint):
         variables[endpoints.CLASSIFIER] = owner.fit_classifier(cfg, target, workdir, mesh)
     answer = endpoints.make(endpoint, target.encoder, target.heads)
     encode = jax.tree_util.Partial(answer, variables)

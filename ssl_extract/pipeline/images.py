@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ssl_extract import data
+from ssl_extract import attacks, data
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import Task
 from ssl_extract.recovery import sybils
@@ -79,7 +79,8 @@ def load_own(cfg: ml_collections.ConfigDict) -> data.Dataset:
 
 def _own(cfg: ml_collections.ConfigDict) -> int:
     whole = len(load_pool(cfg).inputs)
-    return whole if cfg.attack.plan == 'online' else min(whole, cfg.attack.budget)
+    stored = attacks.PLANS.make(cfg.attack.plan).stored
+    return min(whole, cfg.attack.budget) if stored else whole
 
 
 def load_tasks(cfg: ml_collections.ConfigDict) -> list[Task]:

@@ -3,7 +3,6 @@
 None of it asks the oracle: the owner has the victim itself.
 """
 
-import inspect
 from typing import Any
 
 import jax
@@ -14,14 +13,12 @@ from etils import epath
 
 from ssl_extract import attacks, data, defenses, losses
 from ssl_extract.attacks.direct import imitate
-from ssl_extract.defenses import dynamarks
 from ssl_extract.defenses.poisoning import Shadow
 from ssl_extract.evaluation import features
 from ssl_extract.evaluation.assess import PROBES
 from ssl_extract.pipeline import images as selection
 from ssl_extract.pipeline import stage
 from ssl_extract.pipeline.stage import Trained
-from ssl_extract.registry import parse_call, split_chain
 from ssl_extract.runtime import files
 from ssl_extract.victims import endpoints
 
@@ -33,7 +30,7 @@ def endpoint_spec(cfg: ml_collections.ConfigDict, target: Trained) -> dict[str, 
     """What the answers of an endpoint depend on."""
     endpoint = attacks.endpoint_of(cfg.attack.name)
     spec: dict[str, Any] = {'name': endpoint}
-    if endpoints.needs_classifier(endpoint):
+    if 'classifier' in endpoints.needs(endpoint):
         task = selection.load_tasks(cfg)[0]
         spec |= {'task': data.digest(task.train), 'probe': cfg.evaluation.probe}
     return spec
@@ -63,18 +60,13 @@ def make_defense(
     cfg: ml_collections.ConfigDict, target: Trained, workdir: epath.Path, mesh
 ) -> defenses.Defense:
     """The defense of a config, with what its parts ask the owner for."""
-    given, endpoint = {}, attacks.endpoint_of(cfg.attack.name)
-    if asks_for(cfg.defense, 'head') and target.heads and endpoint == 'representation':
+    given, needs = {}, defenses.needs(cfg.defense)
+    gives = endpoints.gives(attacks.endpoint_of(cfg.attack.name))
+    if 'head' in needs and target.heads and gives == 'representations':
         given['head'] = _once(f'head {target.address}', lambda: _head(target))
-    if asks_for(cfg.defense, 'shadow'):
+    if 'shadow' in needs:
         given['shadow'] = train_shadow(cfg, target, workdir, mesh)
     return defenses.make(cfg.defense, **given)
-
-
-def asks_for(defense: str, parameter: str) -> bool:
-    """Whether a part of the chain has this parameter."""
-    known = [defenses.DEFENSES[name] for name in defenses.names_of(defense)]
-    return any(parameter in inspect.signature(factory).parameters for factory in known)
 
 
 def train_shadow(
@@ -138,18 +130,15 @@ def look_for_mark(
     workdir: epath.Path,
     mesh: jax.sharding.Mesh,
 ) -> list[dict[str, Any]]:
-    """What `dynamarks.verify` finds in a surrogate of a marked classifier, as rows; found once.
+    """What the test for a defense's mark says of a surrogate, as rows; found once.
 
     The metrics `mark` (its statistic) and `mark_p_value`, on the first task's test images; no rows
     where the defense makes no mark.
     """
-    calls = {call[0]: call[1:] for call in map(parse_call, split_chain(cfg.defense, 'defense'))}
-    if 'dynamarks' not in calls:
+    mark = defenses.mark_of(cfg.defense)
+    if mark is None:
         return []
-    args, kwargs = calls['dynamarks']
-    key = (
-        inspect.signature(dynamarks.dynamarks).bind_partial(*args, **kwargs).arguments.get('key', 0)
-    )
+    part, verify = mark
     task = selection.load_tasks(cfg)[0]
     spec = {
         'stage': 'mark',
@@ -157,7 +146,7 @@ def look_for_mark(
         'victim': target.address,
         'endpoint': endpoint_spec(cfg, target),
         'test': data.digest(task.test),
-        'key': key,
+        'mark': part,
     }
     path = workdir / 'mark' / stage.address(spec) / 'rows.json'
     if path.exists():
@@ -167,11 +156,10 @@ def look_for_mark(
     variables = {'encoder': target.variables, endpoints.CLASSIFIER: classifier}
     answer = endpoints.make('posteriors', target.encoder, target.heads)
     theirs = features.extract(*stage.outputs(suspect), images, mesh=mesh)
-    found = dynamarks.verify(
+    found = verify(
         scipy.special.softmax(theirs, axis=1),
         features.extract(answer, variables, images, mesh=mesh),
         np.asarray(images, np.float32) / 255,
-        key=key,
     )
     common = {'task': task.name, 'n': len(images)}
     rows = [
@@ -191,13 +179,13 @@ def example_given(
     variables: dict[str, Any],
 ) -> dict[str, Any]:
     """Untrained stand-ins for what `make_defense` gives, to find out shapes."""
-    given = {}
+    given, needs = {}, defenses.needs(defense)
     variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
-    if asks_for(defense, 'head') and heads and endpoint == 'representation':
+    if 'head' in needs and heads and endpoints.gives(endpoint) == 'representations':
         name, spec = heads[0]
         network = stage.make_head(spec)
         given['head'] = lambda representations: network.apply(variables[name], representations)
-    if asks_for(defense, 'shadow'):
+    if 'shadow' in needs:
         given['shadow'] = Shadow(stage.make_encoder(encoder).apply, variables['encoder'])
     return given
 

@@ -161,7 +161,7 @@ def run_one(
         found.rows.setdefault(name, [{c: row.get(c) for c in COLUMNS} for row in rows])
     if cfg.baselines.scratch_epochs:
         alone = stage.scratch(cfg, victim.encoder, workdir, mesh)
-        images = None if cfg.attack.plan == 'online' else cfg.attack.budget
+        images = cfg.attack.budget if access.plan_of(cfg).stored else None
         measured = measure(cfg, alone, workdir, mesh, victim)
         own = cfg.attack.data or cfg.data.name
         add_rows(found, alone, measured, budget=images, data=own, seed=cfg.seed)

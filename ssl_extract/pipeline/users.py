@@ -255,7 +255,7 @@ def _make_model(cfg) -> Callable[..., Predict]:
 
 
 def _answers_classes(cfg) -> bool:
-    return endpoints.needs_classifier(attacks.endpoint_of(cfg.attack.name))
+    return endpoints.gives(attacks.endpoint_of(cfg.attack.name)) == 'probabilities'
 
 
 @functools.cache

@@ -13,12 +13,12 @@ from ssl_extract.encoders import chain
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import PROBES
 from ssl_extract.oracle import MAX_BUDGET
-from ssl_extract.pipeline import access, owner, stage
+from ssl_extract.pipeline import access, stage
 from ssl_extract.pipeline import images as selection
 from ssl_extract.pipeline import surrogate as extraction
 from ssl_extract.pipeline import users as legitimate
-from ssl_extract.registry import parse_call
 from ssl_extract.runtime import checkpoint, parallel
+from ssl_extract.victims import endpoints
 
 POSITIVE = [
     'victim.epochs',
@@ -91,17 +91,17 @@ def _check_names(cfg: ml_collections.ConfigDict) -> None:
         training.SCHEDULES.make(part.schedule)
     for field in AUGMENTATIONS:
         stage.make_augmentation(_get(cfg, field))
-    defenses.names_of(cfg.defense)
+    defenses.DEFENSES.names(cfg.defense)
     recovery.make(cfg.attack.recover)
     extraction.make_loss(cfg.attack.loss)
     _try_probe(cfg.evaluation.probe)
     if cfg.attack.encoder:
         stage.make_encoder(cfg.attack.encoder)
     plan, asked = access.plan_of(cfg), cfg.attack.query_augmentation
-    if cfg.attack.plan == 'once' and asked != 'none':
+    if plan.stored and plan.view is None and asked != 'none':
         raise UserError(
-            f"attack.query_augmentation={asked!r}: plan 'once' asks each image as it is; write "
-            "attack.plan='views(m=1)' or 'online', or attack.student_augmentation"
+            f'attack.query_augmentation={asked!r}: plan {cfg.attack.plan!r} asks each image as it '
+            "is; write attack.plan='views(m=1)' or 'online', or attack.student_augmentation"
         )
     if plan.stored > 1 and plan.view is not None and asked == 'none':
         raise UserError(
@@ -109,10 +109,11 @@ def _check_names(cfg: ml_collections.ConfigDict) -> None:
             f"attack.query_augmentation='simclr', or attack.plan='repeat(m={plan.stored})'"
         )
     strategy = strategies.make(cfg.attack.strategy)
-    if not plan.stored and parse_call(cfg.attack.strategy)[0] != 'random':
+    chooses = strategies.STRATEGIES.traits(cfg.attack.strategy).chooses
+    if not plan.stored and chooses:
         raise UserError(
-            f"attack.strategy={cfg.attack.strategy!r}: plan 'online' asks views of all of the "
-            "attacker's images; write attack.plan='once' or 'views(m=1)'"
+            f'attack.strategy={cfg.attack.strategy!r}: plan {cfg.attack.plan!r} asks views of all '
+            "of the attacker's images; write attack.plan='once' or 'views(m=1)'"
         )
     if strategy.rounds > 1 and min(shares := extraction.shares(cfg, strategy.rounds)) < (
         cfg.attack.batch_size
@@ -173,8 +174,8 @@ def _check_budget(cfg: ml_collections.ConfigDict, pool: data.Dataset, mesh) -> N
 
 
 def _check_accounts(cfg: ml_collections.ConfigDict) -> None:
-    accounts = cfg.attack.accounts
-    if cfg.attack.plan != 'once' or strategies.make(cfg.attack.strategy).rounds > 1:
+    accounts, plan = cfg.attack.accounts, access.plan_of(cfg)
+    if plan.stored != 1 or plan.view is not None or strategies.make(cfg.attack.strategy).rounds > 1:
         raise UserError(
             f"attack.accounts={accounts}: several accounts share out the images of plan 'once', "
             "chosen in one round; write attack.plan='once' and attack.strategy='random'"
@@ -186,7 +187,7 @@ def _check_attack(cfg, encoder: str, heads: tuple, input_shape: tuple, pool: dat
     defenses.check_endpoint(cfg.defense, endpoint)
     if cfg.attack.recover:
         _check_recovery(cfg, encoder, endpoint, input_shape)
-    if owner.asks_for(cfg.defense, 'attacker'):
+    if 'shadow' in defenses.needs(cfg.defense):
         shape = selection.load_victim_images(cfg).inputs.shape[1:]
         if shape != input_shape:
             raise UserError(
@@ -194,13 +195,14 @@ def _check_attack(cfg, encoder: str, heads: tuple, input_shape: tuple, pool: dat
                 f'(of victim.split) and the victim takes {_size(input_shape)}: set data.size'
             )
     attack = extraction.attack_of(cfg, encoder, heads, input_shape)
-    if parse_call(cfg.attack.strategy)[0] == 'knockoff':  # it would find out after it has paid
+    needs = strategies.needs(cfg.attack.strategy)  # it would find out after it has paid
+    if 'labels' in needs:
         data.require_labels(pool)
-        if endpoint not in ('posteriors', 'labels'):
-            raise UserError(
-                f'attack.strategy={cfg.attack.strategy!r} learns from probabilities and attack '
-                f'{cfg.attack.name!r} gets a {endpoint}; attack posteriors or labels with it'
-            )
+    if 'probabilities' in needs and endpoints.gives(endpoint) != 'probabilities':
+        raise UserError(
+            f'attack.strategy={cfg.attack.strategy!r} learns from probabilities and attack '
+            f'{cfg.attack.name!r} gets a {endpoint}; attack posteriors or labels with it'
+        )
     _trace(
         attack.recipe,
         cfg.attack.batch_size,
@@ -220,21 +222,21 @@ def _check_recovery(cfg, encoder: str, endpoint: str, input_shape: tuple) -> Non
             f'attack.recover={cfg.attack.recover!r} works on stored answers and plan '
             f"{cfg.attack.plan!r} stores none; write attack.plan='once' or 'views(m=1)'"
         )
-    if not recovery.needs_shadow(cfg.attack.recover):
+    if 'shadow' not in recovery.needs(cfg.attack.recover):
         return
     if not cfg.baselines.scratch_epochs:
         raise UserError(
             f"attack.recover={cfg.attack.recover!r} learns from the attacker's own encoder: set "
             'baselines.scratch_epochs'
         )
-    if endpoint != 'representation':
+    if endpoints.gives(endpoint) != 'representations':
         raise UserError(
             f'attack.recover={cfg.attack.recover!r} knows representations and attack '
             f'{cfg.attack.name!r} gets a {endpoint}; attack representations with it'
         )
     own = encoders.dim(stage.make_encoder(cfg.attack.encoder or encoder), input_shape)
     theirs = encoders.dim(stage.make_encoder(encoder), input_shape)
-    if own != theirs and 'denoise' in recovery.names_of(cfg.attack.recover):
+    if own != theirs and recovery.same_width(cfg.attack.recover):
         raise UserError(
             f'attack.recover={cfg.attack.recover!r}: the answers have {theirs} coordinates and the '
             f"attacker's own encoder {own}; write an attack.encoder of that width, or ''"
