@@ -13,7 +13,7 @@ stl10 and svhn_cropped. The paper reports (CIFAR-10 / STL-10 / SVHN) victim 79.0
 """
 
 from ssl_extract import config
-from ssl_extract.attacks import PRESETS, direct
+from ssl_extract.attacks import direct, preset
 from ssl_extract.victims.pretraining import simclr
 
 
@@ -26,7 +26,7 @@ def get_config():
     c.victim.update(simclr.PAPER)
 
     c.attack.split = 'test[:9000]'
-    c.attack.update(PRESETS['direct'])
+    c.attack.update(preset('direct'))
 
     c.baselines.scratch_epochs = 200
     c.baselines.scratch_batch_size = 256

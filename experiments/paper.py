@@ -15,8 +15,8 @@ from ssl_extract.victims.pretraining import simclr
 
 
 def get_config(attack: str = 'direct'):
-    if attack not in attacks.PRESETS:
-        raise UserError(f'paper.py:{attack}: write one of {", ".join(sorted(attacks.PRESETS))}')
+    if attack not in attacks.ATTACKS:
+        raise UserError(f'paper.py:{attack}: write one of {", ".join(sorted(attacks.ATTACKS))}')
     c = config.base()
     c.data.name = 'cifar10'
     c.data.size = 32
@@ -25,7 +25,7 @@ def get_config(attack: str = 'direct'):
     c.victim.update(simclr.PAPER)
 
     c.attack.name = attack
-    c.attack.update(attacks.PRESETS[attack])
+    c.attack.update(attacks.preset(attack))
 
     c.baselines.scratch_epochs = 200
     c.baselines.scratch_batch_size = 256

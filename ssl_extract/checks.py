@@ -7,16 +7,33 @@ from typing import Any
 from ssl_extract.errors import UserError
 
 
-def check_number(name: str, value: Any, least: float = -math.inf) -> None:
-    """Stops an argument that is not a finite number of at least `least`.
+def check_number(
+    name: str,
+    value: Any,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Stops an argument that is not a finite number within the given bounds.
+
+    >>> check_number('rate', 0.5, above=0, most=1)
 
     Raises:
         UserError: names the argument, its value, and what to write instead.
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (real and math.isfinite(value) and value >= least):
-        bound = f' of at least {least:g}' if least > -math.inf else ''
-        raise UserError(f'{name} must be a finite number{bound}, got {value!r}')
+    if not (
+        real
+        and math.isfinite(value)
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (most is None or value <= most)
+        and (below is None or value < below)
+    ):
+        bounds = (('of at least', least), ('above', above), ('at most', most), ('below', below))
+        words = ' and '.join(f'{word} {bound:g}' for word, bound in bounds if bound is not None)
+        raise UserError(f'{name} must be a finite number{words and " " + words}, got {value!r}')
 
 
 def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:

@@ -1,47 +1,96 @@
-"""Names to factories, and the mini-language `name(arg=1) | name` that builds them from a string."""
+"""Registries of factories with their traits, and the mini-language `name(arg=1) | name`."""
 
 import ast
+import collections
 import difflib
 import inspect
 import keyword
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from ssl_extract.errors import UserError
 
+Factory = TypeVar('Factory', bound=Callable[..., Any])
+REGISTRIES: dict[str, 'Registry'] = {}  # by kind
 
-class Registry(dict[str, Callable[..., Any]]):
-    """A dict of factories that knows what its entries are called in an error message.
 
-    >>> SHAPES = Registry('shape')
-    >>> @SHAPES.register('square')
-    ... def square(side: float = 1.0):
-    ...     return ('square', side)
-    >>> SHAPES.make('square(side=2.0)')
-    ('square', 2.0)
-    >>> SHAPES.make_all('square | square(3)')
-    [('square', 1.0), ('square', 3)]
+class Entry(NamedTuple):
+    """What a registry holds under a name.
+
+    Attributes:
+        factory: the registered function.
+        traits: those that were given, some of them functions of the arguments.
+        module: the name of the module that registered it.
     """
 
-    def __init__(self, kind: str):
-        super().__init__()
-        self.kind = kind
+    factory: Callable[..., Any]
+    traits: dict[str, Any]
+    module: str
 
-    def register(self, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+
+class Registry(Mapping[str, Callable[..., Any]]):
+    """Factories by name. Each declares its traits: what others must know of it before it is made.
+
+    >>> SHAPES = Registry('shape', corners=0, needs=())
+    >>> @SHAPES.register('square', corners=4)
+    ... def square(side: float = 1.0):
+    ...     return ('square', side)
+    >>> @SHAPES.register('star', corners=lambda tips, **_: 2 * tips, needs=('paper',))
+    ... def star(tips: int = 5):
+    ...     return ('star', tips)
+    >>> SHAPES.make_all('square(side=2.0) | star')
+    [('square', 2.0), ('star', 5)]
+    >>> SHAPES.traits('star(tips=6)')
+    Traits(corners=12, needs=('paper',))
+
+    Attributes:
+        kind: what an entry is called in an error message.
+        entries: by name.
+        defaults: the accepted traits and their values where nothing is declared.
+        choices: the accepted values of some traits, or of the parts of one that is a tuple.
+    """
+
+    def __init__(self, kind: str, choices: Mapping[str, tuple] | None = None, **defaults: Any):
+        self.kind, self.choices, self.defaults = kind, choices or {}, defaults
+        self.entries: dict[str, Entry] = {}
+        self._traits = collections.namedtuple('Traits', defaults)
+        REGISTRIES[kind] = self
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        return self.entries[name].factory
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def register(self, name: str, **traits: Any) -> Callable[[Factory], Factory]:
         """Registers the decorated factory as `name`; a name can be taken only once.
 
+        Args:
+            name: as it stands in a spec.
+            **traits: some of `defaults`. A function is called with the arguments of a spec, the
+                factory's defaults filled in, and returns the trait of that spec.
+
         Raises:
-            UserError: the name is taken, or cannot be written in a spec.
+            UserError: the name is taken or cannot be written in a spec; a trait is unknown or has
+                a wrong value.
         """
         if not name.isidentifier() or keyword.iskeyword(name):
             raise UserError(
                 f'{self.kind} {name!r}: a name is made of letters, digits and underscores'
             )
+        for trait, value in traits.items():
+            if not (trait in self.defaults and callable(value)):
+                self._check_trait(name, trait, value)
 
-        def add(factory: Callable[..., Any]) -> Callable[..., Any]:
+        def add(factory: Factory) -> Factory:
             if name in self:
                 raise UserError(f'{self.kind} {name!r} is already registered; choose another name')
-            self[name] = factory
+            module = sys._getframe(1).f_globals['__name__']  # it may register what another defines
+            self.entries[name] = Entry(factory, traits, module)
             return factory
 
         return add
@@ -54,6 +103,57 @@ class Registry(dict[str, Callable[..., Any]]):
         Raises:
             UserError: the spec does not parse, the name is unknown, or an argument does not fit.
         """
+        name, args, kwargs = self._read(spec)
+        factory, written = self[name], self._bind(spec, name, args, kwargs).arguments
+        parameters = inspect.signature(factory).parameters
+        given = {k: v for k, v in given.items() if k in parameters.keys() - written}
+        self._bind(spec, name, args, kwargs, given)
+        try:
+            return factory(*args, **kwargs, **given)
+        except (TypeError, UserError) as error:  # an argument of a wrong type or value
+            raise UserError(f'{self.kind} {spec!r}: {error}') from error
+
+    def make_all(self, chain: str, **given: Any) -> list[Any]:
+        """Makes each part of `'a(...) | b | c(...)'`, in the written order; `''` is `[]`."""
+        return [self.make(part, **given) for part in split_chain(chain, self.kind)]
+
+    def names(self, chain: str) -> list[str]:
+        """Returns the names of the parts of a chain, in their order.
+
+        Raises:
+            UserError: the chain does not parse, or a name is unknown.
+        """
+        return [self._read(part)[0] for part in split_chain(chain, self.kind)]
+
+    def traits(self, spec: str) -> Any:
+        """Returns the traits of `spec`: a named tuple whose fields are those of `defaults`.
+
+        Raises:
+            UserError: the spec does not parse, the name is unknown, or an argument does not fit.
+        """
+        name, args, kwargs = self._read(spec)
+        bound = self._bind(spec, name, args, kwargs)
+        bound.apply_defaults()
+        traits = self.defaults | self.entries[name].traits
+        for trait, value in self.entries[name].traits.items():
+            if callable(value):
+                traits[trait] = value(**bound.arguments)
+                self._check_trait(name, trait, traits[trait])
+        return self._traits(**traits)
+
+    def traits_of_chain(self, chain: str) -> list[Any]:
+        """Returns the traits of each part of a chain, in their order."""
+        return [self.traits(part) for part in split_chain(chain, self.kind)]
+
+    def needs(self, chain: str) -> frozenset[str]:
+        """Returns all that the parts of a chain need, of a registry with a trait `needs`."""
+        return frozenset(need for part in self.traits_of_chain(chain) for need in part.needs)
+
+    def module_of(self, name: str) -> str:
+        """Returns the name of the module that registered `name`."""
+        return self.entries[self._read(name)[0]].module
+
+    def _read(self, spec: str) -> tuple[str, tuple, dict[str, Any]]:
         name, args, kwargs = parse_call(spec, self.kind)
         if name not in self:
             near = difflib.get_close_matches(name.lower(), self, n=1)
@@ -61,24 +161,52 @@ class Registry(dict[str, Callable[..., Any]]):
             raise UserError(
                 f'unknown {self.kind} {name!r}: {hint}known are {", ".join(sorted(self))}'
             )
-        factory, signature = self[name], inspect.signature(self[name])
+        return name, args, kwargs
+
+    def _bind(
+        self, spec: str, name: str, args: tuple, kwargs: dict, given: dict | None = None
+    ) -> inspect.BoundArguments:
+        """The arguments of a spec; with `given`, those of the whole call."""
+        signature = inspect.signature(self[name])
         try:
-            written = signature.bind_partial(*args, **kwargs).arguments
-            given = {k: v for k, v in given.items() if k in signature.parameters.keys() - written}
-            signature.bind(*args, **kwargs, **given)
+            if given is None:
+                return signature.bind_partial(*args, **kwargs)
+            return signature.bind(*args, **kwargs, **given)
         except TypeError as error:
-            shown = [str(p) for p in signature.parameters.values() if p.name not in given]
+            shown = [str(p) for p in signature.parameters.values() if p.name not in (given or {})]
             raise UserError(
                 f'{self.kind} {spec!r}: {error}; it takes ({", ".join(shown)})'
             ) from None
-        try:
-            return factory(*args, **kwargs, **given)
-        except (TypeError, UserError) as error:  # an argument of a wrong type or value
-            raise UserError(f'{self.kind} {spec!r}: {error}') from error
 
-    def make_all(self, spec: str, **given: Any) -> list[Any]:
-        """Makes each part of `'a(...) | b | c(...)'`, in the written order; `''` is `[]`."""
-        return [self.make(part, **given) for part in split_chain(spec, self.kind)]
+    def _check_trait(self, name: str, trait: str, value: Any) -> None:
+        if trait not in self.defaults:
+            accepted = f'one of {", ".join(self.defaults)}' if self.defaults else 'none'
+            raise UserError(f'{self.kind} {name!r}: unknown trait {trait!r}; write {accepted}')
+        default, choices = self.defaults[trait], self.choices.get(trait)
+        if default is not None and not isinstance(value, type(default)):
+            raise UserError(
+                f'{self.kind} {name!r}: {trait}={value!r}: write a {type(default).__name__}'
+            )
+        for part in value if isinstance(value, tuple) else (value,):
+            if choices and part not in choices:
+                raise UserError(
+                    f'{self.kind} {name!r}: {trait}={value!r}: {part!r} is none of '
+                    f'{", ".join(choices)}'
+                )
+
+
+def registered_by(module: str) -> set[str]:
+    """Returns the names that a module registered, of any kind.
+
+    >>> sorted(registered_by('ssl_extract.nothing'))
+    []
+    """
+    return {
+        name
+        for registry in REGISTRIES.values()
+        for name, entry in registry.entries.items()
+        if entry.module == module
+    }
 
 
 def split_chain(spec: str, kind: str = 'chain') -> list[str]:

@@ -4,7 +4,6 @@ They compile without LLVM's optimizations: most of their time is compilation.
 """
 
 import os
-import sys
 
 import pytest
 
@@ -18,18 +17,13 @@ os.environ['XLA_FLAGS'] = (
 @pytest.fixture
 def registries_restored():
     """What a test registers is forgotten after it."""
-    from ssl_extract.registry import Registry
+    from ssl_extract import defenses
+    from ssl_extract.registry import REGISTRIES
 
-    modules = [m for name, m in list(sys.modules.items()) if name.startswith('ssl_extract')]
-    found = {id(v): v for m in modules for v in vars(m).values() if isinstance(v, Registry)}
-    own = sys.modules.get('ssl_extract.attacks.base')
-    every = [*found.values(), *((own.PRESETS, own.ENDPOINT_OF) if own else ())]
-    theirs = sys.modules.get('ssl_extract.defenses.base')
-    every += [theirs.RULES] if theirs else []
-    before = [(registry, dict(registry)) for registry in every]
-    yield
-    if theirs:
-        theirs.make.cache_clear()
+    before = [(registry, registry.entries) for registry in REGISTRIES.values()]
     for registry, entries in before:
-        registry.clear()
-        registry.update(entries)
+        registry.entries = dict(entries)
+    yield
+    defenses.make.cache_clear()
+    for registry, entries in before:
+        registry.entries = entries

@@ -85,23 +85,23 @@ def test_the_papers_setting_is_built_and_stepped_once():
         assert all(jax.tree.leaves(moved))
 
 
-@pytest.mark.parametrize('name', attacks.PRESETS)
+@pytest.mark.parametrize('name', attacks.ATTACKS)
 def test_every_attack_has_its_authors_settings(name):
     runs = list(config.expand(load(FILES[0].parent / 'paper.py').get_config(name)))
     assert len(runs) == 3
     for run in runs:
         validation._check_ranges(run)
         validation._check_names(run)
-        for field, value in attacks.PRESETS[name].items():
+        for field, value in attacks.preset(name).items():
             assert run.attack[field] == value
         assert {'budget', 'batch_size', 'optimizer', 'schedule', 'learning_rate', 'loss'} <= set(
-            attacks.PRESETS[name]
+            attacks.preset(name)
         )
 
 
 def test_what_published_settings_really_cost():
     """One view asked is one query, whatever their authors count."""
-    cost = {name: preset['budget'] for name, preset in attacks.PRESETS.items()}
+    cost = {name: attacks.preset(name)['budget'] for name in attacks.ATTACKS}
     assert cost['cont_steal'] == 50_000 * 100  # every image anew in every epoch
     assert cost['rda'] == 2_500 * 10
     assert cost['stolen_encoder'] == 2_500

@@ -1,20 +1,30 @@
+import ast
+import importlib
+import pathlib
+import pkgutil
+
 import pytest
 
+import ssl_extract
+from ssl_extract import registry
 from ssl_extract.errors import UserError
-from ssl_extract.registry import Registry, parse_call, split_chain
+from ssl_extract.registry import Registry, parse_call, registered_by, split_chain
+
+PACKAGE = pathlib.Path(ssl_extract.__file__).parent
 
 
 @pytest.fixture
-def shapes():
-    shapes = Registry('shape')
+def shapes(monkeypatch):
+    monkeypatch.setattr(registry, 'REGISTRIES', {})
+    shapes = Registry('shape', choices={'needs': ('paper', 'ink')}, needs=(), round=False, sides=0)
 
-    @shapes.register('square')
+    @shapes.register('square', needs=('paper',), sides=4)
     def square(side: float = 1.0, *, label: str = ''):
         if side < 0:
             raise UserError(f'side must be >= 0, got {side}')
         return ('square', side, label)
 
-    @shapes.register('disk')
+    @shapes.register('disk', round=True, needs=lambda dim, **_: ('ink',) * (dim or 0))
     def disk(radius=1.0, dim=2):
         return ('disk', radius, dim)
 
@@ -150,3 +160,192 @@ def test_register_returns_the_factory(shapes):
         return 'dot'
 
     assert shapes.register('dot')(dot) is dot and shapes.make('dot') == 'dot'
+
+
+# Traits
+
+
+def test_traits_are_those_declared_and_the_defaults(shapes):
+    assert shapes.traits('square') == (('paper',), False, 4)
+    assert shapes.traits('square(2.0)')._asdict() == {
+        'needs': ('paper',),
+        'round': False,
+        'sides': 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ('spec', 'needs'),
+    [
+        ('disk', ('ink', 'ink')),
+        ('disk(1, 0)', ()),
+        ('disk(dim=1)', ('ink',)),
+        ('disk(2, 1)', ('ink',)),
+    ],
+)
+def test_a_trait_may_depend_on_the_arguments(shapes, spec, needs):
+    assert shapes.traits(spec).needs == needs and shapes.traits(spec).round
+
+
+def test_traits_of_a_chain(shapes):
+    chain = 'disk(dim=0) | square | disk'
+    assert shapes.names(chain) == ['disk', 'square', 'disk']
+    assert [traits.sides for traits in shapes.traits_of_chain(chain)] == [0, 4, 0]
+    assert shapes.needs(chain) == {'paper', 'ink'} and shapes.needs('') == frozenset()
+    assert shapes.needs('disk(dim=0)') == frozenset()
+
+
+@pytest.mark.parametrize('method', ['traits', 'traits_of_chain', 'needs', 'names', 'module_of'])
+def test_traits_of_an_unknown_name(shapes, method):
+    said = message(getattr(shapes, method), 'squre')
+    assert said == "unknown shape 'squre': did you mean 'square'? known are disk, square"
+
+
+@pytest.mark.parametrize('method', ['traits', 'traits_of_chain', 'needs'])
+def test_traits_of_wrong_arguments(shapes, method):
+    said = message(getattr(shapes, method), 'disk(raduis=2)')
+    assert "'raduis'; it takes (radius=1.0, dim=2)" in said
+
+
+@pytest.mark.parametrize(
+    ('traits', 'said'),
+    [
+        ({'need': ('ink',)}, "shape 'dot': unknown trait 'need'; write one of needs, round, sides"),
+        ({'need': len}, "shape 'dot': unknown trait 'need'; write one of needs, round, sides"),
+        ({'needs': 'ink'}, "shape 'dot': needs='ink': write a tuple"),
+        ({'needs': ('pen',)}, "shape 'dot': needs=('pen',): 'pen' is none of paper, ink"),
+        ({'round': 'yes'}, "shape 'dot': round='yes': write a bool"),
+    ],
+)
+def test_a_wrong_trait_is_refused_where_it_is_registered(shapes, traits, said):
+    assert message(shapes.register, 'dot', **traits) == said
+    assert 'dot' not in shapes
+
+
+def test_a_function_that_gives_a_wrong_trait(shapes):
+    shapes.register('dot', needs=lambda: 'ink')(lambda: 'dot')
+    assert message(shapes.traits, 'dot') == "shape 'dot': needs='ink': write a tuple"
+
+
+def test_a_registry_without_traits():
+    assert message(Registry('plain').register, 'dot', round=True).endswith("'round'; write none")
+
+
+def test_the_module_that_registers_is_remembered(shapes):
+    """It counts who registers: the factory itself may be another library's."""
+    shapes.register('line')(pathlib.Path)
+    own = {'__name__': 'my_shapes', 'shapes': shapes}
+    exec("@shapes.register('dot')\ndef dot(): pass\n", own)
+    assert shapes.module_of('dot') == 'my_shapes' and shapes.module_of('line()') == __name__
+    assert registered_by('my_shapes') == {'dot'}
+    assert registered_by(__name__) == {'square', 'disk', 'line'}
+    assert {'shape': shapes} == registry.REGISTRIES
+
+
+# The registries of the package
+
+
+def modules() -> list[str]:
+    return [m.name for m in pkgutil.walk_packages(ssl_extract.__path__, 'ssl_extract.')]
+
+
+def test_every_entry_says_what_it_does_and_what_it_is():
+    for name in modules():
+        importlib.import_module(name)
+    own = {  # without what tests and doctests registered
+        (kind, name): entry
+        for kind, entries in registry.REGISTRIES.items()
+        for name, entry in entries.entries.items()
+        if entry.module in modules() and entry.module != registry.__name__
+    }
+    kinds = {kind for kind, _ in own}
+    assert {'loss', 'defense', 'attack', 'query plan', 'query strategy', 'recovery'} <= kinds
+    assert {'encoder', 'head', 'augmentation', 'optimizer', 'schedule', 'endpoint'} <= kinds
+    for (kind, name), entry in own.items():
+        assert (entry.factory.__doc__ or '').strip(), f'{kind} {name} has no docstring'
+        assert set(entry.traits) <= set(registry.REGISTRIES[kind].defaults)
+        traits = registry.REGISTRIES[kind].traits(name)
+        assert set(traits._fields) == set(registry.REGISTRIES[kind].defaults)
+
+
+def test_the_rooms_register_in_one_manner():
+    from ssl_extract import (
+        attacks,
+        augment,
+        defenses,
+        encoders,
+        losses,
+        recovery,
+        strategies,
+        training,
+        users,
+        victims,
+    )
+    from ssl_extract.victims import endpoints
+
+    for register, entries in [
+        (losses.register, losses.LOSSES),
+        (defenses.register, defenses.DEFENSES),
+        (attacks.register, attacks.ATTACKS),
+        (attacks.register_plan, attacks.PLANS),
+        (strategies.register, strategies.STRATEGIES),
+        (recovery.register, recovery.RECOVERIES),
+        (encoders.register, encoders.ENCODERS),
+        (encoders.register_head, encoders.HEADS),
+        (augment.register, augment.AUGMENTATIONS),
+        (users.register, users.USERS),
+        (users.register_model, users.MODELS),
+        (victims.register, victims.VICTIMS),
+        (endpoints.register, endpoints.ENDPOINTS),
+        (training.register_optimizer, training.OPTIMIZERS),
+        (training.register_schedule, training.SCHEDULES),
+    ]:
+        assert register == entries.register
+
+
+# Names are not asked about: what others must know is a trait.
+
+READERS = {  # modules that may take a spec apart, and why
+    'pipeline/images.py': 'a task is written like a call, its name is a data set',
+    'report/defenses.py': 'groups rows of old runs, whose own modules are not imported',
+    'report/figures/pareto.py': 'writes only the arguments that differ beside a point',
+}
+SPELLED = {  # (module, name) that is compared with, and why
+    ('pipeline/run.py', 'once'): 'what is usual is left out of the label of a run',
+    ('pipeline/run.py', 'random'): 'what is usual is left out of the label of a run; a role',
+    ('report/figures/accuracy.py', 'random'): 'a role',
+    ('report/figures/forest.py', 'random'): 'a role',
+    ('report/figures/forest.py', 'direct'): 'the order in which attacks are shown',
+    ('defenses/similarity.py', 'projection'): 'an argument of the guard',
+}
+ASKED = ('attack', 'query plan', 'query strategy', 'recovery', 'defense', 'endpoint')
+
+
+def trees():
+    for path in sorted(PACKAGE.rglob('*.py')):
+        yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text())
+
+
+def test_only_the_registry_takes_specs_apart():
+    readers = {
+        name
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split('.')[-1] == 'parse_call'
+    }
+    assert readers - {'registry.py'} == set(READERS)
+
+
+def test_no_name_is_compared_with_a_literal():
+    for name in modules():
+        importlib.import_module(name)
+    names = {name for kind in ASKED for name in registry.REGISTRIES[kind]}
+    spelled = {
+        (module, part.value)
+        for module, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant) and part.value in names
+    }
+    assert spelled == set(SPELLED)

@@ -10,10 +10,10 @@ from ssl_extract.attacks import (  # noqa: F401  (they register themselves)
     stolen_encoder,
     symmetrized,
 )
+from ssl_extract.attacks.adaptive import is_adaptive
 from ssl_extract.attacks.base import (
     ATTACKS,
     OWN,
-    PRESETS,
     Attack,
     Student,
     endpoint_of,
@@ -21,10 +21,12 @@ from ssl_extract.attacks.base import (
     make_student,
     objective,
     own_settings,
+    preset,
     register,
     stacked,
 )
 from ssl_extract.attacks.plans import PLANS, Asked, Plan
+from ssl_extract.attacks.plans import register as register_plan
 
 __all__ = [
     'ATTACKS',
@@ -32,14 +34,16 @@ __all__ = [
     'Attack',
     'OWN',
     'PLANS',
-    'PRESETS',
     'Plan',
     'Student',
     'endpoint_of',
+    'is_adaptive',
     'make',
     'make_student',
     'objective',
     'own_settings',
+    'preset',
     'register',
+    'register_plan',
     'stacked',
 ]

@@ -3,12 +3,16 @@
     @attacks.register('mine', plan='views(2)', loss='infonce', query_augmentation='simclr')
     def mine(student, plan, loss, student_augmentation) -> Attack: ...
 
+Its traits are what the oracle answers with (`endpoint`), whether it acts against a defense
+(`adaptive`) and its authors' settings of the fields of `attack`: an experiment that leaves `plan`,
+`loss` or an augmentation empty takes the attack's own, `experiments/paper.py:NAME` takes all.
+
 A factory gets whichever of these it has parameters for; everything else is its own argument, set in
 `attack.name`, as in `'mine(weight=2.0)'`:
 
 - `student`: the surrogate as wide as the answers (`Student`);
 - `encoder`, `answer_dim`: its network and the width of the answers, to build another student;
-- `plan`: how it asks (`attacks.plans`); `plan_spec`, the same in words;
+- `plan`: how it asks (`attacks.plans`);
 - `loss`: `(student [B, D], teacher [B, D], *, labels, where) -> f32[]`;
 - `student_augmentation`: `(key, image) -> image`, what the surrogate sees of an image.
 """
@@ -21,12 +25,28 @@ import jax.numpy as jnp
 
 from ssl_extract import encoders
 from ssl_extract.encoders import chain
-from ssl_extract.registry import Registry, parse_call
+from ssl_extract.registry import Registry
 from ssl_extract.training import Recipe
 
-ATTACKS = Registry('attack')
-PRESETS: dict[str, dict[str, Any]] = {}  # by attack: its authors' settings, fields of `attack`
-ENDPOINT_OF: dict[str, str] = {}  # by attack: what the oracle is to answer with
+_PRESET = dict(  # its authors' settings, fields of `attack`; None: they name none
+    plan='once',
+    loss='mse',
+    query_augmentation=None,
+    student_augmentation=None,
+    strategy=None,
+    recover=None,
+    accounts=None,
+    budget=None,
+    epochs=None,
+    batch_size=None,
+    optimizer=None,
+    schedule=None,
+    learning_rate=None,
+)
+# endpoint: what the oracle is to answer with (`ssl_extract.victims.endpoints`); adaptive: whether
+# the attack acts against a defense.
+ATTACKS = Registry('attack', endpoint='representation', adaptive=False, **_PRESET)
+register = ATTACKS.register
 OWN = ('plan', 'loss', 'query_augmentation', 'student_augmentation')  # '' in a config: the preset's
 
 
@@ -61,25 +81,27 @@ class Student(NamedTuple):
     heads: tuple[tuple[str, str], ...]
 
 
-def register(name: str, *, endpoint: str = 'representation', **preset: Any) -> Callable:
-    """Registers the decorated factory as an attack.
-
-    Args:
-        name: of the attack.
-        endpoint: what the oracle is to answer with; see `ssl_extract.victims.endpoints`.
-        **preset: its authors' settings of the fields of `attack`. An experiment that leaves `plan`,
-            `loss` or an augmentation empty takes the preset's; `experiments/paper.py:NAME` takes
-            all of them.
-    """
-    add = ATTACKS.register(name)
-    ENDPOINT_OF[name] = endpoint
-    PRESETS[name] = {'plan': 'once', 'loss': 'mse'} | preset
-    return add
-
-
 def endpoint_of(spec: str) -> str:
-    """What the oracle answers with under an attack."""
-    return ENDPOINT_OF.get(parse_call(spec, 'attack')[0], 'representation')
+    """Returns what the oracle answers with under an attack.
+
+    Raises:
+        UserError: there is no such attack.
+    """
+    return ATTACKS.traits(spec).endpoint
+
+
+def preset(spec: str) -> dict[str, Any]:
+    """Returns the settings of the authors of an attack, by the field of `attack`.
+
+    >>> from ssl_extract import attacks
+    >>> attacks.preset('rda')['budget']
+    25000
+
+    Raises:
+        UserError: there is no such attack.
+    """
+    traits = ATTACKS.traits(spec)._asdict()
+    return {field: traits[field] for field in _PRESET if traits[field] is not None}
 
 
 def own_settings(spec: str) -> dict[str, str]:
@@ -88,10 +110,8 @@ def own_settings(spec: str) -> dict[str, str]:
     Raises:
         UserError: there is no such attack.
     """
-    name = parse_call(spec, 'attack')[0]
-    if name not in ATTACKS:
-        ATTACKS.make(name)  # says which there are
-    return {field: PRESETS[name].get(field, 'none') for field in OWN}
+    settings = preset(spec)
+    return {field: settings.get(field, 'none') for field in OWN}
 
 
 def make_student(
@@ -149,7 +169,7 @@ def make(spec: str, *, encoder: encoders.Network, answer_dim: int, **given: Any)
         spec: such as `'direct'` or `'rda(views=5)'`.
         encoder: the surrogate's network.
         answer_dim: the width of the answers.
-        **given: `plan`, `plan_spec`, `loss`, `student_augmentation`.
+        **given: `plan`, `loss`, `student_augmentation`.
 
     Raises:
         UserError: the name or an argument is wrong, or the choices do not go together.

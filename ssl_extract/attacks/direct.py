@@ -39,6 +39,7 @@ PAPER_BY_LOSS = {
 
 @register(
     'direct',
+    adaptive=lambda adapter, **_: adapter,
     plan='once',
     loss='mse',
     budget=9_000,

@@ -17,7 +17,8 @@ from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import fingerprint
 from ssl_extract.registry import Registry
 
-PLANS = Registry('query plan')
+PLANS = Registry('query plan', adaptive=False)  # whether it acts against a defense
+register = PLANS.register
 AS_IT_IS = augment.make('')
 
 
@@ -55,7 +56,7 @@ class Plan(NamedTuple):
     ask: Callable[..., Asked]
 
 
-@PLANS.register('once')
+@register('once')
 def once() -> Plan:
     """Each image is asked one time, as it is; all views of a step are that image."""
 
@@ -66,7 +67,7 @@ def once() -> Plan:
     return Plan(1, None, ask)
 
 
-@PLANS.register('views')
+@register('views')
 def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     """m augmented views of each image are asked one time each; a step draws among them.
 
@@ -96,7 +97,7 @@ def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     return Plan(m, view, ask)
 
 
-@PLANS.register('repeat')
+@register('repeat', adaptive=True)
 def repeat(m: int = 4) -> Plan:
     """Each image is asked m times as it is; all views of a step are that image and its mean answer.
 
@@ -119,7 +120,7 @@ def repeat(m: int = 4) -> Plan:
     return Plan(m, None, ask)
 
 
-@PLANS.register('online')
+@register('online')
 def online(query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     """Every step asks fresh views of each image of its batch, all views of one image in a row."""
 

@@ -1,5 +1,23 @@
 """Augmentations on device: `make` builds one from a spec, `views` applies it to a batch."""
 
-from ssl_extract.augment.images import AUGMENTATIONS, Op, chain, make, to_float, two_views, views
+from ssl_extract.augment.images import (
+    AUGMENTATIONS,
+    Op,
+    chain,
+    make,
+    register,
+    to_float,
+    two_views,
+    views,
+)
 
-__all__ = ['AUGMENTATIONS', 'Op', 'chain', 'make', 'to_float', 'two_views', 'views']
+__all__ = [
+    'AUGMENTATIONS',
+    'Op',
+    'chain',
+    'make',
+    'register',
+    'to_float',
+    'two_views',
+    'views',
+]

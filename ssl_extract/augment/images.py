@@ -6,7 +6,7 @@ shape and range. A spec makes one: `'simclr'`, `'random_resized_crop(scale=(0.5,
 `ssl_extract.augment.image_ops`; the distributions are torchvision's, as in the SimCLR code for
 PyTorch.
 
-A new operation is a factory that returns an `Op`, under `@AUGMENTATIONS.register('its_name')`.
+A new operation is a factory that returns an `Op`, under `@register('its_name')`.
 """
 
 import itertools
@@ -23,6 +23,7 @@ from ssl_extract.registry import Registry
 
 Op = Callable[[jax.Array, jax.Array], jax.Array]
 AUGMENTATIONS = Registry('augmentation')
+register = AUGMENTATIONS.register
 
 _ORDERS = tuple(itertools.permutations(range(4)))  # of brightness, contrast, saturation and hue
 _ATTEMPTS = 10  # crop shapes drawn before the largest central crop is taken, as torchvision
@@ -71,13 +72,13 @@ def to_float(images: jax.Array) -> jax.Array:
     return jnp.asarray(images, jnp.float32) / 255
 
 
-@AUGMENTATIONS.register('none')
+@register('none')
 def none() -> Op:
     """Leaves images alone."""
     return chain([])
 
 
-@AUGMENTATIONS.register('simclr')
+@register('simclr')
 def simclr(strength: float = 1.0, flip: float = 0.5, min_scale: float = 0.08) -> Op:
     """SimCLR's pipeline with the constants of the extraction paper's code (Dziedzic et al. 2022).
 
@@ -99,7 +100,7 @@ def simclr(strength: float = 1.0, flip: float = 0.5, min_scale: float = 0.08) ->
     )
 
 
-@AUGMENTATIONS.register('random_resized_crop')
+@register('random_resized_crop')
 def random_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
 ) -> Op:
@@ -118,7 +119,7 @@ def random_resized_crop(
     return op
 
 
-@AUGMENTATIONS.register('random_crop')
+@register('random_crop')
 def random_crop(padding: int = 4) -> Op:
     """Shifts the image: a random window of its size, of the image within a black frame.
 
@@ -135,7 +136,7 @@ def random_crop(padding: int = 4) -> Op:
     return op
 
 
-@AUGMENTATIONS.register('flip')
+@register('flip')
 def horizontal_flip(p: float = 0.5) -> Op:
     """Mirrors left and right with probability `p`."""
     _check_probability('flip: p', p)
@@ -146,7 +147,7 @@ def horizontal_flip(p: float = 0.5) -> Op:
     return op
 
 
-@AUGMENTATIONS.register('color_jitter')
+@register('color_jitter')
 def color_jitter(
     brightness: float = 0.8,
     contrast: float = 0.8,
@@ -192,7 +193,7 @@ def color_jitter(
     return op
 
 
-@AUGMENTATIONS.register('grayscale')
+@register('grayscale')
 def random_grayscale(p: float = 0.2) -> Op:
     """Turns the image gray with probability `p`."""
     _check_probability('grayscale: p', p)
@@ -203,7 +204,7 @@ def random_grayscale(p: float = 0.2) -> Op:
     return op
 
 
-@AUGMENTATIONS.register('gaussian_blur')
+@register('gaussian_blur')
 def gaussian_blur(
     sigma: tuple[float, float] = (0.1, 2.0), kernel: int | None = None, p: float = 1.0
 ) -> Op:
@@ -234,7 +235,7 @@ def gaussian_blur(
     return op
 
 
-@AUGMENTATIONS.register('solarize')
+@register('solarize')
 def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
     """With probability `p`, inverts the values that are at least `threshold`, channel by channel.
 
@@ -252,7 +253,7 @@ def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
     return op
 
 
-@AUGMENTATIONS.register('rand_augment')
+@register('rand_augment')
 def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
     """RandAugment (Cubuk et al. 2020): `n` of sixteen operations, one after the other.
 

@@ -18,14 +18,14 @@ from ssl_extract.defenses import (  # noqa: F401  (they register themselves)
 )
 from ssl_extract.defenses.base import (
     DEFENSES,
-    NOISY,
     Defense,
     EmptyState,
     apply_where,
     chain,
     check_endpoint,
     make,
-    names_of,
+    mark_of,
+    needs,
     noticed,
     register,
     stateless,
@@ -33,14 +33,14 @@ from ssl_extract.defenses.base import (
 
 __all__ = [
     'DEFENSES',
-    'NOISY',
     'Defense',
     'EmptyState',
     'apply_where',
     'chain',
     'check_endpoint',
     'make',
-    'names_of',
+    'mark_of',
+    'needs',
     'noticed',
     'register',
     'stateless',

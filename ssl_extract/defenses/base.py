@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_extract.errors import UserError
-from ssl_extract.registry import Registry, parse_call, split_chain
+from ssl_extract.registry import Registry, split_chain
 
 
 class Defense(NamedTuple):
@@ -41,35 +41,27 @@ class EmptyState(NamedTuple):
     """The state of a stateless defense."""
 
 
-class Rule(NamedTuple):
-    """Where a defense makes no sense, and why.
-
-    Attributes:
-        not_after: names of defenses that must not stand before it.
-        because: the reason, to end the sentence '... makes no sense: '.
-        endpoints: those whose answers it can defend; empty: any.
-    """
-
-    not_after: tuple[str, ...] = ()
-    because: str = ''
-    endpoints: tuple[str, ...] = ()
-
-
-DEFENSES = Registry('defense')
-RULES: dict[str, Rule] = {}
-NOISY = (
-    'gaussian_noise',
-    'replace',
-    'prediction_poisoning',
-    'bucket_coverage',
-)  # they hide likeness
-
-
-def register(name: str, **rule: Any) -> Callable:
-    """Registers the decorated factory as a defense; `rule` are the fields of its `Rule`."""
-    add = DEFENSES.register(name)
-    RULES[name] = Rule(**rule)
-    return add
+# needs: what the victim's owner gives to the factory, by the name of its parameter: 'head', the
+#     projection head; 'shadow', the owner's guess of a surrogate (`defenses.poisoning.Shadow`).
+# endpoints: those whose answers it can defend; none: any.
+# not_after: the names of defenses that must not stand before it.
+# moves_answers: whether it takes answers away from where they lie, so that likeness is hidden.
+# compares_answers: whether it relies on where answers lie; not after one that moves them.
+# because: the reason of the two rules, to end the sentence '... makes no sense: '.
+# verify: of a defense that marks answers, `(suspect [N, C], victim [N, C], inputs [N, ...]) ->
+#     (statistic, p_value)`, the test for the mark.
+DEFENSES = Registry(
+    'defense',
+    choices={'needs': ('head', 'shadow')},
+    needs=(),
+    endpoints=(),
+    not_after=(),
+    moves_answers=False,
+    compares_answers=False,
+    because='',
+    verify=None,
+)
+register = DEFENSES.register
 
 
 def stateless(fn: Callable[[jax.Array, jax.Array], jax.Array]) -> Defense:
@@ -138,50 +130,59 @@ def make(spec: str, **given: Any) -> Defense:
 
     Args:
         spec: as above, or several parts with bars between them.
-        **given: what the victim's owner knows and a factory may ask for by the parameter's name:
-            `head` (representations [B, D] -> projections) and `shadow` (see
-            `defenses.prediction_poisoning`).
+        **given: what the victim's owner gives, see `needs`: `head` (representations [B, D] ->
+            projections) and `shadow` (see `defenses.prediction_poisoning`).
 
     Raises:
         UserError: a part of the chain is unknown, has an argument that does not fit, or makes no
             sense after the parts before it.
     """
-    parts, names = split_chain(spec, 'defense'), names_of(spec)
-    built = DEFENSES.make_all(spec, **given)
-    for position, name in enumerate(names):
-        rule = RULES.get(name, Rule())
-        wrong = [before for before in names[:position] if before in rule.not_after]
-        if wrong:
-            raise UserError(
-                f'defense {spec!r}: {name} after {wrong[0]} makes no sense: {rule.because}; '
-                f'put {parts[position]} before it, or leave one out'
-            )
+    built, names = DEFENSES.make_all(spec, **given), DEFENSES.names(spec)
+    _check_order(spec, names)
+    mark_of(spec)
     called = [f'{i}_{name}' for i, name in enumerate(names)]
     return chain(*zip(called, built, strict=True))
 
 
-def names_of(spec: str) -> list[str]:
-    """The names of the parts of a chain, in their order.
+def needs(spec: str) -> frozenset[str]:
+    """Returns what the victim's owner must give to the parts of a chain: 'head', 'shadow'.
+
+    >>> from ssl_extract import defenses
+    >>> sorted(defenses.needs('prediction_poisoning | round'))
+    ['shadow']
+    """
+    return DEFENSES.needs(spec)
+
+
+def mark_of(spec: str) -> tuple[str, Callable[..., Any]] | None:
+    """Returns the part of a chain that marks the answers and the test for its mark, if any.
+
+    >>> from ssl_extract import defenses
+    >>> part, verify = defenses.mark_of('dynamarks(key=3) | round')
+    >>> part
+    'dynamarks(key=3)'
 
     Raises:
-        UserError: one of them is unknown.
+        UserError: several parts mark.
     """
-    parts = split_chain(spec, 'defense')
-    names = [parse_call(part, 'defense')[0] for part in parts]
-    for part, name in zip(parts, names, strict=True):
-        if name not in DEFENSES:
-            DEFENSES.make(part)  # says which there are
-    return names
+    parts = split_chain(spec, DEFENSES.kind)
+    tests = [traits.verify for traits in DEFENSES.traits_of_chain(spec)]
+    marks = [(part, verify) for part, verify in zip(parts, tests, strict=True) if verify]
+    if len(marks) > 1:
+        raise UserError(
+            f'defense {spec!r}: {" and ".join(part for part, _ in marks)} both mark the answers; '
+            'leave one out'
+        )
+    return marks[0] if marks else None
 
 
 def check_endpoint(spec: str, endpoint: str) -> None:
     """Raises UserError if a part of the chain cannot defend this endpoint's answers."""
-    for name in names_of(spec):
-        known = RULES.get(name, Rule()).endpoints
-        if known and endpoint not in known:
+    for name, traits in zip(DEFENSES.names(spec), DEFENSES.traits_of_chain(spec), strict=True):
+        if traits.endpoints and endpoint not in traits.endpoints:
             raise UserError(
-                f'defense {name!r} changes {" or ".join(known)}, and the attack asks for '
-                f'{endpoint}: take another attack, or another defense'
+                f'defense {name!r} changes {" or ".join(traits.endpoints)}, and the attack asks '
+                f'for {endpoint}: take another attack, or another defense'
             )
 
 
@@ -193,6 +194,19 @@ def noticed(state: Any) -> dict[str, float]:
             words = re.findall(r'\w+', jax.tree_util.keystr(path))
             found['.'.join(re.sub(r'^\d+_', '', word) for word in words)] = float(leaf)
     return found
+
+
+def _check_order(spec: str, names: list[str]) -> None:
+    """Raises UserError if a part of the chain makes no sense after one before it."""
+    every = DEFENSES.traits_of_chain(spec)
+    for position, (name, traits) in enumerate(zip(names, every, strict=True)):
+        for before, earlier in zip(names[:position], every, strict=False):
+            moved = traits.compares_answers and earlier.moves_answers
+            if moved or before in traits.not_after:
+                raise UserError(
+                    f'defense {spec!r}: {name} after {before} makes no sense: {traits.because}; '
+                    f'put {split_chain(spec, DEFENSES.kind)[position]} before it, or leave one out'
+                )
 
 
 def _example(inputs) -> dict[str, jax.Array]:

@@ -16,7 +16,12 @@ class Hyperplanes(NamedTuple):
     normals: jax.Array
 
 
-@register('binarize', not_after=('binarize',), because='its answers are zeros and ones already')
+@register(
+    'binarize',
+    moves_answers=True,
+    not_after=('binarize',),
+    because='its answers are zeros and ones already',
+)
 def binarize(bits: int = 0) -> Defense:
     """Replaces each answer by bits, as numbers 0 and 1.
 

@@ -15,11 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract.checks import check_number, check_whole
-from ssl_extract.defenses.base import NOISY, Defense, register
+from ssl_extract.defenses.base import Defense, register
 from ssl_extract.defenses.noise import draw_normal
 from ssl_extract.errors import UserError
-
-MOVING = ('affine', 'orthogonal', 'pad_shuffle', 'binarize')  # they move answers between buckets
 
 
 class CoverageState(NamedTuple):
@@ -38,7 +36,8 @@ class CoverageState(NamedTuple):
 
 @register(
     'bucket_coverage',
-    not_after=(*NOISY, *MOVING),
+    moves_answers=True,
+    compares_answers=True,
     because='it counts where representations lie, and the other one moves them',
 )
 def bucket_coverage(
@@ -76,9 +75,9 @@ def bucket_coverage(
         UserError: an argument is out of its range.
     """
     check_buckets(bits, tables)
-    check_positive('alpha', alpha)
-    check_positive('beta', beta, 1)
-    check_positive('lambda_', lambda_)
+    check_number('alpha', alpha, above=0)
+    check_number('beta', beta, above=0, most=1)
+    check_number('lambda_', lambda_, above=0)
     if lambda_ >= alpha:
         raise UserError(f'lambda_ must be less than alpha={alpha}, got {lambda_}')
     if not isinstance(center, bool):
@@ -164,14 +163,6 @@ def check_buckets(bits: int, tables: int) -> None:
     """Raises UserError unless `bits` and `tables` make buckets that fit in memory."""
     check_whole('bits', bits, 1, 20)
     check_whole('tables', tables, 1, 64)
-
-
-def check_positive(name: str, value: Any, most: float = math.inf) -> None:
-    """Raises UserError unless `value` is a finite number above 0 and at most `most`."""
-    check_number(name, value)
-    if not 0 < value <= most:
-        bound = '' if most == math.inf else f' and at most {most:g}'
-        raise UserError(f'{name} must be above 0{bound}, got {value!r}')
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,16 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import check_whole
-from ssl_extract.defenses.base import NOISY, Defense, register
-from ssl_extract.defenses.buckets import (
-    MOVING,
-    buckets_of,
-    check_buckets,
-    check_positive,
-    fill,
-    share,
-)
+from ssl_extract.checks import check_number, check_whole
+from ssl_extract.defenses.base import Defense, register
+from ssl_extract.defenses.buckets import buckets_of, check_buckets, fill, share
 from ssl_extract.errors import UserError
 
 
@@ -65,7 +58,7 @@ def rate_limit(queries: int = 1000, seconds: float = 86_400.0, total: int = 0) -
         UserError: `queries` is below 1, `seconds` is not above 0 or `total` is below 0.
     """
     check_whole('queries', queries, 1, 2**30)
-    check_positive('seconds', seconds)
+    check_number('seconds', seconds, above=0)
     check_whole('total', total, 0, 2**30)
 
     def init(key: jax.Array, outputs: Any, inputs: Any) -> RateState:
@@ -83,7 +76,7 @@ def rate_limit(queries: int = 1000, seconds: float = 86_400.0, total: int = 0) -
 
 @register(
     'proof_of_work',
-    not_after=(*NOISY, *MOVING),
+    compares_answers=True,
     because='it measures where representations lie, and the other one moves them',
 )
 def proof_of_work(
@@ -112,9 +105,9 @@ def proof_of_work(
     Raises:
         UserError: an argument is out of its range.
     """
-    check_positive('seconds', seconds)
-    check_positive('benign', benign, 1)
-    check_positive('doubling', doubling, 1)
+    check_number('seconds', seconds, above=0)
+    check_number('benign', benign, above=0, most=1)
+    check_number('doubling', doubling, above=0, most=1)
     check_buckets(bits, tables)
     if doubling < (1 - benign) / 64:
         raise UserError(

@@ -18,6 +18,7 @@ own, not the paper's:
 `verify` finds the same secret in a suspect.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -81,6 +82,7 @@ class Verification(NamedTuple):
     ),
     because='it marks probabilities that sum to 1, once',
     endpoints=('posteriors', 'labels'),
+    verify=lambda key, **_: functools.partial(verify, key=key),
 )
 def dynamarks(key: int = 0, strength: float = 1.0, rate: float = 0.2) -> Defense:
     """Marks the answers of a classifier, by the rule at the top of this file.
@@ -104,9 +106,7 @@ def dynamarks(key: int = 0, strength: float = 1.0, rate: float = 0.2) -> Defense
     """
     check_whole('key', key, 0, MAX_KEY)
     check_number('strength', strength, least=0)
-    check_number('rate', rate, least=0)
-    if rate > 1:
-        raise UserError(f'rate must be a probability, at most 1, got {rate!r}')
+    check_number('rate', rate, least=0, most=1)
 
     def init(account_key, outputs, inputs):
         _check_images(inputs)

@@ -23,7 +23,7 @@ class AffineMap(NamedTuple):
     offset: jax.Array
 
 
-@register('orthogonal')
+@register('orthogonal', moves_answers=True)
 def orthogonal() -> Defense:
     """Rotates (and perhaps mirrors) the answers by a secret orthogonal matrix, Haar distributed.
 
@@ -36,7 +36,7 @@ def orthogonal() -> Defense:
     return _affine_map(draw)
 
 
-@register('affine')
+@register('affine', moves_answers=True)
 def affine(condition: float = 10.0, stddev: float = 1.0) -> Defense:
     """Maps each answer x to `x A + b` with a secret invertible A and a secret b.
 

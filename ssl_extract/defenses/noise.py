@@ -16,7 +16,7 @@ class SecretKey(NamedTuple):
     key: jax.Array
 
 
-@register('gaussian_noise')
+@register('gaussian_noise', moves_answers=True)
 def gaussian_noise(mean: float = 0.0, stddev: float = 1.0, keyed_by: str = 'query') -> Defense:
     """Adds `N(mean, stddev^2)` to every coordinate.
 

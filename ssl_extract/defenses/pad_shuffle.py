@@ -19,7 +19,7 @@ class PadShuffle(NamedTuple):
     order: jax.Array
 
 
-@register('pad_shuffle')
+@register('pad_shuffle', moves_answers=True)
 def pad_shuffle(pad: int = 64) -> Defense:
     """Appends `pad` constants to every answer and permutes its coordinates; both are secret.
 

@@ -35,6 +35,8 @@ class Shadow:
 
 @register(
     'prediction_poisoning',
+    needs=('shadow',),
+    moves_answers=True,
     not_after=(
         *('orthogonal', 'affine', 'pad_shuffle', 'binarize', 'normalize', 'top_k', 'replace'),
         'prediction_poisoning',

@@ -12,14 +12,12 @@ from ssl_extract.checks import check_number, check_whole
 from ssl_extract.defenses.base import Defense, apply_where, make, register
 from ssl_extract.defenses.similarity import (
     MAX_CAPACITY,
-    NOT_AFTER,
     History,
     check_metric,
     check_width,
     new_history,
     recall,
 )
-from ssl_extract.errors import UserError
 
 MAX_WINDOW = 5000  # Royston's coefficients are fitted up to here
 
@@ -49,7 +47,7 @@ class PradaState(NamedTuple):
 
 @register(
     'prada',
-    not_after=NOT_AFTER,
+    compares_answers=True,
     because='it measures distances between representations, and the other one moves them',
 )
 def prada(
@@ -90,9 +88,7 @@ def prada(
         UserError: an argument is out of range; `then` changes the width of the answers (at `init`).
     """
     check_metric(metric)
-    check_number('delta', delta)
-    if not 0 < delta < 1:
-        raise UserError(f'delta={delta!r}: write a number between 0 and 1')
+    check_number('delta', delta, above=0, below=1)
     check_whole('window', window, 20, MAX_WINDOW)
     check_whole('capacity', capacity, 1, MAX_CAPACITY)
     acting = make(then)

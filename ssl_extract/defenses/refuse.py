@@ -23,7 +23,7 @@ def refuse() -> Defense:
     )
 
 
-@register('replace')
+@register('replace', moves_answers=True)
 def replace(mean: float = 1000.0, stddev: float = 20.0) -> Defense:
     """Answers with a draw from N(mean, stddev^2) per coordinate: nothing of the answer is left.
 

@@ -13,11 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from ssl_extract.checks import check_number, check_whole
-from ssl_extract.defenses.base import NOISY, Defense, apply_where, make, register
-from ssl_extract.defenses.buckets import MOVING
+from ssl_extract.defenses.base import Defense, apply_where, make, needs, register
 from ssl_extract.errors import UserError
 
-NOT_AFTER = (*NOISY, *MOVING)  # for detectors that compare answers
 METRICS = ('cosine', 'l2')
 SPACES = ('answer', 'projection')
 MAX_CAPACITY = 2**30
@@ -53,7 +51,8 @@ class SimilarityState(NamedTuple):
 
 @register(
     'similarity_guard',
-    not_after=NOT_AFTER,
+    needs=lambda of, then, **_: ('head',) * (of == 'projection' or 'head' in needs(then)),
+    compares_answers=True,
     because='it compares representations, and the other one moves them',
 )
 def similarity_guard(

@@ -12,9 +12,27 @@
 from ssl_extract.encoders import heads as heads
 from ssl_extract.encoders import resnet as resnet
 from ssl_extract.encoders import vit as vit
-from ssl_extract.encoders.base import ENCODERS, HEADS, Network, dim, num_params
+from ssl_extract.encoders.base import (
+    ENCODERS,
+    HEADS,
+    Network,
+    dim,
+    num_params,
+    register,
+    register_head,
+)
 
-__all__ = ['ENCODERS', 'HEADS', 'Network', 'dim', 'make', 'make_head', 'num_params']
+__all__ = [
+    'ENCODERS',
+    'HEADS',
+    'Network',
+    'dim',
+    'make',
+    'make_head',
+    'num_params',
+    'register',
+    'register_head',
+]
 
 
 def make(spec: str) -> Network:

@@ -12,6 +12,7 @@ from ssl_extract.registry import Registry
 
 ENCODERS = Registry('encoder')
 HEADS = Registry('head')
+register, register_head = ENCODERS.register, HEADS.register
 
 Variables = dict[str, Any]
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}

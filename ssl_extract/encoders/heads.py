@@ -9,7 +9,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ssl_extract.encoders.base import HEADS, Network, check_dtype, check_positive, from_module
+from ssl_extract.encoders.base import (
+    Network,
+    check_dtype,
+    check_positive,
+    from_module,
+    register_head,
+)
 from ssl_extract.encoders.norm import BatchNorm
 
 
@@ -45,21 +51,21 @@ def mlp(*widths: int, norm: bool, norm_last: bool, dtype: str) -> Network:
     return from_module(MLP(widths, norm, norm_last, check_dtype(dtype)), rank=2)
 
 
-@HEADS.register('simclr')
+@register_head('simclr')
 def simclr(hidden: int = 512, dim: int = 128, dtype: str = 'float32') -> Network:
     """SimCLR's projection head: Linear, ReLU, Linear; the paper's victims use 512-512-128."""
     check_positive(hidden=hidden, dim=dim)
     return mlp(hidden, dim, norm=False, norm_last=False, dtype=dtype)
 
 
-@HEADS.register('simsiam_projector')
+@register_head('simsiam_projector')
 def simsiam_projector(hidden: int = 2048, dim: int = 2048, dtype: str = 'float32') -> Network:
     """SimSiam's projector: three linear layers, each with BatchNorm; no ReLU after the last."""
     check_positive(hidden=hidden, dim=dim)
     return mlp(hidden, hidden, dim, norm=True, norm_last=True, dtype=dtype)
 
 
-@HEADS.register('simsiam_predictor')
+@register_head('simsiam_predictor')
 def simsiam_predictor(hidden: int = 512, dim: int = 2048, dtype: str = 'float32') -> Network:
     """SimSiam's predictor: a bottleneck of two linear layers, BatchNorm and ReLU in between.
 
@@ -69,7 +75,7 @@ def simsiam_predictor(hidden: int = 512, dim: int = 2048, dtype: str = 'float32'
     return mlp(hidden, dim, norm=True, norm_last=False, dtype=dtype)
 
 
-@HEADS.register('linear')
+@register_head('linear')
 def linear(dim: int = 512, dtype: str = 'float32') -> Network:
     """One linear layer: adapts a surrogate's representations to another width."""
     check_positive(dim=dim)

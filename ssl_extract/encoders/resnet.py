@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.encoders.base import ENCODERS, Network, check_dtype, check_positive, from_module
+from ssl_extract.encoders.base import Network, check_dtype, check_positive, from_module, register
 from ssl_extract.encoders.conv import conv
 from ssl_extract.encoders.norm import BatchNorm
 from ssl_extract.errors import UserError
@@ -87,7 +87,7 @@ class ResNet(nn.Module):
         return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
-@ENCODERS.register('resnet')
+@register('resnet')
 def resnet(
     block: str = 'basic',
     stages: tuple[int, ...] = (2, 2, 2, 2),
@@ -119,7 +119,7 @@ def resnet(
     return from_module(ResNet(block, tuple(stages), stem, width, check_dtype(dtype)), rank=4)
 
 
-@ENCODERS.register('resnet18')
+@register('resnet18')
 def resnet18(
     stem: str = 'imagenet',
     width: int = 64,
@@ -130,7 +130,7 @@ def resnet18(
     return resnet('basic', stages, stem, width, dtype)
 
 
-@ENCODERS.register('resnet34')
+@register('resnet34')
 def resnet34(
     stem: str = 'imagenet',
     width: int = 64,
@@ -141,7 +141,7 @@ def resnet34(
     return resnet('basic', stages, stem, width, dtype)
 
 
-@ENCODERS.register('resnet50')
+@register('resnet50')
 def resnet50(
     stem: str = 'imagenet',
     width: int = 64,

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.encoders.base import ENCODERS, Network, check_dtype, check_positive, from_module
+from ssl_extract.encoders.base import Network, check_dtype, check_positive, from_module, register
 from ssl_extract.errors import UserError
 
 
@@ -72,7 +72,7 @@ class ViT(nn.Module):
         return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x[:, 0])
 
 
-@ENCODERS.register('vit')
+@register('vit')
 def vit(
     depth: int = 6,
     width: int = 192,
@@ -98,13 +98,13 @@ def vit(
     return from_module(ViT(depth, width, heads, patch, check_dtype(dtype)), rank=4)
 
 
-@ENCODERS.register('vit_ti')
+@register('vit_ti')
 def vit_ti(patch: int = 16, dtype: str = 'float32') -> Network:
     """ViT-Ti: 12 blocks, 192-d, 3 heads; `patch=4` for 32-pixel images."""
     return vit(depth=12, width=192, heads=3, patch=patch, dtype=dtype)
 
 
-@ENCODERS.register('vit_s')
+@register('vit_s')
 def vit_s(patch: int = 16, dtype: str = 'float32') -> Network:
     """ViT-S: 12 blocks, 384-d, 6 heads; `patch=4` for 32-pixel images."""
     return vit(depth=12, width=384, heads=6, patch=patch, dtype=dtype)

@@ -5,7 +5,7 @@
 `LOSSES` is the registry; a new loss registers itself there from any module (docs/add_a_loss.md).
 """
 
-from ssl_extract.losses.base import LOSSES, Loss, make, masked_mean, prepare
+from ssl_extract.losses.base import LOSSES, Loss, make, masked_mean, prepare, register
 from ssl_extract.losses.classification import bce, cross_entropy, softce
 from ssl_extract.losses.conformance import check
 from ssl_extract.losses.contrastive import infonce, softnn, supcon
@@ -31,6 +31,7 @@ __all__ = [
     'normalize',
     'prepare',
     'rda',
+    'register',
     'softce',
     'softnn',
     'supcon',

@@ -5,9 +5,7 @@ returns a float32 scalar, is differentiable in `student`, and gives on rows mark
 exactly what it gives on the batch of those rows alone. `docs/add_a_loss.md` shows how to write one.
 """
 
-import math
-import numbers
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +14,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 
 LOSSES = Registry('loss')
+register = LOSSES.register
 
 
 class Loss(Protocol):
@@ -94,15 +93,3 @@ def prepare(
 def masked_mean(values: jax.Array, where: jax.Array) -> jax.Array:
     """The mean of `values [N]` over the rows marked by `where [N]`; 0 if there are none."""
     return jnp.sum(jnp.where(where, values, 0.0)) / jnp.maximum(jnp.sum(where), 1)
-
-
-def check_number(name: str, value: Any, *, allow_zero: bool = False) -> None:
-    """Stops a hyper-parameter that is not a finite number above zero.
-
-    Raises:
-        UserError: names the argument, its value, and what to write instead.
-    """
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (real and math.isfinite(value) and (value > 0 or (allow_zero and value == 0))):
-        bound = '>= 0' if allow_zero else '> 0'
-        raise UserError(f'{name} must be a number {bound}, got {value!r}')

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_extract.losses.base import LOSSES, Loss, check_number, masked_mean, prepare
+from ssl_extract.checks import check_number
+from ssl_extract.losses.base import Loss, masked_mean, prepare, register
 
 
-@LOSSES.register('bce')
+@register('bce')
 def bce() -> Loss:
     """Binary cross-entropy of each feature against whether the answer's is positive.
 
@@ -29,7 +30,7 @@ def bce() -> Loss:
     return loss
 
 
-@LOSSES.register('softce')
+@register('softce')
 def softce(temperature: float = 1.0) -> Loss:
     """Cross-entropy of `softmax(student)` against `softmax(teacher / temperature)`.
 
@@ -42,7 +43,7 @@ def softce(temperature: float = 1.0) -> Loss:
     Raises:
         UserError: the temperature is not a number above 0.
     """
-    check_number('temperature', temperature)
+    check_number('temperature', temperature, above=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels
@@ -53,7 +54,7 @@ def softce(temperature: float = 1.0) -> Loss:
     return loss
 
 
-@LOSSES.register('cross_entropy')
+@register('cross_entropy')
 def cross_entropy() -> Loss:
     """Cross-entropy of `softmax(student)` against answers that are probabilities or one-hot labels.
 

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ssl_extract.checks import check_number
 from ssl_extract.errors import UserError
-from ssl_extract.losses.base import LOSSES, Loss, check_number, masked_mean, prepare
+from ssl_extract.losses.base import Loss, masked_mean, prepare, register
 from ssl_extract.numerics import normalize, product
 
 
-@LOSSES.register('infonce')
+@register('infonce')
 def infonce(temperature: float = 0.07) -> Loss:
     """NT-Xent of SimCLR between representations and answers (ICML 2022, section 3.3).
 
@@ -26,7 +27,7 @@ def infonce(temperature: float = 0.07) -> Loss:
     Raises:
         UserError: the temperature is not a number above 0.
     """
-    check_number('temperature', temperature)
+    check_number('temperature', temperature, above=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels
@@ -37,7 +38,7 @@ def infonce(temperature: float = 0.07) -> Loss:
     return loss
 
 
-@LOSSES.register('softnn')
+@register('softnn')
 def softnn(temperature: float = 100.0) -> Loss:
     """Soft nearest neighbor loss, the pair against all rows (ICML 2022, section 3.3).
 
@@ -52,7 +53,7 @@ def softnn(temperature: float = 100.0) -> Loss:
     Raises:
         UserError: the temperature is not a number above 0.
     """
-    check_number('temperature', temperature)
+    check_number('temperature', temperature, above=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels
@@ -63,7 +64,7 @@ def softnn(temperature: float = 100.0) -> Loss:
     return loss
 
 
-@LOSSES.register('supcon')
+@register('supcon')
 def supcon(temperature: float = 0.07, base_temperature: float = 0.07) -> Loss:
     """Supervised contrastive loss: all rows of the anchor's class are its positives.
 
@@ -78,8 +79,8 @@ def supcon(temperature: float = 0.07, base_temperature: float = 0.07) -> Loss:
     Raises:
         UserError: a temperature is not a number above 0; the loss is called without labels.
     """
-    check_number('temperature', temperature)
-    check_number('base_temperature', base_temperature)
+    check_number('temperature', temperature, above=0)
+    check_number('base_temperature', base_temperature, above=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         if labels is None:

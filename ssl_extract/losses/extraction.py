@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_extract.losses.base import LOSSES, Loss, check_number, masked_mean, prepare
+from ssl_extract.checks import check_number
+from ssl_extract.losses.base import Loss, masked_mean, prepare, register
 from ssl_extract.numerics import normalize, product
 
 RDA_EPSILON = 1e-6  # the least `1 + cos` and the least squared distance in the logarithms of rda
 
 
-@LOSSES.register('cont_steal')
+@register('cont_steal')
 def cont_steal(temperature: float = 0.5) -> Loss:
     """Cont-Steal (Sha et al., CVPR 2023, arXiv 2201.07513), with the paper's anchors.
 
@@ -35,7 +36,7 @@ def cont_steal(temperature: float = 0.5) -> Loss:
     Raises:
         UserError: the temperature is not a number above 0.
     """
-    check_number('temperature', temperature)
+    check_number('temperature', temperature, above=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels
@@ -50,7 +51,7 @@ def cont_steal(temperature: float = 0.5) -> Loss:
     return loss
 
 
-@LOSSES.register('rda')
+@register('rda')
 def rda(temperature: float = 0.07, alpha: float = 1.0, beta: float = 1.0) -> Loss:
     """Multi-relational loss of RDA (Wu et al., ECCV 2024, arXiv 2312.00855) for one view.
 
@@ -80,9 +81,9 @@ def rda(temperature: float = 0.07, alpha: float = 1.0, beta: float = 1.0) -> Los
     Raises:
         UserError: the temperature is not a number above 0, or a weight not one of at least 0.
     """
-    check_number('temperature', temperature)
-    check_number('alpha', alpha, allow_zero=True)
-    check_number('beta', beta, allow_zero=True)
+    check_number('temperature', temperature, above=0)
+    check_number('alpha', alpha, least=0)
+    check_number('beta', beta, least=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels

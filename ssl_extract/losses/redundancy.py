@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.losses.base import LOSSES, Loss, check_number, prepare
+from ssl_extract.checks import check_number
+from ssl_extract.losses.base import Loss, prepare, register
 from ssl_extract.numerics import product
 
 
-@LOSSES.register('barlow')
+@register('barlow')
 def barlow(lambda_: float = 0.0051) -> Loss:
     """Barlow Twins between representations and answers.
 
@@ -22,7 +23,7 @@ def barlow(lambda_: float = 0.0051) -> Loss:
     Raises:
         UserError: lambda_ is not a number of at least 0.
     """
-    check_number('lambda_', lambda_, allow_zero=True)
+    check_number('lambda_', lambda_, least=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels

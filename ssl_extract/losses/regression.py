@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_extract.losses.base import LOSSES, Loss, masked_mean, prepare
+from ssl_extract.losses.base import Loss, masked_mean, prepare, register
 from ssl_extract.numerics import normalize
 
 
-@LOSSES.register('mse')
+@register('mse')
 def mse() -> Loss:
     """Mean squared error over all elements, without normalization (ICML 2022, section 3.3)."""
 
@@ -23,7 +23,7 @@ def mse() -> Loss:
     return loss
 
 
-@LOSSES.register('l2')
+@register('l2')
 def l2() -> Loss:
     """Mean Euclidean distance, not squared, of the normalized rows, in [0, 2].
 
@@ -42,7 +42,7 @@ def l2() -> Loss:
     return loss
 
 
-@LOSSES.register('cosine')
+@register('cosine')
 def cosine() -> Loss:
     """One minus the mean cosine of a representation and its answer, in [0, 2].
 
@@ -58,7 +58,7 @@ def cosine() -> Loss:
     return loss
 
 
-@LOSSES.register('symmetrized')
+@register('symmetrized')
 def symmetrized() -> Loss:
     """Negative mean cosine of SimSiam, in [-1, 1] (ICML 2022, section 3.3; arXiv 2011.10566).
 
@@ -76,7 +76,7 @@ def symmetrized() -> Loss:
     return loss
 
 
-@LOSSES.register('wasserstein')
+@register('wasserstein')
 def wasserstein() -> Loss:
     """1-Wasserstein distance of the rows as distributions over the feature index.
 

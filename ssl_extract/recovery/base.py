@@ -8,7 +8,12 @@ import numpy as np
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 
-RECOVERIES = Registry('recovery')
+# needs: what it takes from the attacker; same_width: whether the attacker's own encoder must be as
+# wide as the answers; adaptive: whether it acts against a defense.
+RECOVERIES = Registry(
+    'recovery', choices={'needs': ('shadow',)}, needs=(), same_width=False, adaptive=True
+)
+register = RECOVERIES.register
 
 
 class Received(NamedTuple):
@@ -51,14 +56,30 @@ def make(spec: str) -> Recover:
     Raises:
         UserError: a part of the chain is unknown or has an argument that does not fit.
     """
-    parts = RECOVERIES.make_all(spec)
+    names, every = RECOVERIES.names(spec), RECOVERIES.traits_of_chain(spec)
+    parts = list(zip(names, RECOVERIES.make_all(spec), every, strict=True))
 
     def recover(received: Received, shadow: Shadow) -> Received:
-        for part in parts:
-            received = part(received, shadow)
+        for name, part, traits in parts:
+            declared = 'shadow' in traits.needs
+            received = part(received, shadow if declared else _undeclared(name, shadow))
         return received
 
     return recover
+
+
+def needs(spec: str) -> frozenset[str]:
+    """Returns what the parts of a chain need: 'shadow', an encoder of the attacker's own.
+
+    >>> make('harden') and sorted(needs('harden'))
+    []
+    """
+    return RECOVERIES.needs(spec)
+
+
+def same_width(spec: str) -> bool:
+    """Returns whether a part of a chain needs a shadow as wide as the answers."""
+    return any(traits.same_width for traits in RECOVERIES.traits_of_chain(spec))
 
 
 def given(received: Received, least: int, name: str) -> np.ndarray:
@@ -74,6 +95,18 @@ def given(received: Received, least: int, name: str) -> np.ndarray:
             f'attack.budget, or leave it out'
         )
     return rows
+
+
+def _undeclared(name: str, shadow: Shadow | None) -> Shadow | None:
+    """The shadow for a recovery that declared no need of its encoder."""
+
+    def represent(images: np.ndarray) -> np.ndarray:
+        raise UserError(
+            f"recovery {name!r} learns from the attacker's own encoder and does not say so: "
+            "register it with needs=('shadow',)"
+        )
+
+    return shadow and shadow._replace(represent=represent)
 
 
 def replaced(received: Received, rows: np.ndarray) -> Received:

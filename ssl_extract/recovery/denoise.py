@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ssl_extract.errors import UserError
 from ssl_extract.recovery import pairs, recognition
-from ssl_extract.recovery.base import RECOVERIES, Received, Recover, Shadow, given, replaced
+from ssl_extract.recovery.base import Received, Recover, Shadow, given, register, replaced
 
 _LEAST = 16  # answers
 _SAMPLES = 40_000  # values that the network is trained on
@@ -21,7 +21,7 @@ _VARIANTS = 4  # of the attacker's encoder
 _BLOCK = 512  # rows recovered at a time
 
 
-@RECOVERIES.register('denoise')
+@register('denoise', needs=('shadow',), same_width=True)
 def denoise(known: str = '', candidates: Sequence[str] = ()) -> Recover:
     """Recovers clean representations with a network trained on the attacker's own encoder.
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ssl_extract.recovery.base import RECOVERIES, Received, Recover, Shadow, given, replaced
+from ssl_extract.recovery.base import Received, Recover, Shadow, given, register, replaced
 
 
-@RECOVERIES.register('harden')
+@register('harden')
 def harden() -> Recover:
     """Makes each posterior the one-hot vector of its most probable class.
 

@@ -5,10 +5,10 @@ from absl import logging
 from scipy.stats import median_abs_deviation
 
 from ssl_extract.errors import UserError
-from ssl_extract.recovery.base import RECOVERIES, Received, Recover, Shadow, given
+from ssl_extract.recovery.base import Received, Recover, Shadow, given, register
 
 
-@RECOVERIES.register('drop_outliers')
+@register('drop_outliers')
 def drop_outliers(z: float = 6.0) -> Recover:
     """Drops the answers that are far from the others.
 

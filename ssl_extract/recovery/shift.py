@@ -3,10 +3,10 @@
 import numpy as np
 from absl import logging
 
-from ssl_extract.recovery.base import RECOVERIES, Received, Recover, Shadow, given, replaced
+from ssl_extract.recovery.base import Received, Recover, Shadow, given, register, replaced
 
 
-@RECOVERIES.register('subtract_shift')
+@register('subtract_shift', needs=('shadow',))
 def subtract_shift() -> Recover:
     """Estimates a constant added to every coordinate and subtracts it: against a noise's mean.
 

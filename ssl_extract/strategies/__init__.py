@@ -8,6 +8,6 @@ file. The term is active learning's (Settles, Active Learning Literature Survey,
 """
 
 from ssl_extract.strategies import consistency, kcenter, knockoff, random, stay_close  # noqa: F401  (they register themselves)
-from ssl_extract.strategies.base import STRATEGIES, Seen, Strategy, make
+from ssl_extract.strategies.base import STRATEGIES, Seen, Strategy, make, needs, register
 
-__all__ = ['STRATEGIES', 'Seen', 'Strategy', 'make']
+__all__ = ['STRATEGIES', 'Seen', 'Strategy', 'make', 'needs', 'register']

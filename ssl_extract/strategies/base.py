@@ -8,7 +8,16 @@ import numpy as np
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 
-STRATEGIES = Registry('query strategy')
+# needs: what the pool and the answers must have; adaptive: whether it acts against a defense;
+# chooses: whether it prefers some images to others.
+STRATEGIES = Registry(
+    'query strategy',
+    choices={'needs': ('labels', 'probabilities')},
+    needs=(),
+    adaptive=False,
+    chooses=True,
+)
+register = STRATEGIES.register
 _BLOCK = 4096  # images represented at a time
 
 
@@ -70,6 +79,11 @@ def make(spec: str) -> Strategy:
         UserError: the name or an argument is unknown, or an argument has a wrong value.
     """
     return STRATEGIES.make(spec)
+
+
+def needs(spec: str) -> frozenset[str]:
+    """Returns what a strategy needs: 'labels' of the pool, 'probabilities' for answers."""
+    return STRATEGIES.needs(spec)
 
 
 def left(seen: Seen, count: int) -> np.ndarray:

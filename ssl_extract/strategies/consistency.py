@@ -6,12 +6,12 @@ import numpy as np
 
 from ssl_extract import augment
 from ssl_extract.checks import check_whole
-from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, left
+from ssl_extract.strategies.base import Seen, State, Strategy, left, register
 
 _BLOCK = 512  # images augmented at a time
 
 
-@STRATEGIES.register('consistency')
+@register('consistency')
 def consistency(rounds: int = 4, views: int = 4, augmentation: str = 'simclr') -> Strategy:
     """Asks where the surrogate is least sure of itself, by its own views of an image.
 

@@ -3,12 +3,12 @@
 import numpy as np
 
 from ssl_extract.checks import check_whole
-from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, left, represent
+from ssl_extract.strategies.base import Seen, State, Strategy, left, register, represent
 
 _BLOCK = 256  # asked images compared with the pool at a time
 
 
-@STRATEGIES.register('kcenter')
+@register('kcenter')
 def kcenter(rounds: int = 4) -> Strategy:
     """Covers the pool with balls around the asked images, as the surrogate represents them.
 

@@ -3,17 +3,16 @@
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from ssl_extract.checks import check_whole
+from ssl_extract.checks import check_number, check_whole
 from ssl_extract.errors import UserError
-from ssl_extract.losses.base import check_number
-from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, left
+from ssl_extract.strategies.base import Seen, State, Strategy, left, register
 
 _TAG = 11  # of its random draws
 _TOLERANCE = 1e-3  # of a sum of float32 probabilities, or of some rounded to four decimals
 _CONSTANT = 1e-6  # a reward that varies by less carries no signal
 
 
-@STRATEGIES.register('knockoff')
+@register('knockoff', needs=('labels', 'probabilities'))
 def knockoff(rounds: int = 8, learning_rate: float = 1.0, window: int = 100) -> Strategy:
     """Learns which classes of its own pool are worth asking (Orekondy et al., CVPR 2019, 4.1.2).
 
@@ -47,7 +46,7 @@ def knockoff(rounds: int = 8, learning_rate: float = 1.0, window: int = 100) -> 
             the answers are no probabilities.
     """
     check_whole('rounds', rounds, 2)
-    check_number('learning_rate', learning_rate)
+    check_number('learning_rate', learning_rate, above=0)
     check_whole('window', window, 1)
 
     def choose(seen: Seen, count: int, state: State):

@@ -1,9 +1,9 @@
 """The strategy that looks at nothing."""
 
-from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, left
+from ssl_extract.strategies.base import Seen, State, Strategy, left, register
 
 
-@STRATEGIES.register('random')
+@register('random', chooses=False)
 def random() -> Strategy:
     """Asks images drawn uniformly, without replacement, all at once.
 

@@ -3,10 +3,10 @@
 import numpy as np
 
 from ssl_extract.checks import check_whole
-from ssl_extract.strategies.base import STRATEGIES, Seen, State, Strategy, left, represent
+from ssl_extract.strategies.base import Seen, State, Strategy, left, register, represent
 
 
-@STRATEGIES.register('stay_close')
+@register('stay_close', adaptive=True)
 def stay_close(rounds: int = 4) -> Strategy:
     """Asks around one image, so that the answers fill little of the victim's space.
 

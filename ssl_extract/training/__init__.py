@@ -1,7 +1,12 @@
 """Training of victims, surrogates and baselines: recipes, optimizers, one loop."""
 
 from ssl_extract.training.loop import epoch_order, fit, init_state, make_init, make_step
-from ssl_extract.training.optimizers import OPTIMIZERS, SCHEDULES
+from ssl_extract.training.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    register_optimizer,
+    register_schedule,
+)
 from ssl_extract.training.recipe import Fit, Recipe, TrainState
 
 __all__ = [
@@ -15,4 +20,6 @@ __all__ = [
     'init_state',
     'make_init',
     'make_step',
+    'register_optimizer',
+    'register_schedule',
 ]

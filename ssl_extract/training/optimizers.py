@@ -9,9 +9,10 @@ from ssl_extract.registry import Registry
 
 OPTIMIZERS = Registry('optimizer')
 SCHEDULES = Registry('schedule')
+register_optimizer, register_schedule = OPTIMIZERS.register, SCHEDULES.register
 
 
-@OPTIMIZERS.register('adam')
+@register_optimizer('adam')
 def adam(weight_decay: float = 0.0, b1: float = 0.9, b2: float = 0.999) -> Callable:
     """Adam with L2 regularization added to the gradient (not decoupled), as in the paper's code."""
     return lambda learning_rate: optax.chain(
@@ -19,7 +20,7 @@ def adam(weight_decay: float = 0.0, b1: float = 0.9, b2: float = 0.999) -> Calla
     )
 
 
-@OPTIMIZERS.register('sgd')
+@register_optimizer('sgd')
 def sgd(weight_decay: float = 0.0, momentum: float = 0.9) -> Callable:
     """Stochastic gradient descent with momentum and L2 regularization."""
     return lambda learning_rate: optax.chain(
@@ -27,13 +28,13 @@ def sgd(weight_decay: float = 0.0, momentum: float = 0.9) -> Callable:
     )
 
 
-@OPTIMIZERS.register('lars')
+@register_optimizer('lars')
 def lars(weight_decay: float = 0.0, momentum: float = 0.9) -> Callable:
     """LARS (You et al. 2017, arXiv 1708.03888), the paper's choice for ImageNet victims."""
     return lambda learning_rate: optax.lars(learning_rate, weight_decay, momentum=momentum)
 
 
-@SCHEDULES.register('cosine')
+@register_schedule('cosine')
 def cosine(warmup: float = 0.0) -> Callable:
     """From 1 to 0 along half a cosine over the whole run, after a linear warm-up.
 
@@ -47,7 +48,7 @@ def cosine(warmup: float = 0.0) -> Callable:
     return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps=warmup, decay_steps=1.0)
 
 
-@SCHEDULES.register('constant')
+@register_schedule('constant')
 def constant() -> Callable:
     """The same learning rate from the first step to the last."""
     return optax.constant_schedule(1.0)

@@ -1,7 +1,7 @@
 """Who the legitimate users are: what a kind of user asks, and the classifiers they fit.
 
-A new kind of user is a factory that returns a `User`, under `@USERS.register('its_name')`; a new
-classifier is one that returns `fit`, under `@MODELS.register('its_name')`.
+A new kind of user is a factory that returns a `User`, under `@register('its_name')`; a new
+classifier is one that returns `fit`, under `@register_model('its_name')`.
 """
 
 import functools
@@ -22,6 +22,7 @@ from ssl_extract.registry import Registry
 
 USERS = Registry('legitimate user')
 MODELS = Registry("legitimate user's model")
+register, register_model = USERS.register, MODELS.register
 
 Predict = Callable[[np.ndarray], np.ndarray]  # features [N, D] -> classes [N]
 
@@ -41,13 +42,13 @@ class User(NamedTuple):
     augmentation: str = 'none'
 
 
-@USERS.register('broad')
+@register('broad')
 def broad() -> User:
     """Has images of all classes."""
     return User(_every)
 
 
-@USERS.register('narrow')
+@register('narrow')
 def narrow(classes: int = 3) -> User:
     """Has images of a few classes, drawn from the seed, and is tested on those.
 
@@ -64,7 +65,7 @@ def narrow(classes: int = 3) -> User:
     return User(draw)
 
 
-@USERS.register('augmenting')
+@register('augmenting')
 def augmenting(views: int = 2, augmentation: str = 'simclr(strength=0.5, min_scale=0.2)') -> User:
     """Has images of all classes and asks `views` augmented views of each, to train on them all.
 
@@ -76,7 +77,7 @@ def augmenting(views: int = 2, augmentation: str = 'simclr(strength=0.5, min_sca
     return User(_every, views, augmentation)
 
 
-@MODELS.register('probe')
+@register_model('probe')
 def linear(probe: str = 'lbfgs') -> Callable[..., Predict]:
     """The linear probe that the encoders are evaluated with."""
 
@@ -86,7 +87,7 @@ def linear(probe: str = 'lbfgs') -> Callable[..., Predict]:
     return fit
 
 
-@MODELS.register('mlp')
+@register_model('mlp')
 def mlp(
     width: int = 512,
     epochs: int = 100,

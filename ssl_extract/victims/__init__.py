@@ -1,14 +1,21 @@
-"""Victims: what answers, how it is pretrained, and its endpoints."""
+"""Victims: what answers, where it comes from, how it is pretrained, and its endpoints."""
 
+from ssl_extract.victims.endpoints import ENDPOINTS, register_endpoint
 from ssl_extract.victims.model import Victim, from_encoder, from_flax, from_function
-from ssl_extract.victims.pretraining import VICTIMS, simclr, simsiam
+from ssl_extract.victims.pretraining import VICTIMS, register, simclr, simsiam
+from ssl_extract.victims.sources import SOURCES, register_source
 
 __all__ = [
+    'ENDPOINTS',
+    'SOURCES',
     'VICTIMS',
     'Victim',
     'from_encoder',
     'from_flax',
     'from_function',
+    'register',
+    'register_endpoint',
+    'register_source',
     'simclr',
     'simsiam',
 ]

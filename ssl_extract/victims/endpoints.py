@@ -17,19 +17,29 @@ from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 from ssl_extract.victims.model import Victim
 
-ENDPOINTS = Registry('endpoint')
+# needs: what the owner of the victim must have; gives: what the answers are.
+ENDPOINTS = Registry(
+    'endpoint',
+    choices={
+        'needs': ('head', 'classifier'),
+        'gives': ('representations', 'projections', 'probabilities'),
+    },
+    needs=(),
+    gives='representations',
+)
+register = ENDPOINTS.register
 CLASSIFIER = 'classifier'
 
 Networks = dict[str, encoders.Network]
 
 
-@ENDPOINTS.register('representation')
+@register('representation')
 def representation() -> Callable:
     """The encoder's output: what the paper's victims answer with."""
     return _represent
 
 
-@ENDPOINTS.register('projection')
+@register('projection', needs=('head',), gives='projections')
 def projection() -> Callable:
     """The output of the projection head, the network behind the encoder in its pretraining."""
 
@@ -46,13 +56,13 @@ def projection() -> Callable:
     return encode
 
 
-@ENDPOINTS.register('posteriors')
+@register('posteriors', needs=('classifier',), gives='probabilities')
 def posteriors() -> Callable:
     """The probability of every class, under the fitted classifier."""
     return lambda networks, variables, images: jax.nn.softmax(_logits(networks, variables, images))
 
 
-@ENDPOINTS.register('labels')
+@register('labels', needs=('classifier',), gives='probabilities')
 def labels() -> Callable:
     """The most probable class, one-hot."""
 
@@ -63,9 +73,14 @@ def labels() -> Callable:
     return encode
 
 
-def needs_classifier(endpoint: str) -> bool:
-    """Whether the victim's owner must fit a classifier for it."""
-    return endpoint in ('posteriors', 'labels')
+def needs(endpoint: str) -> frozenset[str]:
+    """Returns what the owner of the victim must have for an endpoint: 'head', 'classifier'."""
+    return ENDPOINTS.needs(endpoint)
+
+
+def gives(endpoint: str) -> str:
+    """Returns what the answers are: 'representations', 'projections' or 'probabilities'."""
+    return ENDPOINTS.traits(endpoint).gives
 
 
 @functools.cache

@@ -90,7 +90,7 @@ ask_many = jax.jit(lambda oracle, *args: jax.vmap(oracle.query)(*args))
 @functools.cache
 def make(spec):
     """The oracle and its defense."""
-    names = defenses.names_of(spec)
+    names = defenses.DEFENSES.names(spec)
     encode = next((ANSWERED_BY[name] for name in names if name in ANSWERED_BY), represent)
     defense = defenses.make(spec, **GIVEN)
     return make_oracle(jax.tree_util.Partial(encode, SCALE), defense, budget=BUDGET), defense
@@ -304,7 +304,7 @@ def test_a_chain_is_its_parts_in_the_written_order(parts):
         outputs, where, after = defense.apply(
             outputs, before, inputs=jnp.asarray(IMAGES[:16]), where=where, keys=folded
         )
-        states[f'{i}_{defenses.names_of(part)[0]}'] = after
+        states[f'{i}_{defenses.DEFENSES.names(part)[0]}'] = after
     assert_same((found, answered, state), (outputs, where, states), 1e-5)
 
 
@@ -583,3 +583,51 @@ def test_an_order_that_makes_no_sense_is_refused(spec, reason):
 )
 def test_an_order_that_makes_sense_is_not(spec):
     defenses.make(spec)
+
+
+# Traits
+
+
+@pytest.mark.parametrize(
+    ('spec', 'needs'),
+    [
+        ('', set()),
+        ('round | gaussian_noise', set()),
+        ('similarity_guard', set()),
+        ("similarity_guard(of='projection')", {'head'}),
+        ("similarity_guard(then='similarity_guard(of=\\'projection\\')')", {'head'}),
+        ('prediction_poisoning(radius=0.5) | round', {'shadow'}),
+    ],
+)
+def test_what_the_owner_must_give(spec, needs):
+    assert defenses.needs(spec) == needs
+
+
+@pytest.mark.parametrize(
+    'detector', ['similarity_guard', 'prada', 'bucket_coverage', 'proof_of_work']
+)
+@pytest.mark.parametrize('before', ['gaussian_noise', 'affine', 'binarize', 'bucket_coverage'])
+def test_nothing_is_compared_after_it_was_moved(detector, before):
+    with pytest.raises(UserError, match=f'{detector} after {before} makes no sense'):
+        defenses.make(f'{before} | {detector}')
+    defenses.make(f'{detector} | {before}') if before != 'bucket_coverage' else None
+
+
+def test_a_third_partys_noise_stands_behind_detectors_too(registries_restored):
+    defenses.register('shake', moves_answers=True)(lambda: defenses.stateless(lambda y, keys: -y))
+    defenses.make('prada | shake')
+    with pytest.raises(UserError, match='prada after shake makes no sense: it measures distances'):
+        defenses.make('shake | round | prada')
+
+
+def test_a_mark_and_its_test():
+    assert defenses.mark_of('top_k | round') is None
+    part, verify = defenses.mark_of('dynamarks(5, rate=0.1) | round')
+    assert part == 'dynamarks(5, rate=0.1)' and verify.keywords == {'key': 5}
+
+
+def test_two_marks_are_refused(registries_restored):
+    mark = defenses.stateless(lambda y, keys: y)
+    defenses.register('sign', verify=lambda **_: max)(lambda: mark)
+    with pytest.raises(UserError, match='sign and dynamarks both mark the answers'):
+        defenses.make('sign | dynamarks')

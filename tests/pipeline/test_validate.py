@@ -193,16 +193,13 @@ def test_a_loss_that_needs_labels_is_refused_without_them(monkeypatch):
         selection._distinct.cache_clear()
 
 
-def test_a_loss_of_the_wrong_shape_is_refused():
-    @losses.LOSSES.register('unreduced')
+def test_a_loss_of_the_wrong_shape_is_refused(registries_restored):
+    @losses.register('unreduced')
     def unreduced():
         return lambda student, teacher, labels=None, where=None: jnp.sum(student, axis=1)
 
-    try:
-        with pytest.raises(UserError, match=r'its loss must be one float, not float32\[16\]'):
-            validate(tiny_config(attack__loss='unreduced'), MESH)
-    finally:
-        del losses.LOSSES['unreduced']
+    with pytest.raises(UserError, match=r'its loss must be one float, not float32\[16\]'):
+        validate(tiny_config(attack__loss='unreduced'), MESH)
 
 
 @pytest.mark.parametrize(

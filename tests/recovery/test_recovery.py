@@ -416,3 +416,44 @@ def test_features_by_hand():
     assert_allclose(found[5], 4 / 6)
     assert_allclose(found[6:8], [0, 1 / 2])  # each row has one of two
     assert_allclose(found[9], np.log(1.1 / np.sqrt(2)))
+
+
+# Traits
+
+
+@pytest.mark.parametrize(
+    ('spec', 'needs', 'same_width'),
+    [
+        ('', set(), False),
+        ('harden', set(), False),
+        ('drop_outliers(z=3.0) | subtract_shift', {'shadow'}, False),
+        ("drop_outliers | denoise(known='normalize')", {'shadow'}, True),
+    ],
+)
+def test_what_a_chain_needs(spec, needs, same_width):
+    assert recovery.needs(spec) == needs and recovery.same_width(spec) is same_width
+
+
+def closest(received, shadow):
+    """Takes the attacker's own representations for answers."""
+    return received._replace(answers=shadow.represent(received.inputs)[:, None])
+
+
+def test_a_third_partys_recovery_gets_the_shadow_that_it_declares(registries_restored):
+    recovery.register('closest', needs=('shadow',))(lambda: closest)
+    assert recovery.needs('harden | closest') == {'shadow'}
+    assert not recovery.same_width('closest')
+    found = recovery.make('closest')(received(np.zeros((5, 2))), shadow_of(np.ones((5, 2))))
+    assert_array_equal(found.answers[:, 0], np.ones((5, 2)))
+
+
+def test_a_third_partys_recovery_that_declares_none_gets_none(registries_restored):
+    recovery.register('closest')(lambda: closest)
+    assert recovery.needs('closest') == set()
+    with pytest.raises(UserError, match=r"register it with needs=\('shadow',\)"):
+        recovery.make('closest')(received(np.zeros((5, 2))), shadow_of(np.ones((5, 2))))
+
+
+def test_a_need_that_nobody_serves_is_refused(registries_restored):
+    with pytest.raises(UserError, match="'victim' is none of shadow"):
+        recovery.register('closest', needs=('victim',))

@@ -139,7 +139,7 @@ def test_needs_no_labels(spec):
 @pytest.mark.parametrize(
     ('spec', 'mentioned'),
     [
-        ('kcenter', "did you mean 'kcenter'"),
+        ('kcentre', "did you mean 'kcenter'"),
         ('random(rounds=2)', 'rounds'),
         ('kcenter(rounds=1)', 'rounds must be a whole number of at least 2, got 1'),
         ('kcenter(rounds=True)', 'rounds'),
@@ -148,7 +148,7 @@ def test_needs_no_labels(spec):
         ('consistency(views=1)', 'views must be a whole number of at least 2'),
         ("consistency(augmentation='blurr')", 'blurr'),
         ("knockoff(rounds='8')", 'rounds'),
-        ('knockoff(learning_rate=0)', 'learning_rate must be a number > 0'),
+        ('knockoff(learning_rate=0)', 'learning_rate must be a finite number above 0'),
         ('knockoff(window=0)', 'window must be a whole number of at least 1'),
     ],
 )
@@ -477,3 +477,8 @@ def test_knockoff_needs_probabilities(answer):
 def test_knockoff_needs_labels():
     with pytest.raises(UserError, match=r'attack\.strategy=knockoff.*attack\.data'):
         strategies.make('knockoff').choose(see(pool(), [], 0, labels=None), 5, {})
+
+
+def test_what_a_strategy_needs():
+    assert strategies.needs('knockoff(rounds=3)') == {'labels', 'probabilities'}
+    assert not any(strategies.needs(name) for name in ('random', 'kcenter', 'stay_close'))

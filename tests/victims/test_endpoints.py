@@ -58,3 +58,13 @@ def test_example_variables_fit_every_endpoint():
         'posteriors': (2, 5),
         'labels': (2, 5),
     }
+
+
+def test_what_an_endpoint_needs_and_gives():
+    found = {name: (endpoints.needs(name), endpoints.gives(name)) for name in endpoints.ENDPOINTS}
+    assert found == {
+        'representation': (set(), 'representations'),
+        'projection': ({'head'}, 'projections'),
+        'posteriors': ({'classifier'}, 'probabilities'),
+        'labels': ({'classifier'}, 'probabilities'),
+    }

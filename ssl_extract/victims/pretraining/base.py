@@ -8,6 +8,7 @@ from ssl_extract import augment
 from ssl_extract.registry import Registry
 
 VICTIMS = Registry('victim method')
+register = VICTIMS.register
 
 
 def prepare_two_views(augmentation: Callable) -> Callable:

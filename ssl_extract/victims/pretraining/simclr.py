@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ssl_extract import encoders, losses
 from ssl_extract.encoders import chain
 from ssl_extract.training import Recipe
-from ssl_extract.victims.pretraining.base import VICTIMS, prepare_two_views
+from ssl_extract.victims.pretraining.base import prepare_two_views, register
 
 # Section 4.1 and appendix A.1 of arXiv 2205.07890; the temperature is its code's.
 PAPER = dict(
@@ -21,7 +21,7 @@ PAPER = dict(
 )
 
 
-@VICTIMS.register('simclr')
+@register('simclr')
 def simclr(
     encoder: encoders.Network,
     augmentation: Callable,

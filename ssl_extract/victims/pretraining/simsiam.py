@@ -8,7 +8,7 @@ import optax
 from ssl_extract import encoders
 from ssl_extract.encoders import chain
 from ssl_extract.training import Recipe
-from ssl_extract.victims.pretraining.base import VICTIMS, prepare_two_views
+from ssl_extract.victims.pretraining.base import prepare_two_views, register
 
 # Its authors' CIFAR-10 settings (appendix D of arXiv 2011.10566): SGD, rate 0.03 at batch 512, 800
 # epochs, no blur; the projector there has two layers, here three as in the main text.
@@ -25,7 +25,7 @@ PAPER = dict(
 )
 
 
-@VICTIMS.register('simsiam')
+@register('simsiam')
 def simsiam(
     encoder: encoders.Network,
     augmentation: Callable,
