@@ -7,10 +7,8 @@ import ml_collections
 import numpy as np
 
 from ssl_extract import data
-from ssl_extract.errors import UserError
-from ssl_extract.evaluation.assess import Task
+from ssl_extract.evaluation.tasks import Task, make_tasks
 from ssl_extract.recovery import sybils
-from ssl_extract.registry import parse_call
 
 
 @functools.lru_cache(maxsize=16)
@@ -88,17 +86,15 @@ def load_tasks(cfg: ml_collections.ConfigDict) -> list[Task]:
     Raises:
         UserError: a task has an unknown argument, or two tasks have the same name.
     """
-    tasks = []
-    for spec in cfg.evaluation.tasks:
-        name, args, splits = parse_call(spec, 'task')
-        if args or not set(splits) <= {'train', 'test'}:
-            raise UserError(f'task {spec!r}: it takes (train="train", test="test")')
-        if name in [task.name for task in tasks]:
-            raise UserError(f'evaluation.tasks has {name!r} twice: write it once')
-        where = (cfg.data.size, cfg.data.dir)
-        train = load(name, splits.get('train', 'train'), *where)
-        tasks.append(Task(name, train, load(name, splits.get('test', 'test'), *where)))
-    return tasks
+    return list(
+        make_tasks(
+            cfg.evaluation.tasks,
+            size=cfg.data.size or None,
+            data_dir=cfg.data.dir,
+            load=lambda spec, split, *, size, data_dir: load(spec, split, size or 0, data_dir),
+            field='evaluation.tasks',
+        )
+    )
 
 
 def describe_pool(cfg: ml_collections.ConfigDict) -> dict[str, Any]:

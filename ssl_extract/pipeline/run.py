@@ -191,8 +191,7 @@ def measure(
     if not (folder / 'measured.json').exists():
         print(f'  evaluate {trained.role}', file=sys.stderr, flush=True)
         made = assess.assess(
-            stage.make_encoder(trained.encoder).apply,
-            trained.variables,
+            (stage.make_encoder(trained.encoder).apply, trained.variables),
             selection.load_tasks(cfg),
             classifier=stage.outputs(trained) if 'classifier' in dict(trained.heads) else None,
             victim=None if victim is None else measure(cfg, victim, workdir, mesh).arrays,
