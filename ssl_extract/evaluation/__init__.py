@@ -1,7 +1,7 @@
-"""What a stolen encoder is worth: probes on labeled tasks, and its fidelity to the victim.
+"""The worth of a stolen encoder: probes on labeled tasks, and fidelity to the victim.
 
-This package sees encoders, features and labels, never a config. Every measure comes with a 95 %
-interval, as a `Measurement`.
+This package sees encoders, features and labels, never a config. Every metric comes with a 95 %
+interval, as a `Measurement`. `TASKS`, `METRICS` and `PROBES` are registries.
 
 >>> import numpy as np
 >>> labels = np.arange(60) % 3
@@ -11,25 +11,48 @@ interval, as a `Measurement`.
 1.0
 """
 
-from ssl_extract.evaluation.features import extract
+from ssl_extract.evaluation.features import extract, represent
 from ssl_extract.evaluation.fidelity import agreement, compare
 from ssl_extract.evaluation.intervals import Measurement, accuracy, bootstrap, wilson
 from ssl_extract.evaluation.knn import fewshot, knn_predict
+from ssl_extract.evaluation.metrics import METRICS, Features, measure, register_metric
 from ssl_extract.evaluation.probe import Probe, fit_probe, predict
 from ssl_extract.evaluation.probe_sgd import fit_probe_sgd
+from ssl_extract.evaluation.probes import PROBES, register_probe
+from ssl_extract.evaluation.tasks import (
+    TASKS,
+    Task,
+    check_task,
+    make_task,
+    make_tasks,
+    register_task,
+)
 
 __all__ = [
+    'Features',
+    'METRICS',
     'Measurement',
+    'PROBES',
     'Probe',
+    'TASKS',
+    'Task',
     'accuracy',
     'agreement',
     'bootstrap',
+    'check_task',
     'compare',
     'extract',
     'fewshot',
     'fit_probe',
     'fit_probe_sgd',
     'knn_predict',
+    'make_task',
+    'make_tasks',
+    'measure',
     'predict',
+    'register_metric',
+    'register_probe',
+    'register_task',
+    'represent',
     'wilson',
 ]

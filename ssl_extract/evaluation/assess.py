@@ -1,7 +1,7 @@
-"""All measurements of one encoder: probes on every task, and fidelity to the victim."""
+"""Assessment of one encoder: every metric on every task, beside the victim or alone."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,22 +9,15 @@ import numpy as np
 import scipy.linalg
 import sklearn.decomposition
 
-from ssl_extract.data import Dataset
-from ssl_extract.evaluation import features, fidelity, intervals, knn
-from ssl_extract.evaluation.probe import L2_GRID, fit_probe, predict
-from ssl_extract.evaluation.probe_sgd import fit_probe_sgd
-from ssl_extract.registry import Registry
+from ssl_extract import data
+from ssl_extract.errors import UserError
+from ssl_extract.evaluation.features import Encode, represent
+from ssl_extract.evaluation.metrics import Features, measure, names_of
+from ssl_extract.evaluation.probe import Probe, predict
+from ssl_extract.evaluation.probes import PROBES
+from ssl_extract.evaluation.tasks import Task
 
-PROBES = Registry('probe')
-SHOWN = 1000  # test images in the two-dimensional view
-
-
-class Task(NamedTuple):
-    """A labeled downstream set."""
-
-    name: str
-    train: Dataset
-    test: Dataset
+SHOWN = 1000  # test inputs in the two-dimensional view
 
 
 class Assessment(NamedTuple):
@@ -33,102 +26,123 @@ class Assessment(NamedTuple):
     Attributes:
         measured: dicts of task, metric, value, ci_low, ci_high, n.
         arrays: `predictions_TASK` int[N] on each test set; `features` float[N, D] of the first
-            task's test images, and `projection` float[M, 2] of the first M of them.
+            task's test inputs; `projection` float[M, 2] and `labels` int[M] of the first M of them.
     """
 
     measured: list[dict[str, Any]]
     arrays: dict[str, np.ndarray]
 
 
-@PROBES.register('lbfgs')
-def lbfgs(l2_grid: tuple[float, ...] = L2_GRID) -> Callable:
-    """The optimum of softmax regression; `l2_grid` holds the penalties to choose from."""
-    return functools.partial(fit_probe, l2_grid=l2_grid)
-
-
-@PROBES.register('sgd')
-def sgd(
-    optimizer: str = 'adam',
-    learning_rate: float = 1e-4,
-    weight_decay: float = 8e-4,
-    epochs: int = 100,
-    batch_size: int = 256,
-) -> Callable:
-    """The paper's own recipe; see `fit_probe_sgd`."""
-    return functools.partial(
-        fit_probe_sgd,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        epochs=epochs,
-        batch_size=batch_size,
-    )
-
-
 def assess(
-    apply: Callable,
-    variables: Any,
-    tasks: list[Task],
+    encode: Encode,
+    tasks: Sequence[Task],
     *,
-    classifier: tuple[Callable, Any] | None = None,
+    classifier: Encode | None = None,
     victim: dict[str, np.ndarray] | None = None,
     probe: str = 'lbfgs',
     neighbors: int = 20,
     shots: int = 5,
+    metrics: Iterable[str] | None = None,
+    batch_size: int = 256,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Assessment:
-    """Linear probe, kNN and few-shot probe on every task; fidelity on the first task's test images.
+    """Measures an encoder on every task, and its fidelity to the victim on the first one.
 
-    Features are computed once. The probe's penalty is chosen on validation images of the task's
-    training set; test images are used once, at the end.
+    Features are computed once. The probe's penalty is chosen on a validation part of the task's
+    training set; test inputs are used once, at the end.
 
     Args:
-        apply: `(variables, images) -> [B, D]`, with frozen BatchNorm.
-        classifier: `(apply, variables)` of the encoder with the classifier of the first task that
-            it was trained with: measured as it is, beside the probe.
-        victim: the `arrays` of the victim's own assessment; None for the victim itself.
+        encode: `(apply, variables)` of an encoder in JAX, `apply(variables, inputs) -> [B, D]` with
+            frozen BatchNorm; or a plain function `inputs -> [B, D]` of NumPy arrays.
+        tasks: one or more; fidelity to the victim is measured on the first one.
+        classifier: likewise, the encoder with the classifier of the first task that it was trained
+            with, `inputs -> logits [B, K]`: measured as it is, beside the probe.
+        victim: the `arrays` of the victim's own assessment on the same tasks; None for the victim
+            itself.
         probe: how the linear probe is fitted, 'lbfgs(...)' or the paper's own 'sgd(...)'.
         neighbors: k of the kNN classifier.
-        shots: labeled images per class of the few-shot probe.
+        shots: labeled inputs per class of the few-shot probe; 0 leaves it out.
+        metrics: names from `METRICS`; None for all.
+        batch_size: inputs per call of the encoder.
+        mesh: shards the batches of an encoder in JAX over its devices.
+
+    >>> from ssl_extract.evaluation import make_tasks
+    >>> tasks = make_tasks(['digits(train="train[:300]", test="test[:100]")'])
+    >>> pixels = lambda inputs: inputs[..., 0].reshape(len(inputs), -1)
+    >>> [row['metric'] for row in assess(pixels, tasks, shots=0).measured]
+    ['linear_probe', 'knn']
+
+    Raises:
+        UserError: there is no task, a setting does not fit, or features are not finite.
     """
-    measured, arrays, fit = [], {}, PROBES.make(probe)
-
-    def add(task: str, metric: str, m: intervals.Measurement | None) -> None:
-        if m is not None:
-            values = dict(value=m.value, ci_low=m.ci_low, ci_high=m.ci_high, n=m.n)
-            measured.append({'task': task, 'metric': metric, **values})
-
+    if not tasks:
+        raise UserError('tasks is empty: an encoder is assessed on one task or more')
+    run = functools.partial(represent, batch_size=batch_size, mesh=mesh)
+    settings = {'probe': probe, 'neighbors': neighbors, 'shots': shots}
+    fit, chosen = PROBES.make(probe), names_of(metrics)
+    measured, arrays = [], {}
     for task in tasks:
-        train = features.extract(apply, variables, task.train.inputs, mesh=mesh)
-        test = features.extract(apply, variables, task.test.inputs, mesh=mesh)
-        known, classes = (train, task.train.labels), task.train.num_classes
-        predictions = predict(fit(*known, classes), test)
-        add(task.name, 'linear_probe', intervals.accuracy(predictions, task.test.labels))
-        nearest = knn.knn_predict(*known, test, classes, k=neighbors)
-        add(task.name, 'knn', intervals.accuracy(nearest, task.test.labels))
-        few = knn.fewshot(*known, test, task.test.labels, classes, shots=shots)
-        add(task.name, 'fewshot', few)
-        if victim is not None:
-            theirs = victim[f'predictions_{task.name}']
-            add(task.name, 'agreement', fidelity.agreement(predictions, theirs))
-        arrays[f'predictions_{task.name}'] = predictions
-        if task is tasks[0]:
-            arrays['features'] = test
-            if classifier is not None:
-                logits = features.extract(*classifier, task.test.inputs, mesh=mesh)
-                as_it_is = intervals.accuracy(logits.argmax(axis=1), task.test.labels)
-                add(task.name, 'classifier', as_it_is)
-            if victim is not None:
-                for metric, value in fidelity.compare(test, victim['features']).items():
-                    add(task.name, metric, value)
-    like = None if victim is None else victim['projection']
-    arrays['projection'] = project(arrays['features'][:SHOWN], like)
+        first = task is tasks[0]
+        features = _features(task, run, encode, fit, victim, settings)
+        if first:
+            logits = None if classifier is None else run(classifier, task.test)
+            theirs = None if victim is None else victim['features']
+            features = features._replace(logits=logits, victim=theirs)
+            arrays = _shown(features, None if victim is None else victim['projection'])
+        measured += measure(features, chosen, first_task=first)
+        arrays[f'predictions_{task.name}'] = features.predictions
     return Assessment(measured, arrays)
 
 
+def _features(
+    task: Task,
+    run: Callable[[Encode, data.Dataset], np.ndarray],
+    encode: Encode,
+    fit: Callable[..., Probe],
+    victim: dict[str, np.ndarray] | None,
+    settings: dict[str, Any],
+) -> Features:
+    """Computes what every task's metrics need: representations, and the linear probe's classes."""
+    train, test = run(encode, task.train), run(encode, task.test)
+    labels, num_classes = task.train.labels, task.train.num_classes
+    return Features(
+        task=task.name,
+        train=train,
+        test=test,
+        train_labels=labels,
+        test_labels=task.test.labels,
+        num_classes=num_classes,
+        predictions=predict(fit(train, labels, num_classes), test),
+        victim_predictions=_victim_predictions(victim, task),
+        **settings,
+    )
+
+
+def _shown(features: Features, like: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Returns the arrays of the first task that fidelity and a report need."""
+    return {
+        'features': features.test,
+        'projection': project(features.test[:SHOWN], like),
+        'labels': features.test_labels[:SHOWN],
+    }
+
+
+def _victim_predictions(victim: dict[str, np.ndarray] | None, task: Task) -> np.ndarray | None:
+    if victim is None:
+        return None
+    if f'predictions_{task.name}' not in victim:
+        raise UserError(f'the victim was not assessed on task {task.name!r}: assess both alike')
+    return victim[f'predictions_{task.name}']
+
+
 def project(points: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
-    """The first two principal components [N, 2], turned and scaled to lie as `like` [N, 2] does."""
-    flat = sklearn.decomposition.PCA(2, random_state=0).fit_transform(points)
+    """Returns the first two principal components [N, 2], turned and scaled to lie as `like` [N, 2].
+
+    Where there is only one, the second coordinate is 0.
+    """
+    components = min(2, *points.shape)
+    flat = sklearn.decomposition.PCA(components, random_state=0).fit_transform(points)
+    flat = np.pad(flat, ((0, 0), (0, 2 - components)))
     flat /= np.linalg.norm(flat) or 1.0
     if like is None:
         return flat.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Features of a set of images, computed once with the encoder frozen, and the checks they pass."""
+"""Features of a set of inputs, computed once with the encoder frozen, and the checks they pass."""
 
 import collections
 import functools
@@ -10,74 +10,126 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from ssl_extract import data
+from ssl_extract.data import decoding
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import parallel
 
+Encode = (
+    tuple[Callable[[Any, jax.Array], jax.Array], Any] | Callable[[np.ndarray], np.ndarray]
+)  # (apply, variables) in JAX, or a function of NumPy arrays
+
 _IN_FLIGHT = 4  # batches dispatched ahead of the one that is fetched
+
+
+def represent(
+    encode: Encode,
+    dataset: data.Dataset,
+    *,
+    batch_size: int = 256,
+    mesh: jax.sharding.Mesh | None = None,
+) -> np.ndarray:
+    """Computes the representations of a data set, float32 [N, D].
+
+    Args:
+        encode: `(apply, variables)`, see `extract`; or a function `inputs [B, ...] -> [B, D]` of
+            NumPy arrays, called in order with what the set's decoder gives and without padding.
+        dataset: of N inputs.
+        batch_size: inputs per call.
+        mesh: of an encoder in JAX.
+
+    Raises:
+        UserError: an encoder's output is not [B, D].
+    """
+    decode = data.decoder(dataset)
+    if isinstance(encode, tuple):
+        return extract(*encode, dataset.inputs, decode=decode, batch_size=batch_size, mesh=mesh)
+    blocks = []
+    starts = _starts(len(dataset.inputs), batch_size)
+    for start in tqdm(starts, desc='features', unit='batch', delay=3.0):
+        stored = dataset.inputs[start : start + batch_size]
+        block = np.asarray(encode(np.asarray(decode(stored))), np.float32)
+        blocks.append(block)
+        if block.ndim != 2 or block.shape != (len(stored), blocks[0].shape[-1]):
+            width = blocks[0].shape[-1] if len(blocks) > 1 else 'D'
+            raise UserError(
+                f'an encoder must give [{len(stored)}, {width}] for {len(stored)} inputs, this one '
+                f'gives {list(block.shape)}'
+            )
+    return np.concatenate(blocks)
 
 
 def extract(
     apply: Callable[[Any, jax.Array], jax.Array],
     variables: Any,
-    images: np.ndarray,
+    inputs: np.ndarray,
     *,
+    decode: decoding.Decoder | None = None,
     batch_size: int = 256,
     mesh: jax.sharding.Mesh | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """Representations of uint8 images, as float32 [N, D] on the host.
+    """Computes the representations of stored inputs, float32 [N, D] on the host.
 
-    `apply(variables, inputs float32 [B, H, W, 3] in [0, 1]) -> [B, D]` is compiled once for each
-    image shape and batch size, whatever the variables: pass the same function for every encoder of
-    one architecture. It must treat images independently (frozen BatchNorm), so that neither the
-    batch size nor the padding of the last batch changes a row.
+    `apply(variables, decode(inputs)) -> [B, D]` is compiled once for each input shape and batch
+    size, whatever the variables: pass the same functions for every encoder of one architecture. It
+    must treat inputs independently (frozen BatchNorm), so that neither the batch size nor the
+    padding of the last batch changes a row.
 
     Args:
         apply: the encoder, a pure function.
         variables: its parameters and statistics.
-        images: uint8 [N, H, W, 3].
-        batch_size: images per call; rounded up to a multiple of the devices of `mesh`.
+        inputs: [N, ...] as stored.
+        decode: from what is stored to what `apply` sees, `data.decoder(dataset)`; None for the
+            decoder of the type, which uint8 and floats have.
+        batch_size: inputs per call; rounded up to a multiple of the devices of `mesh`.
         mesh: shards each batch over its devices; None computes on the default device.
         progress: shows a bar, if the work takes more than a few seconds.
 
     Raises:
-        UserError: the images are not a non-empty uint8 [N, H, W, 3], or the outputs not [B, D].
+        UserError: there are no inputs, their type has no decoder, or the outputs are not [B, D].
     """
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-        raise UserError(
-            'features are extracted from uint8 images [N, H, W, 3] with N >= 1, '
-            f'got {images.dtype} {list(images.shape)}'
-        )
-    if batch_size < 1:
-        raise UserError(f'batch_size must be at least 1, got {batch_size}')
+    inputs = np.asarray(inputs)
+    if inputs.ndim < 1 or inputs.size == 0:
+        raise UserError(f'features are of inputs [N, ...] with N >= 1, got {list(inputs.shape)}')
+    starts = _starts(len(inputs), batch_size)
+    decode = decode or decoding.make('', inputs.dtype)
     place = jnp.asarray
     if mesh is not None:
         batch_size = -(-batch_size // mesh.size) * mesh.size
+        starts = _starts(len(inputs), batch_size)
         place = functools.partial(jax.device_put, device=parallel.batch_sharding(mesh))
         variables = parallel.replicate(variables, mesh)
-    forward = _compiled(apply, mesh)
+    forward = _compiled(apply, decode, mesh)
     pending: collections.deque[jax.Array] = collections.deque()
     blocks: list[np.ndarray] = []
-    starts = range(0, len(images), batch_size)
     for start in tqdm(starts, desc='features', unit='batch', delay=3.0, disable=not progress):
-        batch = images[start : start + batch_size]
-        padding = [(0, batch_size - len(batch))] + [(0, 0)] * 3
+        batch = inputs[start : start + batch_size]
+        padding = [(0, batch_size - len(batch))] + [(0, 0)] * (inputs.ndim - 1)
         pending.append(forward(variables, place(np.pad(batch, padding))))
         if len(pending) > _IN_FLIGHT:
             blocks.append(np.asarray(pending.popleft()))
     blocks.extend(np.asarray(block) for block in pending)
     if blocks[0].ndim != 2:
         raise UserError(f'an encoder must give [B, D], this one gives {list(blocks[0].shape)}')
-    return np.concatenate(blocks)[: len(images)]
+    return np.concatenate(blocks)[: len(inputs)]
+
+
+def _starts(length: int, batch_size: int) -> range:
+    """Returns the first row of each batch."""
+    if batch_size < 1:
+        raise UserError(f'batch_size must be at least 1, got {batch_size}')
+    return range(0, length, batch_size)
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(apply: Callable, mesh: jax.sharding.Mesh | None) -> Callable:
-    """The jitted forward pass of `apply`, the same object at every call."""
+def _compiled(
+    apply: Callable, decode: decoding.Decoder, mesh: jax.sharding.Mesh | None
+) -> Callable:
+    """Returns the jitted forward pass of `apply`, the same object at every call."""
 
-    def forward(variables: Any, images: jax.Array) -> jax.Array:
-        return apply(variables, images.astype(jnp.float32) / 255).astype(jnp.float32)
+    def forward(variables: Any, stored: jax.Array) -> jax.Array:
+        return apply(variables, decode(stored)).astype(jnp.float32)
 
     return jax.jit(forward, out_shardings=None if mesh is None else parallel.replicated(mesh))
 

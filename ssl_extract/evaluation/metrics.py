@@ -1,0 +1,220 @@
+"""The registry of metrics: functions of an encoder's features on one task.
+
+A metric is a pure function `(Features) -> Measurement`, or None where it does not exist, registered
+from any module; its rows follow those of the metrics registered before:
+
+    @evaluation.register_metric('mean_norm')
+    def mean_norm(features: evaluation.Features) -> evaluation.Measurement:
+        return intervals.mean(np.linalg.norm(features.test, axis=1))
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssl_extract.errors import UserError
+from ssl_extract.evaluation import fidelity, intervals, knn
+from ssl_extract.evaluation.intervals import Measurement
+from ssl_extract.registry import Registry
+
+
+class Features(NamedTuple):
+    """What the metrics of one encoder on one task are computed from.
+
+    Attributes:
+        task: the task's name.
+        train: float32 [M, D], the encoder's representations of the training inputs.
+        test: float32 [N, D], those of the test inputs.
+        train_labels: int32 [M].
+        test_labels: int32 [N].
+        num_classes: of both.
+        predictions: int32 [N], the classes that the linear probe gives to the test inputs.
+        victim: float32 [N, E], the victim's representations of the test inputs; None for the
+            victim itself, and on all tasks but the first.
+        victim_predictions: int32 [N], of the victim's own linear probe; None for the victim.
+        logits: float32 [N, K] of the classifier that the encoder was trained with; None without,
+            and on all tasks but the first.
+        probe: how the linear probe was fitted.
+        neighbors: k of the kNN classifier.
+        shots: labeled inputs per class of the few-shot probe; 0 for none.
+    """
+
+    task: str
+    train: np.ndarray
+    test: np.ndarray
+    train_labels: np.ndarray
+    test_labels: np.ndarray
+    num_classes: int
+    predictions: np.ndarray
+    victim: np.ndarray | None = None
+    victim_predictions: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    probe: str = 'lbfgs'
+    neighbors: int = 20
+    shots: int = 5
+
+
+Metric = Callable[[Features], Measurement | None]
+
+
+class Traits(NamedTuple):
+    """What is declared where a metric is registered.
+
+    Attributes:
+        fidelity: it compares an encoder with the victim, and is left out for the victim itself.
+        first_task: it is computed on the first task only.
+    """
+
+    fidelity: bool
+    first_task: bool
+
+
+METRICS = Registry('metric')
+TRAITS: dict[str, Traits] = {}
+
+
+def register_metric(
+    name: str, *, fidelity: bool = False, first_task: bool = False
+) -> Callable[[Metric], Metric]:
+    """Registers the decorated function as the metric `name`; see `Traits`.
+
+    Raises:
+        UserError: the name is taken or cannot be written.
+    """
+    add = METRICS.register(name)
+
+    def add_with_traits(metric: Metric) -> Metric:
+        add(metric)
+        TRAITS[name] = Traits(fidelity, first_task)
+        return metric
+
+    return add_with_traits
+
+
+def measure(
+    features: Features, metrics: Iterable[str] | None = None, *, first_task: bool = True
+) -> list[dict[str, Any]]:
+    """Computes the metrics of one encoder on one task, in the order of their registration.
+
+    Args:
+        features: of the encoder; those of the victim with it or not.
+        metrics: names; None for every registered one.
+        first_task: whether the metrics of the first task are computed too.
+
+    Returns:
+        Dicts of task, metric, value, ci_low, ci_high, n.
+
+    Raises:
+        UserError: a name is unknown, or a metric gives what is no finite `Measurement`.
+    """
+    rows = []
+    for name in names_of(metrics):
+        traits = TRAITS[name]
+        if traits.first_task and not first_task:
+            continue
+        if traits.fidelity and features.victim_predictions is None:
+            continue
+        result = METRICS[name](features)
+        if result is not None:
+            _check_finite(result, name, features.task)
+            rows.append({'task': features.task, 'metric': name, **result._asdict()})
+    return rows
+
+
+def names_of(metrics: Iterable[str] | None = None) -> list[str]:
+    """Returns the names of the chosen metrics in the order of their registration.
+
+    Raises:
+        UserError: a name is unknown.
+    """
+    chosen = METRICS.keys() if metrics is None else set(metrics)
+    unknown = sorted(chosen - METRICS.keys())
+    if unknown:
+        raise UserError(f'unknown metric {unknown[0]!r}: known are {", ".join(sorted(METRICS))}')
+    return [name for name in METRICS if name in chosen]
+
+
+def _check_finite(result: Measurement, name: str, task: str) -> None:
+    if not isinstance(result, Measurement):
+        raise UserError(f'metric {name!r} gives {type(result)}: return a Measurement, or None')
+    if not np.isfinite(result).all():
+        raise UserError(f'metric {name!r} on {task!r} is not finite: {result}')
+
+
+@register_metric('linear_probe')
+def linear_probe(features: Features) -> Measurement:
+    """Test accuracy of the linear probe."""
+    return intervals.accuracy(features.predictions, features.test_labels)
+
+
+@register_metric('knn')
+def knn_accuracy(features: Features) -> Measurement:
+    """Test accuracy of the weighted nearest neighbors; see `knn_predict`."""
+    predictions = knn.knn_predict(
+        features.train,
+        features.train_labels,
+        features.test,
+        features.num_classes,
+        k=features.neighbors,
+    )
+    return intervals.accuracy(predictions, features.test_labels)
+
+
+@register_metric('fewshot')
+def fewshot(features: Features) -> Measurement | None:
+    """Test accuracy with a few labeled inputs per class; see `knn.fewshot`. None for 0 shots."""
+    if features.shots == 0:
+        return None
+    return knn.fewshot(
+        features.train,
+        features.train_labels,
+        features.test,
+        features.test_labels,
+        features.num_classes,
+        shots=features.shots,
+    )
+
+
+@register_metric('agreement', fidelity=True)
+def agreement(features: Features) -> Measurement:
+    """Share of test inputs that the encoder's and the victim's linear probes put in one class."""
+    return fidelity.agreement(features.predictions, features.victim_predictions)
+
+
+@register_metric('classifier', first_task=True)
+def classifier(features: Features) -> Measurement | None:
+    """Test accuracy of the classifier that the encoder was trained with, as it is."""
+    if features.logits is None:
+        return None
+    return intervals.accuracy(features.logits.argmax(axis=1), features.test_labels)
+
+
+@register_metric('cosine', fidelity=True, first_task=True)
+def cosine(features: Features) -> Measurement | None:
+    """Mean cosine to the victim's representations; see `fidelity.cosine`."""
+    return fidelity.cosine(features.test, features.victim)
+
+
+@register_metric('l2', fidelity=True, first_task=True)
+def l2(features: Features) -> Measurement | None:
+    """Mean distance to the victim's representations; see `fidelity.l2`."""
+    return fidelity.l2(features.test, features.victim)
+
+
+@register_metric('affine_l2', fidelity=True, first_task=True)
+def affine_l2(features: Features) -> Measurement:
+    """Relative error of the best affine map to the victim's; see `fidelity.affine_l2`."""
+    return fidelity.affine_l2(features.test, features.victim)
+
+
+@register_metric('cka', fidelity=True, first_task=True)
+def cka(features: Features) -> Measurement:
+    """Linear CKA with the victim's representations; see `fidelity.cka`."""
+    return fidelity.cka(features.test, features.victim)
+
+
+@register_metric('neighbor_overlap', fidelity=True, first_task=True)
+def neighbor_overlap(features: Features) -> Measurement:
+    """Share of nearest neighbors in common with the victim; see `fidelity.neighbor_overlap`."""
+    return fidelity.neighbor_overlap(features.test, features.victim)

@@ -1,0 +1,137 @@
+"""Downstream tasks: two slices of a labeled set, or what a registered factory makes.
+
+    digits(train="train[:100]")
+    digits(name="few", train="train[:10]")
+    folder(path="photos", train="all[:80%]", test="all[80%:]")
+    cifar10:3.0.2(train="train[:10000]")
+
+A task that is not two slices of one set is a factory of its own, with the parameters `size` and
+`data_dir` where it needs them:
+
+    @evaluation.register_task('mine')
+    def mine(*, size: int | None) -> evaluation.Task: ...
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from ssl_extract import data
+from ssl_extract.data import loading
+from ssl_extract.errors import UserError
+from ssl_extract.registry import Registry
+
+TASKS = Registry('task')
+register_task = TASKS.register
+
+
+class Task(NamedTuple):
+    """A labeled downstream task.
+
+    Attributes:
+        name: in the rows; no two tasks of a run share one.
+        train: what classifiers are fitted on.
+        test: what they are tested on.
+    """
+
+    name: str
+    train: data.Dataset
+    test: data.Dataset
+
+
+def make_tasks(
+    specs: Iterable[str],
+    *,
+    size: int | None = None,
+    data_dir: str = '',
+    load: Callable[..., data.Dataset] = data.load,
+    field: str = 'tasks',
+) -> tuple[Task, ...]:
+    """Makes the tasks that `specs` describe.
+
+    Args:
+        specs: each a registered task, or a data set of which `train="train"` and `test="test"` are
+            the splits; `name="..."` names the task, which is called as its set otherwise.
+        size: side of images in pixels, see `data.load`.
+        data_dir: where TFDS sets are prepared.
+        load: loads a data set, `(spec, split, *, size, data_dir) -> Dataset`.
+        field: what the specs were written in, for the error message.
+
+    >>> few, whole = make_tasks(['digits(name="few", train="train[:100]")', 'digits'])
+    >>> few.name, few.train.name, whole.name
+    ('few', 'digits/train[:100]', 'digits')
+
+    Raises:
+        UserError: a task does not exist or has an argument that does not fit, lacks labels, has two
+            numbers of classes, or two tasks have one name.
+    """
+    tasks: dict[str, Task] = {}
+    for spec in specs:
+        task = make_task(spec, size=size, data_dir=data_dir, load=load)
+        if task.name in tasks:
+            raise UserError(
+                f'{field} has {task.name!r} twice: write name="..." in one of them to tell them '
+                'apart'
+            )
+        tasks[task.name] = task
+    return tuple(tasks.values())
+
+
+def make_task(
+    spec: str,
+    *,
+    size: int | None = None,
+    data_dir: str = '',
+    load: Callable[..., data.Dataset] = data.load,
+) -> Task:
+    """Makes one task; see `make_tasks`."""
+    head, args, kwargs = loading.parse_spec(spec, 'task')
+    name = kwargs.pop('name', '')
+    if not isinstance(name, str):
+        raise UserError(f'task {spec!r}: name={name!r}: write a text in quotation marks')
+    if head in TASKS:
+        registered = loading.render_spec(head, args, kwargs)
+        task = TASKS.make(registered, size=size, data_dir=data_dir)
+        if not isinstance(task, Task):
+            raise UserError(f'task {spec!r}: its factory gives {type(task)}, not a Task')
+        task = Task(name or task.name, data.checked(task.train), data.checked(task.test))
+    else:
+        splits = {part: kwargs.pop(part, part) for part in ('train', 'test')}
+        _check_arguments(spec, head, kwargs)
+        source = loading.render_spec(head, args, kwargs)
+        train, test = (load(source, s, size=size, data_dir=data_dir) for s in splits.values())
+        task = Task(name or head, train, test)
+    _check_labels(task)
+    return task
+
+
+def check_task(task: Task) -> None:
+    """Refuses a task whose test inputs are, by content, among its training inputs.
+
+    Raises:
+        UserError: naming the two sets.
+    """
+    data.check_train_test(task.train, task.test)
+
+
+def _check_arguments(spec: str, head: str, kwargs: dict[str, Any]) -> None:
+    """Refuses what neither a task nor its data set has a parameter for."""
+    factory = data.DATASETS.get(head)
+    parameters = inspect.signature(factory).parameters if factory else {}
+    unknown = kwargs.keys() - parameters
+    if unknown:
+        raise UserError(
+            f'task {spec!r}: unknown argument {min(unknown)!r}: it takes (train="train", '
+            f'test="test"), name={head!r} and the arguments of its data set'
+        )
+
+
+def _check_labels(task: Task) -> None:
+    for dataset in (task.train, task.test):
+        data.require_labels(dataset)
+    counts = (task.train.num_classes, task.test.num_classes)
+    if counts[0] != counts[1]:
+        raise UserError(
+            f'task {task.name!r}: {task.train.name} has {counts[0]} classes and {task.test.name} '
+            f'has {counts[1]}: take both from one set'
+        )
