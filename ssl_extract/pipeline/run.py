@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -23,37 +24,10 @@ from ssl_extract.pipeline import surrogate as extraction
 from ssl_extract.pipeline import users as legitimate
 from ssl_extract.pipeline.stage import Trained
 from ssl_extract.pipeline.validate import validate
+from ssl_extract.report import columns
 from ssl_extract.runtime import files, loggers, parallel, progress
 
-COLUMNS = [
-    'role',
-    'attack',
-    'loss',
-    'plan',
-    'views',
-    'strategy',
-    'data',
-    'endpoint',
-    'defense',
-    'adaptive',
-    'user',
-    'encoder',
-    'budget',
-    'seed',
-    'task',
-    'metric',
-    'value',
-    'ci_low',
-    'ci_high',
-    'n',
-    'queries_billed',
-    'queries_unique',
-    'queries_repeated',
-    'queries_refused',
-    'dollars',
-    'flops',
-    'seconds',
-]
+COLUMNS = list(columns.NAMES)
 
 
 class Findings(NamedTuple):
@@ -139,6 +113,7 @@ def run_one(
         endpoint=attacks.endpoint_of(cfg.attack.name),
         defense=cfg.defense,
         adaptive=adaptive_of(cfg),
+        is_adaptive=is_adaptive(cfg),
         budget=cfg.attack.budget,
         seed=cfg.seed,
         dollars=stolen.bill.billed * cfg.cost.dollars_per_1000_queries / 1000,
@@ -218,6 +193,7 @@ def add_rows(found: Findings, trained: Trained, made: assess.Assessment, **condi
     common = {
         'role': trained.role,
         'encoder': trained.encoder,
+        'stage': trained.address,
         'seconds': trained.seconds,
         'flops': trained.flops,
         **{f'queries_{name}': count for name, count in bill.items()},
@@ -259,6 +235,16 @@ def adaptive_of(cfg: ml_collections.ConfigDict) -> str:
     """What a run does against a defense, in a few words (its plan and strategy apart)."""
     words = [f'{cfg.attack.accounts} accounts'] if cfg.attack.accounts > 1 else []
     return ', '.join([*words, cfg.attack.recover] if cfg.attack.recover else words)
+
+
+def is_adaptive(cfg: ml_collections.ConfigDict) -> bool:
+    """Whether a run does something against a defense."""
+    signs = (
+        (r'^repeat\b', cfg.attack.plan),
+        (r'\bstay_close\b', cfg.attack.strategy),
+        (r'\badapter=True\b', cfg.attack.name),
+    )
+    return bool(adaptive_of(cfg)) or any(re.search(sign, text) for sign, text in signs)
 
 
 def name_of(cfg: ml_collections.ConfigDict) -> str:
