@@ -1,28 +1,32 @@
-"""What stealing and training cost: amounts per condition, their price, the break-even price."""
+"""The costs of stealing and training: amounts per condition, prices, the break-even price."""
 
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ssl_extract.report import estimates, tables
+from ssl_extract.report import columns, estimates, tables
 from ssl_extract.report.estimates import Estimate, Row
 from ssl_extract.report.tables import NONE, Table
 
-_QUERIES = ('queries_billed', 'queries_unique', 'queries_repeated', 'queries_refused')
-_AMOUNTS = (*_QUERIES, 'dollars', 'flops', 'seconds')
+_AMOUNTS = tuple(column.name for column in columns.COLUMNS if column.kind == 'bill')
+_PER_1000, _PER_HOUR = 'dollars_per_1000_queries', 'dollars_per_hour'
+_TRAINING = 'training_dollars'
 _ROLES = ('victim', 'surrogate', 'scratch')
 _PREFIXES = ('', 'k', 'M', 'G', 'T', 'P', 'E', 'Z')
 
 
 class Prices(NamedTuple):
-    """Dollars for 1,000 queries, and for an hour of the machine that trains."""
+    """Dollars for 1,000 queries, and for an hour of the machine that trains.
 
-    per_1000_queries: float
-    per_hour: float
+    None: the runs do not agree; each encoder then has the price of its own runs.
+    """
+
+    per_1000_queries: float | None
+    per_hour: float | None
 
 
 class Cost(NamedTuple):
-    """What one encoder took, as means over seeds; None: not known, or it does not apply.
+    """The amounts that one encoder took, as means over seeds; None: not known, or none.
 
     Attributes:
         estimate: one of its amounts, for its condition.
@@ -44,15 +48,31 @@ class Cost(NamedTuple):
         return None if None in (asked, self.training_dollars) else asked + self.training_dollars
 
 
-def prices(config: dict[str, Any]) -> Prices | None:
-    """The prices that the config given to `report.write` names, or None."""
+def prices(config: dict[str, Any], rows: Iterable[Row] = ()) -> Prices | None:
+    """Reads the prices from the config given to `report.write`.
+
+    Args:
+        config: its `['config']['cost']` holds the prices on which all runs agree.
+        rows: hold the prices on which the runs do not agree, as columns.
+
+    Returns:
+        The prices; None where one of them is neither there nor a column.
+    """
     cost = (config.get('config') or {}).get('cost') or {}
-    named = Prices(cost.get('dollars_per_1000_queries'), cost.get('dollars_per_hour'))
-    return named if all(estimates.is_finite(price) and price >= 0 for price in named) else None
+    differing = {name for row in rows for name in columns.differing_fields(row)}
+    agreed = []
+    for name in (_PER_1000, _PER_HOUR):
+        price = cost.get(name)
+        if f'cost.{name}' in differing:
+            price = None
+        elif not (estimates.is_finite(price) and price >= 0):
+            return None
+        agreed.append(price)
+    return Prices(*agreed)
 
 
 def break_even(victim_dollars: float, training_dollars: float, queries: float) -> float | None:
-    """The price of 1,000 queries above which stealing costs more than training.
+    """Returns the price of 1,000 queries above which stealing costs more than training.
 
     Args:
         victim_dollars: for training the victim.
@@ -73,51 +93,57 @@ def break_even(victim_dollars: float, training_dollars: float, queries: float) -
 
 
 def costs(rows: Iterable[Row], price: Prices) -> list[Cost]:
-    """What every victim, surrogate and encoder from scratch took, in the order of the tables."""
+    """Lists what every victim, surrogate and encoder from scratch took, as tables are ordered."""
     rows = [_priced(row, price) for row in rows if row['role'] in _ROLES]
     by_amount = {}
-    for amount in _AMOUNTS:
-        measured = [row | {'task': None, 'metric': amount, 'value': row[amount]} for row in rows]
-        found = estimates.aggregate(measured, None, amount)
-        by_amount[amount] = {e.condition: e for e in found}
-    every = {c: e for found in by_amount.values() for c, e in found.items()}
-    made = []
-    for e in sorted(every.values(), key=estimates.order):
-        parts = {a: found.get(e.condition) for a, found in by_amount.items()}
-        amounts = {a: part.value if part else None for a, part in parts.items()}
-        mixed = frozenset(a for a, part in parts.items() if part and part.mixed)
-        seconds = amounts['seconds']
-        hours = None if seconds is None else seconds / 3600
-        made.append(Cost(e, amounts, None if hours is None else hours * price.per_hour, mixed))
-    return made
+    for amount in (*_AMOUNTS, _TRAINING):
+        values = [
+            _training_dollars(row, price) if amount == _TRAINING else row[amount] for row in rows
+        ]
+        measured = [
+            row | {'task': None, 'metric': amount, 'value': value}
+            for row, value in zip(rows, values, strict=True)
+        ]
+        aggregated = estimates.aggregate(measured, None, amount, allow_mixed=True)
+        by_amount[amount] = {e.condition: e for e in aggregated}
+    encoders = {c: e for column in by_amount.values() for c, e in column.items()}
+    return [_cost(e, by_amount) for e in sorted(encoders.values(), key=estimates.order)]
+
+
+def _cost(e: Estimate, by_amount: dict[str, dict[tuple, Estimate]]) -> Cost:
+    parts = {a: column.get(e.condition) for a, column in by_amount.items()}
+    amounts = {a: part.value if part else None for a, part in parts.items()}
+    mixed = frozenset(a for a, part in parts.items() if part and part.mixed)
+    return Cost(e, amounts, amounts.pop(_TRAINING), mixed)
 
 
 def spent(rows: Sequence[Row], price: Prices) -> Table | None:
-    """The table of what every encoder cost; None where nothing is known."""
+    """Tabulates what every encoder cost; None where nothing is known."""
     found = costs(rows, price)
     if not found:
         return None
     largest = max((c.amounts['flops'] or 0 for c in found), default=0)
     power = min(int(math.log10(largest)) // 3, len(_PREFIXES) - 1) if largest >= 1 else 0
-    columns = [
-        *('Billed', 'Unique', 'Repeated', 'Refused', 'Dollars for queries'),
-        *(f'Training, {_PREFIXES[power]}FLOP', 'Training, s', 'Dollars for training'),
-        'Dollars in all',
+    titles = columns.TITLES
+    headings = [
+        *(titles[name] for name in (*columns.QUERIES, 'dollars')),
+        titles['flops'].replace('FLOP', f'{_PREFIXES[power]}FLOP'),
+        *(titles['seconds'], 'Dollars for training', 'Dollars in all'),
     ]
     body = [_cells(c, 1000.0**power) for c in found]
     caption = [
         'Means over seeds. A query is one view sent and answered; repeated ones are billed again, '
-        f'refused ones are not. Prices: {dollars(price.per_1000_queries)} dollars for 1,000 '
-        f'queries, {dollars(price.per_hour)} dollars for an hour of the machine that trains.',
+        f'refused ones are not. Prices: {_price(price.per_1000_queries)} for 1,000 queries, '
+        f'{_price(price.per_hour)} for an hour of the machine that trains.',
         'Training: all its phases, without evaluation.',
         'From scratch and victim: no queries.' if len({c.estimate.role for c in found}) > 1 else '',
     ]
     shown = [c.estimate._replace(mixed=bool(c.mixed)) for c in found]
-    return tables.assemble('', shown, columns, body, caption)
+    return tables.assemble('', shown, headings, body, caption)
 
 
 def amount(value: float | None) -> str:
-    """A number that is not negative with three digits and no exponent, whole from 100 on.
+    """Writes a number that is not negative with three digits and no exponent, whole from 100 on.
 
     >>> [amount(value) for value in (0, 0.00123, 1.5, 12.34, 12345.6)]
     ['0', '0.00123', '1.50', '12.3', '12,346']
@@ -129,8 +155,12 @@ def amount(value: float | None) -> str:
 
 
 def dollars(value: float | None) -> str:
-    """The same for money: cents from one dollar on."""
+    """Writes an amount of money: cents from one dollar on."""
     return amount(value) if value is None or value < 1 else f'{value:,.2f}'
+
+
+def _price(price: float | None) -> str:
+    return 'each run’s own' if price is None else f'{dollars(price)} dollars'
 
 
 def _priced(row: Row, price: Prices) -> Row:
@@ -138,10 +168,15 @@ def _priced(row: Row, price: Prices) -> Row:
     row = dict.fromkeys(_AMOUNTS) | row
     row['seconds'] = row['seconds'] or None  # 0 is written where an encoder was given, not trained
     if row['role'] != 'surrogate':
-        return row | dict.fromkeys((*_QUERIES, 'dollars'))
-    if row['dollars'] is None and row['queries_billed'] is not None:
+        return row | dict.fromkeys((*columns.QUERIES, 'dollars'))
+    if row['dollars'] is None and None not in (row['queries_billed'], price.per_1000_queries):
         row['dollars'] = row['queries_billed'] / 1000 * price.per_1000_queries
     return row
+
+
+def _training_dollars(row: Row, price: Prices) -> float | None:
+    per_hour = row.get(f'cost.{_PER_HOUR}') if price.per_hour is None else price.per_hour
+    return None if None in (row['seconds'], per_hour) else row['seconds'] / 3600 * per_hour
 
 
 def _cells(cost: Cost, unit: float) -> list[str]:
@@ -151,7 +186,7 @@ def _cells(cost: Cost, unit: float) -> list[str]:
     a = cost.amounts
     flops = None if a['flops'] is None else a['flops'] / unit
     return [
-        *(NONE if a[q] is None else f'{a[q]:,.0f}{star(q)}' for q in _QUERIES),
+        *(NONE if a[q] is None else f'{a[q]:,.0f}{star(q)}' for q in columns.QUERIES),
         dollars(a['dollars']) + star('dollars'),
         amount(flops) + star('flops'),
         amount(a['seconds']) + star('seconds'),

@@ -1,4 +1,4 @@
-"""The costs of each defense to attackers and users, the worst case of each."""
+"""The costs of each defense to attackers and legitimate users, with the worst case of both."""
 
 import math
 import re
@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 from ssl_extract.errors import UserError
 from ssl_extract.registry import parse_call, split_chain
-from ssl_extract.report import estimates, labels, tables
-from ssl_extract.report.estimates import Estimate, Interval, Row
+from ssl_extract.report import columns, estimates, labels, tables
+from ssl_extract.report.estimates import Estimate, Fields, Interval, Row
 from ssl_extract.report.tables import NONE, PROBE, Table
 
 USER, USER_CLEAN, NOTICED = 'user_accuracy', 'user_accuracy_clean', 'noticed.'
 
 
 class Change(NamedTuple):
-    """What became of an accuracy, its 95 % interval if any, and how that was found."""
+    """The change of an accuracy, its 95 % interval if any, and how that was found."""
 
     delta: float
     interval: Interval
@@ -23,7 +23,7 @@ class Change(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether it is known to go down: the interval does not reach 0."""
+        """Whether the accuracy surely goes down: the interval does not reach 0."""
         return self.interval is not None and self.interval[1] < 0
 
 
@@ -39,12 +39,14 @@ class Setting(NamedTuple):
     """A defense ('': none), the attackers it met at one endpoint and budget, and its users.
 
     Attributes:
+        fields: of the victim and the evaluation, where they differ between runs.
         endpoint, budget, defense: what the oracle was.
         attackers: the surrogates, with linear-probe accuracy.
         best: of all surrogates without a defense at this endpoint and budget.
         users: kind -> the user that lost most, where a kind was there in several ways.
     """
 
+    fields: Fields
     endpoint: str
     budget: int | None
     defense: str
@@ -55,12 +57,12 @@ class Setting(NamedTuple):
     @property
     def usual(self) -> Estimate | None:
         """The best attacker that does nothing against the defense."""
-        return _best(e for e in self.attackers if not is_adaptive(e))
+        return _best(e for e in self.attackers if not e.is_adaptive)
 
     @property
     def adaptive(self) -> Estimate | None:
         """The best attacker that adapts to the defense."""
-        return _best(e for e in self.attackers if is_adaptive(e))
+        return _best(e for e in self.attackers if e.is_adaptive)
 
     @property
     def worst(self) -> Estimate | None:
@@ -70,53 +72,42 @@ class Setting(NamedTuple):
     @property
     def worst_user(self) -> User | None:
         """The user that lost most."""
-        known = [user for user in self.users.values() if user.change]
-        return min(known, key=lambda user: user.change.delta, default=None)
+        compared = [user for user in self.users.values() if user.change]
+        return min(compared, key=lambda user: user.change.delta, default=None)
 
     def change(self, attacker: Estimate | None) -> Change | None:
-        """From the best attacker without a defense to this one."""
+        """Returns the change from the best attacker without a defense to this one."""
         return _change(attacker, self.best) if self.defense else None
 
 
-def is_adaptive(e: Estimate) -> bool:
-    """Whether an attacker acts against the defense: repeats, stays close, recovers, ..."""
-    signs = (
-        (r'^repeat\b', e.plan),
-        (r'\bstay_close\b', e.strategy),
-        (r'\badapter=True\b', e.attack),
-    )
-    return bool(e.adaptive or any(re.search(sign, text) for sign, text in signs))
-
-
 def settings(rows: Sequence[Row], task: str | None) -> list[Setting]:
-    """Every defense on one task, weaker before stronger, at each endpoint and budget.
+    """Lists every defense on one task, weaker before stronger, at each endpoint and budget.
 
-    'No defense' comes first; empty where there is no defense at all.
+    Victims that differ in a config field are apart. 'No defense' comes first; empty where there is
+    no defense at all.
     """
     attackers = [e for e in estimates.aggregate(rows, task, PROBE) if e.role == 'surrogate']
     attackers = [e for e in attackers if e.value is not None]
     users = [e for e in estimates.aggregate(rows, task, USER) if e.value is not None]
     users = [e for e in users if e.role == 'legitimate']
-    met = {e.defense for e in attackers}
-    asked = {(e.endpoint, e.budget) for e in attackers} or {(e.endpoint, None) for e in users}
-    made = []
-    for endpoint, budget in sorted(asked, key=lambda a: (a[0], a[1] or 0)):
-        here = [e for e in attackers if (e.endpoint, e.budget) == (endpoint, budget)]
-        near = [e for e in users if not (e.endpoint and endpoint) or e.endpoint == endpoint]
-        names = {e.defense for e in here} | {e.defense for e in near if e.defense not in met}
-        best = _best(e for e in here if not e.defense)
-        if names - {''}:
-            for name in sorted(names | {''}, key=natural):
-                found = [e for e in here if e.defense == name]
-                made.append(Setting(endpoint, budget, name, found, best, _users(near, name)))
-    return made
+    places = {(e.endpoint, e.budget) for e in attackers} or {(e.endpoint, None) for e in users}
+    places = sorted(places, key=lambda place: (place[0], place[1] or 0))
+    return [
+        setting
+        for fields in _victims([*attackers, *users])
+        for endpoint, budget in places
+        for setting in _at(fields, endpoint, budget, attackers, users)
+    ]
 
 
 def chief(found: Sequence[Setting]) -> list[Setting]:
-    """Those of the endpoint and budget with most defenses; of several, the largest budget."""
+    """Chooses the settings of the victim, endpoint and budget with most defenses.
+
+    Of several, the largest budget.
+    """
     groups: dict[tuple, list[Setting]] = {}
     for s in found:
-        groups.setdefault((s.endpoint, s.budget), []).append(s)
+        groups.setdefault((s.fields, s.endpoint, s.budget), []).append(s)
     return max(groups.values(), key=lambda g: (len(g), g[0].budget or 0), default=[])
 
 
@@ -143,14 +134,16 @@ def family(spec: str) -> str:
 
 
 def overview(rows: Sequence[Row], task: str | None) -> Table | None:
-    """One line per defense: the attacker as usual and at its worst, and every kind of user."""
-    found = settings(rows, task)
+    """Tabulates a line per defense: the attacker, usual and worst, and every kind of user."""
+    found, titles = settings(rows, task), columns.TITLES
     if not found:
         return None
     kinds = list(dict.fromkeys(kind for s in found for kind in s.users))
     endpoints, budgets = {s.endpoint for s in found}, {s.budget for s in found}
-    header = ['Answers'] * (len(endpoints) > 1) + ['Budget'] * (len(budgets) > 1)
-    header += ['Defense', 'Not adaptive, %', 'Adaptive, %', 'Worst case, %', 'Worst attack']
+    varied = _varied_fields(found)
+    header = [titles['endpoint']] * (len(endpoints) > 1) + [titles['budget']] * (len(budgets) > 1)
+    header += [*varied, titles['defense'], 'Not adaptive, %', 'Adaptive, %']
+    header += ['Worst case, %', 'Worst attack']
     header += [f'User, {kind}, %' if kind else 'User, %' for kind in kinds] or ['User, %']
     header += ['Seeds']
     body, ways = [], set()
@@ -161,11 +154,13 @@ def overview(rows: Sequence[Row], task: str | None) -> Table | None:
         users = [s.users.get(kind) for kind in kinds] or [None]
         line = [s.endpoint or NONE] * (len(endpoints) > 1)
         line += [NONE if s.budget is None else f'{s.budget:,}'] * (len(budgets) > 1)
+        line += [str(dict(s.fields).get(name, NONE)) for name in varied]
         line += [s.defense or 'none', _percent(s.usual), _percent(s.adaptive)]
         line += [_changed(s.worst, change), attack_name(s, found)]
         line += [_changed(user and user.estimate, user and user.change) for user in users]
         body.append([*line, _seeds(s)])
-    numeric = [name not in ('Answers', 'Defense', 'Worst attack') for name in header]
+    texts = (titles['endpoint'], titles['defense'], 'Worst attack', *varied)
+    numeric = [name not in texts for name in header]
     caption = ' '.join(filter(None, _overview_caption(found, task, ways)))
     return Table(f'On {task}', header, body, numeric, [''] * len(body), caption)
 
@@ -188,15 +183,15 @@ def users(rows: Sequence[Row], task: str | None) -> Table | None:
                 *(_percent(clean.get(e.condition)), str(e.seeds)),
             ]
         )
-    columns = ['Accuracy, %', '95 % interval', 'Change', 'Change: interval']
-    columns += [tables.METRIC_NAMES[USER_CLEAN], 'Seeds']
+    headings = ['Accuracy, %', '95 % interval', 'Change', 'Change: interval']
+    headings += [tables.METRIC_NAMES[USER_CLEAN], 'Seeds']
     caption = [
         f'Accuracy on {task} of what a legitimate user makes of its answers, through the defense. '
         'What is not answered counts as wrong. Budget: the queries its account sends.',
         tables.change_words(ways) if ways else '',
         'Against the same user without a defense.' if ways else '',
     ]
-    return tables.assemble(f'On {task}, legitimate users', found, columns, body, caption)
+    return tables.assemble(f'On {task}, legitimate users', found, headings, body, caption)
 
 
 def noticed(rows: Sequence[Row]) -> list[Table]:
@@ -234,12 +229,21 @@ def attack_name(s: Setting, among: Sequence[Setting]) -> str:
         return NONE
     attacker = attacker._replace(defense='')
     every = [e._replace(defense='') for other in among for e in other.attackers]
-    kind = attacker.adaptive, is_adaptive(attacker)
-    every = [e for e in every if (e.adaptive, is_adaptive(e)) == kind]
+    kind = attacker.adaptive, attacker.is_adaptive
+    every = [e for e in every if (e.adaptive, e.is_adaptive) == kind]
     always = ('attack', 'loss', 'adaptive')
-    if is_adaptive(attacker) and not attacker.adaptive:
+    if attacker.is_adaptive and not attacker.adaptive:
         always += ('plan', 'strategy')
     return labels.label(attacker, every, always=always) or 'surrogate'
+
+
+def _varied_fields(found: Sequence[Setting]) -> list[str]:
+    """The names of the fields that tell the victims apart."""
+    values: dict[str, set] = {}
+    for s in found:
+        for name, value in s.fields:
+            values.setdefault(name, set()).add(value)
+    return [name for name in sorted(values) if len(values[name]) > 1]
 
 
 def _overview_caption(found: Sequence[Setting], task: str | None, ways: set[str]) -> list[str]:
@@ -269,6 +273,36 @@ def _missing(what: str, found: Sequence[Setting]) -> str:
 
 def _met_best(s: Setting) -> bool:
     return any((e.attack, e.loss) == (s.best.attack, s.best.loss) for e in s.attackers)
+
+
+def _victims(encoders: Sequence[Estimate]) -> list[Fields]:
+    """The fields that tell victims apart, the fullest there are: an estimate may lack some."""
+    given = list(dict.fromkeys(e.setting for e in encoders))
+    return [one for one in given if not any({*one} < {*other} for other in given)]
+
+
+def _at(
+    fields: Fields,
+    endpoint: str,
+    budget: int | None,
+    attackers: Sequence[Estimate],
+    users: Sequence[Estimate],
+) -> list[Setting]:
+    """The defenses of one victim at one endpoint and budget."""
+    attackers = [e for e in attackers if estimates.agree(e.setting, fields)]
+    met = {e.defense for e in attackers}
+    here = [e for e in attackers if (e.endpoint, e.budget) == (endpoint, budget)]
+    users = [e for e in users if estimates.agree(e.setting, fields)]
+    near = [e for e in users if not (e.endpoint and endpoint) or e.endpoint == endpoint]
+    names = {e.defense for e in here} | {e.defense for e in near if e.defense not in met}
+    if not names - {''}:
+        return []
+    best = _best(e for e in here if not e.defense)
+    behind = {name: [e for e in here if e.defense == name] for name in names | {''}}
+    return [
+        Setting(fields, endpoint, budget, name, behind[name], best, _users(near, name))
+        for name in sorted(behind, key=natural)
+    ]
 
 
 def _users(found: Sequence[Estimate], defense: str) -> dict[str, User]:
@@ -330,13 +364,13 @@ def _noticed_by(
         cells = tuple(_over_seeds(by_metric[m].get(e.condition)) for m in shown)
         lines.setdefault((e._replace(loss='').condition, cells), []).append(e)
     accounts = [alike[0]._replace(loss=_some([e.loss for e in alike])) for alike in lines.values()]
-    columns = ['.'.join(parts) for parts in names]
+    headings = ['.'.join(parts) for parts in names]
     caption = [
         'What the defense knew of an account after its last query: mean over seeds, in brackets '
         'the smallest and the largest. Of an attacker with several accounts, the account with most.'
     ]
     body = [list(cells) for _, cells in lines]
-    return tables.assemble(name, accounts, columns, body, caption)
+    return tables.assemble(name, accounts, headings, body, caption)
 
 
 def _some(words: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""From tidy result rows to one estimate per condition: means over seeds, intervals, differences."""
+"""Estimates from result rows: means over seeds, intervals and differences."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,21 +6,12 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
+from ssl_extract.errors import UserError
+from ssl_extract.report import columns
+
 Row = dict[str, Any]
 Interval = tuple[float, float] | None
-
-ROLES = ('victim', 'legitimate', 'surrogate', 'scratch', 'random')  # the order in every table
-# What tells two conditions of a role apart; the other fields say nothing about that role.
-_IDENTITY = {
-    'victim': ('encoder',),
-    'legitimate': ('endpoint', 'defense', 'user', 'budget', 'encoder'),
-    'surrogate': (
-        *('attack', 'loss', 'defense', 'budget', 'plan'),
-        *('strategy', 'data', 'endpoint', 'views', 'adaptive', 'encoder'),
-    ),
-    'scratch': ('budget', 'strategy', 'data', 'encoder'),
-    'random': ('encoder',),
-}
+Fields = tuple[tuple[str, Any], ...]
 
 
 class Estimate(NamedTuple):
@@ -34,14 +25,17 @@ class Estimate(NamedTuple):
         views: a word for the augmentations.
         adaptive: what the attacker did against the defense.
         user: the kind of a legitimate user.
-        encoder: the last of the condition, the network.
+        encoder: the network.
+        fields: the last of the condition, (name, value) of each config field that differs between
+            runs and that the condition has one value of; see `results.tidy`.
         value: mean over seeds of the finite values; None where no value is finite.
         interval: 95 % interval, see `aggregate`; None where none can be given.
-        by_seed: finite value of each seed.
+        by_seed: finite value of each seed; a seed is the values of `columns.SEEDS`.
         seeds: how many independent runs `value` is the mean of.
         lost: how many seeds gave a value that is not finite (they are not in the mean).
-        mixed: one seed has several values, of runs that differ in something not in the rows.
+        mixed: one seed has several values; see `aggregate`.
         billed: smallest and largest number of queries billed, or None.
+        is_adaptive: whether the attacker does something against the defense.
     """
 
     role: str
@@ -57,6 +51,7 @@ class Estimate(NamedTuple):
     adaptive: str
     user: str
     encoder: str
+    fields: Fields
     value: float | None
     interval: Interval
     by_seed: dict[Any, float]
@@ -64,33 +59,63 @@ class Estimate(NamedTuple):
     lost: int
     mixed: bool
     billed: tuple[int, int] | None
+    is_adaptive: bool
 
     @property
     def condition(self) -> tuple:
         """What was measured, without how it came out."""
         return self[: len(CONDITION)]
 
+    @property
+    def setting(self) -> Fields:
+        """The fields that the victim and the evaluation depend on; see `columns.SETTING`."""
+        return tuple((name, v) for name, v in self.fields if name.split('.')[0] in columns.SETTING)
+
+    def get(self, name: str) -> Any:
+        """Returns the value of a column or of a config field; '' where it has none."""
+        return getattr(self, name) if name in CONDITION else dict(self.fields).get(name, '')
+
 
 CONDITION = Estimate._fields[: Estimate._fields.index('value')]
 
 
-def aggregate(rows: Iterable[Row], task: str | None, metric: str) -> list[Estimate]:
-    """Estimates of `metric` on `task`, one per condition, victim first, untrained encoder last.
+def aggregate(
+    rows: Iterable[Row], task: str | None, metric: str, *, allow_mixed: bool = False
+) -> list[Estimate]:
+    """Estimates `metric` on `task`, once per condition, victim first, untrained encoder last.
+
+    A condition is the columns of the kind 'condition' that the role has, and the config fields that
+    differ between runs. An estimate averages over seeds and over nothing else.
 
     With several seeds the interval is the t-interval of the mean over seeds (see `t_interval`);
-    with one it is the row's own, over test images. Where several seeds share one and the same
+    with one it is the row's own, over test inputs. Where several seeds share one and the same
     measurement (one victim, several attackers), it counts as one.
+
+    Args:
+        rows: as `results.tidy` returns them.
+        task: the task, or None for what was measured on no task.
+        metric: the metric.
+        allow_mixed: one seed may have several values, as a time measured on two machines; their
+            mean stands for the seed and the estimate is `mixed`.
+
+    Raises:
+        UserError: one condition and seed has several values; names them.
     """
-    conditions: dict[tuple, list[Row]] = {}
+    groups: dict[tuple, dict[Fields, list[Row]]] = {}
     for row in rows:
         if row.get('task') == task and row.get('metric') == metric and row.get('value') is not None:
-            conditions.setdefault(_condition(row), []).append(row)
-    estimates = [_estimate(condition, found) for condition, found in conditions.items()]
+            group = groups.setdefault(_condition(row), {})
+            group.setdefault(_fields(row), []).append(row)
+    estimates = [
+        _estimate((*condition, fields), alike, allow_mixed)
+        for condition, by_fields in groups.items()
+        for fields, alike in _joined(by_fields).items()
+    ]
     return sorted(estimates, key=order)
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """95 % t-interval of the mean of two or more values, None of fewer.
+    """Returns the 95 % t-interval of the mean of two or more values, None of fewer.
 
     >>> low, high = t_interval([0.5, 0.6])
     >>> round(low, 3), round(high, 3)
@@ -105,11 +130,11 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def difference(new: Estimate, old: Estimate) -> tuple[float, Interval, str] | None:
-    """`new - old`, its 95 % interval, and how that was found; None where a value is missing.
+    """Returns `new - old`, its 95 % interval, and how that was found.
 
-    Two or more seeds in common: the t-interval of the differences seed by seed. Otherwise both
-    intervals are combined as if independent (Newcombe 1998, method 10; Zou and Donner 2008, MOVER),
-    which is wide for two encoders tested on the same images.
+    None where a value is missing. Two or more seeds in common: the t-interval of the differences
+    seed by seed. Otherwise both intervals are combined as if independent (Newcombe 1998, method 10;
+    Zou and Donner 2008, MOVER), which is wide for two encoders tested on the same inputs.
     """
     if new.value is None or old.value is None:
         return None
@@ -126,39 +151,46 @@ def difference(new: Estimate, old: Estimate) -> tuple[float, Interval, str] | No
     return delta, (delta - below, delta + above), 'independent'
 
 
-def reference(estimates: Sequence[Estimate], role: str, encoder: str = '') -> Estimate | None:
-    """The estimate of `role` that others compare to: the only one, or the one with this encoder."""
-    found = [e for e in estimates if e.role == role and e.value is not None]
-    same = [e for e in found if e.encoder == encoder]
-    return found[0] if len(found) == 1 else same[0] if len(same) == 1 else None
+def reference(
+    estimates: Iterable[Estimate], role: str, like: Estimate | None = None
+) -> Estimate | None:
+    """Finds the estimate of `role` that `like` compares to.
+
+    That is the only one whose config fields agree with those of `like`; of several, the one with
+    the same encoder.
+    """
+    alike = [e for e in estimates if e.role == role and e.value is not None]
+    alike = [e for e in alike if like is None or _agree(e, like)]
+    same = [e for e in alike if like is not None and e.encoder == like.encoder]
+    return alike[0] if len(alike) == 1 else same[0] if len(same) == 1 else None
 
 
 def gap_recovered(estimate: Estimate, estimates: Sequence[Estimate]) -> float | None:
     """(value - random) / (victim - random); None where one is missing or the victim not better."""
-    victim = reference(estimates, 'victim', estimate.encoder)
-    random = reference(estimates, 'random', estimate.encoder)
+    victim = reference(estimates, 'victim', estimate)
+    random = reference(estimates, 'random', estimate)
     if None in (estimate.value, victim, random) or victim.value <= random.value:
         return None
     return (estimate.value - random.value) / (victim.value - random.value)
 
 
 def undefended(estimate: Estimate, estimates: Sequence[Estimate]) -> Estimate | None:
-    """The same condition without a defense.
+    """Finds the same condition without a defense.
 
     Failing that, for an attacker that adapted, the same attack that had nothing to adapt to; for a
     legitimate user, the victim.
     """
     for like in (estimate, estimate._replace(adaptive='')):
-        for other in estimates:
-            if not other.defense and _same(other, like) and other.value is not None:
-                return other
+        alike = [e for e in estimates if not e.defense and e.value is not None and _same(e, like)]
+        if alike:
+            return max(alike, key=lambda e: len({*e.fields} & {*like.fields}))
     if estimate.role == 'legitimate':
-        return reference(estimates, 'victim', estimate.encoder)
+        return reference(estimates, 'victim', estimate)
     return None
 
 
 def scratch_for(attacker: Estimate, estimates: Sequence[Estimate]) -> Estimate | None:
-    """The encoder pretrained without a victim on as many images as the attacker asked."""
+    """Finds the encoder pretrained without a victim on as many images as the attacker asked."""
     alike = [
         e
         for e in estimates
@@ -166,40 +198,89 @@ def scratch_for(attacker: Estimate, estimates: Sequence[Estimate]) -> Estimate |
         and e.data in ('', attacker.data)
         and e.strategy in ('', attacker.strategy)
     ]
-    return reference(alike, 'scratch', attacker.encoder)
+    return reference(alike, 'scratch', attacker)
 
 
 def is_finite(value: Any) -> bool:
-    """Whether `value` is a number that can be shown: not None, NaN or infinite."""
+    """Returns whether `value` is a number that can be shown: not None, NaN or infinite."""
     return value is not None and math.isfinite(value)
 
 
+def order(e: Estimate) -> tuple:
+    """Returns the key by which tables are sorted."""
+    rank = columns.ROLES.index(e.role) if e.role in columns.ROLES else len(columns.ROLES)
+    how = e.plan, e.strategy, e.data, e.endpoint, e.views, e.adaptive, e.user, e.encoder
+    fields = tuple((name, isinstance(value, str), value) for name, value in e.fields)
+    return rank, e.role, e.attack, e.loss, *how, fields, e.defense, e.budget or 0
+
+
+def agree(a: Fields, b: Fields) -> bool:
+    """Returns whether no field has one value in `a` and another in `b`.
+
+    >>> agree((('victim.epochs', 5),), (('attack.epochs', 9), ('victim.epochs', 5)))
+    True
+    """
+    values = dict(b)
+    return all(values.get(name, value) == value for name, value in a)
+
+
+def _agree(a: Estimate, b: Estimate) -> bool:
+    return agree(a.fields, b.fields)
+
+
 def _same(a: Estimate, b: Estimate) -> bool:
-    return all(getattr(a, field) == getattr(b, field) for field in CONDITION if field != 'defense')
+    unlike = ('defense', 'fields')
+    alike = all(getattr(a, name) == getattr(b, name) for name in CONDITION if name not in unlike)
+    return alike and _agree(a, b)
 
 
 def _condition(row: Row) -> tuple:
-    used = _IDENTITY.get(row['role'], _IDENTITY['surrogate'])
-    fields = {field: row.get(field) if field in used else None for field in CONDITION[1:]}
-    texts = {field: value or '' for field, value in fields.items() if field != 'budget'}
-    return row['role'], *(fields | texts).values()
+    """The columns of the condition, without the fields that differ between runs."""
+    used = columns.conditions(row['role'])
+    cells = {name: row.get(name) if name in used else None for name in CONDITION[:-1]}
+    texts = {name: value or '' for name, value in cells.items() if name != 'budget'}
+    return tuple((cells | texts).values())
 
 
-def order(e: Estimate) -> tuple:
-    """The key by which tables are sorted."""
-    rank = ROLES.index(e.role) if e.role in ROLES else len(ROLES)
-    how = e.plan, e.strategy, e.data, e.endpoint, e.views, e.adaptive, e.user, e.encoder
-    return rank, e.role, e.attack, e.loss, *how, e.defense, e.budget or 0
+def _fields(row: Row) -> Fields:
+    named = [name for name in columns.differing_fields(row) if name not in columns.SEEDS]
+    return tuple((name, row[name]) for name in named if row[name] is not None)
 
 
-def _estimate(condition: tuple, rows: Sequence[Row]) -> Estimate:
-    seeds: dict[Any, dict[float, Row]] = {}
+def _seed(row: Row) -> tuple:
+    return tuple(row[name] for name in columns.SEEDS if row.get(name) is not None)
+
+
+def _joined(groups: dict[Fields, list[Row]]) -> dict[Fields, list[Row]]:
+    """Joins the seeds of one condition whose runs differ in fields that it does not depend on.
+
+    A row without a value of a field is shared by runs that differ in the field: the row does not
+    depend on it. Another seed of the same condition may have been in one run only, and then has
+    that run's value. The row with fewer fields speaks for it, unless it has another value of the
+    same seed.
+    """
+    joined: dict[Fields, list[Row]] = {}
+    for fields, rows in sorted(groups.items(), key=lambda group: len(group[0])):
+        hosts = [host for host in joined if {*host} < {*fields} and _fit(joined[host], rows)]
+        joined.setdefault(hosts[-1] if hosts else fields, []).extend(rows)
+    return joined
+
+
+def _fit(rows: Sequence[Row], others: Sequence[Row]) -> bool:
+    """Whether no seed has one value in `rows` and another in `others`."""
+    values = {_seed(row): row['value'] for row in rows}
+    return all(values.get(_seed(row), row['value']) == row['value'] for row in others)
+
+
+def _estimate(condition: tuple, rows: Sequence[Row], allow_mixed: bool) -> Estimate:
+    seeds: dict[tuple, dict[float, Row]] = {}
     for row in rows:  # the same value met again is the same measurement, seen by another run
         if is_finite(row['value']):
-            seeds.setdefault(row.get('seed'), {})[row['value']] = row
-    lost = len({row.get('seed') for row in rows} - seeds.keys())
-    by_seed = {seed: math.fsum(found) / len(found) for seed, found in seeds.items()}
-    mixed = any(len(found) > 1 for found in seeds.values())
+            seeds.setdefault(_seed(row), {})[row['value']] = row
+    mixed = any(len(measured) > 1 for measured in seeds.values())
+    if mixed and not allow_mixed:
+        raise UserError(_conflict(next(m for m in seeds.values() if len(m) > 1)))
+    by_seed = {seed: math.fsum(measured) / len(measured) for seed, measured in seeds.items()}
     values = list(by_seed.values())
     count, interval = len(values), None
     if len(set(values)) == 1 and not mixed:  # one seed, or one measurement that several seeds share
@@ -216,7 +297,21 @@ def _estimate(condition: tuple, rows: Sequence[Row]) -> Estimate:
         interval=interval,
         by_seed=by_seed,
         seeds=count,
-        lost=lost,
+        lost=len({_seed(row) for row in rows} - seeds.keys()),
         mixed=mixed,
         billed=(min(billed), max(billed)) if billed else None,
+        is_adaptive=any(row.get('is_adaptive') for row in rows),
+    )
+
+
+def _conflict(measured: dict[float, Row]) -> str:
+    """Says which rows give one condition and seed several values."""
+    rows = list(measured.values())
+    where = [f'{row["value"]} (run {row.get("run")}, stage {row.get("stage")})' for row in rows]
+    names = [name for name in columns.CONDITIONS if rows[0].get(name) not in (None, '')]
+    condition = ', '.join(f'{name} {rows[0][name]}' for name in (*names, 'seed'))
+    return (
+        f'{rows[0]["metric"]} on {rows[0].get("task")} has several values for {condition}: '
+        f'{" and ".join(where)}; no field of their configs tells them apart: remove one of these '
+        'runs from its runs/ folder, or report their folders one at a time'
     )

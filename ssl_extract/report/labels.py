@@ -1,79 +1,93 @@
-"""What tells conditions apart, in as few words as will do."""
+"""Short labels of experimental conditions."""
 
 from collections.abc import Sequence
 
+from ssl_extract.report import columns
 from ssl_extract.report.estimates import Estimate
 
-ROLE_NAMES = {
-    'victim': 'victim',
-    'legitimate': 'legitimate user',
-    'surrogate': 'surrogate',
-    'scratch': 'from scratch',
-    'random': 'untrained',
-}
 # Said where it varies at all; what belongs to an attack only where one attack has it both ways.
-_ANYWHERE = ('strategy', 'data', 'adaptive', 'encoder', 'defense')
-_WITHIN_AN_ATTACK = ('plan', 'endpoint', 'views')
-_PHRASES = {'strategy': 'chosen by {}', 'data': 'queries from {}'}
+_ANYWHERE, _WITHIN_AN_ATTACK = columns.said('anywhere'), columns.said('attack')
+_PHRASES = {column.name: column.phrase for column in columns.COLUMNS}
 _USUAL = ('data', 'encoder')  # unsaid where it is what most of them have
-_UNSAID = ('', 'random')  # the strategy of whoever does not choose
+_UNSAID = ('', 'random')  # the strategy of an attacker that does not choose
 
 
 def role_name(e: Estimate) -> str:
-    """'surrogate', 'legitimate user (broad)'."""
-    name = ROLE_NAMES.get(e.role, e.role)
+    """Names a role: 'surrogate', 'legitimate user (broad)'."""
+    name = columns.ROLE_TITLES.get(e.role, e.role)
     return f'{name} ({e.user})' if e.user else name
 
 
 def series(e: Estimate) -> tuple:
-    """The condition without its budget: what a line over budgets is drawn for."""
+    """Returns the condition without its budget: what a line over budgets is drawn for."""
     return e._replace(budget=None).condition
 
 
-def varies(found: Sequence[Estimate], field: str) -> bool:
-    """Whether `field` tells two of them apart; that a role lacks what others have says nothing."""
-    given = {(e.role, getattr(e, field)) for e in found}
+def varies(estimates: Sequence[Estimate], name: str) -> bool:
+    """Returns whether a column or config field tells two of the estimates apart.
+
+    That a role lacks what others have says nothing.
+    """
+    given = {(e.role, e.get(name)) for e in estimates}
     roles = {role for role, _ in given}
-    return len(given) > len(roles) or len({value for _, value in given if value}) > 1
+    values = {value for _, value in given if value not in ('', None)}
+    return len(given) > len(roles) or len(values) > 1
 
 
-def column(found: Sequence[Estimate], field: str) -> list[str]:
-    """The cells of a table's column for `field`: empty where it does not vary."""
-    return [getattr(e, field) if varies(found, field) else '' for e in found]
+def column(estimates: Sequence[Estimate], name: str) -> list[str]:
+    """Returns the cells of a table's column: empty where the column does not vary."""
+    return [str(e.get(name)) if varies(estimates, name) else '' for e in estimates]
 
 
-def labels(found: Sequence[Estimate], always: tuple[str, ...] = ('loss',)) -> list[str]:
-    """A label for each of the conditions of a figure; see `label`."""
-    return [_with_user(e, label(e, found, always)) or role_name(e) for e in found]
+def varied_fields(estimates: Sequence[Estimate]) -> list[str]:
+    """Names the config fields that tell two of the estimates apart, in a fixed order."""
+    names = sorted({name for e in estimates for name, _ in e.fields})
+    return [name for name in names if varies(estimates, name)]
+
+
+def fields_text(fields: Sequence[tuple[str, object]]) -> str:
+    """Writes config fields in a few words.
+
+    >>> fields_text((('attack.epochs', 5), ('victim.checkpoint', '')))
+    "attack.epochs=5, victim.checkpoint=''"
+    """
+    return ', '.join(f'{name}={value}' if value != '' else f"{name}=''" for name, value in fields)
+
+
+def labels(estimates: Sequence[Estimate], always: tuple[str, ...] = ('loss',)) -> list[str]:
+    """Returns a label for each of the conditions of a figure; see `label`."""
+    return [_with_user(e, label(e, estimates, always)) or role_name(e) for e in estimates]
 
 
 def label(e: Estimate, among: Sequence[Estimate], always: tuple[str, ...] = ('loss',)) -> str:
-    """What tells `e` from others of its role, whatever its budget; '' where nothing does.
+    """Says what tells `e` from others of its role, whatever its budget; '' where nothing does.
 
     Args:
         e: one of `among`.
         among: the conditions that are shown side by side.
-        always: fields that are said even where all have them in common.
+        always: columns that are said even where all have them in common.
     """
     alike = [other for other in among if (other.attack, other.loss) == (e.attack, e.loss)]
-    used = {field for field in ('attack', *_ANYWHERE) if varies(among, field)}
-    used |= {field for field in _WITHIN_AN_ATTACK if varies(alike, field)} | set(always)
-    used -= {field for field in _USUAL if _is_usual(e, among, field)}
+    used = {name for name in ('attack', *_ANYWHERE) if varies(among, name)}
+    used |= {name for name in _WITHIN_AN_ATTACK if varies(alike, name)} | set(always)
+    used -= {name for name in _USUAL if _is_usual(e, among, name)}
     parts = []
-    for field in ('attack', 'loss', *_WITHIN_AN_ATTACK, *_ANYWHERE):
-        value = getattr(e, field)
-        if field in used and value not in (_UNSAID if field == 'strategy' else ('',)):
-            parts.append(_PHRASES.get(field, '{}').format(value))
-        elif field in used and field == 'defense':
+    for name in ('attack', 'loss', *_WITHIN_AN_ATTACK, *_ANYWHERE):
+        value = e.get(name)
+        if name == 'defense':
+            parts.append(fields_text([f for f in e.fields if f[0] in varied_fields(among)]))
+        if name in used and value not in (_UNSAID if name == 'strategy' else ('',)):
+            parts.append(_PHRASES[name].format(value))
+        elif name in used and name == 'defense':
             parts.append('no defense')
-    return ', '.join(parts)
+    return ', '.join(filter(None, parts))
 
 
 def _with_user(e: Estimate, words: str) -> str:
     return ', '.join(filter(None, (role_name(e), words))) if e.user else words
 
 
-def _is_usual(e: Estimate, among: Sequence[Estimate], field: str) -> bool:
-    """Whether most of `e`'s role have its value of `field`."""
-    values = [getattr(other, field) for other in among if other.role == e.role]
-    return values.count(getattr(e, field)) > len(values) / 2
+def _is_usual(e: Estimate, among: Sequence[Estimate], name: str) -> bool:
+    """Whether most of `e`'s role have its value of the column."""
+    values = [other.get(name) for other in among if other.role == e.role]
+    return values.count(e.get(name)) > len(values) / 2

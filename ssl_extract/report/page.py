@@ -123,7 +123,7 @@ def build(
         Section('What a defense changed', defended),
         Section('What a defense noticed', defenses.noticed(rows)),
         Section('Without a full probe', _measures(rows, near)),
-        Section('What it cost', _costs(rows, probed, costs.prices(config))),
+        Section('What it cost', _costs(rows, probed, costs.prices(config, rows))),
         Section('How alike the encoders are to the victim', _measures(rows, tables.FIDELITY)),
         Section('Other measures', _measures(rows, other)),
         Section('The query bill', [tables.bill(bill)] if bill else []),

@@ -1,4 +1,4 @@
-"""The results in plain words, which open the report."""
+"""The summary in plain words at the top of a report."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from ssl_extract.report.tables import PROBE, percent, span
 
 
 def summarize(rows: Sequence[Row], bill: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """The results in plain words: one paragraph per task, and what was paid."""
+    """Says the results in plain words: one paragraph per task, and what was paid."""
     probed = tables.tasks(rows)
     words = [_in_words(rows, task) for task in probed[:3]]
     if len(probed) > 3:
@@ -30,9 +30,8 @@ def _in_words(rows: Sequence[Row], task: str | None) -> str:
     best = max(
         [e for e in attackers if not e.defense] or attackers, key=lambda e: e.value, default=None
     )
-    encoder = best.encoder if best else ''
-    victim = estimates.reference(found, 'victim', encoder)
-    random = estimates.reference(found, 'random', encoder)
+    victim = estimates.reference(found, 'victim', best)
+    random = estimates.reference(found, 'random', best)
     scratch = estimates.scratch_for(best, found) if best else None
     others = [
         f'the victim has {_percent(victim)}' if victim else '',
@@ -58,7 +57,12 @@ def _in_words(rows: Sequence[Row], task: str | None) -> str:
 
 def _defense_words(found: Sequence[Setting], best: Estimate) -> str:
     """The defense behind which the best of all attacks is worst, and what its users lost."""
-    same = [s for s in found if (s.endpoint, s.budget) == (best.endpoint, best.budget)]
+    same = [
+        s
+        for s in found
+        if (s.endpoint, s.budget) == (best.endpoint, best.budget)
+        and estimates.agree(s.fields, best.setting)
+    ]
     shown = [s for s in same if s.change(s.worst)]
     if not shown:
         shown = [s for s in defenses.chief(found) if s.change(s.worst)]

@@ -1,9 +1,9 @@
-"""The words and tables of a report, as plain lists of strings that any format can show."""
+"""Tables of a report: lists of strings that any format can show."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ssl_extract.report import estimates, labels
+from ssl_extract.report import columns, estimates, labels
 from ssl_extract.report.estimates import Estimate, Interval, Row
 
 NONE = '–'
@@ -25,17 +25,7 @@ METRIC_NAMES = {
     'neighbor_overlap': 'Neighbor overlap ↑',
 }
 FIDELITY = ('cosine', 'l2', 'affine_l2', 'cka', 'neighbor_overlap', 'agreement')
-_IF_VARIED = {  # columns shown only where they tell encoders apart
-    'Plan': 'plan',
-    'Chosen by': 'strategy',
-    'Asked with': 'data',
-    'Answers': 'endpoint',
-    'Views': 'views',
-    'Architecture': 'encoder',
-}
-_MIXED = (
-    '* Runs of one seed differ here in a setting that the results do not name; their mean is shown.'
-)
+_MIXED = '* Measured more than once for one seed, as on two machines: the mean is shown.'
 
 
 class Table(NamedTuple):
@@ -50,17 +40,21 @@ class Table(NamedTuple):
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """0.8123 -> '81.2'; None -> '–'."""
+    """Writes a proportion in per cent.
+
+    >>> percent(0.8123), percent(None)
+    ('81.2', '–')
+    """
     return NONE if value is None else minus(f'{100 * value:.{digits}f}')
 
 
 def minus(text: str) -> str:
-    """A true minus sign, and no '-0.0'."""
+    """Writes a true minus sign, and no '-0.0'."""
     return (text.lstrip('-') if not text.strip('-0.') else text).replace('-', '−')
 
 
 def span(interval: Interval, show: Callable[[float], str] = percent) -> str:
-    """'77.9–84.1'; where signs are shown '−1.0 to +2.0'; '–' for None."""
+    """Writes an interval: '77.9–84.1', with signs '−1.0 to +2.0', '–' for None."""
     if interval is None:
         return NONE
     signs = interval[0] < 0 or show is signed
@@ -68,24 +62,24 @@ def span(interval: Interval, show: Callable[[float], str] = percent) -> str:
 
 
 def clipped(interval: Interval) -> Interval:
-    """An interval of a proportion, cut to what a proportion can be."""
+    """Cuts an interval of a proportion to what a proportion can be."""
     return interval and (max(interval[0], 0.0), min(interval[1], 1.0))
 
 
 def tasks(rows: Iterable[Row], metrics: Iterable[str] = (PROBE,)) -> list[str | None]:
-    """Tasks that one of the metrics was measured on, in the order of the rows."""
+    """Names the tasks that one of the metrics was measured on, in the order of the rows."""
     wanted = set(metrics)
     return list(dict.fromkeys(row.get('task') for row in rows if row.get('metric') in wanted))
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is a proportion that is shown in per cent."""
+    """Returns whether a metric is a proportion that is shown in per cent."""
     shares = (PROBE, 'knn', 'classifier', 'agreement')
     return metric in shares or metric.startswith(('fewshot', 'user_accuracy'))
 
 
 def stolen(rows: Sequence[Row], task: str | None) -> Table:
-    """What was stolen: linear-probe accuracy of every encoder on one task, with queries billed."""
+    """Tabulates linear-probe accuracy of every encoder on one task, with queries billed."""
     found = estimates.aggregate(rows, task, PROBE)
     body = []
     for e in found:
@@ -94,7 +88,7 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
         body.append(
             [value, span(clipped(e.interval)), _seeds(e), _range(e.billed), percent(gap, 0)]
         )
-    columns = ['Accuracy, %', '95 % interval', 'Seeds', 'Queries billed', 'Gap recovered, %']
+    headings = ['Accuracy, %', '95 % interval', 'Seeds', 'Queries billed', 'Gap recovered, %']
     caption = [
         f'Linear probe on {task}.',
         _interval_words(found),
@@ -105,24 +99,24 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
             'From scratch: pretrained without a victim on as many of the attacker’s own images as '
             'the budget says; what stealing must beat.'
         )
-    return assemble(f'On {task}', found, columns, body, caption)
+    return assemble(f'On {task}', found, headings, body, caption)
 
 
 def measures(rows: Sequence[Row], task: str | None, metrics: Sequence[str]) -> Table:
-    """Several metrics side by side for every encoder; one column each, its interval in brackets."""
+    """Tabulates metrics side by side for every encoder; a column each, its interval in brackets."""
     present = [m for m in metrics if estimates.aggregate(rows, task, m)]
     by_metric = {m: {e.condition: e for e in estimates.aggregate(rows, task, m)} for m in present}
-    every = {key: e for found in by_metric.values() for key, e in found.items()}
-    found = sorted(every.values(), key=estimates.order)
-    body = [[_with_interval(by_metric[m].get(e.condition), m) for m in present] for e in found]
+    encoders = {key: e for column in by_metric.values() for key, e in column.items()}
+    shown = sorted(encoders.values(), key=estimates.order)
+    body = [[_with_interval(by_metric[m].get(e.condition), m) for m in present] for e in shown]
     flat = [e for column in by_metric.values() for e in column.values()]
-    columns = [METRIC_NAMES.get(m) or _metric_name(m) for m in present]
+    headings = [METRIC_NAMES.get(m) or _metric_name(m) for m in present]
     title = '' if task is None else f'On {task}'
-    return assemble(title, found, columns, body, ['In brackets:', _interval_words(flat)], flat)
+    return assemble(title, shown, headings, body, ['In brackets:', _interval_words(flat)], flat)
 
 
 def defended(rows: Sequence[Row], task: str | None) -> Table | None:
-    """Every attack behind every defense; None where there is no pair to compare."""
+    """Tabulates every attack behind every defense; None where there is no pair to compare."""
     found = estimates.aggregate(rows, task, PROBE)
     shown = [e for e in found if e.defense]
     pairs = [estimates.undefended(e, found) for e in shown]
@@ -147,23 +141,23 @@ def defended(rows: Sequence[Row], task: str | None) -> Table | None:
         if any(e.adaptive and old and not old.adaptive for e, old in zip(shown, pairs, strict=True))
         else '',
     ]
-    columns = ['Without, %', 'With, %', 'With: interval', 'Change', '95 % interval']
-    return assemble(f'On {task}, attack by attack', shown, columns, body, caption)
+    headings = ['Without, %', 'With, %', 'With: interval', 'Change', '95 % interval']
+    return assemble(f'On {task}, attack by attack', shown, headings, body, caption)
 
 
 def change_words(ways: set[str]) -> str:
-    """How changes and their intervals were found; `ways` as `estimates.difference` names them."""
+    """Says how changes and their intervals were found; `ways` are of `estimates.difference`."""
     words = {
         'paired': 'with several seeds, the t-interval of the differences seed by seed',
         'independent': 'the two intervals combined as if independent (Newcombe’s method)',
     }
     used = '; '.join(words[way] for way in words if way in ways)
-    known = f' with its 95 % interval: {used}' if used else ''
-    return f'Change in percentage points{known}.'
+    intervals = f' with its 95 % interval: {used}' if used else ''
+    return f'Change in percentage points{intervals}.'
 
 
 def bill(entries: Sequence[dict[str, Any]]) -> Table:
-    """The query bill, one line per account, with the sum over accounts.
+    """Tabulates the query bill, one line per account, with the sum over accounts.
 
     Runs that share an account share its answers, and its ledger only grows: the largest numbers
     count.
@@ -173,12 +167,12 @@ def bill(entries: Sequence[dict[str, Any]]) -> Table:
         accounts.setdefault(entry['account'], []).append(entry)
     amounts = ('budget', 'billed', 'unique', 'repeated', 'refused')
     body, total = [], dict.fromkeys(amounts, 0)
-    for account, found in accounts.items():
-        most = {a: max(entry.get(a) or 0 for entry in found) for a in amounts}
+    for account, alike in accounts.items():
+        most = {a: max(entry.get(a) or 0 for entry in alike) for a in amounts}
         total = {a: total[a] + most[a] for a in amounts}
-        runs = list(dict.fromkeys(str(entry['run']) for entry in found))
+        runs = list(dict.fromkeys(str(entry['run']) for entry in alike))
         more = f', and {len(runs) - 3} more' if len(runs) > 3 else ''
-        plans = ', '.join(dict.fromkeys(str(entry.get('plan') or NONE) for entry in found))
+        plans = ', '.join(dict.fromkeys(str(entry.get('plan') or NONE) for entry in alike))
         body.append(
             [account, ', '.join(runs[:3]) + more, plans, *(f'{most[a]:,}' for a in amounts)]
         )
@@ -186,7 +180,8 @@ def bill(entries: Sequence[dict[str, Any]]) -> Table:
     if len(body) > 1:
         body.append(['All accounts', '', '', *(f'{total[a]:,}' for a in amounts)])
         kinds.append('total')
-    header = ['Account', 'Runs', 'Plan', 'Budget', 'Billed', 'Unique', 'Repeated', 'Refused']
+    titles = [_title(name) for name in ('plan', 'budget', *columns.QUERIES)]
+    header = ['Account', 'Runs', *titles]
     caption = (
         'A query is one view sent and answered. Unique: different views among the billed; '
         'repeated: asked again and billed again; refused: not answered, not billed.'
@@ -196,30 +191,49 @@ def bill(entries: Sequence[dict[str, Any]]) -> Table:
 
 def assemble(
     title: str,
-    found: Sequence[Estimate],
-    columns: list[str],
+    shown: Sequence[Estimate],
+    headings: list[str],
     body: list[list[str]],
     caption: list[str],
     measured: Sequence[Estimate] = (),
 ) -> Table:
-    """Puts what tells the encoders apart before `body`; leaves out columns that say nothing."""
+    """Puts what tells the encoders apart before `body`; leaves out columns that say nothing.
+
+    Args:
+        title: above the table.
+        shown: the encoder of each line.
+        headings: of the columns of `body`.
+        body: the cells that were measured, a list for each line.
+        caption: sentences; empty ones are left out.
+        measured: all estimates in the body, where `shown` are not all.
+    """
     left = {
-        'Encoder': [labels.role_name(e) for e in found],
-        'Attack': [', '.join(filter(None, (e.attack, e.loss))) for e in found],
-        **{name: labels.column(found, field) for name, field in _IF_VARIED.items()},
-        'Defense': [e.defense for e in found],
-        'Against it': [e.adaptive for e in found],
-        'Budget': ['' if e.budget is None else f'{e.budget:,}' for e in found],
+        _title('role'): [labels.role_name(e) for e in shown],
+        _title('attack'): [', '.join(filter(None, (e.attack, e.loss))) for e in shown],
+        **{c.title: labels.column(shown, c.name) for c in columns.shown('varied')},
+        **{name: labels.column(shown, name) for name in labels.varied_fields(shown)},
+        _title('defense'): [e.defense for e in shown],
+        _title('adaptive'): [e.adaptive for e in shown],
+        _title('budget'): ['' if e.budget is None else f'{e.budget:,}' for e in shown],
     }
     left = {name: cells for name, cells in left.items() if any(cells)}
-    right = {name: [row[i] for row in body] for i, name in enumerate(columns)}
-    right = {n: c for n, c in right.items() if set(c) != {NONE} or n in columns[:1]}
-    every = left | right
-    numeric = [name in right or name == 'Budget' for name in every]
-    rows = [[cell or NONE for cell in row] for row in zip(*every.values(), strict=True)]
-    notes = [_MIXED] if any(e.mixed for e in measured or found) else []
+    right = {name: [row[i] for row in body] for i, name in enumerate(headings)}
+    right = {n: c for n, c in right.items() if set(c) != {NONE} or n in headings[:1]}
+    cells = left | right
+    numbers = {name for name in labels.varied_fields(shown) if _are_numbers(shown, name)}
+    numeric = [name in right or name in numbers or name == _title('budget') for name in cells]
+    rows = [[cell or NONE for cell in row] for row in zip(*cells.values(), strict=True)]
+    notes = [_MIXED] if any(e.mixed for e in measured or shown) else []
     words = ' '.join(filter(None, caption + notes))
-    return Table(title, list(every), rows, numeric, [e.role for e in found], words)
+    return Table(title, list(cells), rows, numeric, [e.role for e in shown], words)
+
+
+def _title(name: str) -> str:
+    return columns.TITLES[name]
+
+
+def _are_numbers(shown: Sequence[Estimate], name: str) -> bool:
+    return all(isinstance(e.get(name), int | float) or e.get(name) == '' for e in shown)
 
 
 def _interval_words(found: Sequence[Estimate]) -> str:
@@ -261,7 +275,7 @@ def _decimal(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """A change of a proportion in percentage points, with its sign."""
+    """Writes a change of a proportion in percentage points, with its sign."""
     shown = percent(value)
     return shown if shown.startswith('−') or not shown.strip('0.') else f'+{shown}'
 

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from ssl_extract import report
+from ssl_extract.errors import UserError
 from ssl_extract.report import estimates, labels, tables
 from ssl_extract.report.figures import style
 from ssl_extract.report.figures.accuracy import figure_accuracy
@@ -139,11 +140,18 @@ def test_one_victim_shared_by_several_seeds_is_one_measurement():
     assert_allclose(victim.value, 2.5 / 3)
 
 
-def test_rows_that_nothing_tells_apart_are_averaged_and_marked():
-    table = tables.stolen([make_theft(0.7), make_theft(0.8)], 'digits')
-    (row,) = cells(table, 'surrogate')
-    assert (row['Accuracy, %'], row['Seeds']) == ('75.0*', '1')
-    assert '* Runs of one seed differ' in table.caption
+def test_rows_that_nothing_tells_apart_are_refused_by_name():
+    rows = [make_theft(0.7, run='r1', stage='s1'), make_theft(0.8, run='r2', stage='s2')]
+    with pytest.raises(UserError) as error:
+        tables.stolen(rows, 'digits')
+    assert '\n' not in str(error.value)
+    for words in (
+        'linear_probe on digits has several values for role surrogate, attack direct, loss mse',
+        '0.7 (run r1, stage s1) and 0.8 (run r2, stage s2)',
+    ):
+        assert words in str(error.value)
+    again = [rows[0], rows[0] | {'run': 'r2', 'stage': 's2', 'seconds': 9.0}]  # the same value
+    assert cells(tables.stolen(again, 'digits'), 'surrogate')[0]['Seeds'] == '1'
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf])

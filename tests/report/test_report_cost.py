@@ -70,12 +70,12 @@ def test_table_averages_seeds_once_however_many_values_were_measured():
     assert (row['Repeated'], row['Dollars in all']) == ('1', '11.00')
 
 
-def test_amounts_that_runs_of_one_seed_disagree_on_are_marked():
-    table = costs.spent([make_paid_theft(), make_paid_theft(0.7, seconds=4000.0)], PRICE)
+def test_a_time_measured_twice_for_one_seed_is_marked():
+    table = costs.spent([make_paid_theft(), make_paid_theft(seconds=4000.0)], PRICE)
     (row,) = cells(table, 'surrogate')
     assert (row['Training, s'], row['Dollars in all']) == ('3,000*', '11.00*')
     assert row['Dollars for queries'] == '8.00'
-    assert '* Runs of one seed differ' in table.caption
+    assert '* Measured more than once for one seed' in table.caption
 
 
 def test_rows_of_before_are_priced_and_what_is_not_known_is_left_open():

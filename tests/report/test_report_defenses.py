@@ -3,7 +3,6 @@
 import re
 
 import numpy as np
-import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 from test_report import (
@@ -23,6 +22,7 @@ from ssl_extract.report import defenses, estimates, labels, tables
 from ssl_extract.report.figures.pareto import figure_defenses
 
 SYBILS = '4 accounts, drop_outliers'
+ADAPTIVE = {'adaptive': SYBILS, 'is_adaptive': True}
 PLAIN, NOISY, ADAPTED = (0.80, 0.84, 0.82), (0.70, 0.71, 0.75), (0.78, 0.79, 0.80)
 OURS, THEIRS = (0.90, 0.88, 0.89), (0.87, 0.86, 0.85)  # a user without and with the defense
 
@@ -45,7 +45,7 @@ def make_defended(defense=DEFENSE):
     return [
         *over_seeds(make_theft, PLAIN),
         *over_seeds(make_theft, NOISY, defense=defense),
-        *over_seeds(make_theft, ADAPTED, defense=defense, adaptive=SYBILS),
+        *over_seeds(make_theft, ADAPTED, defense=defense, **ADAPTIVE),
         *over_seeds(make_user, OURS),
         *over_seeds(make_user, THEIRS, defense=defense),
     ]
@@ -115,20 +115,15 @@ def test_what_was_not_run_is_said():
     assert defenses.overview([*BASE, make_theft(0.8), make_user(0.9)], 'digits') is None
 
 
-@pytest.mark.parametrize(
-    ('fields', 'expected'),
-    [
-        ({}, False),
-        ({'adaptive': '2 accounts'}, True),
-        ({'plan': 'repeat(times=4)'}, True),
-        ({'strategy': 'stay_close(radius=1)'}, True),
-        ({'attack': 'direct(adapter=True)'}, True),
-        ({'plan': 'views(4)', 'strategy': 'kcenter'}, False),
-    ],
-)
-def test_a_attacker_that_repeats_stays_close_or_shares_out_is_adaptive(fields, expected):
-    (e,) = estimates.aggregate([make_theft(0.8, **fields)], 'digits', 'linear_probe')
-    assert defenses.is_adaptive(e) is expected
+def test_an_attacker_is_adaptive_where_its_row_says_so_whatever_its_names():
+    rows = [make_theft(0.8), make_theft(0.7, defense=DEFENSE, plan='repeat(times=4)')]
+    rows += [make_theft(0.6, defense=DEFENSE, attack='mine', is_adaptive=True)]
+    row = line(defenses.overview(rows, 'digits'), DEFENSE)
+    assert (row['Not adaptive, %'], row['Adaptive, %']) == ('70.0', '60.0')
+    assert row['Worst attack'] == 'direct, mse, repeat(times=4)'
+    rows[2]['value'] = 0.75
+    row = line(defenses.overview(rows, 'digits'), DEFENSE)
+    assert row['Worst attack'] == 'mine, mse, once'
 
 
 def test_every_attack_has_its_line_and_an_adaptive_one_its_plain_self_to_compare_with():

@@ -1,4 +1,4 @@
-"""The report's first figure: accuracy against paid queries."""
+"""The figure of accuracy against paid queries."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from ssl_extract.report import estimates, tables
+from ssl_extract.report.columns import ROLE_TITLES
 from ssl_extract.report.estimates import Estimate, Row
 from ssl_extract.report.figures.forest import figure_forest
 from ssl_extract.report.figures.style import (
@@ -21,7 +22,7 @@ from ssl_extract.report.figures.style import (
     new_figure,
     wrapped,
 )
-from ssl_extract.report.labels import ROLE_NAMES, label, labels, series
+from ssl_extract.report.labels import label, labels, series
 
 MARKERS = 'osD^vPX'
 MAX_LINES = 8
@@ -29,7 +30,7 @@ DASHES = ('-', (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 
 
 def figure_accuracy(rows: Sequence[Row], task: str | None) -> Figure:
-    """Linear-probe accuracy on `task` against paid queries, with 95 % intervals.
+    """Draws linear-probe accuracy on `task` against paid queries, with 95 % intervals.
 
     One line per attack (color) and defense (dashes and marker); victim and untrained encoder as
     horizontal lines with bands; encoders pretrained from scratch on as many images as gray
@@ -58,8 +59,8 @@ def figure_accuracy(rows: Sequence[Row], task: str | None) -> Figure:
         axes.xaxis.set_minor_formatter(NullFormatter())
     _levels(axes, found)
     first = [line[0] for line in lines]
-    every = zip(lines, labels(first), _looks(first), strict=True)
-    for i, (line, name, look) in enumerate(every):
+    drawn = zip(lines, labels(first), _looks(first), strict=True)
+    for i, (line, name, look) in enumerate(drawn):
         offset = i - (len(lines) - 1) / 2  # so that intervals at one budget do not hide each other
         _points(axes, line, paid, log, offset, label=wrapped(name, 42), **look)
     for line, marker in zip(alone, itertools.cycle('dph8'), strict=False):
@@ -99,8 +100,9 @@ def _levels(axes: Axes, found: Sequence[Estimate]) -> None:
         if e.interval:
             band = [100 * end for end in tables.clipped(e.interval)]
             axes.axhspan(*band, color=color, alpha=0.09, linewidth=0, zorder=0)
-        several = sum(other.role == e.role for other in levels) > 1
-        name = ROLE_NAMES[e.role] + (f', {e.encoder}' if several else '')
+        alike = [other for other in levels if other.role == e.role]
+        what = label(e, alike, always=()) or e.encoder if len(alike) > 1 else ''
+        name = ', '.join(filter(None, (ROLE_TITLES[e.role], what)))
         side = 'bottom' if e.value == top else 'top'  # so that two close ones do not collide
         where = {'transform': axes.get_yaxis_transform(), 'va': side, 'fontsize': 9}
         axes.text(1.015, 100 * e.value, wrapped(name, 24), color=color, **where)

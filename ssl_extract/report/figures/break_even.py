@@ -1,4 +1,4 @@
-"""The break-even figure: what stealing costs at any price of a query, beside training."""
+"""The break-even figure: the cost of stealing at any price of a query, beside training."""
 
 import math
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class Theft(NamedTuple):
 def figure_break_even(
     rows: Sequence[Row], task: str | None, price: Prices
 ) -> tuple[Figure, str] | None:
-    """Dollars in all against the price of a query, a line per undefended attack.
+    """Draws dollars in all against the price of a query, a line per undefended attack.
 
     Each attack is shown at its largest budget; where its line crosses its victim's, stealing costs
     as much as training. At most MAX_THEFTS lines, the most accurate ones.
@@ -94,7 +94,7 @@ def figure_break_even(
 
 
 def thefts(rows: Sequence[Row], task: str | None, price: Prices) -> list[Theft]:
-    """The undefended attacks at their largest budgets, the most accurate first.
+    """Lists the undefended attacks at their largest budgets, the most accurate first.
 
     An attack is left out that asked nothing, or whose training time or victim's is not known.
     """
@@ -112,7 +112,7 @@ def thefts(rows: Sequence[Row], task: str | None, price: Prices) -> list[Theft]:
     made = []
     for c in largest.values():
         e = c.estimate
-        victim = estimates.reference([v.estimate for v in trained], 'victim', e.encoder)
+        victim = estimates.reference([v.estimate for v in trained], 'victim', e)
         if victim:
             dollars = victims[victim.condition]
             best, reached = accuracy.get(victim.condition), accuracy.get(e.condition)

@@ -1,4 +1,4 @@
-"""Accuracy of many encoders at few budgets: a panel per budget, a row per encoder, best first."""
+"""The figure of accuracy at few budgets: a panel per budget, a row per encoder."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ssl_extract.report import tables
+from ssl_extract.report.columns import ROLE_TITLES
 from ssl_extract.report.estimates import Estimate
 from ssl_extract.report.figures.style import GRAY, INK, LINES, new_axes, new_figure, wrapped
-from ssl_extract.report.labels import ROLE_NAMES, label, labels, series
+from ssl_extract.report.labels import label, labels, series
 
 MAX_ATTACKERS = 40
 _COLORS = {'victim': INK, 'surrogate': LINES[0]}
@@ -27,7 +28,7 @@ class _Row(NamedTuple):
 
 
 def figure_forest(found: Sequence[Estimate]) -> Figure:
-    """Every encoder in a row of its own with its interval; surrogates in a panel per budget.
+    """Draws every encoder in a row of its own with its interval; a panel per budget.
 
     The rows are in the same order in all panels: by accuracy at the largest budget. Hollow points
     are defended; the attack 'direct' stands out where there are others; at most MAX_ATTACKERS.
@@ -94,7 +95,7 @@ def _others(found: Sequence[Estimate], budgets: Sequence[int | None]) -> list[_R
     for e in found:
         bound = e.budget is not None and e.budget in budgets
         alike = [other for other in found if other.role == e.role]
-        parts = [ROLE_NAMES[e.role], label(e, alike, always=())]
+        parts = [ROLE_TITLES[e.role], label(e, alike, always=())]
         if e.role == 'scratch' and e.budget is not None and not bound:
             parts.append(f'{e.budget:,} images')
         if e.role == 'legitimate' and e.defense and e.defense not in parts[1]:

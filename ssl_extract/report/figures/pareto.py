@@ -1,4 +1,4 @@
-"""What defenses took from the attacker against what they took from users, and the frontier."""
+"""The figure of defenses: losses of the attacker against losses of users, with the frontier."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from ssl_extract.errors import UserError
 from ssl_extract.registry import parse_call, split_chain
-from ssl_extract.report import defenses
+from ssl_extract.report import defenses, labels
 from ssl_extract.report.defenses import Change, Setting
 from ssl_extract.report.estimates import Row
 from ssl_extract.report.figures.style import (
@@ -43,7 +43,7 @@ class Point(NamedTuple):
 
 
 def figure_defenses(rows: Sequence[Row], task: str | None) -> tuple[Figure, str] | None:
-    """A point per defense: x what users lost, y what the attacker lost, worst case of both.
+    """Draws a point per defense: x what users lost, y what the attacker lost, worst case of both.
 
     At one endpoint and budget: see `defenses.chief`.
 
@@ -150,7 +150,8 @@ def _notes(
     notes = []
     if len(every) > len(found):
         asked = '' if found[0].budget is None else f'{found[0].budget:,} queries'
-        which = ', '.join(filter(None, (found[0].endpoint, asked)))
+        victim = labels.fields_text(found[0].fields)
+        which = ', '.join(filter(None, (victim, found[0].endpoint, asked)))
         notes.append(f'Shown: {which}; the rest is in the table.' if which else '')
     drawn = {p.defense for p in shown}
     lacking = [s.defense for s in found if s.defense and s.defense not in drawn]

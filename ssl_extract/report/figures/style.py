@@ -1,4 +1,7 @@
-"""The figures of a report. Matplotlib's object-oriented API only: no pyplot, no global state."""
+"""The style of all figures, and the figures of training curves and representations.
+
+Matplotlib's object-oriented API only: no pyplot, no global state.
+"""
 
 import io
 import re
@@ -27,7 +30,7 @@ MAX_PANELS, MAX_LINES, MAX_POINTS, MAX_STEPS = 12, 6, 2000, 200
 
 
 def figure_curves(curves: dict[str, list[dict[str, Any]]]) -> tuple[Figure, str] | None:
-    """Loss against step, a panel per curve; returns the figure and what it leaves out, in words.
+    """Draws loss against step, a panel per curve.
 
     Names `'panel: line'` share a panel; names that differ only in `seed 0`, `seed=1` are averaged.
 
@@ -74,7 +77,7 @@ def figure_curves(curves: dict[str, list[dict[str, Any]]]) -> tuple[Figure, str]
 
 
 def figure_views(views: Sequence[dict[str, Any]]) -> tuple[Figure, str] | None:
-    """2-D projections of representations side by side, one color per class in all of them.
+    """Draws 2-D projections of representations side by side, one color per class in all.
 
     Args:
         views: `{'title': str, 'points': [N, 2], 'labels': int [N], 'class_names': optional list}`.
@@ -112,12 +115,12 @@ def figure_views(views: Sequence[dict[str, Any]]) -> tuple[Figure, str] | None:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Text in lines of `width` for a figure, where a dollar sign is a dollar sign."""
+    """Breaks text into lines of `width` for a figure, where a dollar sign is a dollar sign."""
     return '\n'.join(textwrap.wrap(text, width)).replace('$', r'\$')
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG, the same bytes for the same figure."""
+    """Returns the figure as PNG, the same bytes for the same figure."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=180, facecolor='white', metadata={'Software': None})
@@ -125,12 +128,12 @@ def png(figure: Figure) -> bytes:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty white figure, in inches."""
+    """Makes an empty white figure, in inches."""
     return Figure(figsize=(width, height), layout='constrained', facecolor='white')
 
 
 def new_axes(figure: Figure, count: int, columns: int) -> list[Axes]:
-    """`count` quiet panels in rows of `columns`."""
+    """Makes `count` quiet panels in rows of `columns`."""
     every = list(figure.subplots(-(-count // columns), columns, squeeze=False).flat)
     for axes in every[count:]:
         axes.remove()
@@ -146,7 +149,7 @@ def new_axes(figure: Figure, count: int, columns: int) -> list[Axes]:
 
 
 def legend_below(figure: Figure, axes: Axes, most: int = 3) -> None:
-    """One legend for the figure, under it, in `most` columns or as many as its labels leave."""
+    """Draws one legend under the figure, in `most` columns or as many as its labels leave."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         style = {
