@@ -6,7 +6,7 @@ import jax
 import ml_collections
 from etils import epath
 
-from ssl_extract.pipeline.modules import OwnModules
+from ssl_extract.pipeline.modules import NO_MODULES, OwnModules
 
 
 class Workspace(NamedTuple):
@@ -22,7 +22,7 @@ class Workspace(NamedTuple):
 
     folder: epath.Path
     mesh: jax.sharding.Mesh
-    modules: OwnModules = OwnModules()
+    modules: OwnModules = NO_MODULES
     checkpoint_every: int = 500
     log_every: int = 25
 
@@ -43,7 +43,7 @@ def make_run(
     config: ml_collections.ConfigDict,
     folder: epath.PathLike,
     mesh: jax.sharding.Mesh,
-    modules: OwnModules = OwnModules(),
+    modules: OwnModules = NO_MODULES,
 ) -> Run:
     """A run of a resolved config; of its fields the workspace takes those of `training`."""
     every = config.training

@@ -37,6 +37,9 @@ class OwnModules(NamedTuple):
         return dict(self.sources) if not self.names or words & self.names else {}
 
 
+NO_MODULES = OwnModules()
+
+
 def import_modules(names: tuple[str, ...]) -> OwnModules:
     """Imports the user's own modules, from the working directory too.
 

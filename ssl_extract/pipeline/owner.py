@@ -18,9 +18,7 @@ from ssl_extract.defenses import Defense
 from ssl_extract.defenses.poisoning import Shadow
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation import features
-from ssl_extract.evaluation.assess import PROBES
-from ssl_extract.evaluation.tasks import Task
+from ssl_extract.evaluation import PROBES, Task, features
 from ssl_extract.oracle import Oracle, make_oracle
 from ssl_extract.pipeline import stage
 from ssl_extract.pipeline.context import Run, Workspace
@@ -85,9 +83,9 @@ def service_spec(workspace: Workspace, owner: Owner, endpoint: str, defense: str
     """What the answers of a service depend on; computes nothing."""
     spec: dict[str, Any] = {'victim': owner.victim.address, 'endpoint': endpoint}
     spec['defense'] = defense
-    if 'classifier' in endpoints.ENDPOINTS.traits(endpoint).needs:
+    if 'classifier' in endpoints.needs(endpoint):
         spec['classifier'] = stage.address(workspace, _classifier_spec(owner))
-    if 'shadow' in defenses.DEFENSES.needs(defense):
+    if 'shadow' in defenses.needs(defense):
         spec['shadow'] = stage.address(workspace, _shadow_spec(owner))
     return spec
 
@@ -95,8 +93,8 @@ def service_spec(workspace: Workspace, owner: Owner, endpoint: str, defense: str
 def serve(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> Service:
     """Sets a service up: fits and trains what it needs, once."""
     victim, given = owner.victim, {}
-    classifier, needs = None, defenses.DEFENSES.needs(defense)
-    if 'classifier' in endpoints.ENDPOINTS.traits(endpoint).needs:
+    classifier, needs = None, defenses.needs(defense)
+    if 'classifier' in endpoints.needs(endpoint):
         classifier = fit_classifier(workspace, owner)
     encoder = victim.encoder
     if 'head' in needs and encoder and encoder.heads and endpoint == 'representation':
@@ -174,7 +172,7 @@ def check_service(sketch: Sketch, endpoint: str, defense: str) -> None:
         UserError: the defense does not fit the endpoint, or the victim lacks what either needs.
     """
     defenses.check_endpoint(defense, endpoint)
-    needs = {*endpoints.ENDPOINTS.traits(endpoint).needs, *defenses.DEFENSES.needs(defense)}
+    needs = {*endpoints.needs(endpoint), *defenses.needs(defense)}
     if not sketch.encoder and sketch.answers != endpoint:
         raise UserError(
             f'victim.source: this victim answers with a {sketch.answers} and the attack asks for '
@@ -189,7 +187,7 @@ def check_service(sketch: Sketch, endpoint: str, defense: str) -> None:
 
 def example_oracle(sketch: Sketch, endpoint: str, defense: str, num_classes: int) -> Oracle:
     """An oracle before a victim without values, for `jax.eval_shape` only."""
-    victim, needs, given = example_victim(sketch), defenses.DEFENSES.needs(defense), {}
+    victim, needs, given = example_victim(sketch), defenses.needs(defense), {}
     classifier = endpoints.example_classifier(sketch.dim, num_classes)
     if 'head' in needs and sketch.heads and endpoint == 'representation':
         name, spec = sketch.heads[0]

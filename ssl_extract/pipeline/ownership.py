@@ -8,7 +8,6 @@ import scipy.special
 from etils import epath
 
 from ssl_extract import data, defenses
-from ssl_extract.defenses import dynamarks
 from ssl_extract.evaluation import features
 from ssl_extract.pipeline import owner, stage
 from ssl_extract.pipeline.context import Workspace
@@ -23,22 +22,22 @@ def look_for_mark(
     suspect: Trained,
     service_spec: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """What `dynamarks.verify` finds in a surrogate of a marked classifier, as rows; found once.
+    """What the test for a mark finds in a surrogate of a marked classifier, as rows; found once.
 
     The metrics `mark` (its statistic) and `mark_p_value`, on the owner's test inputs; no rows where
     the defense makes no mark.
     """
     defense, task = service_spec['defense'], victims_owner.task
-    keys = [traits.mark_key for traits in defenses.DEFENSES.traits_of_chain(defense)]
-    keys = [key for key in keys if key is not None]
-    if not keys:
+    mark = defenses.mark_of(defense)
+    if mark is None:
         return []
+    part, verify_mark = mark
     spec = {
         'stage': 'mark',
         'suspect': suspect.record.address,
         **service_spec,
         'test': data.digest(task.test),
-        'key': keys[0],
+        'mark': part,
     }
 
     def verify(folder: epath.Path) -> list[dict[str, Any]]:
@@ -49,18 +48,16 @@ def look_for_mark(
         logits = features.extract(
             *suspect.encoder.through_heads(), inputs, decode=decode, mesh=mesh
         )
-        verification = dynamarks.verify(
+        answer, (variables,) = marked.answer.func, marked.answer.args
+        statistic, p_value = verify_mark(
             scipy.special.softmax(logits, axis=1),
-            features.extract(
-                marked.answer.func, *marked.answer.args, inputs, decode=decode, mesh=mesh
-            ),
+            features.extract(answer, variables, inputs, decode=decode, mesh=mesh),
             np.asarray(jax.jit(decode)(inputs)),
-            key=keys[0],
         )
         common = {'task': task.name, 'n': len(inputs)}
         return [
-            common | {'metric': 'mark', 'value': verification.statistic},
-            common | {'metric': 'mark_p_value', 'value': float(verification.p_value)},
+            common | {'metric': 'mark', 'value': float(statistic)},
+            common | {'metric': 'mark_p_value', 'value': float(p_value)},
         ]
 
     return stage.cached(workspace, 'mark', spec, verify)

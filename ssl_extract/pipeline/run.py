@@ -11,7 +11,7 @@ import jax
 import ml_collections
 from etils import epath
 
-from ssl_extract import attacks, config, report
+from ssl_extract import config, report
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.pipeline import (

@@ -8,9 +8,8 @@ import numpy as np
 from ssl_extract import data
 from ssl_extract.data import Dataset
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation.assess import Task
+from ssl_extract.evaluation import Task, check_task, make_tasks
 from ssl_extract.pipeline.context import Run
-from ssl_extract.registry import parse_call
 
 
 class Sets(NamedTuple):
@@ -45,15 +44,15 @@ def load_sets(run: Run) -> Sets:
         UserError: a set, split or task is unknown, or two tasks have the same name.
     """
     c = run.config
-    where = (c.data.size, c.data.dir)
-    pool = (c.attack.data or c.data.name, c.attack.split, *where)
-    victim = (c.data.name, c.victim.split, *where)
-    tasks = _load_tasks(tuple(c.evaluation.tasks), *where)
+    where = {'size': c.data.size or None, 'data_dir': c.data.dir}
+    pool = (c.attack.data or c.data.name, c.attack.split)
+    victim = (c.data.name, c.victim.split)
+    tasks = _make_tasks(tuple(c.evaluation.tasks), **where)
     return Sets(
-        _load(*victim),
-        _describe(*victim),
-        _load_distinct(*pool),
-        _describe(*pool),
+        _load(*victim, **where),
+        _describe(*victim, **where),
+        _load_distinct(*pool, **where),
+        _describe(*pool, **where),
         tasks,
         [
             {'name': task.name, 'train': data.digest(task.train), 'test': data.digest(task.test)}
@@ -68,33 +67,28 @@ def pool_order(size: int, seed: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _load(name: str, split: str, size: int, folder: str) -> Dataset:
-    return data.load(name, split, size=size or None, data_dir=folder)
+def _load(spec: str, split: str, *, size: int | None, data_dir: str) -> Dataset:
+    return data.load(spec, split, size=size, data_dir=data_dir)
 
 
 @functools.lru_cache(maxsize=8)
-def _load_distinct(name: str, split: str, size: int, folder: str) -> Dataset:
-    return data.distinct(_load(name, split, size, folder))
+def _load_distinct(spec: str, split: str, *, size: int | None, data_dir: str) -> Dataset:
+    return data.distinct(_load(spec, split, size=size, data_dir=data_dir))
 
 
 @functools.cache
-def _describe(name: str, split: str, size: int, folder: str) -> dict[str, Any]:
+def _describe(spec: str, split: str, *, size: int | None, data_dir: str) -> dict[str, Any]:
     """A set by its name and its content, wherever it lies."""
-    content = data.digest(_load(name, split, size, folder))
-    return {'name': name, 'split': split, 'size': size, 'content': content}
+    content = data.digest(_load(spec, split, size=size, data_dir=data_dir))
+    return {'name': spec, 'split': split, 'size': size, 'content': content}
 
 
 @functools.lru_cache(maxsize=8)
-def _load_tasks(specs: tuple[str, ...], size: int, folder: str) -> tuple[Task, ...]:
+def _make_tasks(specs: tuple[str, ...], *, size: int | None, data_dir: str) -> tuple[Task, ...]:
     if not specs:
         raise UserError('evaluation.tasks is empty: write e.g. (\'digits(train="train")\',)')
-    tasks: list[Task] = []
-    for spec in specs:
-        name, args, splits = parse_call(spec, 'task')
-        if args or not set(splits) <= {'train', 'test'}:
-            raise UserError(f'task {spec!r}: it takes (train="train", test="test")')
-        if name in [task.name for task in tasks]:
-            raise UserError(f'evaluation.tasks has {name!r} twice: write it once')
-        train = _load(name, splits.get('train', 'train'), size, folder)
-        tasks.append(Task(name, train, _load(name, splits.get('test', 'test'), size, folder)))
-    return tuple(tasks)
+    load, field = _load, 'evaluation.tasks'
+    tasks = make_tasks(specs, size=size, data_dir=data_dir, load=load, field=field)
+    for task in tasks:
+        check_task(task)
+    return tasks

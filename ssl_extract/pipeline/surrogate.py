@@ -27,6 +27,7 @@ from ssl_extract.pipeline.owner import Owner
 from ssl_extract.pipeline.sets import Sets, pool_order
 from ssl_extract.pipeline.stage import Optimization, Trained
 from ssl_extract.pipeline.victim import Sketch, make_augmentation
+from ssl_extract.runtime import files
 
 make_loss = functools.cache(losses.make)
 
@@ -112,7 +113,7 @@ def specs_of(
         **{k: v for k, v in fields.items() if k not in ('data', 'split')},
         'encoder': a.encoder or sketch.encoder,
     }
-    if 'shadow' in recovery.RECOVERIES.needs(a.recover):
+    if 'shadow' in recovery.needs(a.recover):
         scratch = baselines.scratch_of(run, sets, sketch.encoder)
         spec['attackers_shadow'] = stage.address(workspace, scratch.spec)
     account = {'stage': 'answers', **common}
@@ -254,8 +255,8 @@ def _choose(
     if not path.exists():
         new, state = strategy.choose(known(), count, state)
         arrays = {f'state_{name}': value for name, value in state.items()}
-        stage.files.write_npz(path, chosen=new, **arrays)
-    arrays = stage.files.read_npz(path)
+        files.write_npz(path, chosen=new, **arrays)
+    arrays = files.read_npz(path)
     new = arrays.pop('chosen')
     return new, {name.removeprefix('state_'): value for name, value in arrays.items()}
 

@@ -19,8 +19,7 @@ import numpy as np
 
 from ssl_extract import attacks, augment, data
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation import intervals
-from ssl_extract.evaluation.tasks import Task
+from ssl_extract.evaluation import Task, intervals
 from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.oracle.store import Answers, Queries
 from ssl_extract.pipeline import ask, owner, stage
@@ -297,7 +296,7 @@ def _measure(
 
 
 def _answers_classes(endpoint: str) -> bool:
-    return 'classifier' in endpoints.ENDPOINTS.traits(endpoint).needs
+    return endpoints.gives(endpoint) == 'probabilities'
 
 
 def _name_of(victims_owner: Owner) -> str:

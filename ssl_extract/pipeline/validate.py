@@ -14,15 +14,16 @@ from ssl_extract import attacks, data, encoders, losses, recovery, strategies, t
 from ssl_extract.data import Dataset
 from ssl_extract.encoders import chain, trained
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation.assess import PROBES
+from ssl_extract.evaluation import PROBES
 from ssl_extract.oracle import MAX_BUDGET
-from ssl_extract.pipeline import baselines, evaluate, owner, surrogate, users
+from ssl_extract.pipeline import evaluate, owner, surrogate, users
 from ssl_extract.pipeline import victim as victim_stage
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.sets import Sets, load_sets
 from ssl_extract.pipeline.victim import Sketch, make_augmentation, size
 from ssl_extract.recovery import sybils
 from ssl_extract.runtime import parallel
+from ssl_extract.victims import endpoints
 
 POSITIVE = (
     'victim.epochs',
@@ -199,10 +200,10 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
         _trace(recipe, c.victim.batch_size, sketch.input_shape, 'victim')
     if a.recover:
         _check_recovery(run, sets, sketch, endpoint)
-    needs = strategies.STRATEGIES.traits(a.strategy).needs
+    needs = strategies.needs(a.strategy)
     if 'labels' in needs:  # it would find out after it has paid
         data.require_labels(sets.pool)
-    if 'probabilities' in needs and endpoint not in ('posteriors', 'labels'):
+    if 'probabilities' in needs and endpoints.gives(endpoint) != 'probabilities':
         raise UserError(
             f'attack.strategy={a.strategy!r} learns from probabilities and attack '
             f'{a.name!r} gets a {endpoint}; attack posteriors or labels with it'
@@ -234,7 +235,7 @@ def _check_plan(a: Any) -> None:
             f'attack.plan={a.plan!r} would ask the same image {plan.stored} times; write '
             f"attack.query_augmentation='simclr', or attack.plan='repeat(m={plan.stored})'"
         )
-    if not plan.stored and strategies.STRATEGIES.names(a.strategy) != ['random']:
+    if not plan.stored and strategies.STRATEGIES.traits(a.strategy).chooses:
         raise UserError(
             f"attack.strategy={a.strategy!r}: plan 'online' asks views of all of the "
             "attacker's images; write attack.plan='once' or 'views(m=1)'"
@@ -248,7 +249,7 @@ def _check_recovery(run: Run, sets: Sets, sketch: Sketch, endpoint: str) -> None
             f'attack.recover={a.recover!r} works on stored answers and plan '
             f"{a.plan!r} stores none; write attack.plan='once' or 'views(m=1)'"
         )
-    if 'shadow' not in recovery.RECOVERIES.needs(a.recover):
+    if 'shadow' not in recovery.needs(a.recover):
         return
     if not c.baselines.scratch_epochs:
         raise UserError(

@@ -1,6 +1,7 @@
 """Victims: what answers, where it comes from, how it is pretrained, and its endpoints."""
 
-from ssl_extract.victims.endpoints import ENDPOINTS, register_endpoint
+from ssl_extract.victims.endpoints import ENDPOINTS
+from ssl_extract.victims.endpoints import register as register_endpoint
 from ssl_extract.victims.model import Victim, from_encoder, from_flax, from_function
 from ssl_extract.victims.pretraining import VICTIMS, register, simclr, simsiam
 from ssl_extract.victims.sources import SOURCES, register_source

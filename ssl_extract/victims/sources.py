@@ -17,15 +17,16 @@ from ssl_extract.registry import Registry
 from ssl_extract.victims.model import Victim, from_encoder, from_function
 
 SOURCES = Registry('victim source')
+register_source = SOURCES.register
 Load = Callable[[jax.sharding.Mesh], Victim]
 
 
-@SOURCES.register('pretrain')
+@register_source('pretrain')
 def pretrain() -> None:
     """A victim that the experiment pretrains, as its `victim` fields say."""
 
 
-@SOURCES.register('checkpoint')
+@register_source('checkpoint')
 def checkpoint(path: str) -> Load:
     """A saved encoder: the folder of a stage, or of `ssl_extract.encoders.save`.
 
@@ -36,7 +37,7 @@ def checkpoint(path: str) -> Load:
     return lambda mesh: from_encoder(trained.load(folder, mesh))._replace(folder=folder)
 
 
-@SOURCES.register('function')
+@register_source('function')
 def function(name: str, dim: int, address: str = '', answers: str = 'representation') -> Load:
     """A Python function on NumPy arrays, called with granted rows only.
 
