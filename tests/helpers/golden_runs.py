@@ -1,10 +1,14 @@
 """Every registered attack, defense and kind of user in small runs, whose rows are kept.
 
-`golden_runs.py:NAME` is one of EXPERIMENTS alone. `python tests/golden_runs.py` runs all of them
-and writes their rows anew, `python tests/golden_runs.py NAME` those of some.
+`golden_runs.py:NAME` is one of EXPERIMENTS alone. `python tests/helpers/golden_runs.py` runs all of
+them and writes their rows anew, `python tests/helpers/golden_runs.py NAME` those of some.
 """
 
 if __name__ == '__main__':
+    import pathlib
+    import sys
+
+    sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
     import conftest  # noqa: F401  (devices and compiler as in the tests, before JAX starts)
 
 import collections
@@ -16,9 +20,9 @@ import tempfile
 import all_attacks
 import tiny
 
-from ssl_extract import experiment
+from ssl_extract.pipeline import run as experiment
 
-ROWS = pathlib.Path(__file__).parent / 'golden' / 'rows.jsonl'
+ROWS = pathlib.Path(__file__).parent.parent / 'golden' / 'rows.jsonl'
 EXPERIMENTS = ('tiny', 'attacks', 'defenses')
 
 WHO = (  # what a row is about: together they name it
@@ -31,7 +35,7 @@ EXACT = (
 CLOSE = ('value', 'ci_low', 'ci_high')
 # How far CLOSE columns may lie apart. Measured against four emulated devices: with one device, and
 # with the vector instructions of an older CPU (XLA's AVX, OpenBLAS's Haswell), shares of images
-# moved by one image of 100 at most, few-shot accuracies by 0.002, the overlap of neighbours by
+# moved by one image of 100 at most, few-shot accuracies by 0.002, the overlap of neighbors by
 # 0.001 (its interval by 0.002), and all else by 1e-4 of itself; behind prediction poisoning one
 # device gave 3e-3 of the value and 5e-3 of an interval's end. Bills and counts were the same.
 IMAGES = 2.2  # of the test images that a share was measured on, and what the interval adds
@@ -39,7 +43,7 @@ SHARES = {  # metrics: how many test images they are of; None: n
     **dict.fromkeys(('linear_probe', 'knn', 'fewshot', 'agreement', 'classifier'), 100),
     **dict.fromkeys(('user_accuracy', 'user_accuracy_clean')),
 }
-OVERLAP = 0.005  # of neighbours, in steps of 0.001
+OVERLAP = 0.005  # of neighbors, in steps of 0.001
 RELATIVE, ABSOLUTE = 5e-3, 5e-5  # twice the relative one for the ends of an interval
 
 BROAD, NARROW = 'broad', 'narrow(classes=3)'
@@ -76,7 +80,7 @@ def get_config(name: str = ''):
         return tiny.get_config()
     c = all_attacks.get_config()
     c.victim.encoder = 'resnet18(stem="patch", width=16, stages=(1,))'  # tells classes apart
-    c.attack.learning_rate = 1e-2  # leads away from the initialisation
+    c.attack.learning_rate = 1e-2  # leads away from the initialization
     c.evaluation.probe = 'lbfgs(l2_grid=(0.001,))'
     c.legitimate.users = (BROAD,)
     c.legitimate.images = 40
@@ -153,7 +157,7 @@ def alike(column: str, then, now, golden: dict) -> bool:
     metric = golden['metric']
     if metric in SHARES:
         return abs(then - now) <= IMAGES / (SHARES[metric] or golden['n'])
-    if metric == 'neighbour_overlap':
+    if metric == 'neighbor_overlap':
         return abs(then - now) <= OVERLAP
     relative = RELATIVE if column == 'value' else 2 * RELATIVE
     return abs(then - now) <= max(relative * abs(then), ABSOLUTE)
