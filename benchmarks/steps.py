@@ -22,13 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from ssl_extract import defenses, encoders, training
+from ssl_extract import attacks, augment, defenses, encoders, losses, training, victims
 from ssl_extract.defenses import similarity
-from ssl_extract.encoders import conv
+from ssl_extract.encoders import conv, trained
 from ssl_extract.evaluation import features, probe
 from ssl_extract.oracle import make_oracle
-from ssl_extract.pipeline import stage
-from ssl_extract.pipeline import surrogate as extraction
 from ssl_extract.runtime import parallel
 
 PRESETS = {  # encoder, side of the images, batch size
@@ -142,7 +140,7 @@ def _random_history(history: similarity.History) -> similarity.History:
 
 def show_defenses(spec: str, size: int, batch_size: int, num_queries: int, seconds: float) -> None:
     """Prints what defenses add to a query."""
-    network = stage.make_encoder(spec)
+    network = trained.make(spec)
     images = jnp.zeros((batch_size, size, size, 3))
     variables = network.init(jax.random.key(0), images[:1])
     encode = jax.jit(network.apply)
@@ -180,14 +178,21 @@ def show_steps(spec: str, side: int, size: int, seconds: float) -> None:
         share = per_second * operations / peak
         print(f'{name:34s}{per_second:10.0f} {unit:8s}{share:8.1%} of it', flush=True)
 
-    network = stage.make_encoder(spec)
+    network = trained.make(spec)
     images = np.random.default_rng(0).integers(0, 256, (size, *shape), dtype=np.uint8)
     variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)))
     dim = encoders.dim(network, shape)
     answers = np.random.default_rng(0).random((size, 1, dim), np.float32)
 
     def attack(plan: str, asked: str) -> training.Recipe:
-        return extraction.make_attack('direct', 'mse', spec, plan, asked, 'none', dim).recipe
+        return attacks.make(
+            'direct',
+            encoder=network,
+            answer_dim=dim,
+            plan=attacks.PLANS.make(plan, query_augmentation=augment.make(asked)),
+            loss=losses.make('mse'),
+            student_augmentation=augment.make('none'),
+        ).recipe
 
     batch = {'inputs': images, 'answers': answers, 'answered': np.ones((size, 1), bool)}
     steps, count = train_rate(attack('once', 'none'), batch, None, mesh, seconds)
@@ -196,7 +201,7 @@ def show_steps(spec: str, side: int, size: int, seconds: float) -> None:
     oracle = make_oracle(encode, budget=2**30)
     steps, count = train_rate(attack('online', 'simclr'), {'inputs': images}, oracle, mesh, seconds)
     show('attack step, online, augmented', steps * size, 'queries/s', count / size)
-    simclr = stage.victim_recipe('simclr', spec, 'simclr')
+    simclr = victims.VICTIMS.make('simclr', encoder=network, augmentation=augment.make('simclr'))
     steps, count = train_rate(simclr, {'inputs': images}, None, mesh, seconds)
     show('SimCLR pretraining', steps * 2 * size, 'views/s', count / size / 2)
 

@@ -21,10 +21,10 @@ from etils import epath
 
 from ssl_extract import augment, data, defenses, oracle
 from ssl_extract.defenses import similarity
+from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import features, roc
-from ssl_extract.pipeline import stage
-from ssl_extract.runtime import checkpoint, parallel, progress
+from ssl_extract.runtime import parallel, progress
 from ssl_extract.studies.detection_tables import PAPER, Account, Point, accounts_tables, sweep_table
 
 FLAGS = flags.FlagValues()  # of this command alone
@@ -78,17 +78,15 @@ def load_victim(folder: str, mesh: jax.sharding.Mesh) -> Victim:
     """
     if not folder or not (epath.Path(folder) / 'meta.json').exists():
         raise UserError(f'--victim={folder}: write the folder of a victim, with its meta.json')
-    found = stage.finished('victim', '', epath.Path(folder), mesh)
-    if not found.heads:
+    encoder = trained.load(epath.Path(folder), mesh)
+    if not encoder.heads:
         raise UserError(f'--victim={folder}: it has no projection head; pretrain one here')
-    network = stage.make_encoder(found.encoder)
-    name, spec = found.heads[0]
-    head = functools.partial(stage.make_head(spec).apply, found.head_variables[name])
+    name, spec = encoder.heads[0]
+    head = functools.partial(trained.make_head(spec).apply, encoder.head_variables[name])
     represent = functools.partial(
-        features.extract, network.apply, found.variables, mesh=mesh, progress=False
+        features.extract, encoder.network.apply, encoder.variables, mesh=mesh, progress=False
     )
-    shape = checkpoint.read_meta(epath.Path(folder))['input_shape']
-    return Victim(represent, head, tuple(shape), f'`{found.encoder}`, head `{spec}`')
+    return Victim(represent, head, encoder.input_shape, f'`{encoder.spec}`, head `{spec}`')
 
 
 def send(spec: str, victim: Victim, answers: np.ndarray) -> tuple[np.ndarray, Any]:
