@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssl_extract import augment
 from ssl_extract.errors import UserError
@@ -134,6 +135,54 @@ def online(query_augmentation: augment.Op = AS_IT_IS) -> Plan:
         return Asked(*apart, account, ledger)
 
     return Plan(0, None, ask)
+
+
+def view_seeds(plan: Plan, size: int, seed: int) -> np.ndarray:
+    """uint32[size, m], the seed of each view of each input under a stored plan.
+
+    Inputs that are asked as they are have 0, 1, ..., to ask them again.
+    """
+    if plan.view is None:
+        return np.tile(np.arange(plan.stored, dtype=np.uint32), (size, 1))
+    rng = np.random.default_rng((seed, 3))
+    return rng.integers(2**32, size=(size, plan.stored), dtype=np.uint32)
+
+
+def sent_views(seeds: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
+    """(index int[Q], seed uint32[Q]) of the views that the budget pays for.
+
+    An odd budget ends within an input's views.
+
+    Args:
+        seeds: uint32[N, m], of the inputs to ask, in their order.
+        budget: queries.
+    """
+    count = min(budget, seeds.size)
+    return np.repeat(np.arange(len(seeds)), seeds.shape[1])[:count], seeds.ravel()[:count]
+
+
+def stored_arrays(
+    seeds: np.ndarray, representations: np.ndarray, granted: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The arrays that a stored plan works on, from answers to `sent_views`.
+
+    Args:
+        seeds: uint32[N, m].
+        representations: float32[Q, D], Q <= N m, in the order sent.
+        granted: bool[Q].
+
+    Returns:
+        answers float32[N, m, D], answered bool[N, m] and view_seeds uint32[N, m].
+    """
+    answers = np.zeros((seeds.size, representations.shape[1]), np.float32)
+    answers[: len(representations)] = representations
+    answered = np.zeros(seeds.size, bool)
+    answered[: len(granted)] = granted
+    return {
+        'answers': answers.reshape(*seeds.shape, -1),
+        'answered': answered.reshape(seeds.shape),
+        'view_seeds': seeds,
+    }
 
 
 def _check_m(m: Any) -> None:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from ssl_extract import data, recovery
-from ssl_extract.attacks import Plan
+from ssl_extract.attacks.plans import Plan, sent_views, stored_arrays, view_seeds
 from ssl_extract.data import Dataset
 from ssl_extract.oracle import store
 from ssl_extract.oracle.store import Answers, Bill, Queries
@@ -134,29 +134,16 @@ def _ask_account(
     workspace: Workspace, attacker: Attacker, chosen: np.ndarray, number: int = 0
 ) -> tuple[Arrays, Bill, dict[str, float]]:
     plan, pool = attacker.plan, attacker.pool
-    seeds = np.tile(np.arange(plan.stored, dtype=np.uint32), (len(chosen), 1))
-    if plan.view is not None:
-        rng = np.random.default_rng((attacker.seed, 3))
-        shape = (len(pool.inputs), plan.stored)
-        seeds = rng.integers(2**32, size=shape, dtype=np.uint32)[chosen]
-    count = min(attacker.budget, seeds.size)  # an odd budget ends within an input's views
-    index = np.repeat(np.arange(len(chosen)), plan.stored)[:count]
+    seeds = view_seeds(plan, len(pool.inputs), attacker.seed)[chosen]
+    index, sent = sent_views(seeds, attacker.budget)
     answers = collect(
         workspace,
         attacker.service,
         attacker.account_spec(number),
         attacker.key(number),
-        Queries(pool.inputs[chosen], index, seeds.ravel()[:count], plan.view, data.decoder(pool)),
+        Queries(pool.inputs[chosen], index, sent, plan.view, data.decoder(pool)),
         budget=attacker.budget,
         batch_size=attacker.batch_size,
     )
-    padded = np.zeros((seeds.size, answers.representations.shape[1]), np.float32)
-    padded[:count] = answers.representations
-    answered = np.zeros(seeds.size, bool)
-    answered[:count] = answers.granted
-    arrays = rows_of(pool, chosen) | {
-        'answers': padded.reshape(*seeds.shape, -1),
-        'answered': answered.reshape(seeds.shape),
-        'view_seeds': seeds,
-    }
-    return arrays, answers.bill, answers.noticed
+    arrays = stored_arrays(seeds, answers.representations, answers.granted)
+    return rows_of(pool, chosen) | arrays, answers.bill, answers.noticed
