@@ -11,7 +11,7 @@ from ssl_extract.report import columns, estimates, labels, tables
 from ssl_extract.report.estimates import Estimate, Fields, Interval, Row
 from ssl_extract.report.tables import NONE, PROBE, Table
 
-USER, USER_CLEAN, NOTICED = 'user_accuracy', 'user_accuracy_clean', 'noticed.'
+USER, USER_CLEAN = 'user_accuracy', 'user_accuracy_clean'
 
 
 class Change(NamedTuple):
@@ -194,20 +194,6 @@ def users(rows: Sequence[Row], task: str | None) -> Table | None:
     return tables.assemble(f'On {task}, legitimate users', found, headings, body, caption)
 
 
-def noticed(rows: Sequence[Row]) -> list[Table]:
-    """What each defense knew of each account in the end: a table per kind of defense."""
-    metrics = list(dict.fromkeys(r['metric'] for r in rows if r['metric'].startswith(NOTICED)))
-    by_metric = {
-        m: {e.condition: e for e in estimates.aggregate(rows, None, m) if e.value is not None}
-        for m in metrics
-    }
-    accounts = {key: e for found in by_metric.values() for key, e in found.items()}
-    families: dict[str, list[Estimate]] = {}
-    for e in sorted(accounts.values(), key=lambda e: (natural(e.defense), estimates.order(e))):
-        families.setdefault(family(e.defense), []).append(e)
-    return [_noticed_by(name, found, by_metric) for name, found in families.items()]
-
-
 def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
     """Which points (lost by users, taken from the attacker) no other beats, by what users lose.
 
@@ -350,48 +336,3 @@ def in_points(change: Change) -> str:
 def _seeds(s: Setting) -> str:
     counts = {e.seeds for e in (s.worst, *(user.estimate for user in s.users.values())) if e}
     return '–'.join(map(str, sorted({min(counts), max(counts)}))) if counts else NONE
-
-
-def _noticed_by(
-    name: str, found: Sequence[Estimate], by_metric: dict[str, dict[tuple, Estimate]]
-) -> Table:
-    shown = [m for m, known in by_metric.items() if any(e.condition in known for e in found)]
-    names = [m.removeprefix(NOTICED).split('.') for m in shown]
-    if len({parts[0] for parts in names}) == 1 and all(len(parts) > 1 for parts in names):
-        names = [parts[1:] for parts in names]
-    lines: dict[tuple, list[Estimate]] = {}
-    for e in found:  # one account serves every loss
-        cells = tuple(_over_seeds(by_metric[m].get(e.condition)) for m in shown)
-        lines.setdefault((e._replace(loss='').condition, cells), []).append(e)
-    accounts = [alike[0]._replace(loss=_some([e.loss for e in alike])) for alike in lines.values()]
-    headings = ['.'.join(parts) for parts in names]
-    caption = [
-        'What the defense knew of an account after its last query: mean over seeds, in brackets '
-        'the smallest and the largest. Of an attacker with several accounts, the account with most.'
-    ]
-    body = [list(cells) for _, cells in lines]
-    return tables.assemble(name, accounts, headings, body, caption)
-
-
-def _some(words: Sequence[str]) -> str:
-    more = f' and {len(words) - 3} more' if len(words) > 3 else ''
-    return ', '.join(words[:3]) + more
-
-
-def _over_seeds(e: Estimate | None) -> str:
-    if e is None:
-        return NONE
-    ends = min(e.by_seed.values()), max(e.by_seed.values())
-    spread = f' ({tables.span(ends, _number)})' if ends[0] != ends[1] else ''
-    return _number(e.value) + ('*' if e.mixed else '') + spread
-
-
-def _number(value: float) -> str:
-    """Whole numbers whole; others with three digits or three decimals.
-
-    >>> [_number(v) for v in (1200.0, 0.4216, 0.00012, 12.5)]
-    ['1,200', '0.422', '0.00012', '12.5']
-    """
-    if value == int(value) or abs(value) >= 1000:
-        return tables.minus(f'{value:,.0f}')
-    return tables.minus(f'{value:.3g}')

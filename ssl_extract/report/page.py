@@ -10,7 +10,7 @@ import jinja2
 import markupsafe
 from etils import epath
 
-from ssl_extract.report import costs, defenses, estimates, tables
+from ssl_extract.report import costs, defenses, estimates, noticed, tables
 from ssl_extract.report.estimates import Row
 from ssl_extract.report.figures import style
 from ssl_extract.report.figures.accuracy import figure_accuracy
@@ -111,7 +111,7 @@ def build(
     probed = tables.tasks(rows)
     shown = {PROBE, *tables.FIDELITY, defenses.USER, defenses.USER_CLEAN}
     metrics = sorted({row['metric'] for row in rows} - shown)
-    metrics = [m for m in metrics if not m.startswith(defenses.NOTICED)]
+    metrics = [m for m in metrics if not m.startswith(noticed.PREFIX)]
     near = [m for m in metrics if m == 'knn'] + [m for m in metrics if m.startswith('fewshot')]
     near += [m for m in metrics if m == 'classifier']
     other = [m for m in metrics if m not in near]
@@ -121,7 +121,7 @@ def build(
     sections = [
         Section('What was stolen', stolen),
         Section('What a defense changed', defended),
-        Section('What a defense noticed', defenses.noticed(rows)),
+        Section('What a defense noticed', noticed.noticed_tables(rows)),
         Section('Without a full probe', _measures(rows, near)),
         Section('What it cost', _costs(rows, probed, costs.prices(config, rows))),
         Section('How alike the encoders are to the victim', _measures(rows, tables.FIDELITY)),

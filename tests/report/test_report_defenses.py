@@ -20,6 +20,7 @@ from test_report import (
 from ssl_extract import report
 from ssl_extract.report import defenses, estimates, labels, tables
 from ssl_extract.report.figures.pareto import figure_defenses
+from ssl_extract.report.noticed import noticed_tables
 
 SYBILS = '4 accounts, drop_outliers'
 ADAPTIVE = {'adaptive': SYBILS, 'is_adaptive': True}
@@ -172,7 +173,7 @@ def test_noticed_has_one_line_per_account_with_the_range_over_seeds():
     rows += over_seeds(make_noticed, (0.25, 0.5), field='guard.coverage', loss='infonce')
     rows += [make_noticed(7.0, make=make_user, seed=seed) for seed in (0, 1)]
     rows += [make_noticed(5.0, defense='proof_of_work', field='proof_of_work.seconds')]
-    noise, work = defenses.noticed(rows)
+    noise, work = noticed_tables(rows)
     assert (noise.title, work.title) == ('gaussian_noise | round', 'proof_of_work')
     assert [row[-2:] for row in noise.rows] == [
         ['7', '–'],

@@ -1,0 +1,69 @@
+"""Tables of what defenses noticed of accounts."""
+
+from collections.abc import Sequence
+
+from ssl_extract.report import estimates, tables
+from ssl_extract.report.defenses import family, natural
+from ssl_extract.report.estimates import Estimate, Row
+from ssl_extract.report.tables import NONE, Table
+
+PREFIX = 'noticed.'  # of the metrics, before the name of a scalar in a defense's state
+
+
+def noticed_tables(rows: Sequence[Row]) -> list[Table]:
+    """Tabulates what each defense knew of each account in the end: a table per kind of defense."""
+    metrics = list(dict.fromkeys(r['metric'] for r in rows if r['metric'].startswith(PREFIX)))
+    by_metric = {
+        m: {e.condition: e for e in estimates.aggregate(rows, None, m) if e.value is not None}
+        for m in metrics
+    }
+    accounts = {key: e for found in by_metric.values() for key, e in found.items()}
+    families: dict[str, list[Estimate]] = {}
+    for e in sorted(accounts.values(), key=lambda e: (natural(e.defense), estimates.order(e))):
+        families.setdefault(family(e.defense), []).append(e)
+    return [_noticed_by(name, found, by_metric) for name, found in families.items()]
+
+
+def _noticed_by(
+    name: str, found: Sequence[Estimate], by_metric: dict[str, dict[tuple, Estimate]]
+) -> Table:
+    shown = [m for m, known in by_metric.items() if any(e.condition in known for e in found)]
+    names = [m.removeprefix(PREFIX).split('.') for m in shown]
+    if len({parts[0] for parts in names}) == 1 and all(len(parts) > 1 for parts in names):
+        names = [parts[1:] for parts in names]
+    lines: dict[tuple, list[Estimate]] = {}
+    for e in found:  # one account serves every loss
+        cells = tuple(_over_seeds(by_metric[m].get(e.condition)) for m in shown)
+        lines.setdefault((e._replace(loss='').condition, cells), []).append(e)
+    accounts = [alike[0]._replace(loss=_some([e.loss for e in alike])) for alike in lines.values()]
+    headings = ['.'.join(parts) for parts in names]
+    caption = [
+        'What the defense knew of an account after its last query: mean over seeds, in brackets '
+        'the smallest and the largest. Of an attacker with several accounts, the account with most.'
+    ]
+    body = [list(cells) for _, cells in lines]
+    return tables.assemble(name, accounts, headings, body, caption)
+
+
+def _some(words: Sequence[str]) -> str:
+    more = f' and {len(words) - 3} more' if len(words) > 3 else ''
+    return ', '.join(words[:3]) + more
+
+
+def _over_seeds(e: Estimate | None) -> str:
+    if e is None:
+        return NONE
+    ends = min(e.by_seed.values()), max(e.by_seed.values())
+    spread = f' ({tables.span(ends, _number)})' if ends[0] != ends[1] else ''
+    return _number(e.value) + ('*' if e.mixed else '') + spread
+
+
+def _number(value: float) -> str:
+    """Whole numbers whole; others with three digits or three decimals.
+
+    >>> [_number(v) for v in (1200.0, 0.4216, 0.00012, 12.5)]
+    ['1,200', '0.422', '0.00012', '12.5']
+    """
+    if value == int(value) or abs(value) >= 1000:
+        return tables.minus(f'{value:,.0f}')
+    return tables.minus(f'{value:.3g}')

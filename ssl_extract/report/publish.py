@@ -1,0 +1,219 @@
+"""Results and report of all finished runs, written from their folders."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from ssl_extract.errors import UserError
+from ssl_extract.report import columns, page, results
+from ssl_extract.report.estimates import Row
+from ssl_extract.report.results import FinishedRun
+from ssl_extract.runtime import files, loggers
+
+MAX_VIEWS = 4
+_VIEW = {'points': 'projection', 'labels': 'labels'}
+
+
+def write_from(
+    out: epath.PathLike, workdirs: Sequence[epath.PathLike], title: str = ''
+) -> list[Row]:
+    """Writes results and report of all finished runs of some workdirs.
+
+    `results.jsonl` and `results.csv` hold the rows of `results.tidy`, `metrics.jsonl` the training
+    curves, `report.md` and `report.html` the report. What was written before is replaced.
+
+    Args:
+        out: the folder to write to, made if missing; may be one of the workdirs.
+        workdirs: each with a folder `runs`.
+        title: of the report; '' is the title of the first run.
+
+    Returns:
+        The rows of `results.jsonl`.
+
+    Raises:
+        UserError: no run is finished, a file is damaged, or results contradict each other.
+    """
+    out, runs = epath.Path(out).expanduser(), results.read_runs(*workdirs)
+    if not runs:
+        where = ', '.join(str(epath.Path(workdir) / results.RUNS) for workdir in workdirs)
+        raise UserError(
+            f'no run is finished in {where or "no workdir"}: write the workdir of an experiment '
+            'of which at least one run has ended'
+        )
+    rows = results.tidy(runs)
+    curves = read_curves(runs)
+    views = read_views(runs)
+    files.write_jsonl(out / 'results.jsonl', rows)
+    files.write_text(out / 'results.csv', as_csv(rows))
+    files.write_jsonl(out / 'metrics.jsonl', [row for curve in curves.values() for row in curve])
+    page.write(
+        out,
+        rows,
+        config=describe(runs),
+        curves=curves,
+        views=views,
+        bill=bills(runs),
+        title=title or runs[0].title,
+    )
+    return rows
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Writes tidy rows as CSV with the columns of `results.jsonl`; None is an empty cell.
+
+    >>> as_csv([{'role': 'victim', 'value': 0.5, 'run': None}])
+    'role,value,run\\nvictim,0.5,\\n'
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else columns.NAMES, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_curves(runs: Sequence[FinishedRun]) -> dict[str, list[dict[str, Any]]]:
+    """Reads the training curve of every stage, once, by a name that no other stage has.
+
+    Returns:
+        Name -> rows, each with its step, its metrics, `stage` (the role) and `address`.
+
+    Raises:
+        UserError: a folder is missing or a part is damaged.
+    """
+    entries: dict[str, tuple[dict[str, Any], list[FinishedRun]]] = {}
+    for run in runs:
+        for entry in run.curves:
+            entries.setdefault(entry['stage'], (entry, []))[1].append(run)
+    names = _distinct([entry['name'] for entry, _ in entries.values()], entries, runs)
+    curves = {}
+    for name, (entry, sharing) in zip(names, entries.values(), strict=True):
+        folder = sharing[0].workdir / entry['folder']
+        if not folder.exists():
+            raise _missing(sharing[0], 'curves.json', folder)
+        try:
+            parts = loggers.read_parts(folder)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f'cannot read the training curve in {folder} ({error}): copy it again from where '
+                f'it came, or remove {sharing[0].folder}'
+            ) from error
+        if parts:
+            about = {'stage': entry['role'], 'address': entry['stage']}
+            curves[name] = [about | part for part in parts]
+    return curves
+
+
+def read_views(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
+    """Reads the first MAX_VIEWS projections, each once, as `page.write` takes them.
+
+    Raises:
+        UserError: an `arrays.npz` is missing, damaged or without projection and labels.
+    """
+    entries: dict[str, tuple[dict[str, Any], list[FinishedRun]]] = {}
+    for run in runs:
+        for entry in run.views:
+            entries.setdefault(entry['folder'], (entry, []))[1].append(run)
+    names = _distinct([entry['title'] for entry, _ in entries.values()], entries, runs)
+    views = []
+    for name, (entry, sharing) in list(zip(names, entries.values(), strict=True))[:MAX_VIEWS]:
+        path = sharing[0].workdir / entry['folder'] / 'arrays.npz'
+        if not path.exists():
+            raise _missing(sharing[0], 'views.json', path)
+        try:
+            arrays = files.read_npz(path)
+            views.append({'title': name} | {k: arrays[v] for k, v in _VIEW.items()})
+        except (UserError, KeyError) as error:
+            raise UserError(
+                f'{path} is damaged ({error}): remove {path.parent} and run the experiment again '
+                'in the same workdir'
+            ) from error
+    return views
+
+
+def bills(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
+    """Lists the bills of all runs; an account that two workdirs have was paid in both."""
+    places: dict[str, set[str]] = {}
+    for run in runs:
+        for bill in run.bills:
+            places.setdefault(bill['account'], set()).add(str(run.workdir))
+    return [
+        bill | {'account': f'{bill["account"]} in {run.workdir}'}
+        if len(places[bill['account']]) > 1
+        else bill
+        for run in runs
+        for bill in run.bills
+    ]
+
+
+def describe(runs: Sequence[FinishedRun]) -> dict[str, Any]:
+    """Describes the runs for the end of the report: what they share, and what each has of its own.
+
+    Returns:
+        `command` (a line for each), `commit`, `versions` and `devices` (a list of them where runs
+        differ), `config` (the nested fields on which all runs agree) and, of several runs, `runs`:
+        id -> its name and the dotted fields on which they do not agree.
+    """
+    configs = {run.id: results.flatten(run.config) for run in runs}
+    names = list(dict.fromkeys(name for config in configs.values() for name in config))
+    shared = [
+        name
+        for name in names
+        if len({json.dumps(config.get(name)) for config in configs.values()}) == 1
+    ]
+    described: dict[str, Any] = {'command': '\n'.join(dict.fromkeys(run.command for run in runs))}
+    for name in ('commit', 'versions', 'devices'):
+        values = {json.dumps(getattr(run, name)): getattr(run, name) for run in runs}
+        described[name] = next(iter(values.values())) if len(values) == 1 else [*values.values()]
+    described['config'] = _nested({name: configs[runs[0].id][name] for name in shared})
+    if len(runs) > 1:
+        described['runs'] = {
+            run.id: {'name': run.name}
+            | {name: v for name, v in configs[run.id].items() if name not in shared}
+            for run in runs
+        }
+    return described
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, last = name.split('.')
+        part = nested
+        for parent in parents:
+            part = part.setdefault(parent, {})
+        part[last] = value
+    return nested
+
+
+def _distinct(
+    names: Sequence[str],
+    entries: dict[str, tuple[dict[str, Any], list[FinishedRun]]],
+    runs: Sequence[FinishedRun],
+) -> list[str]:
+    """The names, with the config fields that tell apart those that are the same.
+
+    A figure puts the name before ': ' above a panel and takes the mean over 'seed 1', 'seed 2'.
+    """
+    fields = results.differing(runs)
+    cells = [results.agreed_fields(sharing, fields) for _, sharing in entries.values()]
+    made: list[str] = []
+    for name, own, key in zip(names, cells, entries, strict=True):
+        alike = [other for n, other in zip(names, cells, strict=True) if n == name]
+        varied = [f for f in fields if len({str(other[f]) for other in alike}) > 1]
+        seeds = [f'seed {own[f]}' for f in varied if f in columns.SEEDS]
+        words = [f'{f}={own[f]}' for f in varied if f not in columns.SEEDS and own[f] is not None]
+        panel = name if ': ' in name or not words else f'{name}: {words.pop(0)}'
+        full = ', '.join([panel, *words, *seeds])
+        made.append(full if full not in made else f'{full}, {key[:8]}')
+    return made
+
+
+def _missing(run: FinishedRun, name: str, path: epath.Path) -> UserError:
+    return UserError(
+        f'{run.folder / name} names {path}, which is not there: copy the whole workdir, or remove '
+        f'{run.folder}'
+    )

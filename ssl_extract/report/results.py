@@ -1,0 +1,240 @@
+"""The results of finished runs: reading of `runs/`, and tidy rows of several runs.
+
+A finished run is a folder `runs/ID/` of a workdir. `run.json` is written last, as the sign that the
+run is finished; a folder without it is passed over.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from ssl_extract.errors import UserError
+from ssl_extract.report import columns
+from ssl_extract.report.estimates import Row
+from ssl_extract.runtime import files
+
+RUNS = 'runs'
+_KEYS = {
+    'rows.jsonl': ('role', 'metric', 'value'),
+    'bills.json': ('account', 'run', 'budget', 'plan', 'billed', 'unique', 'repeated', 'refused'),
+    'curves.json': ('name', 'role', 'stage', 'folder'),
+    'views.json': ('title', 'folder'),
+}
+
+
+class FinishedRun(NamedTuple):
+    """One finished run, as its folder says.
+
+    Attributes:
+        id, name, title: the hash of its resolved config, the run in a few words, the experiment.
+        command, started, commit, versions, devices: how, when and on what it ran.
+        config: the resolved config, nested.
+        rows: of `rows.jsonl`.
+        bills: of `bills.json`.
+        curves: of `curves.json`; a folder holds `part-*.jsonl` and is relative to `workdir`.
+        views: of `views.json`; a folder holds `arrays.npz` and is relative to `workdir`.
+        workdir: where it was found.
+    """
+
+    id: str
+    name: str
+    title: str
+    command: str
+    started: Any
+    commit: str
+    versions: dict[str, str]
+    devices: list[str]
+    config: dict[str, Any]
+    rows: list[Row]
+    bills: list[dict[str, Any]]
+    curves: list[dict[str, Any]]
+    views: list[dict[str, Any]]
+    workdir: epath.Path
+
+    @property
+    def folder(self) -> epath.Path:
+        """Where its files are."""
+        return self.workdir / RUNS / self.id
+
+
+def read_runs(*workdirs: epath.PathLike) -> list[FinishedRun]:
+    """Reads all finished runs of some workdirs, in the order in which they were started.
+
+    A run that two workdirs have with the same results counts once.
+
+    Args:
+        workdirs: folders with a folder `runs`; a workdir without one has no finished run.
+
+    Raises:
+        UserError: a file is damaged, or two workdirs have one run with different results.
+    """
+    runs: dict[str, FinishedRun] = {}
+    for workdir in workdirs:
+        for run in _runs_of(epath.Path(workdir).expanduser()):
+            other = runs.setdefault(run.id, run)
+            if _results(other) != _results(run):
+                raise UserError(
+                    f'run {run.id} ({run.name}) has other results in {other.folder} than in '
+                    f'{run.folder}: remove one of the two folders, or report them one at a time'
+                )
+    return sorted(runs.values(), key=lambda run: (str(run.started), run.id))
+
+
+def tidy(runs: Sequence[FinishedRun]) -> list[Row]:
+    """Returns the rows of all runs, each measured value once.
+
+    A row has the columns of `columns.NAMES`, and one for every config field that differs between
+    the runs, under its dotted name. Rows that are the same in several runs, as the victim's, are
+    one row: its `run`, and each field, is the value on which these runs agree, else None.
+
+    Args:
+        runs: as `read_runs` returns them.
+
+    Returns:
+        Rows in the order of the runs; all have the same keys.
+    """
+    names = differing(runs)
+    merged: dict[str, tuple[Row, list[FinishedRun]]] = {}
+    for run in runs:
+        for row in run.rows:
+            row = {name: row.get(name) for name in columns.NAMES if name != 'run'}
+            merged.setdefault(_text(row), (row, []))[1].append(run)
+    own: dict[tuple[str, ...], Row] = {}  # by the runs that share a row: many rows share theirs
+    for _, sharing in merged.values():
+        ids = tuple(run.id for run in sharing)
+        if ids not in own:
+            own[ids] = {'run': _agreed(ids), **agreed_fields(sharing, names)}
+    return [row | own[tuple(run.id for run in sharing)] for row, sharing in merged.values()]
+
+
+def differing(runs: Sequence[FinishedRun]) -> list[str]:
+    """Names the config fields that differ between runs and that no column expresses.
+
+    A column expresses a field where its value tells the field's: the surrogates of runs with
+    another field have another value in the column. A field of the victim or of the data must show
+    in the rows of all roles. A field that lists what the column names one by one, as the users, is
+    expressed.
+    """
+    configs = {run.id: flatten(run.config) for run in runs}
+    names = list(dict.fromkeys(name for config in configs.values() for name in config))
+    varied = [name for name in names if len({_text(c.get(name)) for c in configs.values()}) > 1]
+    column_of = {field: column for column in columns.COLUMNS for field in column.fields}
+    return [
+        name
+        for name in varied
+        if name not in column_of or not _is_expressed(name, column_of[name], runs, configs)
+    ]
+
+
+def agreed_fields(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, Any]:
+    """Returns the value of each config field on which all runs agree, else None.
+
+    A list is a text of its entries; '' stands for a field that a run does not have.
+    """
+    configs = [flatten(run.config) for run in runs]
+    return {name: _agreed([_cell(config.get(name)) for config in configs]) for name in names}
+
+
+def flatten(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Returns a nested config as dotted fields.
+
+    >>> flatten({'seed': 1, 'attack': {'loss': 'mse'}})
+    {'seed': 1, 'attack.loss': 'mse'}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f'{prefix}{name}.')
+        else:
+            flat[f'{prefix}{name}'] = value
+    return flat
+
+
+def _runs_of(workdir: epath.Path) -> Iterator[FinishedRun]:
+    if not workdir.exists():
+        raise UserError(f'there is no folder {workdir}: write the workdir of an experiment')
+    root = workdir / RUNS
+    for folder in sorted(root.iterdir()) if root.exists() else ():
+        if (folder / 'run.json').exists():
+            yield _read(workdir, folder)
+
+
+def _read(workdir: epath.Path, folder: epath.Path) -> FinishedRun:
+    about = _parse(folder, 'run.json')
+    keys = [name for name in FinishedRun._fields[: FinishedRun._fields.index('rows')]]
+    missing = [key for key in keys if not isinstance(about, dict) or key not in about]
+    if missing or about['id'] != folder.name or not isinstance(about['config'], dict):
+        wrong = f'it lacks {", ".join(missing)}' if missing else 'its id or config is wrong'
+        raise _damaged(folder, 'run.json', wrong)
+    lists = [_entries(folder, name) for name in _KEYS]
+    return FinishedRun(*(about[key] for key in keys), *lists, workdir=workdir)
+
+
+def _entries(folder: epath.Path, name: str) -> list[dict[str, Any]]:
+    """The entries of one of the lists of a run."""
+    entries = _parse(folder, name)
+    whole = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    if not whole:
+        raise _damaged(folder, name, 'it is no list of objects')
+    for entry in entries:
+        missing = [key for key in _KEYS[name] if key not in entry]
+        if missing:
+            raise _damaged(folder, name, f'an entry lacks {", ".join(missing)}')
+    return entries
+
+
+def _parse(folder: epath.Path, name: str) -> Any:
+    path = folder / name
+    try:
+        return files.read_jsonl(path) if name.endswith('.jsonl') else json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise _damaged(folder, name, lines[0]) from error
+
+
+def _damaged(folder: epath.Path, name: str, reason: str) -> UserError:
+    return UserError(
+        f'cannot read {folder / name} ({reason}): remove {folder} and run its experiment again in '
+        'the same workdir; what its stages made is kept'
+    )
+
+
+def _results(run: FinishedRun) -> tuple:
+    """What two copies of a run must agree on."""
+    return run.config, run.rows, run.bills, run.curves, run.views
+
+
+def _is_expressed(
+    name: str,
+    column: columns.Column,
+    runs: Sequence[FinishedRun],
+    configs: dict[str, dict[str, Any]],
+) -> bool:
+    roles = columns.ROLES if name.split('.')[0] in columns.SETTING else ('surrogate',)
+    values: dict[tuple, set[str]] = {}
+    for run in runs:
+        value = configs[run.id].get(name)
+        if isinstance(value, list):
+            return True
+        for row in run.rows:
+            if row['role'] in roles:
+                cell = row['role'], _text(row.get(column.name))
+                values.setdefault(cell, set()).add(_text(value))
+    return all(len(told) == 1 for told in values.values())
+
+
+def _cell(value: Any) -> Any:
+    """A config's value as a column holds it; '' where there is no such field."""
+    if isinstance(value, list):
+        return ', '.join(map(str, value))
+    return '' if value is None else value
+
+
+def _agreed(values: Sequence[Any]) -> Any:
+    return values[0] if all(_text(value) == _text(values[0]) for value in values) else None
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
