@@ -1,10 +1,10 @@
 """From a config to results: validates every run, computes its stages, writes its rows."""
 
+import datetime
 import hashlib
 import json
 import os
 import sys
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -90,11 +90,14 @@ def run(
             print(f'[{number}/{len(runs)}] {name}: finished before', file=sys.stderr, flush=True)
             continue
         print(f'[{number}/{len(runs)}] {name}', file=sys.stderr, flush=True)
-        write(one, where, compute(one, sets, sketch), described, title)
-        report.write_results(folder)
-    report.write_from(folder, [folder], title)
+        about = {'title': title, 'started': _now(), **described}
+        write(one, where, compute(one, sets, sketch), about)
+        with locks.lock(folder / 'locks' / 'results.lock', 'results.jsonl'):
+            files.write_jsonl(folder / 'results.jsonl', report.tidy(report.read_runs(folder)))
+    with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
+        report.write_from(folder, [folder], title)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
-    return [row for row in report.tidy(report.read_runs(folder), ids)]
+    return report.tidy([finished for finished in report.read_runs(folder) if finished.id in ids])
 
 
 def prepare(
@@ -191,7 +194,7 @@ def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
         measured = beside[1].measured
         results.rows.extend(rows.encoder_rows(record, name, measured, seed=c.victim.seed))
         results.views.append({'title': 'victim', 'folder': f'evaluation/{beside[0]}'})
-    _add_curve(results, 'victim', record)
+    _add_curve(results, one, 'victim', record)
 
     victims_owner = owner.owner_of(one, sets, target)
     extraction = surrogate.extraction_of(one, sets, sketch, victims_owner)
@@ -202,7 +205,7 @@ def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
     )
     name = rows.name_of(one)
     where, assessment = _measure(one, sets, results, stolen, beside, marks, condition)
-    _add_curve(results, name.replace(', ', ': ', 1), stolen.record)
+    _add_curve(results, one, name.replace(', ', ': ', 1), stolen.record)
     results.views.append({'title': f'surrogate, {name}', 'folder': f'evaluation/{where}'})
     results.bills.append(
         {
@@ -222,7 +225,8 @@ def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
         count = None if c.attack.plan == 'online' else c.attack.budget
         own = {'budget': count, 'data': c.attack.data or c.data.name, 'seed': c.seed}
         _measure(one, sets, results, scratch, beside, [], own)
-        _add_curve(results, f'from scratch: {count or "all"} images, seed {c.seed}', scratch.record)
+        title = f'from scratch: {count or "all"} images, seed {c.seed}'
+        _add_curve(results, one, title, scratch.record)
     if c.baselines.random:
         encoder = c.attack.encoder or sketch.encoder
         untrained = baselines.untrained(workspace, encoder, sketch.input_shape, c.seed)
@@ -230,7 +234,7 @@ def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
     return results
 
 
-def write(one: Run, where: epath.Path, results: Results, described: Json, title: str) -> None:
+def write(one: Run, where: epath.Path, results: Results, about: Json) -> None:
     """Writes a finished run, whole or not at all; one that is there already stays as it is."""
     with locks.lock(one.workspace.folder / 'locks' / f'run-{where.name}.lock', where.name):
         if (where / 'run.json').exists():
@@ -238,15 +242,8 @@ def write(one: Run, where: epath.Path, results: Results, described: Json, title:
         files.write_jsonl(where / 'rows.jsonl', rows.complete(results.rows, where.name))
         for name in ('bills', 'curves', 'views'):
             files.write_json(where / f'{name}.json', getattr(results, name))
-        about = {
-            'id': where.name,
-            'name': rows.name_of(one),
-            'title': title,
-            'started': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
-            **described,
-            'config': one.config.to_dict(),
-        }
-        files.write_json(where / 'run.json', about)
+        named = {'id': where.name, 'name': rows.name_of(one)}
+        files.write_json(where / 'run.json', named | about | {'config': one.config.to_dict()})
 
 
 def _measure(
@@ -266,17 +263,18 @@ def _measure(
     return where, assessment
 
 
-def _add_curve(results: Results, name: str, record: StageRecord) -> None:
+def _add_curve(results: Results, one: Run, name: str, record: StageRecord) -> None:
     """Adds the training curve, if the encoder was trained here or its folder has one."""
     if record.folder and (record.folder / 'metrics').exists():
-        results.curves.append(
-            {
-                'name': name,
-                'role': record.role,
-                'stage': record.address,
-                'folder': os.fspath(record.folder),
-            }
-        )
+        folder, workdir = record.folder, one.workspace.folder
+        inside = folder.is_relative_to(workdir)
+        where = os.fspath(folder.relative_to(workdir) if inside else folder)
+        curve = {'name': name, 'role': record.role, 'stage': record.address, 'folder': where}
+        results.curves.append(curve)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec='microseconds')
 
 
 def _state(folder: epath.Path) -> Json:
