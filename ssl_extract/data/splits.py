@@ -1,5 +1,6 @@
 """The language of splits and slices, that of TFDS: 'train[:10%]+test'."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ssl_extract.errors import UserError
+
+_ALL = 'all_rows'
 
 
 class Piece(NamedTuple):
@@ -35,23 +38,31 @@ def parse_split(split: str, lengths: Mapping[str, int], name: str = '') -> list[
     sizes = ', '.join(f'{key} ({length})' for key, length in lengths.items())
     first, last = list(lengths)[0], list(lengths)[-1]
     hint = f'its splits are {sizes}; write e.g. {first}, {first}[:1000] or {last}[10%:20%]'
+    try:
+        pieces = _resolve(split, lengths)
+    except (ValueError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip('.').replace(_ALL, 'all')
+        raise UserError(f'{where}split {split!r}: {reason}; {hint}') from None
+    if not pieces or any(piece.start >= piece.stop for piece in pieces):
+        raise UserError(f'{where}split {split!r} is empty; {hint}')
+    return pieces
+
+
+def _resolve(split: str, lengths: Mapping[str, int]) -> list[Piece]:
+    """Lets TFDS read the split, under another name for a split 'all', of which it has its own."""
+    if 'all' in lengths:
+        split = re.sub(r'(^|\+)\s*all\s*(?=\[|\+|$)', rf'\g<1>{_ALL}', split)
+        lengths = {_ALL if key == 'all' else key: length for key, length in lengths.items()}
     infos = [
         tfds.core.SplitInfo(name=key, shard_lengths=[length], num_bytes=0)
         for key, length in lengths.items()
     ]
-    try:
-        absolute = tfds.core.ReadInstruction.from_spec(split).to_absolute(
-            tfds.core.SplitDict(infos)
-        )
-    except (ValueError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0].rstrip('.')
-        raise UserError(f'{where}split {split!r}: {reason}; {hint}') from None
+    parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(tfds.core.SplitDict(infos))
     pieces = []
-    for part in absolute:
+    for part in parts:
         stop = lengths[part.splitname] if part.to is None else part.to
-        pieces.append(Piece(part.splitname, part.from_ or 0, stop))
-    if not pieces or any(piece.start >= piece.stop for piece in pieces):
-        raise UserError(f'{where}split {split!r} is empty; {hint}')
+        name = 'all' if part.splitname == _ALL else part.splitname
+        pieces.append(Piece(name, part.from_ or 0, stop))
     return pieces
 
 

@@ -16,8 +16,8 @@ from sklearn.neural_network import MLPClassifier
 from ssl_extract import augment
 from ssl_extract.checks import check_whole
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation.assess import PROBES
 from ssl_extract.evaluation.probe import predict
+from ssl_extract.evaluation.probes import PROBES
 from ssl_extract.registry import Registry
 
 USERS = Registry('legitimate user')

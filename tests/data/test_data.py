@@ -104,6 +104,19 @@ class NumberSet(_Builder, skip_registration=True):
     SPLITS = {'train': [{'number': i, 'label': 0} for i in range(3)]}
 
 
+class ConfiguredSet(_Builder, skip_registration=True):
+    """Its configurations differ in their images."""
+
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='plain'), tfds.core.BuilderConfig(name='dark')]
+    FEATURES = {'image': ANY_IMAGE, 'label': CLASSES}
+    SPLITS = {}
+
+    def _split_generators(self, dl_manager):
+        images = RGB['test'] // (4 if self.builder_config.name == 'dark' else 1)
+        examples = [{'image': x, 'label': i % 3} for i, x in enumerate(images)]
+        return {'train': ((i, self._encode(example)) for i, example in enumerate(examples))}
+
+
 def _prepare(builder, folder):
     builder(data_dir=folder, file_format='array_record').download_and_prepare()
 
@@ -121,6 +134,9 @@ def prepared(tmp_path_factory):
         NumberSet,
     ):
         _prepare(builder, folder)
+    for config in ('plain', 'dark'):
+        builder = ConfiguredSet(data_dir=folder, config=config, file_format='array_record')
+        builder.download_and_prepare()
     return folder
 
 
@@ -175,6 +191,14 @@ def test_slices(load, split, rows):
     np.testing.assert_array_equal(dataset.inputs, RGB['train'][rows])
     np.testing.assert_array_equal(dataset.labels, np.arange(30)[rows] % 3)
     assert dataset.name == f'rgb_set/{split}'
+
+
+def test_versions_and_configurations(load):
+    np.testing.assert_array_equal(load('rgb_set:1.0.0', 'test').inputs, RGB['test'])
+    np.testing.assert_array_equal(load('configured_set/plain').inputs, RGB['test'])
+    dark = load('configured_set/dark:1.0.0', 'train[:5]')
+    np.testing.assert_array_equal(dark.inputs, RGB['test'][:5] // 4)
+    assert dark.name == 'configured_set/dark:1.0.0/train[:5]'
 
 
 def test_splits_can_be_added(load):
@@ -536,6 +560,8 @@ def test_the_digest_is_of_the_content_in_its_order():
         dataset._replace(labels=None),
         dataset._replace(inputs=dataset.inputs[::-1]),
         dataset._replace(labels=dataset.labels[::-1]),
+        dataset._replace(num_classes=11),
+        dataset._replace(decode='identity'),
     ]
-    assert data.digest(dataset) == data.digest(dataset._replace(name='renamed'))
-    assert len({data.digest(other) for other in [dataset, *others]}) == 5
+    assert data.digest(dataset) == data.digest(dataset._replace(name='renamed', decode=''))
+    assert len({data.digest(other) for other in [dataset, *others]}) == 7

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_extract import encoders
+from ssl_extract import data, encoders
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import features
 from ssl_extract.runtime import parallel
@@ -91,14 +91,52 @@ def test_bfloat16_outputs_become_float32():
     assert features.extract(half, {'w': WEIGHTS}, IMAGES[:4]).dtype == np.float32
 
 
+def test_floats_are_seen_as_they_are_and_other_types_by_a_decoder():
+    vectors = IMAGES.reshape(23, -1).astype(np.float64)
+    found = features.extract(linear, {'w': WEIGHTS}, vectors, batch_size=8)
+    np.testing.assert_allclose(found, vectors @ WEIGHTS, rtol=1e-4, atol=1e-2)
+    halved = features.extract(
+        linear, {'w': WEIGHTS}, vectors.astype(np.int16), decode=lambda stored: stored / 2
+    )
+    np.testing.assert_allclose(halved, vectors @ WEIGHTS / 2, rtol=1e-4, atol=1e-2)
+
+
 @pytest.mark.parametrize(
-    'images',
-    [IMAGES.astype(np.float32), IMAGES[0], IMAGES[..., :1], IMAGES[:0]],
-    ids=['float', 'one image', 'gray', 'empty'],
+    ('inputs', 'message'),
+    [
+        (IMAGES[:0], r'N >= 1, got \[0, 8, 8, 3\]'),
+        (np.uint8(3), r'N >= 1, got \[\]'),
+        (IMAGES.astype(np.int16), "int16 has no decoder of its own: write decode='identity'"),
+    ],
+    ids=['empty', 'no axis', 'int16'],
 )
-def test_wrong_images_are_named(images):
-    with pytest.raises(UserError, match=r'uint8 images \[N, H, W, 3\]'):
-        features.extract(linear, {'w': WEIGHTS}, images)
+def test_wrong_inputs_are_named(inputs, message):
+    with pytest.raises(UserError, match=message):
+        features.extract(linear, {'w': WEIGHTS}, inputs)
+
+
+def test_a_function_of_numpy_arrays_is_called_in_order_and_unpadded():
+    seen = []
+
+    def encode(inputs):
+        assert type(inputs) is np.ndarray
+        seen.append(inputs)
+        return inputs.reshape(len(inputs), -1)[:, :5].tolist()
+
+    found = features.represent(encode, data.Dataset(IMAGES), batch_size=10)
+    assert [len(batch) for batch in seen] == [10, 10, 3]
+    np.testing.assert_allclose(np.concatenate(seen), IMAGES / 255.0, rtol=1e-6)
+    np.testing.assert_array_equal(found, np.concatenate(seen).reshape(23, -1)[:, :5])
+
+
+@pytest.mark.parametrize(
+    'encode',
+    [lambda inputs: inputs, lambda inputs: inputs[0, 0], lambda inputs: np.ones((10, len(inputs)))],
+    ids=['not 2-D', 'rows missing', 'width changes'],
+)
+def test_a_function_that_gives_other_shapes_is_refused(encode):
+    with pytest.raises(UserError, match='an encoder must give'):
+        features.represent(encode, data.Dataset(IMAGES), batch_size=10)
 
 
 def test_wrong_settings_are_named():
