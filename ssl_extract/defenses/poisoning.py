@@ -88,8 +88,8 @@ def prediction_poisoning(radius: float = 1.0, shadow: Shadow | None = None) -> D
         width = jax.eval_shape(shadow.apply, shadow.variables, inputs).shape[-1]
         if width != outputs.shape[-1]:
             raise UserError(
-                f'prediction_poisoning: the shadow answers with {width} numbers and the victim with '
-                f'{outputs.shape[-1]}; train one of the same width'
+                f'prediction_poisoning: the shadow answers with {width} numbers and the victim '
+                f'with {outputs.shape[-1]}; train one of the same width'
             )
         return EmptyState()
 

@@ -196,8 +196,8 @@ def _ask_account(
     who = access.account_of(cfg, target)
     if cfg.attack.accounts > 1:
         who |= {'account': number}
-    store = workdir / 'answers' / stage.address(who)
-    stage.describe(store, who)
+    folder = workdir / 'answers' / stage.address(who)
+    stage.describe(folder, who)
     plan, pool = access.plan_of(cfg), selection.load_pool(cfg)
     seeds = np.tile(np.arange(plan.stored, dtype=np.uint32), (len(chosen), 1))
     if plan.view is not None:
@@ -207,7 +207,7 @@ def _ask_account(
     count = min(cfg.attack.budget, seeds.size)  # an odd budget ends within an image's views
     index = np.repeat(np.arange(len(chosen)), plan.stored)[:count]
     got = store.collect(
-        store,
+        folder,
         asked,
         access.account_key(cfg, number),
         store.Queries(pool.inputs[chosen], index, seeds.ravel()[:count], plan.view),

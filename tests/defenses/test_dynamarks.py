@@ -21,7 +21,7 @@ from ssl_extract.oracle import make_oracle
 
 DIGITS = load_digits()
 ORDER = np.random.default_rng(0).permutation(1797)
-IMAGES = (DIGITS.inputs[ORDER] / 16).astype(np.float32)[..., None]
+IMAGES = (DIGITS.images[ORDER] / 16).astype(np.float32)[..., None]
 FLAT, LABELS = IMAGES.reshape(1797, 64), DIGITS.target[ORDER]
 VICTIMS, QUERIES, HELD_OUT = slice(0, 600), slice(600, 1200), slice(1200, 1797)
 KEYS = (3, 4)

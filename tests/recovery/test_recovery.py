@@ -14,7 +14,7 @@ from ssl_extract.recovery import Received, Shadow, pairs, recognition, shift, sy
 
 
 def digits(number=600):
-    gray = np.minimum(load_digits().inputs[:number] * 16, 255).astype(np.uint8)
+    gray = np.minimum(load_digits().images[:number] * 16, 255).astype(np.uint8)
     return np.repeat(gray[..., None], 3, axis=-1)
 
 
