@@ -23,7 +23,7 @@ from ssl_extract.pipeline import stage
 from ssl_extract.pipeline.stage import Trained
 from ssl_extract.registry import parse_call, split_chain
 from ssl_extract.runtime import files
-from ssl_extract.victims import endpoints
+from ssl_extract.victims import classifier, endpoints
 
 SHADOW_IMAGES, SHADOW_EPOCHS, SHADOW_BATCH = 2_000, 10, 64
 _made: dict[str, Any] = {}  # by address, so that one defense is made, and compiled, once
@@ -55,7 +55,7 @@ def fit_classifier(
         known = features.extract(apply, target.variables, task.inputs, mesh=mesh)
         fitted = PROBES.make(cfg.evaluation.probe)(known, task.labels, task.num_classes)
         stage.describe(path.parent, spec)
-        files.write_npz(path, **endpoints.variables_of(fitted))
+        files.write_npz(path, **classifier.variables_of(fitted))
     return files.read_npz(path)
 
 

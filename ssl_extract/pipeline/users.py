@@ -165,10 +165,10 @@ def ask(
     queries = visit_of(cfg, kind).queries
     unlimited = _with(cfg, budget=MAX_BUDGET)  # they send what they must; one program for all
     who = account_of(cfg, kind, target)
-    store = workdir / 'answers' / stage.address(who)
-    stage.describe(store, who)
+    folder = workdir / 'answers' / stage.address(who)
+    stage.describe(folder, who)
     return store.collect(
-        store,
+        folder,
         access.make_oracle(unlimited, target, workdir, mesh),
         account_key(cfg, kind),
         queries,
