@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from ssl_extract import encoders
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import fit_probe
-from ssl_extract.victims import endpoints
+from ssl_extract.victims import classifier, endpoints
 
 SPEC, HEADS = 'resnet18(stem="patch", width=4, stages=(1,))', (('head', 'simclr(hidden=6, dim=3)'),)
 IMAGES = np.random.default_rng(0).random((60, 8, 8, 3), np.float32)
@@ -36,7 +36,7 @@ def test_a_victim_without_a_head_has_no_projection():
 
 def test_posteriors_are_those_of_scikit_learns_classifier():
     probe = fit_probe(FEATURES, LABELS, 3, l2_grid=(0.1,))
-    variables = VARIABLES | {'classifier': endpoints.variables_of(probe)}
+    variables = VARIABLES | {'classifier': classifier.variables_of(probe)}
     got = np.asarray(endpoints.make('posteriors', SPEC, HEADS)(variables, IMAGES))
     scaled = (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)
     theirs = LogisticRegression(C=1 / (60 * 0.1), max_iter=2000, tol=1e-8).fit(scaled, LABELS)
