@@ -8,7 +8,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import ml_collections
@@ -25,6 +25,7 @@ from ssl_extract.pipeline.stage import Trained
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.runtime import files, loggers, parallel, progress
 
+_Run = TypeVar('_Run')
 COLUMNS = [
     'role',
     'attack',
@@ -72,6 +73,7 @@ def run(
     fixed: tuple[str, ...] = (),
     command: str = '',
     title: str = 'experiment',
+    run_index: int | None = None,
 ) -> list[dict[str, Any]]:
     """Runs an experiment, or goes on with it, and returns the rows of its results.jsonl.
 
@@ -81,17 +83,16 @@ def run(
         fixed: fields that were given on the command line; they win over `cfg.runs`.
         command: written down in config.json and the report.
         title: of the report.
+        run_index: the number of the only run to do, from 0; None does all.
 
     Raises:
         UserError: something in the config is wrong; nothing was trained.
         FloatingPointError: a loss stopped being finite; what was finished before is kept.
     """
     workdir = epath.Path(workdir).expanduser().absolute()
-    import_modules(cfg.modules)
-    runs = list(config.expand(cfg, fixed))
+    runs = pick(expanded(cfg, fixed), run_index)
     mesh = parallel.data_mesh()
-    for number, one in enumerate(progress.progress(runs, desc='check', unit='run')):
-        validate(one, mesh, f'runs[{number}]: ' if len(runs) > 1 else '')
+    check(runs, mesh)
     jax.config.update('jax_compilation_cache_dir', str(workdir / 'compiled'))  # for restarts
     described = describe(cfg, command)
     files.write_json(workdir / 'config.json', described)
@@ -115,6 +116,69 @@ def run(
     )
     print(f'report: {workdir / "report.html"}', file=sys.stderr)
     return rows
+
+
+def plan(
+    cfg: ml_collections.ConfigDict, workdir: epath.PathLike, fixed: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """Checks all runs and describes each, without training.
+
+    Args:
+        cfg: as made by an experiment file from `config.base()`.
+        workdir: where finished stages lie.
+        fixed: fields that were given on the command line; they win over `cfg.runs`.
+
+    Returns:
+        A dict a run: `run` (its number, from 0), `id`, `name`, `stages` (dicts with `kind`,
+        `address`, `done`), `queries` (to send) and `seconds` (None where the time is not known).
+
+    Raises:
+        UserError: something in the config is wrong.
+    """
+    runs = expanded(cfg, fixed)
+    check(runs, parallel.data_mesh())
+    return [
+        {
+            'run': number,
+            'id': stage.address(one.to_dict()),
+            'name': name_of(one),
+            'stages': [],
+            'queries': one.attack.budget,
+            'seconds': None,
+        }
+        for number, one in enumerate(runs)
+    ]
+
+
+def expanded(
+    cfg: ml_collections.ConfigDict, fixed: tuple[str, ...]
+) -> list[ml_collections.ConfigDict]:
+    """Imports the user's own modules and returns the configs of all runs."""
+    import_modules(cfg.modules)
+    return list(config.expand(cfg, fixed))
+
+
+def check(runs: list[ml_collections.ConfigDict], mesh: jax.sharding.Mesh) -> None:
+    """Validates every run.
+
+    Raises:
+        UserError: something is wrong with one of them.
+    """
+    for number, one in enumerate(progress.progress(runs, desc='check', unit='run')):
+        validate(one, mesh, f'runs[{number}]: ' if len(runs) > 1 else '')
+
+
+def pick(runs: list[_Run], run_index: int | None) -> list[_Run]:
+    """Returns the one run of that number, from 0, or all where it is None.
+
+    Raises:
+        UserError: there is no run of that number.
+    """
+    if run_index is None:
+        return runs
+    if not 0 <= run_index < len(runs):
+        raise UserError(f'run_index={run_index}: write a number from 0 to {len(runs) - 1}')
+    return [runs[run_index]]
 
 
 def run_one(
