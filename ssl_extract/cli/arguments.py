@@ -10,6 +10,11 @@ from absl import flags
 import ssl_extract
 from ssl_extract.errors import UserError
 
+_CLOSING = (
+    'The word run may be left out; alone, ssl-extract runs the quickstart. In a checkout, python '
+    'launch.py is the same command. --config.a.b=c sets a field of the config. --verbosity=0 shows '
+    'what libraries log, --verbosity=1 also the traceback of an error.'
+)
 READ_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 
@@ -84,7 +89,8 @@ COMMANDS = {
     ),
     'list': Command(
         '[ROOM ...]',
-        'Lists what a config can name: losses, defenses, attacks, ..., experiments.',
+        'Lists what a config can name: losses, defenses, attacks, ..., experiments. What has no '
+        'default there is filled in from the config, or must be written.',
         _define_list,
     ),
     'report': Command(
@@ -144,19 +150,15 @@ def help_text() -> str:
     for name, command in COMMANDS.items():
         values = flags.FlagValues()
         command.define(values)
-        lines += [f'  ssl-extract {name} {command.usage}', f'      {command.summary}']
+        lines += [f'  ssl-extract {name} {command.usage}', *_wrapped(command.summary, 6)]
         for flag in (values[name] for name in values):
             written = f'--{flag.name}' if flag.boolean else f'--{flag.name}=...'
-            lines += [f'      {written:<18}{part}' for part in textwrap.wrap(flag.help, 76)[:1]]
-            lines += [' ' * 24 + part for part in textwrap.wrap(flag.help, 76)[1:]]
+            lines += _wrapped(flag.help, 24, f'      {written:<18}')
         lines.append('')
-    return '\n'.join(
-        [
-            *lines,
-            'The word run may be left out; alone, ssl-extract runs the quickstart. `python '
-            'launch.py` is the',
-            'same command in a checkout. --config.a.b=c sets a field of the config; --verbosity=0 '
-            'shows what',
-            'libraries log, 1 also the traceback of an error. --version prints the version.',
-        ]
-    )
+    return '\n'.join([*lines, *_wrapped(_CLOSING, 0)])
+
+
+def _wrapped(text: str, indent: int, first: str | None = None) -> list[str]:
+    margin = ' ' * indent
+    first = margin if first is None else first
+    return textwrap.wrap(text, 100, initial_indent=first, subsequent_indent=margin)

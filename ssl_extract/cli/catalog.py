@@ -17,12 +17,11 @@ def main(argv: list[str]) -> int:
     values = arguments.new_values('list')
     wanted = arguments.parse(values, argv)
     pipeline.import_modules(tuple(values.modules))
-    every = rooms()
+    available = rooms()
     for name in wanted:
-        if name not in every:
-            raise UserError(f'list {name}: there is no such room; write {", ".join(every)}')
-    print('\n\n'.join(f'{name}\n{_indented(every[name])}' for name in wanted or every))
-    print('\nWhat has no default is filled in from the config, or must be written.')
+        if name not in available:
+            raise UserError(f'list {name}: there is no such room; write {", ".join(available)}')
+    print('\n\n'.join(f'{name}\n{_indented(available[name])}' for name in wanted or available))
     return 0
 
 
