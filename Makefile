@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 .PHONY: quickstart test lint benchmark
 
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@

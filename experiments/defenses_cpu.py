@@ -11,7 +11,7 @@ docs/defenses.md shows what came out.
 about images of another kind, Fashion-MNIST (in DIR too), and as often as the attacker, 3,000 times.
 """
 
-from experiments import attacks_cpu
+import attacks_cpu
 
 BUDGET, EPOCHS = 1_000, 10
 MSE = {'attack.loss': 'mse'}

@@ -12,7 +12,8 @@ another. The paper's users lose 1-5 points and its attackers about 10 where the 
 mean 0 both lose alike.
 """
 
-from experiments import cifar10
+import cifar10
+
 from ssl_extract.attacks import direct
 
 MSE = direct.PAPER_BY_LOSS['mse']

@@ -1,0 +1,164 @@
+"""The flags of each command, how they are read, and the help text."""
+
+import shlex
+import textwrap
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from absl import flags
+
+import ssl_extract
+from ssl_extract.errors import UserError
+
+_CLOSING = (
+    'The word run may be left out; alone, ssl-extract runs the quickstart. In a checkout, python '
+    'launch.py is the same command. --config.a.b=c sets a field of the config. --verbosity=0 shows '
+    'what libraries log, --verbosity=1 also the traceback of an error.'
+)
+READ_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
+
+
+class Command(NamedTuple):
+    """A command as the help text shows it.
+
+    Attributes:
+        usage: what is written behind its name.
+        summary: what it does.
+        define: defines its flags.
+    """
+
+    usage: str
+    summary: str
+    define: Callable[[flags.FlagValues], None]
+
+
+def _define_run(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        'config',
+        'quickstart',
+        'Experiment: a name (quickstart, paper:rda) or the path of a file with a get_config().',
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        'workdir',
+        '',
+        'Folder or bucket where everything is kept; default runs/EXPERIMENT. The same command '
+        'goes on with what it holds.',
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        'dry_run',
+        False,
+        'Checks everything and prints the runs, their stages, queries and time; trains nothing.',
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        'run_index',
+        None,
+        'Runs only this one of the runs, as --dry_run numbers them: for job arrays.',
+        flag_values=values,
+    )
+
+
+def _define_list(values: flags.FlagValues) -> None:
+    flags.DEFINE_list(
+        'modules',
+        [],
+        'Modules to import first, with names of their own: my_losses,my_defenses.',
+        flag_values=values,
+    )
+
+
+def _define_report(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        'out',
+        '',
+        'Folder of the report; default DIR, where there is only one.',
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        'title', '', 'Heading of the report; default the name of its folder.', flag_values=values
+    )
+
+
+COMMANDS = {
+    'run': Command(
+        '--config=NAME --workdir=DIR [--config.a.b=c ...]',
+        'Runs an experiment, or goes on with one that was stopped.',
+        _define_run,
+    ),
+    'list': Command(
+        '[ROOM ...]',
+        'Lists what a config can name: losses, defenses, attacks, ..., experiments. What has no '
+        'default there is filled in from the config, or must be written.',
+        _define_list,
+    ),
+    'report': Command(
+        'DIR ...',
+        'Writes one report on all finished runs of the workdirs.',
+        _define_report,
+    ),
+}
+
+
+def new_values(command: str, shared: Iterable[flags.Flag] = ()) -> flags.FlagValues:
+    """Makes the flags of a command, absl's logging flags and those `shared` with a library."""
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)  # a flag may stand behind a folder
+    COMMANDS[command].define(values)
+    for flag in (*flags.FLAGS.flags_by_module_dict()['absl.logging'], *shared):
+        values[flag.name] = flag
+    flags.FLAGS.mark_as_parsed()  # libraries read their own from there
+    return values
+
+
+def parse(values: flags.FlagValues, argv: list[str], known_only: bool = False) -> list[str]:
+    """Parses `argv`, the program's name first, into `values`; returns all that is no flag.
+
+    Args:
+        values: as made by `new_values`.
+        argv: the program's name and its arguments.
+        known_only: leaves unknown flags in what is returned.
+
+    Raises:
+        UserError: a flag is unknown or has a wrong value.
+    """
+    try:
+        return values(argv, known_only=known_only)[1:]
+    except READ_ERRORS as error:
+        raise UserError(error.args[0] if error.args else str(error)) from error
+
+
+def shown_command(argv: list[str]) -> str:
+    """Writes a command line down so that a shell reads the same words again.
+
+    >>> shown_command(['/there/launch.py', '--config.defense=round | refuse'])
+    "python launch.py '--config.defense=round | refuse'"
+    """
+    program = argv[0].replace('\\', '/').split('/')[-1]
+    interpreter = ['python'] if program.endswith('.py') else []
+    return shlex.join([*interpreter, program, *argv[1:]])
+
+
+def help_text() -> str:
+    """Describes all commands and their flags."""
+    lines = [
+        f'ssl-extract {ssl_extract.__version__}: stealing self-supervised encoders through a '
+        'query API, and defending them',
+        '',
+    ]
+    for name, command in COMMANDS.items():
+        values = flags.FlagValues()
+        command.define(values)
+        lines += [f'  ssl-extract {name} {command.usage}', *_wrapped(command.summary, 6)]
+        for flag in (values[name] for name in values):
+            written = f'--{flag.name}' if flag.boolean else f'--{flag.name}=...'
+            lines += _wrapped(flag.help, 24, f'      {written:<18}')
+        lines.append('')
+    return '\n'.join([*lines, *_wrapped(_CLOSING, 0)])
+
+
+def _wrapped(text: str, indent: int, first: str | None = None) -> list[str]:
+    margin = ' ' * indent
+    first = margin if first is None else first
+    return textwrap.wrap(text, 100, initial_indent=first, subsequent_indent=margin)

@@ -1,0 +1,79 @@
+"""The command `list`: everything that a config can name, with signatures and first lines."""
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ssl_extract.cli import arguments, experiments
+from ssl_extract.errors import UserError
+from ssl_extract.pipeline import run as pipeline
+from ssl_extract.registry import Registry
+
+
+def main(argv: list[str]) -> int:
+    """Prints the rooms that are named, or all of them."""
+    values = arguments.new_values('list')
+    wanted = arguments.parse(values, argv)
+    pipeline.import_modules(tuple(values.modules))
+    available = rooms()
+    for name in wanted:
+        if name not in available:
+            raise UserError(f'list {name}: there is no such room; write {", ".join(available)}')
+    print('\n\n'.join(f'{name}\n{_indented(available[name])}' for name in wanted or available))
+    return 0
+
+
+def rooms() -> dict[str, list[tuple[str, str]]]:
+    """Returns what each registry and the experiments hold: (how it is written, first lines).
+
+    A registry is a room under the name of its variable: `LOSSES` is `losses`. Whatever a config can
+    name is imported by the pipeline.
+    """
+    modules = [m for name, m in sorted(sys.modules.items()) if name.startswith('ssl_extract.')]
+    registries = {
+        name.lower(): registry
+        for module in modules
+        for name, registry in vars(module).items()
+        if isinstance(registry, Registry)
+    }
+    described = {name: _described(registry) for name, registry in sorted(registries.items())}
+    return described | {'experiments': list(experiments.names().items())}
+
+
+def _described(registry: Mapping[str, Callable[..., Any]]) -> list[tuple[str, str]]:
+    return [
+        (f'{name}({signature(registry[name])})', (inspect.getdoc(registry[name]) or ''))
+        for name in sorted(registry)
+    ]
+
+
+def signature(factory: Callable[..., Any]) -> str:
+    """Writes the arguments of a factory; of their types, those that a spec can write.
+
+    >>> def views(m: int, weights: tuple[float, ...] = (1.0,), sort: Callable = sorted): ...
+    >>> signature(views)
+    'm: int, weights: tuple[float, ...] = (1.0,), sort=...'
+    """
+    return ', '.join(map(_parameter, inspect.signature(factory).parameters.values()))
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    kind = inspect.formatannotation(parameter.annotation)
+    typed = parameter.annotation is not parameter.empty and '.' not in kind.replace('...', '')
+    text = str(parameter.replace(annotation=parameter.empty, default=parameter.empty))
+    text += f': {kind}' if typed else ''
+    if parameter.default is parameter.empty:
+        return text
+    default = '...' if callable(parameter.default) else repr(parameter.default)
+    return f'{text} = {default}' if typed else f'{text}={default}'
+
+
+def _indented(entries: list[tuple[str, str]]) -> str:
+    lines = []
+    for written, description in entries:
+        lines += textwrap.wrap(written, 100, initial_indent='  ', subsequent_indent='      ')
+        summary = description.split('\n\n')[0]
+        lines += textwrap.wrap(summary, 100, initial_indent='      ', subsequent_indent='      ')
+    return '\n'.join(lines)

@@ -1,0 +1,77 @@
+"""One line for an error that is not the program's fault, and the exit code."""
+
+import errno
+import json
+import sys
+import zipfile
+import zlib
+from typing import NamedTuple
+
+from ssl_extract.errors import UserError
+
+AGAIN = 'then give the same command again: it goes on from what is finished'
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    UnicodeDecodeError,
+    json.JSONDecodeError,
+)
+
+
+class Failure(NamedTuple):
+    """What the user is told.
+
+    Attributes:
+        line: for stderr.
+        exit_code: of the process.
+    """
+
+    line: str
+    exit_code: int
+
+
+def explain(error: BaseException) -> Failure | None:
+    """Explains an error in one line; None for a bug, whose traceback is what helps."""
+    if isinstance(error, KeyboardInterrupt):
+        line = 'interrupted: give the same command again to go on from what is finished'
+        return Failure(line, 130)
+    if isinstance(error, UserError | FloatingPointError):
+        text = str(error)
+    elif isinstance(error, OSError):
+        text = _system(error)
+    elif isinstance(error, MemoryError) or _is_device_memory(error):
+        text = (
+            'out of memory: make victim.batch_size, attack.batch_size or the encoder smaller, or '
+            f'add devices, {AGAIN} ({_first_line(error)})'
+        )
+    elif isinstance(error, _DAMAGED):
+        text = (
+            f'a file is damaged ({type(error).__name__}: {_first_line(error)}): --verbosity=1 '
+            f'shows which; remove it, {AGAIN}'
+        )
+    else:
+        return None
+    return Failure(f'error: {" ".join(text.split())}', 2)
+
+
+def _system(error: OSError) -> str:
+    reason = error.strerror or _first_line(error)
+    where = f'{error.filename}: {reason}' if error.filename else reason
+    if error.errno in _FULL:
+        return f'{where}: make room there or in the quota, {AGAIN}'
+    if error.errno in _FORBIDDEN:
+        return f'{where}: write another --workdir, or change the rights, {AGAIN}'
+    return f'{where}: put that right, {AGAIN}'
+
+
+def _is_device_memory(error: BaseException) -> bool:
+    jax = sys.modules.get('jax')  # it raised nothing where it was never imported
+    raised = jax is not None and isinstance(error, jax.errors.JaxRuntimeError)
+    return raised and 'RESOURCE_EXHAUSTED' in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

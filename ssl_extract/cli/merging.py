@@ -1,0 +1,26 @@
+"""The command `report`: one report on the finished runs of several workdirs."""
+
+from etils import epath
+
+from ssl_extract.cli import arguments
+from ssl_extract.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    """Writes the report that the flags describe and prints where it is."""
+    values = arguments.new_values('report')
+    workdirs = [epath.Path(word).expanduser() for word in arguments.parse(values, argv)]
+    if not workdirs:
+        raise UserError('report: name the workdirs, as in report runs/a runs/b --out=runs/both')
+    for workdir in workdirs:
+        if not workdir.is_dir():
+            raise UserError(f'report {workdir}: there is no such folder')
+    if len(workdirs) > 1 and not values.out:
+        raise UserError(f'report: {len(workdirs)} workdirs: write --out=DIR, where to put it')
+    out = epath.Path(values.out or workdirs[0]).expanduser()
+
+    from ssl_extract import report  # matplotlib takes seconds
+
+    report.write_from(out, workdirs, values.title or out.absolute().name)
+    print(f'report: {out / "report.html"}')
+    return 0

@@ -1,0 +1,107 @@
+"""The command `run`: an experiment's config with its overrides, run or described."""
+
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from ssl_extract.cli import arguments, experiments
+from ssl_extract.errors import UserError
+from ssl_extract.pipeline import run as pipeline
+
+jax.config.config_with_absl()
+_JAX_FLAGS = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith('jax_')]
+
+
+def main(argv: list[str]) -> int:
+    """Runs the experiment that the flags describe, or prints what it would do."""
+    values = arguments.new_values('run', _JAX_FLAGS)
+    overrides = arguments.parse(values, argv, known_only=True)
+    experiment = experiments.load(values.config)
+    _define_overrides(values, experiment, overrides)
+    unexpected = arguments.parse(values, [argv[0], *overrides])
+    if unexpected:
+        raise UserError(f'unexpected {unexpected[0]!r}: write --config=... and --workdir=...')
+    for flag in _JAX_FLAGS:
+        if flag.present:
+            jax.config.update(flag.name, flag.value)
+    fixed = tuple(config_flags.get_override_values(values['config']))
+    workdir = values.workdir or f'runs/{experiment.title}'
+    if values.dry_run:
+        plans = pipeline.plan(values.config, workdir, fixed)
+        print(describe(pipeline.pick(plans, values.run_index)))
+        return 0
+    pipeline.run(
+        values.config,
+        workdir=workdir,
+        fixed=fixed,
+        command=arguments.shown_command(argv),
+        title=experiment.title,
+        run_index=values.run_index,
+    )
+    return 0
+
+
+def _define_overrides(
+    values: flags.FlagValues, experiment: experiments.Experiment, overrides: list[str]
+) -> None:
+    """Lets `--config.a.b=c` set a field of the experiment's config."""
+    delattr(values, 'config')
+    try:
+        config_flags.DEFINE_config_dict(
+            'config', experiment.config, flag_values=values, sys_argv=overrides
+        )
+    except arguments.READ_ERRORS as error:
+        raise UserError(error.args[0] if error.args else str(error)) from error
+
+
+def describe(plans: list[dict[str, Any]]) -> str:
+    """Describes runs: their stages, queries and time.
+
+    >>> stages = [dict(kind='victim', address='0af3', done=True)]
+    >>> one = dict(run=0, id='77c1', name='mse', stages=stages, queries=1500, seconds=90.0)
+    >>> print(describe([one]))
+      0  77c1  mse
+           victim       0af3  done
+           1,500 queries, about 2 min
+    1 run, 1,500 queries; 1 of 1 stages done; about 2 min
+
+    Args:
+        plans: one dict a run, as `ssl_extract.pipeline.run.plan` returns them.
+    """
+    lines = [line for plan in plans for line in _one(plan)]
+    stages = {stage['address']: stage['done'] for plan in plans for stage in plan['stages']}
+    total = [f'{_count(len(plans), "run")}, {_queries(plans)}']
+    total += [f'{sum(stages.values())} of {len(stages)} stages done'] if stages else []
+    total += [_time(plans)] if _time(plans) else []
+    return '\n'.join([*lines, '; '.join(total)])
+
+
+def _one(plan: dict[str, Any]) -> list[str]:
+    stages = [
+        f'       {stage["kind"]:<12} {stage["address"]}  {"done" if stage["done"] else "to do"}'
+        for stage in plan['stages']
+    ]
+    facts = ', '.join(filter(None, [_queries([plan]), _time([plan])]))
+    return [f'{plan["run"]:>3}  {plan["id"]}  {plan["name"]}', *stages, f'       {facts}']
+
+
+def _queries(plans: list[dict[str, Any]]) -> str:
+    return _count(sum(plan['queries'] for plan in plans), 'query', 'queries')
+
+
+def _time(plans: list[dict[str, Any]]) -> str:
+    """The time of those runs whose time can be told, in words; '' where there are none."""
+    known = [plan['seconds'] for plan in plans if plan['seconds'] is not None]
+    if not known:
+        return ''
+    seconds = sum(known)
+    units = [('h', 3600), ('min', 60), ('s', 1)]
+    unit, length = next((u for u in units if seconds >= u[1]), units[-1])
+    least = 'at least' if len(known) < len(plans) else 'about'
+    return f'{least} {seconds / length:.0f} {unit}'
+
+
+def _count(number: int, one: str, many: str = '') -> str:
+    return f'{number:,} {one if number == 1 else many or one + "s"}'

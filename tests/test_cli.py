@@ -1,0 +1,233 @@
+"""The command line: what it lists, describes and refuses, in this process and in real ones."""
+
+import errno
+import io
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from processes import ROOT, results
+
+from ssl_extract import cli
+from ssl_extract.cli import arguments, catalog, experiments, failures
+from ssl_extract.errors import UserError
+
+TINY = f'--config={ROOT}/tests/helpers/tiny.py'
+
+
+@pytest.fixture(autouse=True)
+def logging_restored():
+    """The command sets up logging for its process; the next test starts from what was there."""
+    root, handlers, level = logging.root, logging.root.handlers[:], logging.root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def call(capsys, *words):
+    """The exit code, stdout and stderr of a command."""
+    code = cli.main(['ssl-extract', *words])
+    return code, *capsys.readouterr()
+
+
+def error_of(capsys, *words):
+    """The one line on stderr of a command that is refused."""
+    code, out, err = call(capsys, *words)
+    assert code == 2 and out == '' and err.startswith('error: ') and err.count('\n') == 1, (
+        out,
+        err,
+    )
+    return err
+
+
+def test_list_shows_signatures_and_first_lines(capsys):
+    _, out, _ = call(capsys, 'list', 'losses', 'plans')
+    assert out.startswith('losses\n  barlow(lambda_: float = 0.0051)\n      Barlow Twins between')
+    assert '\n\nplans\n' in out and 'views(m: int = 10, query_augmentation=...)' in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_list_shows_every_registry_of_the_sources():
+    """Against the sources: a registry that no config can name would be missing."""
+    sources = [path.read_text() for path in (ROOT / 'ssl_extract').glob('*/**/*.py')]
+    found = re.findall(r'^([A-Z_]+)\b[^=\n]* = Registry\(', '\n'.join(sources), re.MULTILINE)
+    assert len(found) >= 16
+    assert set(catalog.rooms()) == {name.lower() for name in found} | {'experiments'}
+
+
+def test_list_shows_a_module_of_ones_own(capsys, tmp_path, monkeypatch, registries_restored):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'my_own_losses.py').write_text(
+        'from ssl_extract import losses\n'
+        "@losses.LOSSES.register('my_own')\n"
+        'def my_own(delta=1.0, power: int = 2):\n'
+        '    """Is mine.\n\n    Not shown."""\n'
+    )
+    _, out, _ = call(capsys, 'list', 'losses', '--modules=my_own_losses')
+    assert '  my_own(delta=1.0, power: int = 2)\n      Is mine.\n' in out
+
+
+def test_wrong_words_are_refused_in_one_line(capsys, tmp_path):
+    assert 'write attacks, augmentations, ' in error_of(capsys, 'list', 'loses')
+    assert "'steal' is no command: write run, list, report" in error_of(capsys, 'steal')
+    assert 'Did you mean: workdir' in error_of(capsys, '--wrkdir=x')
+    assert "unexpected 'x': write --config=" in error_of(capsys, 'run', 'x')
+    assert "flag 'out'" in error_of(capsys, 'run', '--out=x')
+    assert "no module 'my_lost'" in error_of(capsys, 'list', '--modules=my_lost')
+    assert 'name the workdirs' in error_of(capsys, 'report')
+    assert 'there is no such folder' in error_of(capsys, 'report', f'{tmp_path}/a')
+    assert 'write --out=DIR' in error_of(capsys, 'report', str(tmp_path), str(tmp_path))
+
+
+def test_help_names_every_command_and_flag(capsys):
+    code, out, _ = call(capsys, 'run', '--help')
+    assert code == 0 and max(map(len, out.splitlines())) <= 100
+    for word in (*arguments.COMMANDS, '--config', '--workdir', '--dry_run', '--run_index', '--out'):
+        assert word in out
+
+
+def test_a_dry_run_numbers_the_runs_and_writes_nothing(capsys, tmp_path):
+    workdir = f'--workdir={tmp_path}'
+    code, out, _ = call(capsys, TINY, workdir, '--dry_run', '--config.attack.epochs', '7')
+    assert code == 0 and not list(tmp_path.iterdir())
+    runs = re.findall(r'^ +(\d+)  (\w+)  (\w+, \w+)', out, re.MULTILINE)
+    assert [run[0] for run in runs] == ['0', '1', '2'] and len({run[1] for run in runs}) == 3
+    assert out.endswith('3 runs, 152 queries\n')  # 41, 41 and 70
+    _, one, _ = call(capsys, TINY, workdir, '--dry_run', '--run_index=2')
+    assert one.startswith('  2  ') and one.endswith('1 run, 70 queries\n')
+    refused = error_of(capsys, TINY, workdir, '--dry_run', '--run_index=3')
+    assert refused == 'error: run_index=3: write a number from 0 to 2\n'
+    assert 'seed=-1' in error_of(capsys, TINY, workdir, '--dry_run', '--config.seed=-1')
+
+
+def test_one_run_of_several(capsys, tmp_path):
+    small = ('victim.epochs=1', 'attack.epochs=1', 'baselines.scratch_epochs=0')
+    small += ('baselines.random=False', "legitimate.users='()'")
+    flags = [f'--config.{field}'.replace("'", '') for field in small]
+    code, _, err = call(capsys, TINY, f'--workdir={tmp_path}', '--run_index=2', *flags)
+    assert code == 0 and '[1/1] direct, mse, 70 queries, online' in err
+    assert {row['plan'] for row in results(tmp_path) if row['role'] == 'surrogate'} == {'online'}
+
+
+def test_experiments_are_found_by_name_and_by_path():
+    here = ROOT / 'experiments'
+    assert set(experiments.names()) == {path.stem for path in here.glob('*.py')}
+    assert experiments.load('quickstart').title == 'quickstart'
+    assert experiments.load('paper:rda').config == experiments.load(f'{here}/paper.py:rda').config
+    assert experiments.load('paper:rda').title == 'paper_rda'
+    with pytest.raises(UserError, match='no such experiment; .* attacks_cpu, cifar10, '):
+        experiments.load('quikstart')
+
+
+def test_an_experiment_imports_its_neighbors(tmp_path):
+    (tmp_path / 'a_neighbor.py').write_text('SEED = 77\n')
+    (tmp_path / 'mine.py').write_text(
+        'import a_neighbor\nfrom ssl_extract import config\n\n'
+        'def get_config():\n    c = config.base()\n    c.seed = a_neighbor.SEED\n    return c\n'
+    )
+    before = sys.path[:]
+    assert experiments.load(f'{tmp_path}/mine.py').config.seed == 77
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ('text', 'argument', 'message'),
+    [
+        ('def get_config(:', '', r'mine.py, line 1: invalid syntax'),
+        ('import no_such_thing', '', r'mine.py, line 1: ModuleNotFoundError: No module'),
+        ('def get_config():\n  return {}["a"]', '', r"mine.py, line 2: KeyError: 'a'"),
+        ('def get_config():\n  return {}', '', r'get_config\(\) returned dict; start it from'),
+        ('def get_config():\n  return {}', ':x', r"takes no argument: leave out ':x'"),
+        ('def get_config(x):\n  return {}', '', r'get_config\(\) needs an argument'),
+        ('get_konfig = 1', '', r"has no attribute 'get_config'"),
+    ],
+)
+def test_what_is_wrong_with_an_experiment_is_told_with_its_place(tmp_path, text, argument, message):
+    (tmp_path / 'mine.py').write_text(text)
+    with pytest.raises(UserError, match=message):
+        experiments.load(f'{tmp_path}/mine.py{argument}')
+
+
+def damaged_archive():
+    np.load(io.BytesIO(b'PK\x03\x04 cut off'))
+
+
+def too_large_for_the_device():
+    jnp.ones((1 << 46,), 'uint8').block_until_ready()
+
+
+def too_large_for_the_machine():
+    np.ones(1 << 50)
+
+
+def a_folder_under_a_file():
+    os.mkdir(f'{__file__}/folder')
+
+
+@pytest.mark.parametrize(
+    ('fail', 'message'),
+    [
+        (damaged_archive, 'a file is damaged (BadZipFile: '),
+        (too_large_for_the_device, 'out of memory: make victim.batch_size'),
+        (too_large_for_the_machine, 'out of memory: make victim.batch_size'),
+        (a_folder_under_a_file, 'test_cli.py/folder: Not a directory: put that right'),
+    ],
+)
+def test_real_failures_are_one_line_that_says_what_to_do(fail, message):
+    with pytest.raises(Exception) as raised:
+        fail()
+    failure = failures.explain(raised.value)
+    assert failure.exit_code == 2 and '\n' not in failure.line
+    assert message in failure.line and failures.AGAIN in failure.line
+
+
+def test_full_disks_and_missing_rights_say_what_to_do():
+    full = failures.explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert full.line.startswith('error: No space left on device: make room')
+    closed = failures.explain(PermissionError(errno.EACCES, os.strerror(errno.EACCES), 'runs/a'))
+    assert closed.line.startswith('error: runs/a: Permission denied: write another --workdir')
+
+
+def test_a_bug_keeps_its_traceback():
+    assert failures.explain(IndexError('list index out of range')) is None
+
+
+def start(*words, limits='', **kwargs):
+    """A real process of the command, behind shell commands that limit it."""
+    env = os.environ | {'JAX_PLATFORMS': 'cpu'}
+    shell = ['sh', '-c', f'{limits} exec "$@"', 'sh']
+    command = [*shell, sys.executable, 'launch.py', *words]
+    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stderr=subprocess.PIPE, **kwargs)
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    process = start(TINY, f'--workdir={tmp_path}', '--config.victim.epochs=100000')
+    deadline = time.monotonic() + 120
+    while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and 'Traceback' not in err
+    assert err.splitlines()[-1].startswith('interrupted: give the same command again')
+
+
+def test_a_file_that_cannot_be_written_is_one_line_and_a_traceback_on_demand(tmp_path):
+    command = (TINY, f'--workdir={tmp_path}', '--verbosity=1')
+    process = start(*command, limits='ulimit -f 0;')
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and 'Traceback (most recent call last)' in err
+    (line,) = [line for line in err.splitlines() if line.startswith('error: ')]
+    assert 'File too large: make room' in line
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    process = start('list', stdout=subprocess.PIPE)
+    process.stdout.close()
+    assert process.communicate(timeout=120)[1] == '' and process.returncode == 0
