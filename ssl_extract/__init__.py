@@ -28,7 +28,7 @@ _HOMES = {
     'collect': 'ssl_extract.api',
     'evaluate': 'ssl_extract.api',
     'load': 'ssl_extract.api',
-    'make_oracle': 'ssl_extract.oracle',
+    'make_oracle': 'ssl_extract.api',
     'pretrain': 'ssl_extract.api',
     'results': 'ssl_extract.api',
     'steal': 'ssl_extract.api',
