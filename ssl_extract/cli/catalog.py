@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_extract.cli import arguments, experiments
 from ssl_extract.errors import UserError
-from ssl_extract.pipeline import run as pipeline
+from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.registry import Registry
 
 
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     """Prints the rooms that are named, or all of them."""
     values = arguments.new_values('list')
     wanted = arguments.parse(values, argv)
-    pipeline.import_modules(tuple(values.modules))
+    import_modules(tuple(values.modules))
     available = rooms()
     for name in wanted:
         if name not in available:

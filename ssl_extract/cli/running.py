@@ -8,6 +8,7 @@ from ml_collections import config_flags
 
 from ssl_extract.cli import arguments, experiments
 from ssl_extract.errors import UserError
+from ssl_extract.pipeline import plan as planning
 from ssl_extract.pipeline import run as pipeline
 
 jax.config.config_with_absl()
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     fixed = tuple(config_flags.get_override_values(values['config']))
     workdir = values.workdir or f'runs/{experiment.title}'
     if values.dry_run:
-        plans = pipeline.plan(values.config, workdir, fixed)
+        plans = planning.plan(values.config, workdir, fixed)
         print(describe(pipeline.pick(plans, values.run_index)))
         return 0
     pipeline.run(
@@ -68,7 +69,7 @@ def describe(plans: list[dict[str, Any]]) -> str:
     1 run, 1,500 queries; 1 of 1 stages done; about 2 min
 
     Args:
-        plans: one dict a run, as `ssl_extract.pipeline.run.plan` returns them.
+        plans: one dict a run, as `ssl_extract.pipeline.plan.plan` returns them.
     """
     lines = [line for plan in plans for line in _one(plan)]
     stages = {stage['address']: stage['done'] for plan in plans for stage in plan['stages']}

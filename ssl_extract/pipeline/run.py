@@ -73,10 +73,7 @@ def run(
         FloatingPointError: a loss stopped being finite; what was finished before is kept.
     """
     runs = prepare(cfg, workdir, fixed)
-    if run_index is not None:
-        if not 0 <= run_index < len(runs):
-            raise UserError(f'run_index={run_index}: write a number from 0 to {len(runs) - 1}')
-        runs = runs[run_index : run_index + 1]
+    runs = pick(runs, run_index)
     folder, ids = runs[0].workspace.folder, []
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))  # for restarts
@@ -115,35 +112,17 @@ def prepare(
     return runs
 
 
-def plan(
-    cfg: ml_collections.ConfigDict, workdir: epath.PathLike, fixed: tuple[str, ...] = ()
-) -> list[Json]:
-    """What `run` would do: per run its name, id, stages, queries and the time they took elsewhere.
+def pick(runs: list[Any], run_index: int | None) -> list[Any]:
+    """Returns the one run of that number, from 0, or all where it is None.
 
-    Returns:
-        Dicts of run (number), id, name, stages (dicts of kind, address, done, seconds where it is
-        done), queries (that the attack sends) and done.
+    Raises:
+        UserError: there is no run of that number.
     """
-    planned = []
-    for number, one in enumerate(prepare(cfg, workdir, fixed)):
-        sets = load_sets(one)
-        sketch, folder = victim.sketch_of(one, sets), one.workspace.folder
-        stages = [
-            {'kind': kind, 'address': where, **_state(folder / kind / where)}
-            for kind, where in stages_of(one, sets, sketch)
-        ]
-        run_id = id_of(one, sets, sketch)
-        planned.append(
-            {
-                'run': number,
-                'id': run_id,
-                'name': rows.name_of(one),
-                'stages': stages,
-                'queries': one.config.attack.budget,
-                'done': (folder / 'runs' / run_id / 'run.json').exists(),
-            }
-        )
-    return planned
+    if run_index is None:
+        return runs
+    if not 0 <= run_index < len(runs):
+        raise UserError(f'run_index={run_index}: write a number from 0 to {len(runs) - 1}')
+    return [runs[run_index]]
 
 
 def id_of(one: Run, sets: Sets, sketch: Sketch) -> str:
@@ -162,23 +141,6 @@ def id_of(one: Run, sets: Sets, sketch: Sketch) -> str:
     }
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def stages_of(one: Run, sets: Sets, sketch: Sketch) -> list[tuple[str, str]]:
-    """(kind, address) of a run's stages before its evaluations; computes nothing."""
-    c, workspace = one.config, one.workspace
-    address = sketch.address or victim.address_of(one, sets)
-    stages = [] if sketch.address else [('victim', address)]
-    example = victim.example_victim(sketch)._replace(address=address)
-    victims_owner = owner.owner_of(one, sets, example)
-    spec, account = surrogate.specs_of(one, sets, sketch, victims_owner)
-    stages += [(k, spec[k]) for k in ('classifier', 'shadow') if k in spec]
-    if surrogate.make_plan(c.attack.plan, c.attack.query_augmentation).stored:
-        stages.append(('answers', stage.address(workspace, account)))
-    if c.baselines.scratch_epochs or 'attackers_shadow' in spec:
-        scratch = baselines.scratch_of(one, sets, sketch.encoder)
-        stages.append(('scratch', stage.address(workspace, scratch.spec)))
-    return [*stages, ('surrogate', stage.address(workspace, spec))]
 
 
 def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
@@ -275,11 +237,3 @@ def _add_curve(results: Results, one: Run, name: str, record: StageRecord) -> No
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec='microseconds')
-
-
-def _state(folder: epath.Path) -> Json:
-    """Whether a stage is finished, and how long that took."""
-    if (folder / 'meta.json').exists():
-        return {'done': True, 'seconds': files.read_json(folder / 'meta.json').get('seconds')}
-    done = any((folder / name).exists() for name in ('result.json', 'result.npz'))
-    return {'done': done or any(folder.glob('part-*.npz'))}

@@ -1,0 +1,97 @@
+"""The plan of an experiment: which stages its runs have, what is there and what it will take."""
+
+import statistics
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from ssl_extract.pipeline import baselines, owner, rows, stage, surrogate, victim
+from ssl_extract.pipeline.context import Run
+from ssl_extract.pipeline.run import id_of, prepare
+from ssl_extract.pipeline.sets import Sets, load_sets
+from ssl_extract.pipeline.victim import Sketch
+from ssl_extract.runtime import checkpoint
+
+Json = dict[str, Any]
+
+
+def plan(
+    cfg: ml_collections.ConfigDict, workdir: epath.PathLike, fixed: tuple[str, ...] = ()
+) -> list[Json]:
+    """Checks all runs and says what `run.run` would do; computes and sends nothing.
+
+    Args:
+        cfg: as made by an experiment file from `config.base()`.
+        workdir: where finished stages lie.
+        fixed: fields that were given on the command line; they win over `cfg.runs`.
+
+    Returns:
+        A dict for each run: `run` (its number, from 0), `id`, `name`, `done`, `stages` (dicts of
+        `kind`, `address`, `done`), `queries` (still to send) and `seconds` (still to compute, from
+        the finished stages of the same kinds in the workdir; None where one of them has none).
+
+    Raises:
+        UserError: something in the config is wrong.
+    """
+    return [_plan_one(number, one) for number, one in enumerate(prepare(cfg, workdir, fixed))]
+
+
+def stages_of(one: Run, sets: Sets, sketch: Sketch) -> list[tuple[str, str]]:
+    """(kind, address) of a run's stages before its evaluations; computes nothing."""
+    c, workspace = one.config, one.workspace
+    address = sketch.address or victim.address_of(one, sets)
+    stages = [] if sketch.address else [('victim', address)]
+    example = victim.example_victim(sketch)._replace(address=address)
+    victims_owner = owner.owner_of(one, sets, example)
+    spec, account = surrogate.specs_of(one, sets, sketch, victims_owner)
+    stages += [(kind, spec[kind]) for kind in ('classifier', 'shadow') if kind in spec]
+    if surrogate.make_plan(c.attack.plan, c.attack.query_augmentation).stored:
+        stages.append(('answers', stage.address(workspace, account)))
+    if c.baselines.scratch_epochs or 'attackers_shadow' in spec:
+        scratch = baselines.scratch_of(one, sets, sketch.encoder)
+        stages.append(('scratch', stage.address(workspace, scratch.spec)))
+    return [*stages, ('surrogate', stage.address(workspace, spec))]
+
+
+def _plan_one(number: int, one: Run) -> Json:
+    sets = load_sets(one)
+    sketch, workdir = victim.sketch_of(one, sets), one.workspace.folder
+    run_id = id_of(one, sets, sketch)
+    done = (workdir / 'runs' / run_id / 'run.json').exists()
+    stages, seconds, stored = [], [], 0
+    for kind, where in stages_of(one, sets, sketch):
+        folder = workdir / kind / where
+        if kind == 'answers':
+            stored = _num_answers(folder)
+            finished = stored >= one.config.attack.budget
+        else:
+            files = ('meta.json', 'result.json', 'result.npz')
+            finished = any((folder / name).exists() for name in files)
+        stages.append({'kind': kind, 'address': where, 'done': finished})
+        if not finished and kind in ('victim', 'shadow', 'scratch', 'surrogate'):
+            seconds.append(_usual_seconds(workdir / kind))
+    surrogate_done = stages[-1]['done']
+    return {
+        'run': number,
+        'id': run_id,
+        'name': rows.name_of(one),
+        'done': done,
+        'stages': stages,
+        'queries': 0 if surrogate_done else max(0, one.config.attack.budget - stored),
+        'seconds': None if None in seconds else sum(seconds),
+    }
+
+
+def _num_answers(folder: epath.Path) -> int:
+    """How many answers an account holds: its state's file is named by their number."""
+    states = folder.glob('account-*.npz') if folder.exists() else []
+    return max((int(path.stem.split('-')[1]) for path in states), default=0)
+
+
+def _usual_seconds(folder: epath.Path) -> float | None:
+    """The median time of the finished trainings of a kind; None where there are none."""
+    finished = folder.glob('*/meta.json') if folder.exists() else []
+    seconds = [checkpoint.read_meta(path.parent).get('seconds') for path in finished]
+    seconds = [value for value in seconds if value]
+    return statistics.median(seconds) if seconds else None
