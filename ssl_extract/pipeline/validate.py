@@ -33,13 +33,13 @@ POSITIVE = [
     'legitimate.images',
     'baselines.scratch_batch_size',
     'evaluation.neighbors',
-    'evaluation.shots',
     'training.checkpoint_every',
     'training.log_every',
 ]
 NOT_NEGATIVE = [
     'baselines.scratch_epochs',
     'data.size',
+    'evaluation.shots',
     'legitimate.test_images',
     'seed',
     'victim.seed',
