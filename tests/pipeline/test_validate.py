@@ -181,7 +181,7 @@ def test_a_loss_that_needs_labels_is_refused_without_them(monkeypatch):
         loaded = real(name, split, **kwargs)
         return loaded._replace(labels=None) if split == 'train[64:200]' else loaded
 
-    monkeypatch.setattr(data.sets, 'load', unlabeled)
+    monkeypatch.setattr(data, 'load', unlabeled)
     selection.load.cache_clear()
     selection._distinct.cache_clear()
     try:
