@@ -10,7 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_extract import attacks, data, encoders, losses, recovery, strategies, training
+from ssl_extract import (
+    attacks,
+    data,
+    defenses,
+    encoders,
+    losses,
+    recovery,
+    strategies,
+    training,
+)
 from ssl_extract.data import Dataset
 from ssl_extract.encoders import chain, trained
 from ssl_extract.errors import UserError
@@ -103,7 +112,7 @@ def check_fields(run: Run) -> None:
         training.SCHEDULES.make(part.schedule)
     for field in AUGMENTATIONS:
         make_augmentation(get(field))
-    owner.defenses.make(c.defense)
+    defenses.needs(c.defense)  # reads every part; the service makes it, with what it needs
     recovery.make(c.attack.recover)
     losses.make(c.attack.loss)
     _try_probe(c.evaluation.probe)
