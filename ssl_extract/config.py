@@ -1,4 +1,4 @@
-"""The fields of an experiment, with their defaults, and the list of runs it expands to.
+"""The fields of an experiment, their defaults, and the list of runs.
 
 An experiment file's `get_config()` starts from `base()` and sets what differs. The returned
 ConfigDict is locked: a misspelt field is refused, there and on the command line.

@@ -1,4 +1,4 @@
-"""The command `list`: everything that a config can name, with signatures and first lines."""
+"""The command `list`: all registered names with their signatures."""
 
 import inspect
 import sys

@@ -1,4 +1,4 @@
-"""Losses of extraction: `loss(student [B, D], teacher [B, D], *, labels, where) -> float32 []`.
+"""Losses of extraction.
 
     loss = losses.make('infonce(temperature=0.1)')     # or losses.infonce(temperature=0.1)
 

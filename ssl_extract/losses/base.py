@@ -1,4 +1,4 @@
-"""What the losses share: their type, their registry, and the care for rows that do not count.
+"""The `Loss` type, its registry, and masked rows.
 
 A loss is a pure function `loss(student [B, D], teacher [B, D], *, labels=None, where=None)` that
 returns a float32 scalar, is differentiable in `student`, and gives on rows marked by `where [B]`

@@ -1,4 +1,4 @@
-"""A check that a loss keeps the contract: for the author of a new one, and for the tests."""
+"""A check of a loss against the contract of losses."""
 
 import jax
 import jax.numpy as jnp
