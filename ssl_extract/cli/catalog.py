@@ -26,20 +26,24 @@ def main(argv: list[str]) -> int:
 
 
 def rooms() -> dict[str, list[tuple[str, str]]]:
-    """Returns what each registry and the experiments hold: (how it is written, first lines).
+    """Returns what each registry and the experiments hold: (how it is written, first lines)."""
+    described = {name: _described(registry) for name, registry in registries().items()}
+    return described | {'experiments': list(experiments.names().items())}
 
-    A registry is a room under the name of its variable: `LOSSES` is `losses`. Whatever a config can
-    name is imported by the pipeline.
+
+def registries() -> dict[str, Registry]:
+    """Returns all registries in alphabetical order, `LOSSES` under the name 'losses'.
+
+    Whatever a config can name is imported by the pipeline.
     """
     modules = [m for name, m in sorted(sys.modules.items()) if name.startswith('ssl_extract.')]
-    registries = {
+    named = {
         name.lower(): registry
         for module in modules
         for name, registry in vars(module).items()
         if isinstance(registry, Registry)
     }
-    described = {name: _described(registry) for name, registry in sorted(registries.items())}
-    return described | {'experiments': list(experiments.names().items())}
+    return dict(sorted(named.items()))
 
 
 def _described(registry: Mapping[str, Callable[..., Any]]) -> list[tuple[str, str]]:
