@@ -13,7 +13,6 @@ from ssl_extract.defenses.base import Defense, apply_where, make, register
 from ssl_extract.defenses.similarity import (
     MAX_CAPACITY,
     History,
-    check_metric,
     check_width,
     new_history,
     recall,
