@@ -17,6 +17,7 @@ from ssl_extract.defenses.similarity import (
     new_history,
     recall,
 )
+from ssl_extract.numerics import check_metric
 
 MAX_WINDOW = 5000  # Royston's coefficients are fitted up to here
 
