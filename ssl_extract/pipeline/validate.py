@@ -113,7 +113,7 @@ def _check_names(cfg: ml_collections.ConfigDict) -> None:
     if not plan.stored and chooses:
         raise UserError(
             f'attack.strategy={cfg.attack.strategy!r}: plan {cfg.attack.plan!r} asks views of all '
-            "of the attacker's images; write attack.plan='once' or 'views(m=1)'"
+            "the attacker's images; write attack.plan='once' or 'views(m=1)'"
         )
     if strategy.rounds > 1 and min(shares := extraction.shares(cfg, strategy.rounds)) < (
         cfg.attack.batch_size
