@@ -246,7 +246,7 @@ def _check_plan(a: Any) -> None:
         )
     if not plan.stored and strategies.STRATEGIES.traits(a.strategy).chooses:
         raise UserError(
-            f"attack.strategy={a.strategy!r}: plan 'online' asks views of all of the "
+            f'attack.strategy={a.strategy!r}: plan {a.plan!r} asks views of all of the '
             "attacker's images; write attack.plan='once' or 'views(m=1)'"
         )
 
@@ -265,7 +265,7 @@ def _check_recovery(run: Run, sets: Sets, sketch: Sketch, endpoint: str) -> None
             f"attack.recover={a.recover!r} learns from the attacker's own encoder: set "
             'baselines.scratch_epochs'
         )
-    if endpoint != 'representation':
+    if endpoints.gives(endpoint) != 'representations':
         raise UserError(
             f'attack.recover={a.recover!r} knows representations and attack '
             f'{a.name!r} gets a {endpoint}; attack representations with it'

@@ -1,7 +1,7 @@
 """Who the legitimate users are: what a kind of user asks, and the classifiers they fit.
 
-A new kind of user is a factory that returns a `User`, under `@register('its_name')`; a new
-classifier is one that returns `fit`, under `@register_model('its_name')`.
+A new kind of user is a factory that returns a `User`, under `@users.register('its_name')`; a new
+classifier is one that returns `fit`, under `@users.register_model('its_name')`.
 """
 
 import functools
