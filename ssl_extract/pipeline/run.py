@@ -26,6 +26,7 @@ from ssl_extract.pipeline import (
     users,
     victim,
 )
+from ssl_extract.pipeline import sets as sets_lib
 from ssl_extract.pipeline.context import Run, make_run
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.pipeline.sets import Sets, load_sets
@@ -106,6 +107,8 @@ def prepare(
     Raises:
         UserError: something in the config is wrong; it names the run.
     """
+    sets_lib.forget()  # files may have changed since the last experiment of this process
+    victim.forget()
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
     runs = [make_run(one, workdir, mesh, modules) for one in config.expand(cfg, fixed)]
     for number, one in enumerate(progress.progress(runs, desc='check', unit='run')):

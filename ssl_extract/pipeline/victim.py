@@ -132,6 +132,11 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
     return Sketch(c.encoder, recipe.heads, shape, dim)
 
 
+def forget() -> None:
+    """Lets go of the loaded victim."""
+    _load.cache_clear()
+
+
 def seen_shape(sets: Sets) -> tuple[int, ...]:
     """The shape of one input of the pool, as encoders see it."""
     return _seen_shape(sets.pool)
