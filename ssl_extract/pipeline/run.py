@@ -193,7 +193,8 @@ def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
         scratch = baselines.pretrain_scratch(
             workspace, baselines.scratch_of(one, sets, sketch.encoder)
         )
-        count = None if c.attack.plan == 'online' else c.attack.budget
+        stored = extraction.attacker.plan.stored
+        count = c.attack.budget if stored else None
         own = {'budget': count, 'data': c.attack.data or c.data.name, 'seed': c.seed}
         _measure(one, sets, results, scratch, beside, [], own)
         title = f'from scratch: {count or "all"} images, seed {c.seed}'
