@@ -3,6 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from ssl_extract.errors import UserError
+
+METRICS = ('cosine', 'l2')
+
 
 def normalize(rows: jax.Array) -> jax.Array:
     """Scales each row of [N, D] to L2 norm 1; a zero row stays zero and its gradient is zero."""
@@ -18,3 +22,9 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
     them, and the product costs little beside the encoder.
     """
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def check_metric(metric: str) -> None:
+    """Raises UserError if there is no such metric."""
+    if metric not in METRICS:
+        raise UserError(f'metric={metric!r}: write {" or ".join(map(repr, METRICS))}')

@@ -6,7 +6,7 @@ shape and range. A spec makes one: `'simclr'`, `'random_resized_crop(scale=(0.5,
 `ssl_extract.augment.image_ops`; the distributions are torchvision's, as in the SimCLR code for
 PyTorch.
 
-A new operation is a factory that returns an `Op`, under `@register('its_name')`.
+A new operation is a factory that returns an `Op`, under `@augment.register('its_name')`.
 """
 
 import itertools

@@ -16,11 +16,11 @@ from ssl_extract.defenses.base import Defense, apply_where, make, register
 from ssl_extract.defenses.similarity import (
     MAX_CAPACITY,
     History,
-    check_metric,
     check_width,
     new_history,
     recall,
 )
+from ssl_extract.numerics import check_metric
 
 MAX_WINDOW = 5000  # Royston's coefficients are fitted up to here
 

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from ssl_extract.checks import check_number, check_whole
 from ssl_extract.defenses.base import Defense, apply_where, make, needs, register
 from ssl_extract.errors import UserError
+from ssl_extract.numerics import check_metric
 
-METRICS = ('cosine', 'l2')
 SPACES = ('answer', 'projection')
 MAX_CAPACITY = 2**30
 
@@ -197,12 +197,6 @@ def check_width(then: str, acting: Defense, state: Any, outputs: Any, inputs: An
             f'then={then!r}: it makes answers of width {width} of width {outputs.shape[-1]}, and '
             'all of an account must be alike: write a defense that keeps the width'
         )
-
-
-def check_metric(metric: str) -> None:
-    """Raises UserError if there is no such metric."""
-    if metric not in METRICS:
-        raise UserError(f'metric={metric!r}: write {" or ".join(map(repr, METRICS))}')
 
 
 def _prepare(rows: jax.Array, metric: str) -> tuple[jax.Array, jax.Array]:

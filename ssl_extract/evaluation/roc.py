@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_extract.defenses.similarity import check_metric
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.intervals import RESAMPLES, Measurement, percentiles, student, wilson
+from ssl_extract.numerics import check_metric
 
 
 class Roc(NamedTuple):

@@ -1,18 +1,20 @@
 """The attacker's accounts and the training arrays of their answers."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ssl_extract import data, recovery
-from ssl_extract.attacks.plans import Plan, sent_views, stored_arrays, view_seeds
+from ssl_extract.attacks.plans import PLANS, Plan, sent_views, stored_arrays, view_seeds
 from ssl_extract.data import Dataset
 from ssl_extract.oracle import store
 from ssl_extract.oracle.store import Answers, Bill, Queries
 from ssl_extract.pipeline import stage
 from ssl_extract.pipeline.context import Workspace
 from ssl_extract.pipeline.owner import Service
+from ssl_extract.pipeline.victim import make_augmentation
 from ssl_extract.recovery import sybils
 
 Arrays = dict[str, np.ndarray]
@@ -58,6 +60,12 @@ class Attacker(NamedTuple):
             return sybils.num_images(self.budget, self.accounts, self.overlap)
         stored = self.plan.stored
         return -(-self.budget // stored) if stored else len(self.pool.inputs)
+
+
+@functools.cache
+def make_plan(plan: str, query_augmentation: str) -> Plan:
+    """A query plan; the same object for the same specs."""
+    return PLANS.make(plan, query_augmentation=make_augmentation(query_augmentation))
 
 
 def collect(

@@ -11,6 +11,7 @@ from ssl_extract.data import Dataset
 from ssl_extract.encoders import trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.pipeline import stage
+from ssl_extract.pipeline.ask import make_plan
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.sets import Sets, pool_order
 from ssl_extract.pipeline.stage import Optimization, StageRecord, Trained
@@ -52,7 +53,8 @@ def scratch_of(run: Run, sets: Sets, encoder: str) -> Scratch:
     c, v = run.config, run.config.victim
     encoder = c.attack.encoder or encoder
     size = len(sets.pool.inputs)
-    count = size if c.attack.plan == 'online' else min(size, c.attack.budget)
+    plan = make_plan(c.attack.plan, c.attack.query_augmentation)
+    count = min(size, c.attack.budget) if plan.stored else size
     rows = pool_order(size, c.seed)[:count]
     labels = None if sets.pool.labels is None else sets.pool.labels[rows]
     batch_size, epochs = c.baselines.scratch_batch_size, c.baselines.scratch_epochs

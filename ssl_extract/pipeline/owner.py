@@ -97,7 +97,12 @@ def serve(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> Se
     if 'classifier' in endpoints.needs(endpoint):
         classifier = fit_classifier(workspace, owner)
     encoder = victim.encoder
-    if 'head' in needs and encoder and encoder.heads and endpoint == 'representation':
+    if (
+        'head' in needs
+        and encoder
+        and encoder.heads
+        and endpoints.gives(endpoint) == 'representations'
+    ):
         given['head'] = _once(f'head {victim.address}', lambda: _head(victim))
     if 'shadow' in needs:
         shadow = train_shadow(workspace, owner)
@@ -189,7 +194,7 @@ def example_oracle(sketch: Sketch, endpoint: str, defense: str, num_classes: int
     """An oracle before a victim without values, for `jax.eval_shape` only."""
     victim, needs, given = example_victim(sketch), defenses.needs(defense), {}
     classifier = endpoints.example_classifier(sketch.dim, num_classes)
-    if 'head' in needs and sketch.heads and endpoint == 'representation':
+    if 'head' in needs and sketch.heads and endpoints.gives(endpoint) == 'representations':
         name, spec = sketch.heads[0]
         zeros = _zeros(victim.encoder.head_variables[name])
         given['head'] = lambda outputs: trained.make_head(spec).apply(zeros, outputs)

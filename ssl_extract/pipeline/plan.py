@@ -7,6 +7,7 @@ import ml_collections
 from etils import epath
 
 from ssl_extract.pipeline import baselines, owner, rows, stage, surrogate, victim
+from ssl_extract.pipeline.ask import make_plan
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.run import id_of, prepare
 from ssl_extract.pipeline.sets import Sets, load_sets
@@ -46,7 +47,7 @@ def stages_of(one: Run, sets: Sets, sketch: Sketch) -> list[tuple[str, str]]:
     victims_owner = owner.owner_of(one, sets, example)
     spec, account = surrogate.specs_of(one, sets, sketch, victims_owner)
     stages += [(kind, spec[kind]) for kind in ('classifier', 'shadow') if kind in spec]
-    if surrogate.make_plan(c.attack.plan, c.attack.query_augmentation).stored:
+    if make_plan(c.attack.plan, c.attack.query_augmentation).stored:
         stages.append(('answers', stage.address(workspace, account)))
     if c.baselines.scratch_epochs or 'attackers_shadow' in spec:
         scratch = baselines.scratch_of(one, sets, sketch.encoder)

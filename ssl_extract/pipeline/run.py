@@ -26,6 +26,7 @@ from ssl_extract.pipeline import (
     users,
     victim,
 )
+from ssl_extract.pipeline import sets as sets_lib
 from ssl_extract.pipeline.context import Run, make_run
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.pipeline.sets import Sets, load_sets
@@ -88,6 +89,7 @@ def run(
             continue
         print(f'[{number}/{len(runs)}] {name}', file=sys.stderr, flush=True)
         about = {'title': title, 'started': _now(), **described}
+        about['config'] = resolved(one, sets, sketch)
         write(one, where, compute(one, sets, sketch), about)
         with locks.lock(folder / 'locks' / 'results.lock', 'results.jsonl'):
             files.write_jsonl(folder / 'results.jsonl', report.tidy(report.read_runs(folder)))
@@ -105,6 +107,8 @@ def prepare(
     Raises:
         UserError: something in the config is wrong; it names the run.
     """
+    sets_lib.forget()  # files may have changed since the last experiment of this process
+    victim.forget()
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
     runs = [make_run(one, workdir, mesh, modules) for one in config.expand(cfg, fixed)]
     for number, one in enumerate(progress.progress(runs, desc='check', unit='run')):
@@ -126,21 +130,26 @@ def pick(runs: list[Any], run_index: int | None) -> list[Any]:
 
 
 def id_of(one: Run, sets: Sets, sketch: Sketch) -> str:
-    """A run's id: the hash of its resolved config and of the content of what that names.
+    """A run's id: the hash of all that its results depend on."""
+    whole = {'version': stage.VERSION, 'config': resolved(one, sets, sketch)}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
-    Where data lies and how the user's modules are called does not matter; what is in them does.
+
+def resolved(one: Run, sets: Sets, sketch: Sketch) -> Json:
+    """A run's config as far as its results depend on it, with the content of what it names.
+
+    Where data lies, and how often a training writes something down, does not matter. What is in
+    the data, in the user's modules and in a loaded victim does, and stands under `content`.
     """
-    resolved = one.config.to_dict()
-    del resolved['data']['dir'], resolved['modules']
-    content = {
-        'version': stage.VERSION,
-        'config': resolved,
-        'modules': [source for _, source in one.workspace.modules.sources],
-        'sets': [sets.victim_spec, sets.pool_spec, sets.tasks_spec],
-        'victim': sketch.address,
+    fields = one.config.to_dict()
+    del fields['data']['dir'], fields['training'], fields['modules']
+    fields['content'] = {
+        'victim': sketch.address or sets.victim_spec['content'],
+        'pool': sets.pool_spec['content'],
+        'tasks': {task['name']: [task['train'], task['test']] for task in sets.tasks_spec},
+        'modules': dict(one.workspace.modules.sources),
     }
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return fields
 
 
 def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
@@ -184,7 +193,8 @@ def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
         scratch = baselines.pretrain_scratch(
             workspace, baselines.scratch_of(one, sets, sketch.encoder)
         )
-        count = None if c.attack.plan == 'online' else c.attack.budget
+        stored = extraction.attacker.plan.stored
+        count = c.attack.budget if stored else None
         own = {'budget': count, 'data': c.attack.data or c.data.name, 'seed': c.seed}
         _measure(one, sets, results, scratch, beside, [], own)
         title = f'from scratch: {count or "all"} images, seed {c.seed}'
@@ -205,7 +215,7 @@ def write(one: Run, where: epath.Path, results: Results, about: Json) -> None:
         for name in ('bills', 'curves', 'views'):
             files.write_json(where / f'{name}.json', getattr(results, name))
         named = {'id': where.name, 'name': rows.name_of(one)}
-        files.write_json(where / 'run.json', named | about | {'config': one.config.to_dict()})
+        files.write_json(where / 'run.json', named | about)
 
 
 def _measure(

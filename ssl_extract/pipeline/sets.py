@@ -61,6 +61,12 @@ def load_sets(run: Run) -> Sets:
     )
 
 
+def forget() -> None:
+    """Lets go of all loaded sets."""
+    for function in (_load, _load_distinct, _describe, _make_tasks):
+        function.cache_clear()
+
+
 def pool_order(size: int, seed: int) -> np.ndarray:
     """int32[size], the pool in an order drawn from the seed."""
     return np.random.default_rng((seed, 1)).permutation(size).astype(np.int32)

@@ -16,11 +16,11 @@ import numpy as np
 from etils import epath
 
 from ssl_extract import attacks, data, losses, recovery, strategies, training
-from ssl_extract.attacks import Attack, Plan
+from ssl_extract.attacks import Attack
 from ssl_extract.encoders import chain, trained
 from ssl_extract.evaluation import features
 from ssl_extract.pipeline import baselines, owner, stage
-from ssl_extract.pipeline.ask import Arrays, Attacker, ask, rows_of
+from ssl_extract.pipeline.ask import Arrays, Attacker, ask, make_plan, rows_of
 from ssl_extract.pipeline.baselines import Scratch
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Owner
@@ -58,12 +58,6 @@ class Extraction(NamedTuple):
     how: Optimization
     spec: dict[str, Any]
     label: str
-
-
-@functools.cache
-def make_plan(plan: str, query_augmentation: str) -> Plan:
-    """A query plan; the same object for the same specs."""
-    return attacks.PLANS.make(plan, query_augmentation=make_augmentation(query_augmentation))
 
 
 @functools.cache

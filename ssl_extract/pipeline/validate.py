@@ -27,6 +27,7 @@ from ssl_extract.evaluation import PROBES
 from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.pipeline import evaluate, owner, surrogate, users
 from ssl_extract.pipeline import victim as victim_stage
+from ssl_extract.pipeline.ask import make_plan
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.sets import Sets, load_sets
 from ssl_extract.pipeline.victim import Sketch, make_augmentation, size
@@ -125,10 +126,12 @@ def check_sizes(run: Run, sets: Sets, sketch: Sketch) -> None:
     """Checks that the budget fits the pool, and every batch its set."""
     c, mesh, pool = run.config, run.workspace.mesh, sets.pool
     a = c.attack
-    stored = surrogate.make_plan(a.plan, a.query_augmentation).stored
+    plan = make_plan(a.plan, a.query_augmentation)
+    stored = plan.stored
     if not sketch.address:
         _check_batch(len(sets.victim.inputs), c.victim.batch_size, 'victim.batch_size', mesh)
-    if a.accounts > 1 and (a.plan != 'once' or strategies.make(a.strategy).rounds > 1):
+    alone = plan.stored == 1 and plan.view is None  # each input is asked once, as it is
+    if a.accounts > 1 and not (alone and strategies.make(a.strategy).rounds == 1):
         raise UserError(
             f"attack.accounts={a.accounts}: several accounts share out the inputs of plan 'once', "
             "chosen in one round; write attack.plan='once' and attack.strategy='random'"
@@ -154,7 +157,7 @@ def check_sizes(run: Run, sets: Sets, sketch: Sketch) -> None:
             f'{min(parts)} a round, fewer than attack.batch_size={a.batch_size}'
         )
     if c.baselines.scratch_epochs:
-        own = len(pool.inputs) if a.plan == 'online' else min(len(pool.inputs), a.budget)
+        own = min(len(pool.inputs), a.budget) if stored else len(pool.inputs)
         _check_batch(own, c.baselines.scratch_batch_size, 'baselines.scratch_batch_size', mesh)
 
 
@@ -196,7 +199,7 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
     c, a = run.config, run.config.attack
     endpoint, defense = attacks.endpoint_of(a.name), c.defense
     owner.check_service(sketch, endpoint, defense)
-    plan = surrogate.make_plan(a.plan, a.query_augmentation)
+    plan = make_plan(a.plan, a.query_augmentation)
     if not (sketch.encoder or a.encoder):
         raise UserError("attack.encoder='': the victim has no network of ours; name one")
     if not sketch.traced and not plan.stored:
@@ -233,7 +236,7 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
 
 def _check_plan(a: Any) -> None:
     """Checks that query plan, query augmentation and strategy go together."""
-    plan, asked = surrogate.make_plan(a.plan, a.query_augmentation), a.query_augmentation
+    plan, asked = make_plan(a.plan, a.query_augmentation), a.query_augmentation
     if plan.stored and plan.view is None and asked != 'none':
         raise UserError(
             f'attack.query_augmentation={asked!r}: plan {a.plan!r} asks each image as it is; write '
@@ -246,14 +249,14 @@ def _check_plan(a: Any) -> None:
         )
     if not plan.stored and strategies.STRATEGIES.traits(a.strategy).chooses:
         raise UserError(
-            f"attack.strategy={a.strategy!r}: plan 'online' asks views of all of the "
+            f'attack.strategy={a.strategy!r}: plan {a.plan!r} asks views of all of the '
             "attacker's images; write attack.plan='once' or 'views(m=1)'"
         )
 
 
 def _check_recovery(run: Run, sets: Sets, sketch: Sketch, endpoint: str) -> None:
     c, a = run.config, run.config.attack
-    if not surrogate.make_plan(a.plan, a.query_augmentation).stored:
+    if not make_plan(a.plan, a.query_augmentation).stored:
         raise UserError(
             f'attack.recover={a.recover!r} works on stored answers and plan '
             f"{a.plan!r} stores none; write attack.plan='once' or 'views(m=1)'"
@@ -265,7 +268,7 @@ def _check_recovery(run: Run, sets: Sets, sketch: Sketch, endpoint: str) -> None
             f"attack.recover={a.recover!r} learns from the attacker's own encoder: set "
             'baselines.scratch_epochs'
         )
-    if endpoint != 'representation':
+    if endpoints.gives(endpoint) != 'representations':
         raise UserError(
             f'attack.recover={a.recover!r} knows representations and attack '
             f'{a.name!r} gets a {endpoint}; attack representations with it'

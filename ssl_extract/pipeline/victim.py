@@ -52,9 +52,8 @@ class Sketch(NamedTuple):
 
 def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
     """The victim, pretrained or from its source, and the record of its stage."""
-    load = SOURCES.make(run.config.victim.source)
-    if load is not None:
-        victim = load(run.workspace.mesh)
+    victim = _load(run.config.victim.source, run.workspace.mesh)
+    if victim is not None:
         if victim.folder is None:
             return victim, StageRecord('victim', victim.address)
         record = stage.read_record(victim.folder, 'victim')
@@ -105,9 +104,8 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
         UserError: one line that names the field, its value and what to write instead.
     """
     c, shape = run.config.victim, seen_shape(sets)
-    load = SOURCES.make(c.source)
-    if load is not None:
-        victim = load(run.workspace.mesh)  # reads it, and so finds it damaged
+    victim = _load(c.source, run.workspace.mesh)  # reads it, and so finds it damaged
+    if victim is not None:
         if victim.input_shape not in (None, shape):
             raise UserError(
                 f'victim.source={c.source!r} takes inputs of {size(victim.input_shape)}, the data '
@@ -132,6 +130,11 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
     recipe = make_recipe(c.method, c.encoder, c.augmentation)
     dim = trained.Encoder(c.encoder, abstract_variables(c.encoder, shape), shape).dim
     return Sketch(c.encoder, recipe.heads, shape, dim)
+
+
+def forget() -> None:
+    """Lets go of the loaded victim."""
+    _load.cache_clear()
 
 
 def seen_shape(sets: Sets) -> tuple[int, ...]:
@@ -172,6 +175,13 @@ def make_recipe(method: str, encoder: str, augmentation: str) -> training.Recipe
     return victims.VICTIMS.make(
         method, encoder=trained.make(encoder), augmentation=make_augmentation(augmentation)
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _load(source: str, mesh: jax.sharding.Mesh) -> Victim | None:
+    """The victim of a source; None of one that is pretrained."""
+    load = SOURCES.make(source)
+    return load and load(mesh)
 
 
 def _seen_shape(dataset: data.Dataset) -> tuple[int, ...]:

@@ -44,8 +44,8 @@ class Cost(NamedTuple):
     @property
     def total_dollars(self) -> float | None:
         """For queries and training; None where a part of it is not known."""
-        asked = self.amounts['dollars'] if self.estimate.role == 'surrogate' else 0.0
-        return None if None in (asked, self.training_dollars) else asked + self.training_dollars
+        paid = self.amounts['dollars'] if self.estimate.role == 'surrogate' else 0.0
+        return None if None in (paid, self.training_dollars) else paid + self.training_dollars
 
 
 def prices(config: dict[str, Any], rows: Iterable[Row] = ()) -> Prices | None:
@@ -119,10 +119,10 @@ def _cost(e: Estimate, by_amount: dict[str, dict[tuple, Estimate]]) -> Cost:
 
 def spent(rows: Sequence[Row], price: Prices) -> Table | None:
     """Tabulates what every encoder cost; None where nothing is known."""
-    found = costs(rows, price)
-    if not found:
+    encoders = costs(rows, price)
+    if not encoders:
         return None
-    largest = max((c.amounts['flops'] or 0 for c in found), default=0)
+    largest = max((c.amounts['flops'] or 0 for c in encoders), default=0)
     power = min(int(math.log10(largest)) // 3, len(_PREFIXES) - 1) if largest >= 1 else 0
     titles = columns.TITLES
     headings = [
@@ -130,15 +130,17 @@ def spent(rows: Sequence[Row], price: Prices) -> Table | None:
         titles['flops'].replace('FLOP', f'{_PREFIXES[power]}FLOP'),
         *(titles['seconds'], 'Dollars for training', 'Dollars in all'),
     ]
-    body = [_cells(c, 1000.0**power) for c in found]
+    body = [_cells(c, 1000.0**power) for c in encoders]
     caption = [
         'Means over seeds. A query is one view sent and answered; repeated ones are billed again, '
         f'refused ones are not. Prices: {_price(price.per_1000_queries)} for 1,000 queries, '
         f'{_price(price.per_hour)} for an hour of the machine that trains.',
         'Training: all its phases, without evaluation.',
-        'From scratch and victim: no queries.' if len({c.estimate.role for c in found}) > 1 else '',
+        'From scratch and victim: no queries.'
+        if len({c.estimate.role for c in encoders}) > 1
+        else '',
     ]
-    shown = [c.estimate._replace(mixed=bool(c.mixed)) for c in found]
+    shown = [c.estimate._replace(mixed=bool(c.mixed)) for c in encoders]
     return tables.assemble('', shown, headings, body, caption)
 
 
@@ -164,7 +166,7 @@ def _price(price: float | None) -> str:
 
 
 def _priced(row: Row, price: Prices) -> Row:
-    """The row with all amounts; queries and their price only where there is an oracle to ask."""
+    """Fills in all amounts of a row; queries and their price only for surrogates."""
     row = dict.fromkeys(_AMOUNTS) | row
     row['seconds'] = row['seconds'] or None  # 0 is written where an encoder was given, not trained
     if row['role'] != 'surrogate':

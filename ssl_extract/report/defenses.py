@@ -100,19 +100,19 @@ def settings(rows: Sequence[Row], task: str | None) -> list[Setting]:
     ]
 
 
-def chief(found: Sequence[Setting]) -> list[Setting]:
+def chief(shown: Sequence[Setting]) -> list[Setting]:
     """Chooses the settings of the victim, endpoint and budget with most defenses.
 
     Of several, the largest budget.
     """
     groups: dict[tuple, list[Setting]] = {}
-    for s in found:
+    for s in shown:
         groups.setdefault((s.fields, s.endpoint, s.budget), []).append(s)
     return max(groups.values(), key=lambda g: (len(g), g[0].budget or 0), default=[])
 
 
 def natural(spec: str) -> list[tuple]:
-    """A key that sorts numbers in a text by value.
+    """Returns a key that sorts numbers in a text by value.
 
     >>> sorted(['a(x=10)', 'a(x=9.5)', 'a(x=1e-2)'], key=natural)
     ['a(x=1e-2)', 'a(x=9.5)', 'a(x=10)']
@@ -122,7 +122,7 @@ def natural(spec: str) -> list[tuple]:
 
 
 def family(spec: str) -> str:
-    """The names of a chain without their arguments: strengths of the same defense share it.
+    """Returns the names of a chain without arguments: strengths of one defense share it.
 
     >>> family('guard(threshold=0.1, then="noise(stddev=1)") | round(decimals=2)')
     'guard | round'
@@ -135,19 +135,19 @@ def family(spec: str) -> str:
 
 def overview(rows: Sequence[Row], task: str | None) -> Table | None:
     """Tabulates a line per defense: the attacker, usual and worst, and every kind of user."""
-    found, titles = settings(rows, task), columns.TITLES
-    if not found:
+    shown, titles = settings(rows, task), columns.TITLES
+    if not shown:
         return None
-    kinds = list(dict.fromkeys(kind for s in found for kind in s.users))
-    endpoints, budgets = {s.endpoint for s in found}, {s.budget for s in found}
-    varied = _varied_fields(found)
+    kinds = list(dict.fromkeys(kind for s in shown for kind in s.users))
+    endpoints, budgets = {s.endpoint for s in shown}, {s.budget for s in shown}
+    varied = _varied_fields(shown)
     header = [titles['endpoint']] * (len(endpoints) > 1) + [titles['budget']] * (len(budgets) > 1)
     header += [*varied, titles['defense'], 'Not adaptive, %', 'Adaptive, %']
     header += ['Worst case, %', 'Worst attack']
     header += [f'User, {kind}, %' if kind else 'User, %' for kind in kinds] or ['User, %']
     header += ['Seeds']
     body, ways = [], set()
-    for s in found:
+    for s in shown:
         change = s.change(s.worst)
         changes = [change, *(user.change for user in s.users.values())]
         ways |= {c.way for c in changes if c}
@@ -156,24 +156,24 @@ def overview(rows: Sequence[Row], task: str | None) -> Table | None:
         line += [NONE if s.budget is None else f'{s.budget:,}'] * (len(budgets) > 1)
         line += [str(dict(s.fields).get(name, NONE)) for name in varied]
         line += [s.defense or 'none', _percent(s.usual), _percent(s.adaptive)]
-        line += [_changed(s.worst, change), attack_name(s, found)]
+        line += [_changed(s.worst, change), attack_name(s, shown)]
         line += [_changed(user and user.estimate, user and user.change) for user in users]
         body.append([*line, _seeds(s)])
     texts = (titles['endpoint'], titles['defense'], 'Worst attack', *varied)
     numeric = [name not in texts for name in header]
-    caption = ' '.join(filter(None, _overview_caption(found, task, ways)))
+    caption = ' '.join(filter(None, _overview_caption(shown, task, ways)))
     return Table(f'On {task}', header, body, numeric, [''] * len(body), caption)
 
 
 def users(rows: Sequence[Row], task: str | None) -> Table | None:
-    """Every legitimate user behind every defense; None where there is none."""
-    found = [e for e in estimates.aggregate(rows, task, USER) if e.role == 'legitimate']
+    """Tabulates every legitimate user behind every defense; None where there is none."""
+    measured = [e for e in estimates.aggregate(rows, task, USER) if e.role == 'legitimate']
     clean = {e.condition: e for e in estimates.aggregate(rows, task, USER_CLEAN)}
-    if not found:
+    if not measured:
         return None
     body, ways = [], set()
-    for e in found:
-        change = _change(e, estimates.undefended(e, found)) if e.defense else None
+    for e in measured:
+        change = _change(e, estimates.undefended(e, measured)) if e.defense else None
         ways |= {change.way} if change else set()
         delta = NONE if change is None else tables.signed(change.delta)
         body.append(
@@ -191,49 +191,49 @@ def users(rows: Sequence[Row], task: str | None) -> Table | None:
         tables.change_words(ways) if ways else '',
         'Against the same user without a defense.' if ways else '',
     ]
-    return tables.assemble(f'On {task}, legitimate users', found, headings, body, caption)
+    return tables.assemble(f'On {task}, legitimate users', measured, headings, body, caption)
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which points (lost by users, taken from the attacker) no other beats, by what users lose.
+    """Finds the points (lost by users, taken from the attacker) that no other beats.
 
     >>> frontier([(1.0, 5.0), (2.0, 4.0), (0.0, 0.0), (3.0, 6.0)])
     [2, 0, 3]
     """
-    kept, most = [], -math.inf
+    unbeaten, most = [], -math.inf
     for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
         if points[i][1] > most:
-            kept.append(i)
+            unbeaten.append(i)
             most = points[i][1]
-    return kept
+    return unbeaten
 
 
 def attack_name(s: Setting, among: Sequence[Setting]) -> str:
-    """The attack of the worst case in words."""
+    """Names the attack of the worst case."""
     attacker = s.worst
     if attacker is None:
         return NONE
     attacker = attacker._replace(defense='')
-    every = [e._replace(defense='') for other in among for e in other.attackers]
+    alike = [e._replace(defense='') for other in among for e in other.attackers]
     kind = attacker.adaptive, attacker.is_adaptive
-    every = [e for e in every if (e.adaptive, e.is_adaptive) == kind]
+    alike = [e for e in alike if (e.adaptive, e.is_adaptive) == kind]
     always = ('attack', 'loss', 'adaptive')
     if attacker.is_adaptive and not attacker.adaptive:
         always += ('plan', 'strategy')
-    return labels.label(attacker, every, always=always) or 'surrogate'
+    return labels.label(attacker, alike, always=always) or 'surrogate'
 
 
-def _varied_fields(found: Sequence[Setting]) -> list[str]:
-    """The names of the fields that tell the victims apart."""
+def _varied_fields(shown: Sequence[Setting]) -> list[str]:
+    """Names the fields that tell the victims apart."""
     values: dict[str, set] = {}
-    for s in found:
+    for s in shown:
         for name, value in s.fields:
             values.setdefault(name, set()).add(value)
     return [name for name in sorted(values) if len(values[name]) > 1]
 
 
-def _overview_caption(found: Sequence[Setting], task: str | None, ways: set[str]) -> list[str]:
-    defended = [s for s in found if s.defense]
+def _overview_caption(shown: Sequence[Setting], task: str | None, ways: set[str]) -> list[str]:
+    defended = [s for s in shown if s.defense]
     untried = [s for s in defended if s.best and s.attackers and not _met_best(s)]
     return [
         f'Linear-probe accuracy of surrogates on {task}, and what legitimate users reach there.',
@@ -252,8 +252,8 @@ def _overview_caption(found: Sequence[Setting], task: str | None, ways: set[str]
     ]
 
 
-def _missing(what: str, found: Sequence[Setting]) -> str:
-    names = list(dict.fromkeys(s.defense for s in found))
+def _missing(what: str, shown: Sequence[Setting]) -> str:
+    names = list(dict.fromkeys(s.defense for s in shown))
     return f'{what}: {", ".join(names)}.' if names else ''
 
 
@@ -262,7 +262,7 @@ def _met_best(s: Setting) -> bool:
 
 
 def _victims(encoders: Sequence[Estimate]) -> list[Fields]:
-    """The fields that tell victims apart, the fullest there are: an estimate may lack some."""
+    """Lists the fields of each victim, the fullest there are: an estimate may lack some."""
     given = list(dict.fromkeys(e.setting for e in encoders))
     return [one for one in given if not any({*one} < {*other} for other in given)]
 
@@ -274,7 +274,7 @@ def _at(
     attackers: Sequence[Estimate],
     users: Sequence[Estimate],
 ) -> list[Setting]:
-    """The defenses of one victim at one endpoint and budget."""
+    """Lists the defenses of one victim at one endpoint and budget."""
     attackers = [e for e in attackers if estimates.agree(e.setting, fields)]
     met = {e.defense for e in attackers}
     here = [e for e in attackers if (e.endpoint, e.budget) == (endpoint, budget)]
@@ -291,27 +291,27 @@ def _at(
     ]
 
 
-def _users(found: Sequence[Estimate], defense: str) -> dict[str, User]:
-    made: dict[str, User] = {}
-    for e in found:
+def _users(measured: Sequence[Estimate], defense: str) -> dict[str, User]:
+    by_kind: dict[str, User] = {}
+    for e in measured:
         if e.defense == defense:
-            change = _change(e, estimates.undefended(e, found)) if defense else None
+            change = _change(e, estimates.undefended(e, measured)) if defense else None
             new = User(e.user, e, change)
-            made[e.user] = max(made.get(e.user, new), new, key=_loss)
-    return made
+            by_kind[e.user] = max(by_kind.get(e.user, new), new, key=_loss)
+    return by_kind
 
 
 def _loss(user: User) -> tuple[float, float]:
     return -math.inf if user.change is None else -user.change.delta, -user.estimate.value
 
 
-def _best(found: Iterable[Estimate]) -> Estimate | None:
-    return max(found, key=lambda e: e.value, default=None)
+def _best(encoders: Iterable[Estimate]) -> Estimate | None:
+    return max(encoders, key=lambda e: e.value, default=None)
 
 
 def _change(new: Estimate | None, old: Estimate | None) -> Change | None:
-    found = estimates.difference(new, old) if new and old else None
-    return found and Change(*found)
+    change = estimates.difference(new, old) if new and old else None
+    return change and Change(*change)
 
 
 def _percent(e: Estimate | None) -> str:
@@ -323,12 +323,12 @@ def _interval(e: Estimate) -> str:
 
 
 def _changed(e: Estimate | None, change: Change | None) -> str:
-    """'74.0; −7.0 (−9.0 to −5.0)'."""
+    """Writes '74.0; −7.0 (−9.0 to −5.0)'."""
     return _percent(e) + (f'; {in_points(change)}' if change else '')
 
 
 def in_points(change: Change) -> str:
-    """'−7.0 (−9.0 to −5.0)'."""
+    """Writes a change in points: '−7.0 (−9.0 to −5.0)'."""
     bounds = f' ({tables.span(change.interval, tables.signed)})' if change.interval else ''
     return tables.signed(change.delta) + bounds
 

@@ -166,7 +166,7 @@ def reference(
 
 
 def gap_recovered(estimate: Estimate, estimates: Sequence[Estimate]) -> float | None:
-    """(value - random) / (victim - random); None where one is missing or the victim not better."""
+    """Returns (value - random) / (victim - random); None without both or a better victim."""
     victim = reference(estimates, 'victim', estimate)
     random = reference(estimates, 'random', estimate)
     if None in (estimate.value, victim, random) or victim.value <= random.value:
@@ -235,7 +235,7 @@ def _same(a: Estimate, b: Estimate) -> bool:
 
 
 def _condition(row: Row) -> tuple:
-    """The columns of the condition, without the fields that differ between runs."""
+    """Returns the columns of the condition, without the fields that differ between runs."""
     used = columns.conditions(row['role'])
     cells = {name: row.get(name) if name in used else None for name in CONDITION[:-1]}
     texts = {name: value or '' for name, value in cells.items() if name != 'budget'}
@@ -267,7 +267,7 @@ def _joined(groups: dict[Fields, list[Row]]) -> dict[Fields, list[Row]]:
 
 
 def _fit(rows: Sequence[Row], others: Sequence[Row]) -> bool:
-    """Whether no seed has one value in `rows` and another in `others`."""
+    """Returns whether no seed has one value in `rows` and another in `others`."""
     values = {_seed(row): row['value'] for row in rows}
     return all(values.get(_seed(row), row['value']) == row['value'] for row in others)
 

@@ -88,6 +88,6 @@ def _with_user(e: Estimate, words: str) -> str:
 
 
 def _is_usual(e: Estimate, among: Sequence[Estimate], name: str) -> bool:
-    """Whether most of `e`'s role have its value of the column."""
+    """Returns whether most of `e`'s role have its value of the column."""
     values = [other.get(name) for other in among if other.role == e.role]
     return values.count(e.get(name)) > len(values) / 2

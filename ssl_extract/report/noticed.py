@@ -17,22 +17,22 @@ def noticed_tables(rows: Sequence[Row]) -> list[Table]:
         m: {e.condition: e for e in estimates.aggregate(rows, None, m) if e.value is not None}
         for m in metrics
     }
-    accounts = {key: e for found in by_metric.values() for key, e in found.items()}
+    accounts = {key: e for column in by_metric.values() for key, e in column.items()}
     families: dict[str, list[Estimate]] = {}
     for e in sorted(accounts.values(), key=lambda e: (natural(e.defense), estimates.order(e))):
         families.setdefault(family(e.defense), []).append(e)
-    return [_noticed_by(name, found, by_metric) for name, found in families.items()]
+    return [_noticed_by(name, measured, by_metric) for name, measured in families.items()]
 
 
 def _noticed_by(
-    name: str, found: Sequence[Estimate], by_metric: dict[str, dict[tuple, Estimate]]
+    name: str, measured: Sequence[Estimate], by_metric: dict[str, dict[tuple, Estimate]]
 ) -> Table:
-    shown = [m for m, known in by_metric.items() if any(e.condition in known for e in found)]
+    shown = [m for m, column in by_metric.items() if any(e.condition in column for e in measured)]
     names = [m.removeprefix(PREFIX).split('.') for m in shown]
     if len({parts[0] for parts in names}) == 1 and all(len(parts) > 1 for parts in names):
         names = [parts[1:] for parts in names]
     lines: dict[tuple, list[Estimate]] = {}
-    for e in found:  # one account serves every loss
+    for e in measured:  # one account serves every loss
         cells = tuple(_over_seeds(by_metric[m].get(e.condition)) for m in shown)
         lines.setdefault((e._replace(loss='').condition, cells), []).append(e)
     accounts = [alike[0]._replace(loss=_some([e.loss for e in alike])) for alike in lines.values()]
@@ -59,7 +59,7 @@ def _over_seeds(e: Estimate | None) -> str:
 
 
 def _number(value: float) -> str:
-    """Whole numbers whole; others with three digits or three decimals.
+    """Writes whole numbers whole; others with three digits or three decimals.
 
     >>> [_number(v) for v in (1200.0, 0.4216, 0.00012, 12.5)]
     ['1,200', '0.422', '0.00012', '12.5']

@@ -39,6 +39,7 @@ class Picture(NamedTuple):
 
     @property
     def base64(self) -> str:
+        """The PNG as the text of a data URL."""
         return base64.b64encode(self.png).decode('ascii')
 
 
@@ -50,7 +51,7 @@ class Section(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What both formats show: all words and numbers are made here, once."""
+    """The content of both formats: all words and numbers of a report."""
 
     title: str
     summary: list[str]
@@ -107,7 +108,7 @@ def build(
     bill: Sequence[dict[str, Any]],
     title: str,
 ) -> Report:
-    """All words, tables and pictures of a report; the arguments are those of `write`."""
+    """Makes all words, tables and pictures of a report; the arguments are those of `write`."""
     probed = tables.tasks(rows)
     shown = {PROBE, *tables.FIDELITY, defenses.USER, defenses.USER_CLEAN}
     metrics = sorted({row['metric'] for row in rows} - shown)
@@ -140,7 +141,7 @@ def build(
 
 
 def html(report: Report) -> str:
-    """The report as one HTML page without scripts or anything from outside."""
+    """Renders the report as one HTML page without scripts or anything from outside."""
     loader = jinja2.PackageLoader('ssl_extract.report')
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
@@ -150,7 +151,7 @@ def html(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The report as GitHub-flavoured markdown; pictures are links to `figures/`."""
+    """Renders the report as GitHub-flavored markdown; pictures are links to `figures/`."""
     lines = [f'# {_escape(report.title)}', '']
     for sentence in report.summary:
         lines += [_escape(sentence), '']
@@ -170,9 +171,9 @@ def markdown(report: Report) -> str:
 
 
 def _stolen(rows: Sequence[Row], task: str | None, index: int) -> list[Table | Picture]:
-    found = [e for e in estimates.aggregate(rows, task, PROBE) if e.value is not None]
+    measured = [e for e in estimates.aggregate(rows, task, PROBE) if e.value is not None]
     table = tables.stolen(rows, task)
-    if not found:
+    if not measured:
         return [table]
     picture = Picture(
         name=_file_name('accuracy', task, index),
@@ -184,7 +185,7 @@ def _stolen(rows: Sequence[Row], task: str | None, index: int) -> list[Table | P
 
 
 def _defended(rows: Sequence[Row], task: str | None, index: int) -> list[Table | Picture]:
-    made = figure_defenses(rows, task)
+    drawn = figure_defenses(rows, task)
     pictures = [
         Picture(
             name=_file_name('defenses', task, index),
@@ -192,7 +193,7 @@ def _defended(rows: Sequence[Row], task: str | None, index: int) -> list[Table |
             alt=f'What each defense took from the attacker on {task} against what its users lost',
             caption=f'{_PARETO} {note}'.strip(),
         )
-        for figure, note in ([made] if made else [])
+        for figure, note in ([drawn] if drawn else [])
     ]
     parts = (defenses.overview(rows, task), *pictures)
     parts += (tables.defended(rows, task), defenses.users(rows, task))
@@ -217,8 +218,8 @@ def _costs(
     return [table, *_pictures('break_even', figure_break_even(rows, task, price), f' on {task}')]
 
 
-def _pictures(name: str, made: tuple[style.Figure, str] | None, where: str = '') -> list[Picture]:
-    if made is None:
+def _pictures(name: str, drawn: tuple[style.Figure, str] | None, where: str = '') -> list[Picture]:
+    if drawn is None:
         return []
     alt, caption = {
         'representations': (
@@ -239,16 +240,16 @@ def _pictures(name: str, made: tuple[style.Figure, str] | None, where: str = '')
             f'the legend gives the linear-probe accuracy{where} in per cent of the victim’s.',
         ),
     }[name]
-    return [Picture(f'{name}.png', style.png(made[0]), alt, f'{caption} {made[1]}'.strip())]
+    return [Picture(f'{name}.png', style.png(drawn[0]), alt, f'{caption} {drawn[1]}'.strip())]
 
 
 def _breakable(text: str) -> markupsafe.Markup:
-    """Escaped text in which a spec such as `noise(stddev=1.0)` may break where a reader would."""
+    """Escapes text in which a spec such as `noise(stddev=1.0)` may break where a reader would."""
     return markupsafe.Markup(re.sub(r'([(_])', r'\1<wbr>', str(markupsafe.escape(text))))
 
 
 def _escape(text: str) -> str:
-    """Plain text as markdown: nothing in it is read as a mark or as HTML."""
+    """Writes plain text as markdown: nothing in it is read as a mark or as HTML."""
     text = re.sub(r'([\\`*|\[\]])', r'\\\1', ' '.join(text.split()))
     return text.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
 

@@ -194,13 +194,13 @@ def _distinct(
     entries: dict[str, tuple[dict[str, Any], list[FinishedRun]]],
     runs: Sequence[FinishedRun],
 ) -> list[str]:
-    """The names, with the config fields that tell apart those that are the same.
+    """Adds to names that are the same the config fields that tell them apart.
 
     A figure puts the name before ': ' above a panel and takes the mean over 'seed 1', 'seed 2'.
     """
     fields = results.differing(runs)
     cells = [results.agreed_fields(sharing, fields) for _, sharing in entries.values()]
-    made: list[str] = []
+    distinct: list[str] = []
     for name, own, key in zip(names, cells, entries, strict=True):
         alike = [other for n, other in zip(names, cells, strict=True) if n == name]
         varied = [f for f in fields if len({str(other[f]) for other in alike}) > 1]
@@ -208,8 +208,8 @@ def _distinct(
         words = [f'{f}={own[f]}' for f in varied if f not in columns.SEEDS and own[f] is not None]
         panel = name if ': ' in name or not words else f'{name}: {words.pop(0)}'
         full = ', '.join([panel, *words, *seeds])
-        made.append(full if full not in made else f'{full}, {key[:8]}')
-    return made
+        distinct.append(full if full not in distinct else f'{full}, {key[:8]}')
+    return distinct
 
 
 def _missing(run: FinishedRun, name: str, path: epath.Path) -> UserError:

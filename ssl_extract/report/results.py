@@ -173,7 +173,7 @@ def _read(workdir: epath.Path, folder: epath.Path) -> FinishedRun:
 
 
 def _entries(folder: epath.Path, name: str) -> list[dict[str, Any]]:
-    """The entries of one of the lists of a run."""
+    """Reads the entries of one of the lists of a run."""
     entries = _parse(folder, name)
     whole = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
     if not whole:
@@ -202,7 +202,7 @@ def _damaged(folder: epath.Path, name: str, reason: str) -> UserError:
 
 
 def _results(run: FinishedRun) -> tuple:
-    """What two copies of a run must agree on."""
+    """Returns what two copies of a run must agree on."""
     return run.config, run.rows, run.bills, run.curves, run.views
 
 
@@ -226,7 +226,7 @@ def _is_expressed(
 
 
 def _cell(value: Any) -> Any:
-    """A config's value as a column holds it; '' where there is no such field."""
+    """Returns a config's value as a column holds it; '' where there is no such field."""
     if isinstance(value, list):
         return ', '.join(map(str, value))
     return '' if value is None else value

@@ -25,14 +25,14 @@ def summarize(rows: Sequence[Row], bill: Sequence[dict[str, Any]] = ()) -> list[
 
 
 def _in_words(rows: Sequence[Row], task: str | None) -> str:
-    found = estimates.aggregate(rows, task, PROBE)
-    attackers = [e for e in found if e.role == 'surrogate' and e.value is not None]
+    measured = estimates.aggregate(rows, task, PROBE)
+    attackers = [e for e in measured if e.role == 'surrogate' and e.value is not None]
     best = max(
         [e for e in attackers if not e.defense] or attackers, key=lambda e: e.value, default=None
     )
-    victim = estimates.reference(found, 'victim', best)
-    random = estimates.reference(found, 'random', best)
-    scratch = estimates.scratch_for(best, found) if best else None
+    victim = estimates.reference(measured, 'victim', best)
+    random = estimates.reference(measured, 'random', best)
+    scratch = estimates.scratch_for(best, measured) if best else None
     others = [
         f'the victim has {_percent(victim)}' if victim else '',
         f'an untrained encoder {_percent(random)}' if random else '',
@@ -49,23 +49,23 @@ def _in_words(rows: Sequence[Row], task: str | None) -> str:
     words = f'With {paid:,} paid queries {who} ' if paid is not None else f'{who.capitalize()} '
     words += f'({how}{seeds}) ' if how or seeds else ''
     words += f'reaches {_percent(best)} on {task}' + (f'; {rest}.' if rest else '.')
-    gap = estimates.gap_recovered(best, found)
+    gap = estimates.gap_recovered(best, measured)
     if gap is not None:
         words += f' The attacker recovered {percent(gap, 0)} % of what training gave the victim.'
     return words + _defense_words(defenses.settings(rows, task), best)
 
 
-def _defense_words(found: Sequence[Setting], best: Estimate) -> str:
-    """The defense behind which the best of all attacks is worst, and what its users lost."""
+def _defense_words(settings: Sequence[Setting], best: Estimate) -> str:
+    """Says behind which defense the best attack is worst, and what its users lost."""
     same = [
         s
-        for s in found
+        for s in settings
         if (s.endpoint, s.budget) == (best.endpoint, best.budget)
         and estimates.agree(s.fields, best.setting)
     ]
     shown = [s for s in same if s.change(s.worst)]
     if not shown:
-        shown = [s for s in defenses.chief(found) if s.change(s.worst)]
+        shown = [s for s in defenses.chief(settings) if s.change(s.worst)]
     if not shown:
         return ''
     tested = [s for s in shown if s.adaptive]
@@ -77,10 +77,11 @@ def _defense_words(found: Sequence[Setting], best: Estimate) -> str:
     if len(among) < len(shown):
         which = which or ', the only defense'
         which = f'{which.rstrip(",")} that an attacker adapted to,'
-    asked = f' with {s.budget:,} queries' if s.budget not in (best.budget, None) else ''
+    queries = f' with {s.budget:,} queries' if s.budget not in (best.budget, None) else ''
     words = (
         f' Under {s.defense}{which} the best surrogate ({name}) reaches '
-        f'{percent(s.worst.value)} %{asked}, {_points(change)} against the best without a defense.'
+        f'{percent(s.worst.value)} %{queries}, {_points(change)} against the best without a '
+        'defense.'
     )
     if not any(other.change(other.worst).is_clear for other in shown):
         words = ' No defense is shown to hold the attacker back.' + words
@@ -101,7 +102,7 @@ def _user_words(s: Setting) -> str:
 
 
 def _points(change: defenses.Change) -> str:
-    """'−7.0 points (−9.0 to −5.0)', and whether that may be nothing."""
+    """Writes '−7.0 points (−9.0 to −5.0)', and whether that may be nothing."""
     points = f'{tables.signed(change.delta)} points'
     if change.interval is None:
         return f'{points} (no interval)'
@@ -111,7 +112,7 @@ def _points(change: defenses.Change) -> str:
 
 
 def _how(e: Estimate, attackers: Sequence[Estimate]) -> str:
-    """What tells a surrogate from others under the same defense."""
+    """Says what tells a surrogate from others under the same defense."""
     alike = [other for other in attackers if other.defense == e.defense]
     return labels.label(e, alike, always=('attack', 'loss'))
 

@@ -80,10 +80,10 @@ def is_share(metric: str) -> bool:
 
 def stolen(rows: Sequence[Row], task: str | None) -> Table:
     """Tabulates linear-probe accuracy of every encoder on one task, with queries billed."""
-    found = estimates.aggregate(rows, task, PROBE)
+    measured = estimates.aggregate(rows, task, PROBE)
     body = []
-    for e in found:
-        gap = estimates.gap_recovered(e, found) if e.role in ('surrogate', 'scratch') else None
+    for e in measured:
+        gap = estimates.gap_recovered(e, measured) if e.role in ('surrogate', 'scratch') else None
         value = _value(e, PROBE)
         body.append(
             [value, span(clipped(e.interval)), _seeds(e), _range(e.billed), percent(gap, 0)]
@@ -91,15 +91,15 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
     headings = ['Accuracy, %', '95 % interval', 'Seeds', 'Queries billed', 'Gap recovered, %']
     caption = [
         f'Linear probe on {task}.',
-        _interval_words(found),
+        _interval_words(measured),
         'Gap recovered: (this encoder − untrained) / (victim − untrained).',
     ]
-    if any(e.role == 'scratch' for e in found):
+    if any(e.role == 'scratch' for e in measured):
         caption.append(
             'From scratch: pretrained without a victim on as many of the attacker’s own images as '
             'the budget says; what stealing must beat.'
         )
-    return assemble(f'On {task}', found, headings, body, caption)
+    return assemble(f'On {task}', measured, headings, body, caption)
 
 
 def measures(rows: Sequence[Row], task: str | None, metrics: Sequence[str]) -> Table:
@@ -117,9 +117,9 @@ def measures(rows: Sequence[Row], task: str | None, metrics: Sequence[str]) -> T
 
 def defended(rows: Sequence[Row], task: str | None) -> Table | None:
     """Tabulates every attack behind every defense; None where there is no pair to compare."""
-    found = estimates.aggregate(rows, task, PROBE)
-    shown = [e for e in found if e.defense]
-    pairs = [estimates.undefended(e, found) for e in shown]
+    measured = estimates.aggregate(rows, task, PROBE)
+    shown = [e for e in measured if e.defense]
+    pairs = [estimates.undefended(e, measured) for e in shown]
     changes = [old and estimates.difference(e, old) for e, old in zip(shown, pairs, strict=True)]
     if not any(changes):
         return None
@@ -236,9 +236,9 @@ def _are_numbers(shown: Sequence[Estimate], name: str) -> bool:
     return all(isinstance(e.get(name), int | float) or e.get(name) == '' for e in shown)
 
 
-def _interval_words(found: Sequence[Estimate]) -> str:
-    several = any(e.seeds > 1 for e in found)
-    single = any(e.seeds == 1 and e.interval for e in found)
+def _interval_words(measured: Sequence[Estimate]) -> str:
+    several = any(e.seeds > 1 for e in measured)
+    single = any(e.seeds == 1 and e.interval for e in measured)
     one = '95 % interval over the test images of one run'
     if several:
         rest = f' (where there is one seed: {one})' if single else ''

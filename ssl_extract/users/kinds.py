@@ -1,7 +1,7 @@
 """Kinds of legitimate users, and the classifiers that they fit.
 
-A new kind of user is a factory that returns a `User`, under `@register('its_name')`; a new
-classifier is one that returns `fit`, under `@register_model('its_name')`.
+A new kind of user is a factory that returns a `User`, under `@users.register('its_name')`; a new
+classifier is one that returns `fit`, under `@users.register_model('its_name')`.
 """
 
 import functools

@@ -119,10 +119,10 @@ def test_a_sharded_batch_and_stacked_accounts_give_the_same(spec):
     ('spec', 'message'),
     [
         ('rate_limit(queries=0)', 'queries must be a whole number'),
-        ('rate_limit(seconds=0)', 'seconds must be above 0, got 0'),
+        ('rate_limit(seconds=0)', 'seconds must be a finite number above 0, got 0'),
         ('rate_limit(total=-1)', 'total must be a whole number'),
-        ('proof_of_work(seconds=-1.0)', 'seconds must be above 0'),
-        ('proof_of_work(benign=2)', 'benign must be above 0 and at most 1, got 2'),
+        ('proof_of_work(seconds=-1.0)', 'seconds must be a finite number above 0'),
+        ('proof_of_work(benign=2)', 'benign must be a finite number above 0 and at most 1, got 2'),
         ('proof_of_work(doubling=0.001)', 'write at least 0.013'),
         ('proof_of_work(bits=21)', 'bits must be a whole number from 1 to 20'),
         ('bucket_coverage | proof_of_work', 'proof_of_work after bucket_coverage makes no sense'),

@@ -133,7 +133,7 @@ def test_accounts_are_stacked_and_the_batch_is_sharded():
 @pytest.mark.parametrize(
     ('spec', 'message'),
     [
-        ('prada(delta=1.0)', 'delta=1.0: write a number between 0 and 1'),
+        ('prada(delta=1.0)', 'delta must be a finite number above 0 and below 1, got 1.0'),
         ('prada(delta="low")', 'delta must be a finite number'),
         ('prada(window=10)', 'window must be a whole number from 20 to 5000'),
         ('prada(capacity=0.5)', 'capacity must be a whole number from 1'),

@@ -20,7 +20,7 @@ import tempfile
 import all_attacks
 import tiny
 
-from ssl_extract.pipeline import run as experiment
+from ssl_extract.pipeline import run as pipeline
 
 ROWS = pathlib.Path(__file__).parent.parent / 'golden' / 'rows.jsonl'
 EXPERIMENTS = ('tiny', 'attacks', 'defenses')
@@ -36,15 +36,16 @@ CLOSE = ('value', 'ci_low', 'ci_high')
 # How far CLOSE columns may lie apart. Measured against four emulated devices: with one device, and
 # with the vector instructions of an older CPU (XLA's AVX, OpenBLAS's Haswell), shares of images
 # moved by one image of 100 at most, few-shot accuracies by 0.002, the overlap of neighbors by
-# 0.001 (its interval by 0.002), and all else by 1e-4 of itself; behind prediction poisoning one
-# device gave 3e-3 of the value and 5e-3 of an interval's end. Bills and counts were the same.
+# 0.001 (its interval by 0.002), all else by 2e-4 of itself (ends of intervals: 5e-4); but behind
+# prediction poisoning one device moved a value by 3e-3 and an end by 6e-3. Bills never moved.
 IMAGES = 2.2  # of the test images that a share was measured on, and what the interval adds
 SHARES = {  # metrics: how many test images they are of; None: n
     **dict.fromkeys(('linear_probe', 'knn', 'fewshot', 'agreement', 'classifier'), 100),
     **dict.fromkeys(('user_accuracy', 'user_accuracy_clean')),
 }
 OVERLAP = 0.005  # of neighbors, in steps of 0.001
-RELATIVE, ABSOLUTE = 5e-3, 5e-5  # twice the relative one for the ends of an interval
+RELATIVE, ABSOLUTE = 2e-3, 5e-5  # of all else; twice as far for the ends of an interval
+POISONED = 'prediction_poisoning'  # three times as far
 
 BROAD, NARROW = 'broad', 'narrow(classes=3)'
 AUGMENTING = 'augmenting(views=2, augmentation="random_crop(padding=1)")'
@@ -90,7 +91,7 @@ def get_config(name: str = ''):
 
 def run(name: str, workdir) -> list[dict]:
     """The rows of results.jsonl of an experiment, made now."""
-    return experiment.run(get_config(name), workdir=workdir)
+    return pipeline.run(get_config(name), workdir=workdir)
 
 
 def read() -> list[dict]:
@@ -159,8 +160,8 @@ def alike(column: str, then, now, golden: dict) -> bool:
         return abs(then - now) <= IMAGES / (SHARES[metric] or golden['n'])
     if metric == 'neighbor_overlap':
         return abs(then - now) <= OVERLAP
-    relative = RELATIVE if column == 'value' else 2 * RELATIVE
-    return abs(then - now) <= max(relative * abs(then), ABSOLUTE)
+    far = (1 if column == 'value' else 2) * (3 if POISONED in golden.get('defense', '') else 1)
+    return abs(then - now) <= far * max(RELATIVE * abs(then), ABSOLUTE)
 
 
 def check(name: str, workdir) -> None:

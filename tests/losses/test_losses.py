@@ -355,7 +355,7 @@ def test_scale_does_not_matter(name):
 @pytest.mark.parametrize(
     ('spec', 'part'),
     [
-        *((f'{name}(temperature={value})', f'temperature must be a finite number above 0, got {value}')
+        *((f'{name}(temperature={value})', f'must be a finite number above 0, got {value}')
           for name in ('infonce', 'softnn', 'supcon', 'softce', 'cont_steal', 'rda')
           for value in ('0', '-0.1', "'a'", 'None', 'True', '1e999')),
         ('supcon(base_temperature=0)', 'base_temperature must be a finite number above 0, got 0'),

@@ -124,6 +124,20 @@ def test_runs_that_differ_in_the_price_stay_two_rows_with_their_dollars(tmp_path
     assert ['0.300' in row for row in line.findall(cost)] == [False, True]
 
 
+def test_runs_that_differ_in_the_price_of_an_hour_have_each_its_own(tmp_path):
+    for number, price in enumerate((1.0, 36.0)):
+        write_run(tmp_path, f'r{number}', 0.8, attack__budget=100, cost__dollars_per_hour=price)
+    rows = [*read(tmp_path)]
+    price = report.costs.prices(report.publish.describe(report.read_runs(tmp_path)), rows)
+    assert price == (1.0, None)
+    shown = {c.estimate.role: c.training_dollars for c in report.costs.costs(rows, price)}
+    assert shown == {'victim': None, 'scratch': None, 'surrogate': None}  # shared by both runs
+    write_run(tmp_path, 'r2', 0.7, cost__dollars_per_hour=36.0, attack__epochs=9)
+    rows = [*read(tmp_path)]
+    paid = [c for c in report.costs.costs(rows, price) if c.estimate.get('attack.epochs') == 9]
+    assert paid[0].training_dollars == pytest.approx(20 / 3600 * 36)
+
+
 def test_an_estimate_averages_over_both_seeds_and_over_nothing_else(tmp_path):
     values = {(1, 0): 0.7, (2, 0): 0.8, (1, 5): 0.72, (2, 5): 0.82}
     for number, ((seed, victim), value) in enumerate(values.items()):

@@ -44,20 +44,20 @@ def figure_accuracy(rows: Sequence[Row], task: str | None) -> Figure:
     Returns:
         A figure; `figure.savefig(path)` writes it.
     """
-    found = [e for e in estimates.aggregate(rows, task, tables.PROBE) if e.value is not None]
-    paid = {_paid(e) for e in found if e.role in ('surrogate', 'scratch')} - {None}
+    measured = [e for e in estimates.aggregate(rows, task, tables.PROBE) if e.value is not None]
+    paid = {_paid(e) for e in measured if e.role in ('surrogate', 'scratch')} - {None}
     if not paid or max(paid) <= 1.05 * min(paid):
-        return figure_forest(found)
-    lines, alone = _lines(found, 'surrogate'), _lines(found, 'scratch')
+        return figure_forest(measured)
+    lines, alone = _lines(measured, 'surrogate'), _lines(measured, 'scratch')
     if len(lines) > MAX_LINES:
-        return figure_forest(found)
+        return figure_forest(measured)
     figure = new_figure(7.0, 4.3 + 0.16 * len(lines))
     axes = new_axes(figure, 1, 1)[0]
     log = max(paid) >= 5 * max(min(paid), 1)
     if log:
         axes.set_xscale('symlog' if min(paid) < 1 else 'log')
         axes.xaxis.set_minor_formatter(NullFormatter())
-    _levels(axes, found)
+    _levels(axes, measured)
     first = [line[0] for line in lines]
     drawn = zip(lines, labels(first), _looks(first), strict=True)
     for i, (line, name, look) in enumerate(drawn):
@@ -75,10 +75,10 @@ def figure_accuracy(rows: Sequence[Row], task: str | None) -> Figure:
     return figure
 
 
-def _lines(found: Sequence[Estimate], role: str) -> list[list[Estimate]]:
-    """The estimates of `role` for which it is known what was paid, a list for each line."""
+def _lines(measured: Sequence[Estimate], role: str) -> list[list[Estimate]]:
+    """Lists the estimates of `role` whose price is known, a list for each line."""
     lines: dict[tuple, list[Estimate]] = {}
-    for e in found:
+    for e in measured:
         if e.role == role and _paid(e) is not None:
             lines.setdefault(series(e), []).append(e)
     return list(lines.values())
@@ -90,9 +90,9 @@ def _paid(e: Estimate) -> float | None:
     return sum(e.billed) / 2
 
 
-def _levels(axes: Axes, found: Sequence[Estimate]) -> None:
-    """Victim and untrained encoder as lines over the whole width, named at the right."""
-    levels = [e for e in found if e.role in ('victim', 'random')]
+def _levels(axes: Axes, measured: Sequence[Estimate]) -> None:
+    """Draws victim and untrained encoder as lines over the whole width, named at the right."""
+    levels = [e for e in measured if e.role in ('victim', 'random')]
     top = max((e.value for e in levels), default=0)
     for e in levels:
         color, dash = (INK, '-') if e.role == 'victim' else (GRAY, '--')
@@ -123,7 +123,7 @@ def _points(
 
 
 def _looks(lines: Sequence[Estimate]) -> list[dict[str, Any]]:
-    """A color for each attack and what belongs to it; a marker and dashes for each defense."""
+    """Chooses a color for each attack, a marker and dashes for each defense."""
     keys = [series(e._replace(defense='')) for e in lines]
     attacks, defenses = list(dict.fromkeys(keys)), sorted({e.defense for e in lines})
     looks = []

@@ -43,7 +43,7 @@ class Theft(NamedTuple):
     price: float | None
 
     def dollars(self, per_1000_queries: np.ndarray) -> np.ndarray:
-        """For queries and training at these prices of 1,000 queries."""
+        """Returns dollars for queries and training at these prices of 1,000 queries."""
         queries = self.cost.amounts['queries_billed']
         return queries / 1000 * per_1000_queries + self.cost.training_dollars
 
@@ -64,8 +64,8 @@ def figure_break_even(
     Returns:
         (figure, what it leaves out, in words), or None where there is nothing to draw.
     """
-    every = thefts(rows, task, price)
-    shown = every[:MAX_THEFTS]
+    attacks = thefts(rows, task, price)
+    shown = attacks[:MAX_THEFTS]
     if not shown:
         return None
     figure = new_figure(7.0, 4.2 + 0.19 * len(shown))
@@ -89,8 +89,8 @@ def figure_break_even(
     axes.set_xlabel('price of 1,000 queries')
     axes.set_ylabel('dollars in all')
     legend_below(figure, axes, most=1)
-    left_out = f'The {MAX_THEFTS} most accurate of {len(every)} attacks are shown.'
-    return figure, left_out if len(every) > MAX_THEFTS else ''
+    left_out = f'The {MAX_THEFTS} most accurate of {len(attacks)} attacks are shown.'
+    return figure, left_out if len(attacks) > MAX_THEFTS else ''
 
 
 def thefts(rows: Sequence[Row], task: str | None, price: Prices) -> list[Theft]:
@@ -98,18 +98,18 @@ def thefts(rows: Sequence[Row], task: str | None, price: Prices) -> list[Theft]:
 
     An attack is left out that asked nothing, or whose training time or victim's is not known.
     """
-    found = costs.costs(rows, price)
-    trained = [c for c in found if c.estimate.role == 'victim' and c.training_dollars]
+    encoders = costs.costs(rows, price)
+    trained = [c for c in encoders if c.estimate.role == 'victim' and c.training_dollars]
     victims = {c.estimate.condition: c.training_dollars for c in trained}
     probed = [e for e in estimates.aggregate(rows, task, tables.PROBE) if e.value is not None]
     accuracy = {e.condition: e.value for e in probed}
     largest: dict[tuple, Cost] = {}
-    for c in found:
-        asked = c.estimate.role == 'surrogate' and c.amounts['queries_billed']
-        if asked and not c.estimate.defense and c.training_dollars is not None:
+    for c in encoders:
+        queries_paid = c.estimate.role == 'surrogate' and c.amounts['queries_billed']
+        if queries_paid and not c.estimate.defense and c.training_dollars is not None:
             key = series(c.estimate)
             largest[key] = max(c, largest.get(key, c), key=lambda c: c.amounts['queries_billed'])
-    made = []
+    lines = []
     for c in largest.values():
         e = c.estimate
         victim = estimates.reference([v.estimate for v in trained], 'victim', e)
@@ -119,35 +119,37 @@ def thefts(rows: Sequence[Row], task: str | None, price: Prices) -> list[Theft]:
             share = reached / best if best and reached is not None else None
             queries = c.amounts['queries_billed']
             even = costs.break_even(dollars, c.training_dollars, queries)
-            made.append(Theft(c, dollars, share, even))
-    return sorted(made, key=lambda theft: -1.0 if theft.share is None else -theft.share)
+            lines.append(Theft(c, dollars, share, even))
+    return sorted(lines, key=lambda theft: -1.0 if theft.share is None else -theft.share)
 
 
 def _span(shown: Sequence[Theft], price: Prices) -> tuple[float, float]:
-    """From where training outweighs the queries to ten times any price worth showing."""
+    """Returns the prices from where training outweighs queries to ten times any worth showing."""
     worth = [theft.price for theft in shown if theft.price]
     worth += [price.per_1000_queries] if price.per_1000_queries else []
     low, high = min(worth, default=1.0) / 10, max(worth, default=1.0) * 10
-    asked = [theft.cost.amounts['queries_billed'] / 1000 for theft in shown]
+    thousands_asked = [theft.cost.amounts['queries_billed'] / 1000 for theft in shown]
     paid = [theft.cost.training_dollars for theft in shown]
-    alike = min(dollars / thousands for dollars, thousands in zip(paid, asked, strict=True))
+    alike = min(
+        dollars / thousands for dollars, thousands in zip(paid, thousands_asked, strict=True)
+    )
     return max(low / 100, min(low, alike / 3)), high
 
 
 def _legend(shown: Sequence[Theft]) -> list[str]:
     names = labels([theft.cost.estimate for theft in shown], always=('attack', 'loss'))
-    made = []
+    legend = []
     for name, theft in zip(names, shown, strict=True):
         parts = [f'{theft.cost.amounts["queries_billed"]:,.0f} queries']
         if theft.share is not None:
             parts.append(f'{tables.percent(theft.share, 0)} % of the victim')
         parts.append('never cheaper' if theft.price is None else f'even at {_dollars(theft.price)}')
-        made.append(f'{name}: {", ".join(parts)}')
-    return made
+        legend.append(f'{name}: {", ".join(parts)}')
+    return legend
 
 
 def _references(axes: Axes, shown: Sequence[Theft], price: Prices) -> None:
-    """What training cost as horizontal lines, and the price in this experiment as a vertical."""
+    """Draws the cost of training as horizontal lines, the price paid here as a vertical."""
     for dollars in sorted({theft.victim_dollars for theft in shown}):
         axes.axhline(dollars, color=INK, linewidth=1.2, zorder=2)
         text = wrapped(f'training the victim {_dollars(dollars)}', 12)
@@ -165,5 +167,5 @@ def _dollars(value: float) -> str:
 
 
 def _tick(value: float, _: int | None = None) -> str:
-    """A round number as money: '$0.01', '$1,000'."""
+    """Writes a round number as money: '$0.01', '$1,000'."""
     return f'${value:,.{max(0, -math.floor(math.log10(value) + 1e-9))}f}'

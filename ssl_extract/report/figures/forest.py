@@ -27,20 +27,20 @@ class _Row(NamedTuple):
     by_budget: dict[int | None, Estimate]
 
 
-def figure_forest(found: Sequence[Estimate]) -> Figure:
+def figure_forest(measured: Sequence[Estimate]) -> Figure:
     """Draws every encoder in a row of its own with its interval; a panel per budget.
 
     The rows are in the same order in all panels: by accuracy at the largest budget. Hollow points
     are defended; the attack 'direct' stands out where there are others; at most MAX_ATTACKERS.
 
     Args:
-        found: estimates of linear-probe accuracy on one task, all with a value.
+        measured: estimates of linear-probe accuracy on one task, all with a value.
     """
-    attackers = [e for e in found if e.role == 'surrogate']
+    attackers = [e for e in measured if e.role == 'surrogate']
     budgets = sorted({e.budget for e in attackers}, key=lambda b: (b is not None, b or 0)) or [None]
     ranked = _attackers(attackers, budgets)
-    first = [e for e in found if e.role in ('victim', 'legitimate')]
-    last = [e for e in found if e.role in ('scratch', 'random')]
+    first = [e for e in measured if e.role in ('victim', 'legitimate')]
+    last = [e for e in measured if e.role in ('scratch', 'random')]
     rows = [*_others(first, budgets), *ranked[:MAX_ATTACKERS], *_others(last, budgets)]
 
     heights = [0.1 + 0.15 * (1 + row.name.count('\n')) for row in rows]
@@ -73,7 +73,7 @@ def figure_forest(found: Sequence[Estimate]) -> Figure:
 
 
 def _attackers(attackers: Sequence[Estimate], budgets: Sequence[int | None]) -> list[_Row]:
-    """A row for each kind of surrogate, the best at the largest budget first."""
+    """Makes a row for each kind of surrogate, the best at the largest budget first."""
     several = len({e.attack for e in attackers}) > 1
     width = 38 if len(budgets) == 1 else 34
     rows: dict[tuple, _Row] = {}
@@ -89,12 +89,12 @@ def _attackers(attackers: Sequence[Estimate], budgets: Sequence[int | None]) -> 
     return sorted(rows.values(), key=rank)
 
 
-def _others(found: Sequence[Estimate], budgets: Sequence[int | None]) -> list[_Row]:
-    """Rows of encoders that are no surrogates: at the budget they belong to, or at all."""
+def _others(measured: Sequence[Estimate], budgets: Sequence[int | None]) -> list[_Row]:
+    """Makes rows of encoders that are no surrogates: at the budget they belong to, or at all."""
     rows: dict[tuple, _Row] = {}
-    for e in found:
+    for e in measured:
         bound = e.budget is not None and e.budget in budgets
-        alike = [other for other in found if other.role == e.role]
+        alike = [other for other in measured if other.role == e.role]
         parts = [ROLE_TITLES[e.role], label(e, alike, always=())]
         if e.role == 'scratch' and e.budget is not None and not bound:
             parts.append(f'{e.budget:,} images')
@@ -136,7 +136,7 @@ def _panel(
 
 
 def _title(attackers: Sequence[Estimate]) -> str:
-    """What was paid in a panel."""
+    """Says what was paid in a panel."""
     paid = [n for e in attackers for n in (e.billed or (e.budget,)) if n is not None]
     if not paid:
         return ''

@@ -54,9 +54,9 @@ def figure_defenses(rows: Sequence[Row], task: str | None) -> tuple[Figure, str]
     Returns:
         (figure, what it leaves out, in words), or None where no defense has both numbers.
     """
-    every = defenses.settings(rows, task)
-    found = defenses.chief(every)
-    shown = [point for s in found if (point := _point(s))]
+    settings = defenses.settings(rows, task)
+    chief = defenses.chief(settings)
+    shown = [point for s in chief if (point := _point(s))]
     if not shown:
         return None
     families: dict[str, list[Point]] = {}
@@ -79,7 +79,7 @@ def figure_defenses(rows: Sequence[Row], task: str | None) -> tuple[Figure, str]
     legend_below(figure, axes, most=2)
     points = [point for alike in families.values() for point in alike]
     _place(figure, axes, points, names)
-    return figure, ' '.join(_notes(every, found, shown, cut))
+    return figure, ' '.join(_notes(settings, chief, shown, cut))
 
 
 def _point(s: Setting) -> Point | None:
@@ -91,13 +91,13 @@ def _point(s: Setting) -> Point | None:
 
 
 def _fall(change: Change) -> tuple[float, tuple[float, float]]:
-    """A change as a loss in percentage points and its interval (a single point where none)."""
+    """Returns a change as a loss in percentage points with its interval (a point where none)."""
     low, high = change.interval or (change.delta, change.delta)
     return -100 * change.delta, (-100 * high, -100 * low)
 
 
 def _family(axes: Axes, alike: Sequence[Point], *, color: str, marker: str, label: str) -> None:
-    """The strengths of one defense, joined by a line in the order of their numbers."""
+    """Draws the strengths of one defense, joined in the order of their numbers."""
     x, y = (np.array([getattr(p, name) for p in alike]) for name in ('lost', 'taken'))
     axes.plot(x, y, color=color, linewidth=1, alpha=0.6, zorder=2)
     bars = {'color': color, 'linewidth': 0.7, 'alpha': 0.4, 'zorder': 1}
@@ -113,7 +113,7 @@ def _family(axes: Axes, alike: Sequence[Point], *, color: str, marker: str, labe
 
 
 def _frontier(axes: Axes, shown: Sequence[Point]) -> None:
-    """Steps through the defenses that no other beats; no defense takes nothing from anybody."""
+    """Draws steps through the defenses that no other beats; no defense is the origin."""
     points = [(0.0, 0.0), *((p.lost, p.taken) for p in shown)]
     best = np.array([points[i] for i in defenses.frontier(points)])
     style = {'color': INK, 'linestyle': (0, (4, 2.5)), 'linewidth': 1, 'alpha': 0.7, 'zorder': 1.5}
@@ -145,16 +145,16 @@ def _limits(axes: Axes, shown: Sequence[Point]) -> bool:
 
 
 def _notes(
-    every: Sequence[Setting], found: Sequence[Setting], shown: Sequence[Point], cut: bool
+    settings: Sequence[Setting], chief: Sequence[Setting], shown: Sequence[Point], cut: bool
 ) -> list[str]:
     notes = []
-    if len(every) > len(found):
-        asked = '' if found[0].budget is None else f'{found[0].budget:,} queries'
-        victim = labels.fields_text(found[0].fields)
-        which = ', '.join(filter(None, (victim, found[0].endpoint, asked)))
+    if len(settings) > len(chief):
+        queries = '' if chief[0].budget is None else f'{chief[0].budget:,} queries'
+        victim = labels.fields_text(chief[0].fields)
+        which = ', '.join(filter(None, (victim, chief[0].endpoint, queries)))
         notes.append(f'Shown: {which}; the rest is in the table.' if which else '')
     drawn = {p.defense for p in shown}
-    lacking = [s.defense for s in found if s.defense and s.defense not in drawn]
+    lacking = [s.defense for s in chief if s.defense and s.defense not in drawn]
     if lacking:
         notes.append(f'Not drawn, without an attacker or a user to compare: {", ".join(lacking)}.')
     if cut:
@@ -163,27 +163,27 @@ def _notes(
 
 
 def _names(name: str, alike: Sequence[Point]) -> list[str]:
-    """For a label: what varies between the strengths of a defense, or the name of a lone one."""
+    """Names what varies between the strengths of a defense, or a lone one."""
     if len(alike) == 1:
         return [name]
     try:
-        every = [_arguments(p.defense) for p in alike]
+        given = [_arguments(p.defense) for p in alike]
     except UserError:  # not a spec
         return [p.defense for p in alike]
-    keys = dict.fromkeys(key for found in every for key in found)
-    varied = [key for key in keys if len({repr(found.get(key)) for found in every}) > 1]
-    words = [', '.join(f'{k[1]}={f[k]}' for k in varied if k in f) for f in every]
+    keys = dict.fromkeys(key for arguments in given for key in arguments)
+    varied = [key for key in keys if len({repr(arguments.get(key)) for arguments in given}) > 1]
+    words = [', '.join(f'{k[1]}={f[k]}' for k in varied if k in f) for f in given]
     return [text or 'default' for text in words]
 
 
 def _arguments(spec: str) -> dict[tuple, Any]:
-    found = {}
+    arguments = {}
     for i, part in enumerate(split_chain(spec)):
         _, positional, named = parse_call(part)
-        found |= {
+        arguments |= {
             (i, str(key)): value for key, value in (dict(enumerate(positional)) | named).items()
         }
-    return found
+    return arguments
 
 
 def _place(figure: Figure, axes: Axes, shown: Sequence[Point], names: Sequence[str]) -> None:
@@ -226,11 +226,11 @@ def _place(figure: Figure, axes: Axes, shown: Sequence[Point], names: Sequence[s
 
 
 def _box(x: float, y: float, width: float, height: float) -> np.ndarray:
-    """Left, bottom, right and top."""
+    """Returns left, bottom, right and top."""
     return np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
 
 
 def _overlap(box: np.ndarray, others: np.ndarray) -> float:
-    """The area that `box` [4] shares with each of the others [N, 4], added up."""
+    """Adds up the area that `box` [4] shares with each of the others [N, 4]."""
     both = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     return float(both.clip(0).prod(axis=1).sum())

@@ -97,14 +97,17 @@ def figure_views(views: Sequence[dict[str, Any]]) -> tuple[Figure, str] | None:
     classes = np.unique(np.concatenate([np.ravel(view['labels']) for view in views])).tolist()
     colors = np.array([_class_color(i, len(classes)) for i in range(len(classes))])
     notes = []
-    every = new_axes(figure, len(views), columns)
-    for axes, view, title in zip(every, views, titles, strict=True):
+    panels = new_axes(figure, len(views), columns)
+    for axes, view, title in zip(panels, views, titles, strict=True):
         index = np.searchsorted(classes, np.ravel(view['labels']))
         notes += _scatter(axes, np.asarray(view['points'], dtype=float), colors[index], view)
         axes.set_title(title, fontsize=10, color=INK)
     if 1 < len(classes) <= len(CLASSES):
-        known = next((view['class_names'] for view in views if view.get('class_names')), None)
-        names = [str(known[c]) if known and 0 <= c < len(known) else str(c) for c in classes]
+        class_names = next((view['class_names'] for view in views if view.get('class_names')), None)
+        names = [
+            str(class_names[c]) if class_names and 0 <= c < len(class_names) else str(c)
+            for c in classes
+        ]
         names = [wrapped(name, 20) for name in names]
         for color, name in zip(colors, names, strict=True):
             figure.axes[0].scatter([], [], c=color, s=28, label=name)
@@ -134,10 +137,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 def new_axes(figure: Figure, count: int, columns: int) -> list[Axes]:
     """Makes `count` quiet panels in rows of `columns`."""
-    every = list(figure.subplots(-(-count // columns), columns, squeeze=False).flat)
-    for axes in every[count:]:
+    panels = list(figure.subplots(-(-count // columns), columns, squeeze=False).flat)
+    for axes in panels[count:]:
         axes.remove()
-    for axes in every[:count]:
+    for axes in panels[:count]:
         axes.spines[['top', 'right']].set_visible(False)
         axes.spines[['left', 'bottom']].set_color(GRAY)
         axes.tick_params(color=GRAY, labelcolor=INK, labelsize=9)
@@ -145,7 +148,7 @@ def new_axes(figure: Figure, count: int, columns: int) -> list[Axes]:
         axes.yaxis.label.set_color(INK)
         axes.grid(axis='y', color=FAINT, linewidth=0.6)
         axes.set_axisbelow(True)
-    return every[:count]
+    return panels[:count]
 
 
 def legend_below(figure: Figure, axes: Axes, most: int = 3) -> None:
@@ -165,7 +168,7 @@ def legend_below(figure: Figure, axes: Axes, most: int = 3) -> None:
 
 
 def _curve(axes: Axes, runs: Sequence[np.ndarray], color: str, label: str) -> None:
-    """Mean over runs where they have the same steps, with the range between them; else each run."""
+    """Draws mean and range over runs with the same steps; else each run."""
     runs = [_binned(run) for run in runs]
     alike = all(np.array_equal(run[:, 0], runs[0][:, 0]) for run in runs)
     if alike:
@@ -182,7 +185,7 @@ def _curve(axes: Axes, runs: Sequence[np.ndarray], color: str, label: str) -> No
 
 
 def _binned(run: np.ndarray) -> np.ndarray:
-    """At most MAX_STEPS points: means of neighboring steps."""
+    """Returns at most MAX_STEPS points: means of neighboring steps."""
     if len(run) <= MAX_STEPS:
         return run
     return np.array([part.mean(axis=0) for part in np.array_split(run, MAX_STEPS)])

@@ -1,0 +1,85 @@
+"""The structure of the package: who reads a config, who knows titles, who imports whom."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / 'ssl_extract'
+MODULES = sorted(PACKAGE.rglob('*.py'))
+# Rooms from the ground up: a room imports from those before it, and from none after it.
+ROOMS = (
+    *('errors', 'fingerprint', 'numerics', 'registry', 'checks', 'runtime'),
+    *('augment', 'data', 'losses', 'defenses', 'encoders', 'report'),
+    *('training', 'evaluation', 'strategies', 'recovery'),
+    *('attacks', 'victims', 'users'),
+    *('oracle', 'config'),
+    *('pipeline', 'studies', 'api', 'testing'),
+    'cli',
+)
+
+
+def name_of(path: pathlib.Path) -> str:
+    return path.relative_to(PACKAGE.parent).as_posix()
+
+
+def room_of(module: str) -> str:
+    parts = module.split('.')
+    return parts[1] if len(parts) > 1 else ''
+
+
+def imports(path: pathlib.Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == 'ssl_extract':
+            yield from (f'ssl_extract.{alias.name}' for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or '').startswith('ssl_extract.'):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith('ssl_extract.'))
+
+
+@pytest.mark.parametrize('path', MODULES, ids=name_of)
+def test_a_room_imports_from_the_rooms_below_it(path):
+    own = name_of(path).removesuffix('.py').split('/')[1]
+    if own == '__init__':
+        return  # the facade, which imports nothing before it is used
+    for module in imports(path):
+        other = room_of(module)
+        assert other == own or ROOMS.index(other) < ROOMS.index(own), (name_of(path), module)
+
+
+def functions_of_a_config():
+    """(module, function) of all that take a whole config."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                notes = [ast.unparse(a.annotation) for a in taken if a.annotation is not None]
+                if any('ConfigDict' in note for note in notes):
+                    yield name_of(path), node.name
+
+
+def test_only_the_pipeline_and_the_command_read_a_config():
+    readers = {name_of(path) for path in MODULES if 'ConfigDict' in path.read_text()}
+    allowed = ('ssl_extract/pipeline/', 'ssl_extract/cli', 'ssl_extract/config.py')
+    assert readers and all(name.startswith(allowed) for name in readers), readers
+    assert len(list(functions_of_a_config())) < 20
+
+
+def test_only_encoders_know_flax_and_only_checkpoints_know_orbax():
+    for word, allowed in {
+        'flax.linen': 'ssl_extract/encoders/',
+        'orbax': 'ssl_extract/runtime/checkpoint.py',
+    }.items():
+        for path in MODULES:
+            code = '\n'.join(
+                ast.unparse(node)
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Import | ast.ImportFrom)
+            )
+            assert word not in code or name_of(path).startswith(allowed), name_of(path)
+
+
+def test_no_module_is_longer_than_an_afternoon():
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in MODULES}
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
