@@ -28,7 +28,11 @@ from ssl_extract.registry import Registry
 from ssl_extract.report import columns
 
 ROOT = pathlib.Path(__file__).parent.parent
-COPIED = {'index.md': 'README.md', 'contributing.md': 'CONTRIBUTING.md', 'changelog.md': 'CHANGELOG.md'}
+COPIED = {
+    'index.md': 'README.md',
+    'contributing.md': 'CONTRIBUTING.md',
+    'changelog.md': 'CHANGELOG.md',
+}
 FUNCTIONS = ('make_oracle', 'collect', 'steal', 'pretrain', 'evaluate', 'load', 'results')
 TYPES = (Answers, Encoder, victims.Victim, oracle.Oracle, encoders.Network)
 _SECTION = re.compile(r'(Args|Attributes|Returns|Raises|Yields):$')
@@ -39,9 +43,7 @@ _LINK = re.compile(r'(https?://[^\s)>,]+[^\s)>,.;:])|arXiv[: ](\d{4}\.\d{5})')
 def on_config(config: Any) -> Any:
     """Puts the pages of the reference into the navigation."""
     reference = [{title: path} for path, (title, _) in _reference().items()]
-    config.nav = [
-        {'Reference': reference} if 'Reference' in item else item for item in config.nav
-    ]
+    config.nav = [{'Reference': reference} if 'Reference' in item else item for item in config.nav]
     return config
 
 
@@ -88,8 +90,7 @@ def registry_page(room: str, registry: Registry) -> str:
 
 def _entry(name: str, registry: Registry) -> list[str]:
     factory = registry[name]
-    written = f'{name}({catalog.signature(factory)})'
-    lines = [f'### `{name}` {{ #{name} }}', '', '```python', _wrapped(written), '```', '']
+    lines = [f'### `{name}` {{ #{name} }}', '', *_call(name, factory), '']
     lines.append(markdown(inspect.getdoc(factory) or ''))
     traits = registry.entries[name].traits
     if traits:
@@ -116,15 +117,17 @@ def facade() -> str:
 
 def _object(name: str, function: Callable) -> list[str]:
     """Its heading, signature and docstring."""
-    written = f'{name}({catalog.signature(function)})'
     documented = markdown(inspect.getdoc(function) or '')
-    return [f'## `{name.split(".", 1)[1]}`', '', '```python', _wrapped(written), '```', '', documented]
+    return [f'## `{name.split(".", 1)[1]}`', '', *_call(name, function), '', documented]
 
 
 def config_fields() -> str:
     """The fields of `ssl_extract.config.base`, their defaults and their comments."""
     lines = ['# Fields of an experiment', '']
-    lines += ["An experiment's `get_config()` starts from `ssl_extract.config.base()`, which has", '']
+    lines += [
+        "An experiment's `get_config()` starts from `ssl_extract.config.base()`, which has",
+        '',
+    ]
     lines += ['| field | default | meaning |', '| --- | --- | --- |']
     for field, default, meaning in read_fields(inspect.getsource(fields.base)):
         cells = (f'`{field}`', f'`{default}`' if default else '', _inline(meaning))
@@ -209,10 +212,10 @@ def _link(match: re.Match) -> str:
     return f'<{address}>' if address else f'[arXiv {number}](https://arxiv.org/abs/{number})'
 
 
-def _wrapped(written: str) -> str:
-    """A call with one argument a line where it is long."""
-    if len(written) <= 80:
-        return written
-    name, _, rest = written.partition('(')
-    arguments = re.sub(r', (?=[*\w]+(:|=|,|\)|$))', ',\n    ', rest[:-1])
-    return f'{name}(\n    {arguments},\n)'
+def _call(name: str, function: Callable) -> list[str]:
+    """A function's signature as code, with one argument a line where it is long."""
+    arguments = catalog.parameters(function)
+    written = f'{name}({", ".join(arguments)})'
+    if len(written) > 80:
+        written = '\n'.join([f'{name}(', *(f'    {argument},' for argument in arguments), ')'])
+    return ['```python', written, '```']

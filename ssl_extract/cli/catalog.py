@@ -60,7 +60,12 @@ def signature(factory: Callable[..., Any]) -> str:
     >>> signature(views)
     'm: int, weights: tuple[float, ...] = (1.0,), sort=...'
     """
-    return ', '.join(map(_parameter, inspect.signature(factory).parameters.values()))
+    return ', '.join(parameters(factory))
+
+
+def parameters(factory: Callable[..., Any]) -> list[str]:
+    """Writes the arguments of a factory, one by one; see `signature`."""
+    return [_parameter(parameter) for parameter in inspect.signature(factory).parameters.values()]
 
 
 def _parameter(parameter: inspect.Parameter) -> str:
