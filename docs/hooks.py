@@ -72,8 +72,8 @@ def _reference() -> dict[str, tuple[str, str]]:
 
 def registry_page(room: str, registry: Registry) -> str:
     """All names of a registry, by the module that registers them."""
-    lines = [f'# {room.capitalize()}', '', f'Every registered {registry.kind}, as']
-    lines += [f'`ssl-extract list {room}` prints it for your installation.', '']
+    lines = [f'# {room.capitalize()}', '']
+    lines += [f'Every registered {registry.kind}. `ssl-extract list {room}` lists yours too.', '']
     if not registry:
         return '\n'.join([*lines, 'The package registers none; your own modules may.'])
     lines += ['| name | |', '| --- | --- |']
@@ -106,9 +106,9 @@ def facade() -> str:
     """The functions of `ssl_extract` for notebooks, and their types."""
     lines = ['# The facade', '', markdown(inspect.getdoc(ssl_extract.api) or '')]
     for name in FUNCTIONS:
-        lines += ['', *_object(f'ssl_extract.{name}', getattr(ssl_extract, name))]
+        lines += ['', *_object(name, getattr(ssl_extract, name))]
     for name in ('from_function', 'from_flax', 'from_encoder'):
-        lines += ['', *_object(f'ssl_extract.victims.{name}', getattr(victims, name))]
+        lines += ['', *_object(f'victims.{name}', getattr(victims, name))]
     lines += ['', '## Types']
     for one in TYPES:
         lines += ['', f'### `{one.__name__}`', '', markdown(inspect.getdoc(one) or '')]
@@ -116,9 +116,13 @@ def facade() -> str:
 
 
 def _object(name: str, function: Callable) -> list[str]:
-    """Its heading, signature and docstring."""
+    """Its heading, signature as it is written, and docstring."""
+    source = textwrap.dedent(inspect.getsource(function))
+    node = ast.parse(source).body[0]
+    signature = source.split('\n')[node.lineno - 1 : node.body[0].lineno - 1]
     documented = markdown(inspect.getdoc(function) or '')
-    return [f'## `{name.split(".", 1)[1]}`', '', *_call(name, function), '', documented]
+    heading = f'## `{name}` {{ #{name} }}'
+    return [heading, '', '```python', *signature, '```', '', documented]
 
 
 def config_fields() -> str:
