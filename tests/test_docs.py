@@ -24,7 +24,7 @@ def commands_of(page):
     return [re.sub(r'\s+', ' ', line.split(' # ')[0]).strip() for line in lines]
 
 
-COMMANDS = sorted({command for page in PAGES for command in commands_of(page)})
+COMMANDS = sorted({command for page in PAGES for command in commands_of(page)} - {''})
 LAUNCHES = [command for command in COMMANDS if 'launch.py' in command]
 OWN = {  # file -> the page that says how to write it, and which of its blocks that is
     'my_attacks': ('how_to/add_an_attack.md', 0),
@@ -135,6 +135,7 @@ def test_the_parts_of_the_how_to_pages_work_together(own_modules, tmp_path):
     c.attack.encoder, c.attack.loss = 'patches(width=8)', 'huber(delta=0.5)'
     c.attack.recover = 'winsorize'
     c.evaluation.tasks = ('even_digits(labeled=100)',)
+    c.baselines.scratch_epochs, c.baselines.random = 0, False
     c.runs = ({'attack.strategy': 'unusual'}, {'attack.name': 'mixup(share=0.3)'})
     rows = experiment.run(c, workdir=tmp_path / 'run')
     stolen = [r for r in rows if (r['role'], r['metric']) == ('surrogate', 'effective_rank')]
@@ -151,6 +152,7 @@ def test_the_commands_on_queries_run(tmp_path):
     cfg, fixed = parsed(commands_of(ROOT / 'docs/concepts/queries.md')[0])
     cfg = shrink(cfg, fixed)
     cfg.runs = cfg.runs[:1]
+    cfg.baselines.scratch_epochs, cfg.baselines.random = 0, False
     rows = experiment.run(cfg, workdir=tmp_path / 'run', fixed=fixed)
     (surrogate,) = [r for r in rows if r['role'] == 'surrogate' and r['metric'] == 'linear_probe']
     assert (surrogate['plan'], surrogate['queries_billed']) == ('online', cfg.attack.budget)
@@ -168,7 +170,8 @@ def test_python_blocks_run(page, registries_restored, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
-    for target in re.findall(r'\]\(([^)#]+)[^)]*\)', page.read_text()):
+    prose = re.sub(r'^```.*?^```$', '', page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r'\]\(([^)#]+)[^)]*\)', prose):
         if '://' not in target:
             assert (page.parent / target).exists(), target
 
