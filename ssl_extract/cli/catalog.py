@@ -72,7 +72,7 @@ def _parameter(parameter: inspect.Parameter) -> str:
 
 
 def _indented(entries: list[tuple[str, str]]) -> str:
-    lines = []
+    lines = [] if entries else ['  (nothing is registered)']
     for written, description in entries:
         lines += textwrap.wrap(written, 100, initial_indent='  ', subsequent_indent='      ')
         summary = description.split('\n\n')[0]
