@@ -1,5 +1,6 @@
 """The command `list`: everything that a config can name, with signatures and first lines."""
 
+import importlib
 import inspect
 import sys
 import textwrap
@@ -28,9 +29,9 @@ def main(argv: list[str]) -> int:
 def rooms() -> dict[str, list[tuple[str, str]]]:
     """Returns what each registry and the experiments hold: (how it is written, first lines).
 
-    A registry is a room under the name of its variable: `LOSSES` is `losses`. Whatever a config can
-    name is imported by the pipeline.
+    A registry is a room under the name of its variable: `LOSSES` is `losses`.
     """
+    importlib.import_module('ssl_extract.pipeline.run')  # imports all that a config can name
     modules = [m for name, m in sorted(sys.modules.items()) if name.startswith('ssl_extract.')]
     registries = {
         name.lower(): registry
@@ -71,7 +72,7 @@ def _parameter(parameter: inspect.Parameter) -> str:
 
 
 def _indented(entries: list[tuple[str, str]]) -> str:
-    lines = []
+    lines = [] if entries else ['  (nothing is registered)']
     for written, description in entries:
         lines += textwrap.wrap(written, 100, initial_indent='  ', subsequent_indent='      ')
         summary = description.split('\n\n')[0]
