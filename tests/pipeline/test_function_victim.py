@@ -7,12 +7,13 @@ import tiny
 
 from ssl_extract import config, data
 from ssl_extract.errors import UserError
-from ssl_extract.pipeline import evaluate, run
+from ssl_extract.evaluation.assess import assess
+from ssl_extract.pipeline import run
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.sets import load_sets, pool_order
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import sketch_of
-from ssl_extract.runtime import parallel
+from ssl_extract.runtime import loggers, parallel
 
 SOURCE = f'function("projecting:answer", dim={projecting.DIM})'
 BUDGET = 41
@@ -23,7 +24,7 @@ def config_of(**fields):
     c.victim.source = SOURCE
     c.attack.name, c.attack.loss = 'direct', 'mse'
     c.attack.encoder = 'resnet18(stem="patch", width=4, stages=(1,))'
-    c.attack.budget, c.attack.epochs = BUDGET, 2
+    c.attack.budget, c.attack.epochs, c.attack.learning_rate = BUDGET, 20, 1e-2
     c.baselines.scratch_epochs, c.baselines.random = 0, False
     c.evaluation.shots = 0
     c.runs = ()
@@ -69,12 +70,13 @@ def test_it_sees_exactly_the_budget_and_no_padding(unevaluated):
 def test_a_surrogate_is_trained_on_its_answers(unevaluated):
     rows, _, workdir = unevaluated
     surrogate = of(rows, 'surrogate')
-    assert surrogate['linear_probe']['n'] == 100 and surrogate['linear_probe']['value'] > 0.1
+    assert surrogate['linear_probe']['n'] == 100
     for row in surrogate.values():
         bill = [row[f'queries_{name}'] for name in ('billed', 'unique', 'repeated', 'refused')]
         assert bill == [BUDGET, BUDGET, 0, 0]
-    (part,) = workdir.glob('surrogate/*/metrics/part-*')
-    assert part.read_text().count('"loss"') == 2 * (BUDGET // 16)
+    (folder,) = workdir.glob('surrogate/*/metrics')
+    losses = [step['loss'] for step in loggers.read_parts(folder)]
+    assert len(losses) == 20 * (BUDGET // 16) and losses[-1] < 0.5 * losses[0]
 
 
 def test_its_answers_are_stored_as_it_gave_them(unevaluated):
@@ -122,23 +124,45 @@ def test_asked_it_is_evaluated_and_its_rows_carry_the_bill(unevaluated):
 
 def test_its_probe_is_the_probe_on_its_own_answers(tmp_path):
     rows, _ = rows_of(tmp_path, evaluation__victim='ask', attack__epochs=1)
-    sets = sets_of(attack__epochs=1)
-    (task,) = sets.tasks
-    answers = [
-        projecting.answer(part.inputs / np.float32(255)).astype(np.float32)
-        for part in (task.train, task.test)
-    ]
-    alone = evaluate.assess.assess(
-        lambda inputs: projecting.answer(inputs).astype(np.float32),
-        sets.tasks,
+    alone = assess(
+        lambda inputs: projecting.answer(np.asarray(inputs)).astype(np.float32),
+        sets_of().tasks,
         probe='sgd(learning_rate=1e-2, epochs=30)',
         neighbors=5,
         shots=0,
     )
-    assert answers[0].shape == (200, projecting.DIM)
     values = {row['metric']: row['value'] for row in alone.measured}
     victim = of(rows, 'victim')
     assert {metric: victim[metric]['value'] for metric in values} == values
+
+
+def test_behind_a_defense_its_users_ask_it_and_the_baselines_do_not(tmp_path):
+    fields = {
+        'defense': 'gaussian_noise(stddev=0.1)',
+        'legitimate__images': 30,
+        'baselines__scratch_epochs': 1,
+        'baselines__random': True,
+        'attack__epochs': 1,
+    }
+    rows, calls = rows_of(tmp_path, **fields)
+    assert {row['role'] for row in rows} == {'surrogate', 'legitimate', 'scratch', 'random'}
+    assert sum(map(len, calls)) == BUDGET + 2 * (30 + 40)  # the user with the defense and without
+    for row in rows:
+        if row['role'] == 'legitimate':
+            assert row['queries_billed'] == 70 and row['encoder'] == 'projecting:answer'
+        else:
+            assert row['queries_billed'] == (BUDGET if row['role'] == 'surrogate' else 0)
+
+
+def test_a_classifier_is_stolen_from_its_own_posteriors(tmp_path):
+    source = f'function("projecting:classify", dim={projecting.CLASSES}, answers="posteriors")'
+    fields = {'victim__source': source, 'attack__name': 'posteriors'}
+    rows, calls = rows_of(tmp_path, attack__loss='cross_entropy', **fields)
+    surrogate = of(rows, 'surrogate')
+    assert surrogate['classifier']['n'] == 100
+    assert surrogate['classifier']['endpoint'] == 'posteriors'
+    assert [len(inputs) for inputs in calls] == [16, 16, 9]
+    assert not (tmp_path / 'classifier').exists()  # no owner of ours fitted one
 
 
 @pytest.mark.parametrize(
@@ -164,6 +188,14 @@ def test_its_probe_is_the_probe_on_its_own_answers(tmp_path):
             {'defense': 'similarity_guard(of="projection")'},
             r'there is no projection head behind these answers',
         ),
+        (
+            {
+                'victim__source': 'function("projecting:classify", dim=10, answers="posteriors")',
+                'attack__name': 'posteriors',
+                'defense': 'dynamarks',
+            },
+            r"defense='dynamarks' .* write another defense",
+        ),
         ({'attack__encoder': ''}, r"attack.encoder='': the victim has no network of ours; name"),
         (
             {'victim__source': 'function("projecting:anser", dim=6)'},
@@ -175,7 +207,7 @@ def test_its_probe_is_the_probe_on_its_own_answers(tmp_path):
         ),
         ({'victim__source': 'function("projecting", dim=6)'}, r"write function\('module:name', d"),
         ({'victim__source': 'function("projecting:DIM", dim=6)'}, r'6 cannot be called'),
-        ({'victim__source': 'function("projecting:answer", dim=0)'}, r'dim=0'),
+        ({'victim__source': 'function("projecting:answer", dim=0)'}, r'dim=0\).*: dim must be a whole number'),
         ({'victim__source': 'function("projecting:answer")'}, r"missing a required argument: 'dim"),
     ],
 )
