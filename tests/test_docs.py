@@ -12,6 +12,8 @@ from ml_collections import config_flags
 
 from ssl_extract import config
 from ssl_extract.pipeline import run as experiment
+from ssl_extract.pipeline.context import make_run
+from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.runtime import parallel
 
@@ -114,11 +116,11 @@ def test_the_pages_show_commands():
 def test_launch_commands_describe_valid_runs(command, own_modules, registries_restored):
     cfg, fixed = parsed(command)
     cfg = shrink(cfg, fixed)
-    experiment.import_modules(cfg.modules)
+    modules = import_modules(cfg.modules)
     runs = list(config.expand(cfg, fixed))
     assert runs
     for run in runs:
-        validate(run, parallel.data_mesh())
+        validate(make_run(run, 'nowhere', parallel.data_mesh(), modules))
 
 
 @pytest.mark.parametrize('page', [*OWN, 'queries.md'])

@@ -21,20 +21,22 @@ class OwnModules(NamedTuple):
     Attributes:
         sources: (module, hash of its source and of the local modules that it imports).
         names: what the modules registered, in any registry.
+        effects: modules that registered nothing, and so are imported for some other effect.
     """
 
     sources: tuple[tuple[str, str], ...] = ()
     names: frozenset[str] = frozenset()
+    effects: frozenset[str] = frozenset()
 
     def used_in(self, spec: dict[str, Any]) -> dict[str, str]:
         """The sources that a stage's description depends on.
 
         A stage depends on own modules if its description names what one of them registered. Then it
-        depends on all of them, for they may use each other. Modules that registered nothing have
-        some other effect, and every stage depends on them.
+        depends on all of them, for they may use each other. On modules that registered nothing
+        every stage depends.
         """
-        words = set(re.findall(r'\w+', json.dumps(spec)))
-        return dict(self.sources) if not self.names or words & self.names else {}
+        uses = not self.names.isdisjoint(re.findall(r'\w+', json.dumps(spec)))
+        return {name: source for name, source in self.sources if uses or name in self.effects}
 
 
 NO_MODULES = OwnModules()
@@ -48,7 +50,7 @@ def import_modules(names: tuple[str, ...]) -> OwnModules:
     """
     if names and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    sources, registered = [], set()
+    sources, registered, effects = [], set(), set()
     for name in names:
         try:
             module = importlib.import_module(name)
@@ -64,9 +66,10 @@ def import_modules(names: tuple[str, ...]) -> OwnModules:
         for path in sorted({path for _, path in parts}):
             digest.update(path.name.encode() + path.read_bytes())
         sources.append((name, digest.hexdigest()[:16]))
-        for part, _ in parts:
-            registered |= registered_by(part)
-    return OwnModules(tuple(sources), frozenset(registered))
+        own = set().union(*(registered_by(part) for part, _ in parts))
+        registered |= own
+        effects |= set() if own else {name}
+    return OwnModules(tuple(sources), frozenset(registered), frozenset(effects))
 
 
 def _local_parts(module: ModuleType) -> list[tuple[str, pathlib.Path]]:
@@ -82,6 +85,7 @@ def _local_parts(module: ModuleType) -> list[tuple[str, pathlib.Path]]:
         if name in parts or not file or not pathlib.Path(file).is_relative_to(root):
             continue
         parts[name] = pathlib.Path(file)
+        waiting.append(name.rpartition('.')[0])  # its package, which was imported before it
         if pathlib.Path(file).name == '__init__.py':
             waiting += [m for m in sys.modules if m.startswith(f'{name}.')]
         for node in ast.walk(ast.parse(pathlib.Path(file).read_bytes())):

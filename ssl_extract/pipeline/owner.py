@@ -83,7 +83,7 @@ def service_spec(workspace: Workspace, owner: Owner, endpoint: str, defense: str
     """What the answers of a service depend on; computes nothing."""
     spec: dict[str, Any] = {'victim': owner.victim.address, 'endpoint': endpoint}
     spec['defense'] = defense
-    if 'classifier' in endpoints.needs(endpoint):
+    if _fits_classifier(owner, endpoint):
         spec['classifier'] = stage.address(workspace, _classifier_spec(owner))
     if 'shadow' in defenses.needs(defense):
         spec['shadow'] = stage.address(workspace, _shadow_spec(owner))
@@ -94,7 +94,7 @@ def serve(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> Se
     """Sets a service up: fits and trains what it needs, once."""
     victim, given = owner.victim, {}
     classifier, needs = None, defenses.needs(defense)
-    if 'classifier' in endpoints.needs(endpoint):
+    if _fits_classifier(owner, endpoint):
         classifier = fit_classifier(workspace, owner)
     encoder = victim.encoder
     if (
@@ -177,16 +177,22 @@ def check_service(sketch: Sketch, endpoint: str, defense: str) -> None:
         UserError: the defense does not fit the endpoint, or the victim lacks what either needs.
     """
     defenses.check_endpoint(defense, endpoint)
-    needs = {*endpoints.needs(endpoint), *defenses.needs(defense)}
-    if not sketch.encoder and sketch.answers != endpoint:
+    if sketch.encoder:
+        return
+    if sketch.answers != endpoint:
         raise UserError(
             f'victim.source: this victim answers with a {sketch.answers} and the attack asks for '
             f'a {endpoint}; take another attack'
         )
-    if not sketch.encoder and needs & {'shadow'}:
+    if 'shadow' in defenses.needs(defense):
         raise UserError(
             f'defense={defense!r} needs a surrogate of the victim, which its owner can train of '
             'an encoder of this package only; write another defense'
+        )
+    if defenses.mark_of(defense) is not None:
+        raise UserError(
+            f'defense={defense!r} leaves a mark, which its owner can look for beside a classifier '
+            'of this package only; write another defense'
         )
 
 
@@ -214,6 +220,11 @@ def answer_dim(sketch: Sketch, endpoint: str, defense: str, num_classes: int) ->
         return oracle.query(inputs, oracle.init(jax.random.key(0), inputs))[0].representations
 
     return jax.eval_shape(answer, oracle, inputs).shape[-1]
+
+
+def _fits_classifier(owner: Owner, endpoint: str) -> bool:
+    """Whether the owner fits what the endpoint answers with; other victims bring it along."""
+    return 'classifier' in endpoints.needs(endpoint) and owner.victim.encoder is not None
 
 
 def _classifier_spec(owner: Owner) -> dict[str, Any]:
