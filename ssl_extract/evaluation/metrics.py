@@ -58,38 +58,10 @@ class Features(NamedTuple):
 Metric = Callable[[Features], Measurement | None]
 
 
-class Traits(NamedTuple):
-    """What is declared where a metric is registered.
-
-    Attributes:
-        fidelity: it compares an encoder with the victim, and is left out for the victim itself.
-        first_task: it is computed on the first task only.
-    """
-
-    fidelity: bool
-    first_task: bool
-
-
-METRICS = Registry('metric')
-TRAITS: dict[str, Traits] = {}
-
-
-def register_metric(
-    name: str, *, fidelity: bool = False, first_task: bool = False
-) -> Callable[[Metric], Metric]:
-    """Registers the decorated function as the metric `name`; see `Traits`.
-
-    Raises:
-        UserError: the name is taken or cannot be written.
-    """
-    add = METRICS.register(name)
-
-    def add_with_traits(metric: Metric) -> Metric:
-        add(metric)
-        TRAITS[name] = Traits(fidelity, first_task)
-        return metric
-
-    return add_with_traits
+# fidelity: it compares an encoder with the victim, and is left out for the victim itself;
+# first_task: it is computed on the first task only.
+METRICS = Registry('metric', fidelity=False, first_task=False)
+register_metric = METRICS.register
 
 
 def measure(
@@ -110,7 +82,7 @@ def measure(
     """
     rows = []
     for name in names_of(metrics):
-        traits = TRAITS[name]
+        traits = METRICS.traits(name)
         if traits.first_task and not first_task:
             continue
         if traits.fidelity and features.victim_predictions is None:
