@@ -96,10 +96,9 @@ def _load(run: Run) -> Victim | None:
     same place are another victim, and so are the same weights in an edited network.
     """
     source, modules = run.config.victim.source, run.workspace.modules
-    load = SOURCES.make(source)
-    if load is None:
+    victim = _read(source, run.workspace.mesh)
+    if victim is None:
         return None
-    victim = load(run.workspace.mesh)
     networks = [victim.encoder.spec, victim.encoder.heads] if victim.encoder else []
     used = modules.used_in({'source': source, 'address': victim.address, 'networks': networks})
     if not used:
@@ -155,7 +154,7 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
 
 def forget() -> None:
     """Lets go of the loaded victim."""
-    _load.cache_clear()
+    _read.cache_clear()
 
 
 def seen_shape(sets: Sets) -> tuple[int, ...]:
@@ -199,8 +198,8 @@ def make_recipe(method: str, encoder: str, augmentation: str) -> training.Recipe
 
 
 @functools.lru_cache(maxsize=4)
-def _load(source: str, mesh: jax.sharding.Mesh) -> Victim | None:
-    """The victim of a source; None of one that is pretrained."""
+def _read(source: str, mesh: jax.sharding.Mesh) -> Victim | None:
+    """The victim of a source, as it is; None of one that is pretrained."""
     load = SOURCES.make(source)
     return load and load(mesh)
 
