@@ -14,7 +14,7 @@ from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.pipeline.sets import load_sets
 from ssl_extract.pipeline.validate import validate
-from ssl_extract.pipeline.victim import victim_of
+from ssl_extract.pipeline.victim import forget, victim_of
 from ssl_extract.runtime import checkpoint, parallel
 
 MESH = parallel.data_mesh()
@@ -261,6 +261,7 @@ class TestCheckpoint:
         addresses = []
         for seed in (0, 1, 0):
             self.save(tmp_path / 'victim', seed=seed)
+            forget()  # as every experiment does first
             addresses.append(victim_of(run, load_sets(run))[0].address)
         assert addresses[0] == addresses[2] != addresses[1]
 
