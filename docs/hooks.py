@@ -18,7 +18,6 @@ from typing import Any
 from mkdocs.structure.files import File
 
 import ssl_extract
-import ssl_extract.pipeline.run  # noqa: F401  (imports whatever a config can name)
 from ssl_extract import config as fields
 from ssl_extract import encoders, oracle, victims
 from ssl_extract.api import Answers

@@ -48,11 +48,19 @@ class Registry(Mapping[str, Callable[..., Any]]):
         kind: what an entry is called in an error message.
         entries: by name.
         defaults: the accepted traits and their values where nothing is declared.
+        check: `(name, factory)`, called before a factory is added; raises what is wrong with it.
         choices: the accepted values of some traits, or of the parts of one that is a tuple.
     """
 
-    def __init__(self, kind: str, choices: Mapping[str, tuple] | None = None, **defaults: Any):
+    def __init__(
+        self,
+        kind: str,
+        choices: Mapping[str, tuple] | None = None,
+        check: Callable[[str, Callable[..., Any]], None] | None = None,
+        **defaults: Any,
+    ):
         self.kind, self.choices, self.defaults = kind, choices or {}, defaults
+        self.check = check
         self.entries: dict[str, Entry] = {}
         self._traits = collections.namedtuple('Traits', defaults)
         REGISTRIES[kind] = self
@@ -89,6 +97,8 @@ class Registry(Mapping[str, Callable[..., Any]]):
         def add(factory: Factory) -> Factory:
             if name in self:
                 raise UserError(f'{self.kind} {name!r} is already registered; choose another name')
+            if self.check is not None:
+                self.check(name, factory)
             module = sys._getframe(1).f_globals['__name__']  # it may register what another defines
             self.entries[name] = Entry(factory, traits, module)
             return factory

@@ -16,7 +16,7 @@ import pytest
 from processes import ROOT, results
 
 from ssl_extract import cli
-from ssl_extract.cli import arguments, catalog, experiments, failures
+from ssl_extract.cli import arguments, catalog, experiments, failures, running
 from ssl_extract.errors import UserError
 
 TINY = f'--config={ROOT}/tests/helpers/tiny.py'
@@ -99,12 +99,28 @@ def test_a_dry_run_numbers_the_runs_and_writes_nothing(capsys, tmp_path):
     assert code == 0 and not list(tmp_path.iterdir())
     runs = re.findall(r'^ +(\d+)  (\w+)  (\w+, \w+)', out, re.MULTILINE)
     assert [run[0] for run in runs] == ['0', '1', '2'] and len({run[1] for run in runs}) == 3
-    assert out.endswith('3 runs, 152 queries\n')  # 41, 41 and 70
+    assert '\n3 runs, 152 queries' in out  # 41, 41 and 70
     _, one, _ = call(capsys, TINY, workdir, '--dry_run', '--run_index=2')
-    assert one.startswith('  2  ') and one.endswith('1 run, 70 queries\n')
+    assert one.startswith('  2  ') and '\n1 run, 70 queries' in one
     refused = error_of(capsys, TINY, workdir, '--dry_run', '--run_index=3')
     assert refused == 'error: run_index=3: write a number from 0 to 2\n'
     assert 'seed=-1' in error_of(capsys, TINY, workdir, '--dry_run', '--config.seed=-1')
+
+
+def stages(**done):
+    return [{'kind': k, 'address': f'{k}7', 'done': is_done} for k, is_done in done.items()]
+
+
+def test_a_dry_run_counts_what_runs_share_once():
+    first = dict(run=0, id='a', name='mse', queries=128, seconds=100.0, done=False)
+    second = first | dict(run=1, id='b', queries=512, stages=stages(victim=True, answers=False))
+    first['stages'] = stages(victim=True, answers=False)
+    last = running.describe([first, second]).splitlines()[-1]
+    assert last == '2 runs, 512 queries; 1 of 2 stages done; at most 3 min'
+    other = second | dict(stages=stages(surrogate=False), seconds=None)
+    last = running.describe([first, other]).splitlines()[-1]
+    assert last == '2 runs, 640 queries; 1 of 3 stages done'
+    assert running.describe([first | {'done': True}]).splitlines()[-2].strip() == 'finished'
 
 
 def test_one_run_of_several(capsys, tmp_path):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from ssl_extract import attacks, config, encoders, training
-from ssl_extract.pipeline import access, stage
-from ssl_extract.pipeline import surrogate as extraction
-from ssl_extract.pipeline import validate as validation
+from ssl_extract.encoders import trained
+from ssl_extract.pipeline import surrogate, victim
+from ssl_extract.pipeline.context import make_run
+from ssl_extract.pipeline.validate import check_fields
 from ssl_extract.runtime import parallel
+from ssl_extract.victims import SOURCES
 
 FILES = sorted((pathlib.Path(__file__).parent.parent / 'experiments').glob('*.py'))
 
@@ -23,6 +25,10 @@ def load(path):
     return module
 
 
+def check(cfg):
+    check_fields(make_run(cfg, 'nowhere', parallel.data_mesh(1)))
+
+
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 def test_every_experiment_expands_to_runs_with_known_names(path):
     module = load(path)
@@ -30,9 +36,9 @@ def test_every_experiment_expands_to_runs_with_known_names(path):
     runs = list(config.expand(module.get_config()))
     assert len(runs) == len(module.get_config().runs)
     for run in runs:
-        validation._check_ranges(run)
-        validation._check_names(run)
-        stage.make_encoder(run.victim.encoder)
+        check(run)
+        trained.make(run.victim.encoder)
+        assert SOURCES.make(run.victim.source) is None  # each pretrains its victim
 
 
 def test_the_papers_setting_is_the_papers():
@@ -52,16 +58,14 @@ def test_the_papers_setting_is_the_papers():
 
 def test_the_papers_setting_is_built_and_stepped_once():
     run = next(config.expand(load(FILES[0].parent / 'cifar10.py').get_config()))
-    network = stage.make_encoder(run.victim.encoder)
+    network = trained.make(run.victim.encoder)
     shape = (run.data.size, run.data.size, 3)
     mesh = parallel.data_mesh(1)
     batch = {'inputs': np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)}
     answers = np.random.default_rng(1).random((4, 1, encoders.dim(network, shape)), np.float32)
     answered = np.ones((4, 1), bool)
-    pretraining = stage.victim_recipe(
-        run.victim.method, run.victim.encoder, run.victim.augmentation
-    )
-    attack = extraction.make_attack(
+    pretraining = victim.make_recipe(run.victim.method, run.victim.encoder, run.victim.augmentation)
+    attack = surrogate.make_attack(
         run.attack.name,
         run.attack.loss,
         run.victim.encoder,
@@ -90,8 +94,7 @@ def test_every_attack_has_its_authors_settings(name):
     runs = list(config.expand(load(FILES[0].parent / 'paper.py').get_config(name)))
     assert len(runs) == 3
     for run in runs:
-        validation._check_ranges(run)
-        validation._check_names(run)
+        check(run)
         for field, value in attacks.preset(name).items():
             assert run.attack[field] == value
         assert {'budget', 'batch_size', 'optimizer', 'schedule', 'learning_rate', 'loss'} <= set(
@@ -115,7 +118,7 @@ def test_every_attack_of_the_comparison_pays_the_same_and_trains_alike():
     assert names == set(attacks.ATTACKS)
     assert {run.attack.budget for run in runs} == {500, 2_000}
     for run in runs:
-        stored = access.plan_of(run).stored
+        stored = surrogate.make_plan(run.attack.plan, run.attack.query_augmentation).stored
         if stored:
             steps = run.attack.epochs * (run.attack.budget // stored // run.attack.batch_size)
             assert steps == pytest.approx({500: 210, 2_000: 372}[run.attack.budget], rel=0.05)

@@ -64,15 +64,13 @@ def test_the_installed_command_runs_experiments_by_name_from_any_folder(wheel, t
     env = os.environ | {'PYTHONPATH': dependencies, 'JAX_PLATFORMS': 'cpu'}
     command = tmp_path / 'venv/bin/ssl-extract'
 
-    where = run(
-        python, '-c', 'import ssl_extract; print(ssl_extract.__file__)', cwd=elsewhere, env=env
-    )
-    assert where.startswith(str(tmp_path / 'venv'))
+    code = 'import ssl_extract; print(ssl_extract.__file__)'
+    assert run(python, '-c', code, cwd=elsewhere, env=env).startswith(str(tmp_path / 'venv'))
     shown = run(command, '--version', cwd=elsewhere, env=env)
     assert shown == f'ssl-extract {ssl_extract.__version__}\n'
     flags = ('--config=quickstart', '--config.attack.loss=infonce', '--dry_run')
     listing = run(command, 'run', *flags, cwd=elsewhere, env=env)
-    assert listing.count('direct, infonce, ') == 3 and listing.endswith('3 runs, 1,152 queries\n')
+    assert listing.count('direct, infonce, ') == 3 and '\n3 runs, ' in listing
     assert not list(elsewhere.iterdir())
 
 
@@ -89,9 +87,8 @@ def test_importing_the_package_is_quick_and_imports_no_library():
 
 def test_the_facade_imports_a_name_when_it_is_used():
     from ssl_extract.errors import UserError
-    from ssl_extract.oracle import make_oracle
 
-    assert ssl_extract.UserError is UserError and ssl_extract.make_oracle is make_oracle
+    assert ssl_extract.UserError is UserError
     assert ssl_extract.losses.make('mse') and ssl_extract.config.base().seed == 1
     assert {'steal', 'collect', 'evaluate', 'victims', '__version__'} <= set(dir(ssl_extract))
     with pytest.raises(AttributeError, match="'ssl_extract' has no attribute 'stael'"):

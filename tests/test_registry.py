@@ -305,16 +305,17 @@ def test_the_rooms_register_in_one_manner():
 # Names are not asked about: what others must know is a trait.
 
 READERS = {  # modules that may take a spec apart, and why
-    'pipeline/images.py': 'a task is written like a call, its name is a data set',
+    'data/loading.py': 'a data set is written like a call, its name may be one of TFDS',
     'report/defenses.py': 'groups rows of old runs, whose own modules are not imported',
     'report/figures/pareto.py': 'writes only the arguments that differ beside a point',
 }
 SPELLED = {  # (module, name) that is compared with, and why
-    ('pipeline/run.py', 'once'): 'what is usual is left out of the label of a run',
-    ('pipeline/run.py', 'random'): 'what is usual is left out of the label of a run; a role',
+    ('pipeline/rows.py', 'once'): 'what is usual is left out of the label of a run',
+    ('pipeline/rows.py', 'random'): 'what is usual is left out of the label of a run; a role',
     ('report/figures/accuracy.py', 'random'): 'a role',
     ('report/figures/forest.py', 'random'): 'a role',
     ('report/figures/forest.py', 'direct'): 'the order in which attacks are shown',
+    ('api/training.py', 'representation'): 'what an attack asks for where it does not matter',
     ('defenses/similarity.py', 'projection'): 'an argument of the guard',
 }
 ASKED = ('attack', 'query plan', 'query strategy', 'recovery', 'defense', 'endpoint')

@@ -10,7 +10,6 @@ import pytest
 import ssl_extract
 from ssl_extract import config
 from ssl_extract.cli import catalog
-from ssl_extract.pipeline import run  # noqa: F401  (imports whatever a config can name)
 from ssl_extract.report import columns
 
 ROOT = pathlib.Path(__file__).parent.parent

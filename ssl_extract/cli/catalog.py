@@ -1,5 +1,6 @@
 """The command `list`: all registered names with their signatures."""
 
+import importlib
 import inspect
 import sys
 import textwrap
@@ -32,10 +33,8 @@ def rooms() -> dict[str, list[tuple[str, str]]]:
 
 
 def registries() -> dict[str, Registry]:
-    """Returns all registries in alphabetical order, `LOSSES` under the name 'losses'.
-
-    Whatever a config can name is imported by the pipeline.
-    """
+    """Returns all registries in alphabetical order, `LOSSES` under the name 'losses'."""
+    importlib.import_module('ssl_extract.pipeline.run')  # imports all that a config can name
     modules = [m for name, m in sorted(sys.modules.items()) if name.startswith('ssl_extract.')]
     named = {
         name.lower(): registry
@@ -80,7 +79,7 @@ def _parameter(parameter: inspect.Parameter) -> str:
 
 
 def _indented(entries: list[tuple[str, str]]) -> str:
-    lines = []
+    lines = [] if entries else ['  (nothing is registered)']
     for written, description in entries:
         lines += textwrap.wrap(written, 100, initial_indent='  ', subsequent_indent='      ')
         summary = description.split('\n\n')[0]

@@ -73,9 +73,9 @@ def describe(plans: list[dict[str, Any]]) -> str:
     """
     lines = [line for plan in plans for line in _one(plan)]
     stages = {stage['address']: stage['done'] for plan in plans for stage in plan['stages']}
-    total = [f'{_count(len(plans), "run")}, {_queries(plans)}']
+    total = [f'{_count(len(plans), "run")}, {_queries(_shared_queries(plans))}']
     total += [f'{sum(stages.values())} of {len(stages)} stages done'] if stages else []
-    total += [_time(plans)] if _time(plans) else []
+    total += _shared_time(plans)
     return '\n'.join([*lines, '; '.join(total)])
 
 
@@ -84,24 +84,49 @@ def _one(plan: dict[str, Any]) -> list[str]:
         f'       {stage["kind"]:<12} {stage["address"]}  {"done" if stage["done"] else "to do"}'
         for stage in plan['stages']
     ]
-    facts = ', '.join(filter(None, [_queries([plan]), _time([plan])]))
-    return [f'{plan["run"]:>3}  {plan["id"]}  {plan["name"]}', *stages, f'       {facts}']
+    facts = [_queries(plan['queries'])]
+    facts += [] if plan['seconds'] is None else [f'about {_time(plan["seconds"])}']
+    facts = ['finished'] if plan.get('done') else facts
+    return [
+        f'{plan["run"]:>3}  {plan["id"]}  {plan["name"]}',
+        *stages,
+        f'       {", ".join(facts)}',
+    ]
 
 
-def _queries(plans: list[dict[str, Any]]) -> str:
-    return _count(sum(plan['queries'] for plan in plans), 'query', 'queries')
+def _shared_queries(plans: list[dict[str, Any]]) -> int:
+    """The queries of all runs; those that ask one account are answered from one store."""
+    queries: dict[Any, int] = {}
+    for plan in plans:
+        stores = [stage['address'] for stage in plan['stages'] if stage['kind'] == 'answers']
+        account = (stores or [plan['run']])[0]
+        queries[account] = max(queries.get(account, 0), plan['queries'])
+    return sum(queries.values())
 
 
-def _time(plans: list[dict[str, Any]]) -> str:
-    """The time of those runs whose time can be told, in words; '' where there are none."""
-    known = [plan['seconds'] for plan in plans if plan['seconds'] is not None]
-    if not known:
-        return ''
-    seconds = sum(known)
-    units = [('h', 3600), ('min', 60), ('s', 1)]
-    unit, length = next((u for u in units if seconds >= u[1]), units[-1])
-    least = 'at least' if len(known) < len(plans) else 'about'
-    return f'{least} {seconds / length:.0f} {unit}'
+def _shared_time(plans: list[dict[str, Any]]) -> list[str]:
+    """The time of all runs, if it is known of all; stages that runs share are counted in each."""
+    seconds = [plan['seconds'] for plan in plans]
+    if None in seconds:
+        return []
+    waiting = [s['address'] for plan in plans for s in plan['stages'] if not s['done']]
+    bound = 'about' if len(set(waiting)) == len(waiting) else 'at most'
+    return [f'{bound} {_time(sum(seconds))}']
+
+
+def _queries(number: int) -> str:
+    return _count(number, 'query', 'queries')
+
+
+def _time(seconds: float) -> str:
+    """Writes a time in its largest unit.
+
+    >>> [_time(seconds) for seconds in (8.2, 140.0, 5400.0)]
+    ['8 s', '2 min', '1.5 h']
+    """
+    if seconds >= 3600:
+        return f'{seconds / 3600:.1f} h'
+    return f'{seconds / 60:.0f} min' if seconds >= 60 else f'{seconds:.0f} s'
 
 
 def _count(number: int, one: str, many: str = '') -> str:

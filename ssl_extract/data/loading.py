@@ -25,26 +25,17 @@ from ssl_extract.data.sets import Dataset, checked
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry, parse_call
 
-DATASETS = Registry('data set')
 _SPEC = re.compile(r'\s*([^()\s]*)\s*(\(.*\))?\s*', re.DOTALL)
 
 
-def register(name: str) -> Callable[[Callable[..., Dataset]], Callable[..., Dataset]]:
-    """Registers the decorated factory of a `Dataset` as `name`.
+def _check_split(name: str, factory: Callable[..., Dataset]) -> None:
+    """Refuses a factory without a parameter `split`; `load` does the rest for it."""
+    if 'split' not in inspect.signature(factory).parameters:
+        raise UserError(f'data set {name!r}: its factory needs a parameter `split`')
 
-    `load` names the set and checks it, so that the factory may leave out `name` and `decode`.
 
-    Raises:
-        UserError: the name is taken or cannot be written, or the factory has no `split`.
-    """
-    add = DATASETS.register(name)
-
-    def add_checked(factory: Callable[..., Dataset]) -> Callable[..., Dataset]:
-        if 'split' not in inspect.signature(factory).parameters:
-            raise UserError(f'data set {name!r}: its factory needs a parameter `split`')
-        return add(factory)
-
-    return add_checked
+DATASETS = Registry('data set', check=_check_split)
+register = DATASETS.register
 
 
 def load(

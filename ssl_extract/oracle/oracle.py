@@ -62,11 +62,17 @@ class About:
         victim: the victim's address.
         defense: the defense's spec; '(a function)' where it was given as one.
         budget: queries that an account may send.
+        answers: what an answer is; see `Victim`.
+        input_shape: of one input; None where the victim takes any, or does not say.
+        dim: width of the victim's answers; 0 where only its outputs tell.
     """
 
     victim: str = ''
     defense: str = ''
     budget: int = 0
+    answers: str = 'representation'
+    input_shape: tuple[int, ...] | None = None
+    dim: int = 0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, About)
@@ -129,11 +135,15 @@ def make_oracle(
     if isinstance(budget, bool) or not isinstance(budget, int) or not 0 < budget <= MAX_BUDGET:
         raise UserError(f'budget must be a whole number from 1 to {MAX_BUDGET}, got {budget!r}')
     written = isinstance(defense, str)
-    about = About(
-        victim.address if isinstance(victim, Victim) else '',
-        defense if written else '(a function)' if defense else '',
-        budget,
-    )
+    about = About('', defense if written else '(a function)' if defense else '', budget)
+    if isinstance(victim, Victim):
+        about = dataclasses.replace(
+            about,
+            victim=victim.address,
+            answers=victim.answers,
+            input_shape=victim.input_shape,
+            dim=victim.dim,
+        )
     made = defenses.make(defense) if written else defense or defenses.make('')
     if isinstance(victim, Victim) and not victim.traced:
         from ssl_extract.oracle import remote  # it needs the parts below

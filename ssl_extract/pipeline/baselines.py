@@ -103,8 +103,13 @@ def untrained(
     workspace: Workspace, encoder: str, input_shape: tuple[int, ...], seed: int
 ) -> Trained:
     """The surrogate's network, untrained, from a seed of its own."""
-    spec = {'stage': 'random', 'encoder': encoder, 'seed': seed, 'shape': input_shape}
+    spec = untrained_spec(encoder, input_shape, seed)
     key = jax.random.key(stage.seed_of('random', seed))
     variables = trained.make(encoder).init(key, jnp.zeros((1, *input_shape)))
     record = StageRecord('random', stage.address(workspace, spec))
     return Trained(Encoder(encoder, variables, input_shape), record)
+
+
+def untrained_spec(encoder: str, input_shape: tuple[int, ...], seed: int) -> dict[str, Any]:
+    """What an untrained encoder depends on."""
+    return {'stage': 'random', 'encoder': encoder, 'seed': seed, 'shape': input_shape}

@@ -53,16 +53,7 @@ def measure(
 ) -> tuple[str, Assessment]:
     """Measures a subject, beside the victim where that was measured: (stage's address, result)."""
     c, workspace = run.config.evaluation, run.workspace
-    spec = {
-        'stage': 'evaluation',
-        'encoder': subject.address,
-        'fidelity_to': beside and beside[0],
-        'probe': c.probe,
-        'neighbors': c.neighbors,
-        'shots': c.shots,
-        'metrics': list(evaluation.METRICS),
-        'tasks': sets.tasks_spec,
-    }
+    spec = spec_of(run, sets, subject.address, beside and beside[0])
 
     def make(folder: epath.Path) -> Assessment:
         del folder
@@ -80,6 +71,28 @@ def measure(
 
     result = stage.cached(workspace, 'evaluation', spec, make, _form(whole=beside is None))
     return stage.address(workspace, spec), result
+
+
+def spec_of(run: Run, sets: Sets, address: str, beside: str | None) -> dict[str, Any]:
+    """What a measurement depends on.
+
+    Args:
+        run: the run.
+        sets: its data.
+        address: of what is measured.
+        beside: the address of the victim's own measurement, where fidelity is measured.
+    """
+    c = run.config.evaluation
+    return {
+        'stage': 'evaluation',
+        'encoder': address,
+        'fidelity_to': beside,
+        'probe': c.probe,
+        'neighbors': c.neighbors,
+        'shots': c.shots,
+        'metrics': list(evaluation.METRICS),
+        'tasks': sets.tasks_spec,
+    }
 
 
 def victim_subject(run: Run, sets: Sets, victim: Victim) -> tuple[Subject | None, Bill | None]:

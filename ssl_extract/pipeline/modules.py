@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -21,77 +22,131 @@ class OwnModules(NamedTuple):
     Attributes:
         sources: (module, hash of its source and of the local modules that it imports).
         names: what the modules registered, in any registry.
+        effects: modules that registered nothing, and so are imported for some other effect.
     """
 
     sources: tuple[tuple[str, str], ...] = ()
     names: frozenset[str] = frozenset()
+    effects: frozenset[str] = frozenset()
 
     def used_in(self, spec: dict[str, Any]) -> dict[str, str]:
         """The sources that a stage's description depends on.
 
-        A stage depends on own modules if its description names what one of them registered. Then it
-        depends on all of them, for they may use each other. Modules that registered nothing have
-        some other effect, and every stage depends on them.
+        A stage depends on own modules if its description names one of them or what one of them
+        registered. Then it depends on all of them, for they may use each other. On modules that
+        registered nothing every stage depends.
         """
-        words = set(re.findall(r'\w+', json.dumps(spec)))
-        return dict(self.sources) if not self.names or words & self.names else {}
+        own = self.names.union(name.rpartition('.')[2] for name, _ in self.sources)
+        uses = not own.isdisjoint(re.findall(r'\w+', json.dumps(spec)))
+        return {name: source for name, source in self.sources if uses or name in self.effects}
 
 
 NO_MODULES = OwnModules()
+_imported: dict[str, tuple[ModuleType, str]] = {}  # modules and their sources as first seen
 
 
 def import_modules(names: tuple[str, ...]) -> OwnModules:
     """Imports the user's own modules, from the working directory too.
 
     Raises:
-        UserError: there is no such module, or its source cannot be read.
+        UserError: there is no such module, its source cannot be read, or its source was edited
+            since this process imported it.
     """
     if names and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    sources, registered = [], set()
+    sources, registered, effects = [], set(), set()
     for name in names:
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-            raise UserError(
-                f'modules: there is no module {name!r} in {os.getcwd()} or on PYTHONPATH; write '
-                'its name without .py'
-            ) from None
+        module = _import(name)
         parts = _local_parts(module)
-        digest = hashlib.sha256()
-        for path in sorted({path for _, path in parts}):
-            digest.update(path.name.encode() + path.read_bytes())
-        sources.append((name, digest.hexdigest()[:16]))
-        for part, _ in parts:
-            registered |= registered_by(part)
-    return OwnModules(tuple(sources), frozenset(registered))
+        sources.append((name, _source_of(module, parts)))
+        own = {entry for part in parts for entry in registered_by(part)}
+        registered |= own
+        effects |= set() if own else {name}
+    return OwnModules(tuple(sources), frozenset(registered), frozenset(effects))
 
 
-def _local_parts(module: ModuleType) -> list[tuple[str, pathlib.Path]]:
-    """(name, file) of a module and of the modules beside it that it imports, directly or not."""
-    if not getattr(module, '__file__', None):
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UserError(
+            f'modules: there is no module {name!r} in {os.getcwd()} or on PYTHONPATH; write '
+            'its name without .py'
+        ) from None
+
+
+def _source_of(module: ModuleType, parts: dict[str, pathlib.Path]) -> str:
+    """The hash of a module's source, which must be what this process imported."""
+    root, digest = _root_of(module), hashlib.sha256()
+    for file in sorted(parts.values()):
+        digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    source = digest.hexdigest()[:16]
+    first, before = _imported.setdefault(module.__name__, (module, source))
+    if first is not module:
+        _imported[module.__name__] = module, source
+    elif before != source:
+        raise UserError(
+            f'modules: {module.__name__!r} was edited since this process imported it; start a new '
+            'process'
+        )
+    return source
+
+
+def _root_of(module: ModuleType) -> pathlib.Path:
+    """The folder from which a module is imported."""
+    if not (getattr(module, '__file__', None) or '').endswith('.py'):
         raise UserError(f'modules: {module.__name__!r} has no source file; name a .py module')
-    root = pathlib.Path(module.__file__).parent
+    file = pathlib.Path(module.__file__)
+    return file.parents[module.__name__.count('.') + (file.name == '__init__.py')]
+
+
+def _local_parts(module: ModuleType) -> dict[str, pathlib.Path]:
+    """Files of a module and of the local modules that it imports, directly or not, by name."""
+    root, top = _root_of(module), module.__name__.split('.')[0]
     parts: dict[str, pathlib.Path] = {}
     waiting = [module.__name__]
     while waiting:
         name = waiting.pop()
-        file = getattr(sys.modules.get(name), '__file__', None)
-        if name in parts or not file or not pathlib.Path(file).is_relative_to(root):
-            continue
-        parts[name] = pathlib.Path(file)
-        if pathlib.Path(file).name == '__init__.py':
-            waiting += [m for m in sys.modules if m.startswith(f'{name}.')]
-        for node in ast.walk(ast.parse(pathlib.Path(file).read_bytes())):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                package = (
-                    name if pathlib.Path(file).name == '__init__.py' else name.rpartition('.')[0]
-                )
-                base = '.'.join(package.split('.')[: len(package.split('.')) - node.level + 1])
-                start = '.'.join(filter(None, [base if node.level else '', node.module or '']))
-                waiting += [start, *(f'{start}.{alias.name}' for alias in node.names)]
-    return list(parts.items())
+        file = _local_file(name, root, top)
+        if name not in parts and file is not None:
+            parts[name] = file
+            waiting += _imports_of(name, file)
+    return parts
+
+
+def _local_file(name: str, root: pathlib.Path, top: str) -> pathlib.Path | None:
+    """The source of a module that the user wrote, loaded or not; None of any other.
+
+    The user wrote what lies in the folder from which the own module comes, this package and the
+    standard library apart. Of an own module that is installed it is the package of that module.
+    """
+    first = name.split('.')[0]
+    foreign = first in sys.stdlib_module_names or first == __name__.split('.')[0]
+    if first != top and (foreign or root.name in ('site-packages', 'dist-packages')):
+        return None
+    path = root.joinpath(*name.split('.'))
+    files = (path / '__init__.py', path.with_name(f'{path.name}.py'))
+    return next((file for file in files if name and file.is_file()), None)
+
+
+def _imports_of(name: str, file: pathlib.Path) -> Iterator[str]:
+    """What a module's source may import, with the packages around it."""
+    is_package = file.name == '__init__.py'
+    package = name if is_package else name.rpartition('.')[0]
+    parts = package.split('.')
+    yield package
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (_with_parents(alias.name for alias in node.names))
+        elif isinstance(node, ast.ImportFrom):
+            base = '.'.join(parts[: len(parts) - node.level + 1]) if node.level else ''
+            start = '.'.join(filter(None, [base, node.module or '']))
+            yield from _with_parents([start, *(f'{start}.{alias.name}' for alias in node.names)])
+
+
+def _with_parents(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        parts = name.split('.')
+        yield from ('.'.join(parts[:count]) for count in range(1, len(parts) + 1))

@@ -41,6 +41,7 @@ class Owner(NamedTuple):
         inputs: what the shadow is trained on, the first of what the victim was pretrained on.
         inputs_spec: describes the whole of them.
         task: the labeled set that the classifier is fitted on.
+        task_spec: describes it.
         probe: how it is fitted.
         seed: of the shadow.
     """
@@ -49,6 +50,7 @@ class Owner(NamedTuple):
     inputs: data.Dataset
     inputs_spec: dict[str, Any]
     task: Task
+    task_spec: dict[str, Any]
     probe: str
     seed: int
 
@@ -76,25 +78,55 @@ def owner_of(run: Run, sets: Sets, victim: Victim) -> Owner:
     c = run.config
     first = sets.victim._replace(inputs=sets.victim.inputs[:SHADOW_INPUTS], labels=None)
     spec = {**sets.victim_spec, 'first': len(first.inputs)}
-    return Owner(victim, first, spec, sets.tasks[0], c.evaluation.probe, c.victim.seed)
+    return Owner(
+        victim,
+        first,
+        spec,
+        sets.tasks[0],
+        sets.tasks_spec[0],
+        c.evaluation.probe,
+        c.victim.seed,
+    )
 
 
 def service_spec(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> dict[str, Any]:
     """What the answers of a service depend on; computes nothing."""
     spec: dict[str, Any] = {'victim': owner.victim.address, 'endpoint': endpoint}
     spec['defense'] = defense
-    if 'classifier' in endpoints.needs(endpoint):
-        spec['classifier'] = stage.address(workspace, _classifier_spec(owner))
+    if _fits_classifier(owner, endpoint):
+        spec['classifier'] = stage.address(workspace, classifier_spec(owner))
     if 'shadow' in defenses.needs(defense):
-        spec['shadow'] = stage.address(workspace, _shadow_spec(owner))
+        spec['shadow'] = stage.address(workspace, shadow_spec(workspace, owner))
     return spec
+
+
+def classifier_spec(owner: Owner) -> dict[str, Any]:
+    """What the owner's classifier depends on."""
+    return {
+        'stage': 'classifier',
+        'victim': owner.victim.address,
+        'task': owner.task_spec['train'],
+        'probe': owner.probe,
+    }
+
+
+def shadow_spec(workspace: Workspace, owner: Owner) -> dict[str, Any]:
+    """What the owner's shadow depends on."""
+    return {
+        'stage': 'shadow',
+        'victim': owner.victim.address,
+        'inputs': owner.inputs_spec,
+        'epochs': SHADOW_EPOCHS,
+        'batch_size': _shadow_batch_size(workspace, owner),
+        'seed': owner.seed,
+    }
 
 
 def serve(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> Service:
     """Sets a service up: fits and trains what it needs, once."""
     victim, given = owner.victim, {}
     classifier, needs = None, defenses.needs(defense)
-    if 'classifier' in endpoints.needs(endpoint):
+    if _fits_classifier(owner, endpoint):
         classifier = fit_classifier(workspace, owner)
     encoder = victim.encoder
     if (
@@ -106,7 +138,7 @@ def serve(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> Se
         given['head'] = _once(f'head {victim.address}', lambda: _head(victim))
     if 'shadow' in needs:
         shadow = train_shadow(workspace, owner)
-        address = stage.address(workspace, _shadow_spec(owner))
+        address = stage.address(workspace, shadow_spec(workspace, owner))
         given['shadow'] = _once(f'{workspace.folder} {address}', lambda: shadow)
     return Service(
         endpoints.at(victim, endpoint, classifier=classifier),
@@ -130,7 +162,7 @@ def fit_classifier(workspace: Workspace, owner: Owner) -> dict[str, np.ndarray]:
         )
         return variables_of(PROBES.make(owner.probe)(known, task.labels, task.num_classes))
 
-    return stage.cached(workspace, 'classifier', _classifier_spec(owner), fit, stage.ARRAYS)
+    return stage.cached(workspace, 'classifier', classifier_spec(owner), fit, stage.ARRAYS)
 
 
 def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
@@ -145,7 +177,7 @@ def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
         known = features.extract(network.apply, encoder.variables, inputs, decode=decode, mesh=mesh)
         student = attacks.make_student(network, known.shape[1])
         plain = augment.make('none')
-        batch_size = max(1, min(SHADOW_BATCH, len(inputs)) // mesh.size) * mesh.size
+        batch_size = _shadow_batch_size(workspace, owner)
         return stage.fit_encoder(
             workspace,
             folder,
@@ -166,7 +198,7 @@ def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
         )
 
     form = stage.encoder_form(workspace, 'shadow')
-    shadow, _ = stage.cached(workspace, 'shadow', _shadow_spec(owner), train, form)
+    shadow, _ = stage.cached(workspace, 'shadow', shadow_spec(workspace, owner), train, form)
     return Shadow(shadow.network.apply, shadow.variables)
 
 
@@ -177,16 +209,22 @@ def check_service(sketch: Sketch, endpoint: str, defense: str) -> None:
         UserError: the defense does not fit the endpoint, or the victim lacks what either needs.
     """
     defenses.check_endpoint(defense, endpoint)
-    needs = {*endpoints.needs(endpoint), *defenses.needs(defense)}
-    if not sketch.encoder and sketch.answers != endpoint:
+    if sketch.encoder:
+        return
+    if sketch.answers != endpoint:
         raise UserError(
             f'victim.source: this victim answers with a {sketch.answers} and the attack asks for '
             f'a {endpoint}; take another attack'
         )
-    if not sketch.encoder and needs & {'shadow'}:
+    if 'shadow' in defenses.needs(defense):
         raise UserError(
             f'defense={defense!r} needs a surrogate of the victim, which its owner can train of '
             'an encoder of this package only; write another defense'
+        )
+    if defenses.mark_of(defense) is not None:
+        raise UserError(
+            f'defense={defense!r} leaves a mark, which its owner can look for beside a classifier '
+            'of this package only; write another defense'
         )
 
 
@@ -216,24 +254,14 @@ def answer_dim(sketch: Sketch, endpoint: str, defense: str, num_classes: int) ->
     return jax.eval_shape(answer, oracle, inputs).shape[-1]
 
 
-def _classifier_spec(owner: Owner) -> dict[str, Any]:
-    digest = data.digest(owner.task.train)
-    return {
-        'stage': 'classifier',
-        'victim': owner.victim.address,
-        'task': digest,
-        'probe': owner.probe,
-    }
+def _fits_classifier(owner: Owner, endpoint: str) -> bool:
+    """Whether the owner fits what the endpoint answers with; other victims bring it along."""
+    return 'classifier' in endpoints.needs(endpoint) and owner.victim.encoder is not None
 
 
-def _shadow_spec(owner: Owner) -> dict[str, Any]:
-    return {
-        'stage': 'shadow',
-        'victim': owner.victim.address,
-        'inputs': owner.inputs_spec,
-        'epochs': SHADOW_EPOCHS,
-        'seed': owner.seed,
-    }
+def _shadow_batch_size(workspace: Workspace, owner: Owner) -> int:
+    devices = workspace.mesh.size
+    return max(1, min(SHADOW_BATCH, len(owner.inputs.inputs)) // devices) * devices
 
 
 def _head(victim: Victim) -> Any:

@@ -27,18 +27,11 @@ def look_for_mark(
     The metrics `mark` (its statistic) and `mark_p_value`, on the owner's test inputs; no rows where
     the defense makes no mark.
     """
-    defense, task = service_spec['defense'], victims_owner.task
-    mark = defenses.mark_of(defense)
+    task, mark = victims_owner.task, defenses.mark_of(service_spec['defense'])
     if mark is None:
         return []
-    part, verify_mark = mark
-    spec = {
-        'stage': 'mark',
-        'suspect': suspect.record.address,
-        **service_spec,
-        'test': data.digest(task.test),
-        'mark': part,
-    }
+    _, verify_mark = mark
+    spec = mark_spec(victims_owner, suspect.record.address, service_spec)
 
     def verify(folder: epath.Path) -> list[dict[str, Any]]:
         del folder
@@ -61,3 +54,17 @@ def look_for_mark(
         ]
 
     return stage.cached(workspace, 'mark', spec, verify)
+
+
+def mark_spec(victims_owner: Owner, suspect: str, service_spec: dict[str, Any]) -> dict[str, Any]:
+    """What the test for a mark depends on; `suspect` is an address."""
+    task = victims_owner.task_spec
+    part, _ = defenses.mark_of(service_spec['defense'])
+    return {
+        'stage': 'mark',
+        'suspect': suspect,
+        **service_spec,
+        'task': task['name'],
+        'test': task['test'],
+        'mark': part,
+    }

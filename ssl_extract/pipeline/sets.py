@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_extract import data
-from ssl_extract.data import Dataset
+from ssl_extract.data import Dataset, loading
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import Task, check_task, make_tasks
 from ssl_extract.pipeline.context import Run
@@ -21,7 +21,7 @@ class Sets(NamedTuple):
         pool: the attacker's own inputs, each content once.
         pool_spec: describes it.
         tasks: the labeled downstream sets; the first is also for fidelity and for users.
-        tasks_spec: describes them.
+        tasks_spec: describes them: dicts of `name`, `train` and `test`.
     """
 
     victim: Dataset
@@ -29,7 +29,7 @@ class Sets(NamedTuple):
     pool: Dataset
     pool_spec: dict[str, Any]
     tasks: tuple[Task, ...]
-    tasks_spec: list[dict[str, Any]]
+    tasks_spec: tuple[dict[str, Any], ...]
 
     @property
     def num_classes(self) -> int:
@@ -38,38 +38,46 @@ class Sets(NamedTuple):
 
 
 def load_sets(run: Run) -> Sets:
-    """Loads all sets of a run; a set in use stays in memory.
+    """Loads all sets of a run; sets in use stay in memory.
 
     Raises:
         UserError: a set, split or task is unknown, or two tasks have the same name.
     """
     c = run.config
-    where = {'size': c.data.size or None, 'data_dir': c.data.dir}
-    pool = (c.attack.data or c.data.name, c.attack.split)
-    victim = (c.data.name, c.victim.split)
-    tasks = _make_tasks(tuple(c.evaluation.tasks), **where)
-    return Sets(
-        _load(*victim, **where),
-        _describe(*victim, **where),
-        _load_distinct(*pool, **where),
-        _describe(*pool, **where),
-        tasks,
-        [
-            {'name': task.name, 'train': data.digest(task.train), 'test': data.digest(task.test)}
-            for task in tasks
-        ],
+    return _load_sets(
+        (c.data.name, c.victim.split),
+        (c.attack.data or c.data.name, c.attack.split),
+        tuple(c.evaluation.tasks),
+        size=c.data.size or None,
+        data_dir=c.data.dir,
     )
 
 
 def forget() -> None:
-    """Lets go of all loaded sets."""
-    for function in (_load, _load_distinct, _describe, _make_tasks):
-        function.cache_clear()
+    """Forgets the sets in memory: their files may have changed since they were read."""
+    for cache in (_load_sets, _load, _load_distinct):
+        cache.cache_clear()
 
 
 def pool_order(size: int, seed: int) -> np.ndarray:
     """int32[size], the pool in an order drawn from the seed."""
     return np.random.default_rng((seed, 1)).permutation(size).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_sets(
+    victim: tuple[str, str], pool: tuple[str, str], tasks: tuple[str, ...], **where: Any
+) -> Sets:
+    made = _make_tasks(tasks, **where)
+    described = [_describe_task(spec, task) for spec, task in zip(tasks, made, strict=True)]
+    return Sets(
+        _load(*victim, **where),
+        _describe(_load(*victim, **where)),
+        _load_distinct(*pool, **where),
+        _describe(_load(*pool, **where)),
+        made,
+        tuple(described),
+    )
 
 
 @functools.lru_cache(maxsize=16)
@@ -82,14 +90,6 @@ def _load_distinct(spec: str, split: str, *, size: int | None, data_dir: str) ->
     return data.distinct(_load(spec, split, size=size, data_dir=data_dir))
 
 
-@functools.cache
-def _describe(spec: str, split: str, *, size: int | None, data_dir: str) -> dict[str, Any]:
-    """A set by its name and its content, wherever it lies."""
-    content = data.digest(_load(spec, split, size=size, data_dir=data_dir))
-    return {'name': spec, 'split': split, 'size': size, 'content': content}
-
-
-@functools.lru_cache(maxsize=8)
 def _make_tasks(specs: tuple[str, ...], *, size: int | None, data_dir: str) -> tuple[Task, ...]:
     if not specs:
         raise UserError('evaluation.tasks is empty: write e.g. (\'digits(train="train")\',)')
@@ -98,3 +98,18 @@ def _make_tasks(specs: tuple[str, ...], *, size: int | None, data_dir: str) -> t
     for task in tasks:
         check_task(task)
     return tasks
+
+
+def _describe(dataset: Dataset) -> dict[str, Any]:
+    """A set by its content, and by the names of what made it, which may be the user's own.
+
+    Where its files lie does not matter, unless the name says so.
+    """
+    return {'name': dataset.name, 'decode': dataset.decode, 'content': data.digest(dataset)}
+
+
+def _describe_task(spec: str, task: Task) -> dict[str, Any]:
+    """A task by its name in the rows and its two sets."""
+    made_by = {'task': loading.parse_spec(spec, 'task')[0]}
+    parts = {'train': task.train, 'test': task.test}
+    return {'name': task.name} | {name: _describe(s) | made_by for name, s in parts.items()}

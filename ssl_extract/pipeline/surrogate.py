@@ -92,7 +92,8 @@ def specs_of(
     Budgets and attacks that choose their queries alike share an account (a row's bill is still what
     its attack alone would have paid); an online attack, and one that chooses by what it learnt,
     opens one of its own. Behind a defense every budget has its own, so that what the defense
-    noticed in the end belongs to it.
+    noticed in the end belongs to it; and so where the strategy may choose other inputs for another
+    budget.
     """
     c, a, workspace = run.config, run.config.attack, run.workspace
     endpoint, fields = attacks.endpoint_of(a.name), a.to_dict()
@@ -112,7 +113,7 @@ def specs_of(
         spec['attackers_shadow'] = stage.address(workspace, scratch.spec)
     account = {'stage': 'answers', **common}
     account |= {name: fields[name] for name in ('plan', 'query_augmentation', 'strategy')}
-    if c.defense:
+    if c.defense or strategies.STRATEGIES.traits(a.strategy).chooses:
         account['budget'] = a.budget
     if a.accounts > 1:
         account |= {'accounts': a.accounts, 'overlap': a.overlap}
@@ -120,6 +121,11 @@ def specs_of(
     if not (plan.stored and strategies.make(a.strategy).rounds == 1):
         account = spec | account
     return spec, account
+
+
+def scout_spec(spec: dict[str, Any], number: int) -> dict[str, Any]:
+    """What the scout of a round depends on, of which `spec` is what the surrogate depends on."""
+    return spec | {'stage': 'scout', 'round': number}
 
 
 def extraction_of(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner) -> Extraction:
@@ -234,7 +240,7 @@ def _steal_stored(workspace: Workspace, extraction: Extraction, folder: epath.Pa
         scout = stage.cached(
             workspace,
             'scout',
-            extraction.spec | {'stage': 'scout', 'round': number},
+            scout_spec(extraction.spec, number),
             lambda where, fit=fit: fit(folder=where, role='scout'),
             stage.encoder_form(workspace, 'scout'),
         )

@@ -49,6 +49,7 @@ class UserSettings(NamedTuple):
 
     Attributes:
         task: whose training set they draw their inputs from and whose test set they ask.
+        task_spec: describes it.
         count: labeled inputs of each user.
         test_count: test inputs of each user; 0 is all.
         model: spec of the classifier that they fit.
@@ -58,6 +59,7 @@ class UserSettings(NamedTuple):
     """
 
     task: Task
+    task_spec: dict[str, Any]
     count: int
     test_count: int
     model: str
@@ -83,6 +85,7 @@ def settings_of(run: Run, sets: Sets) -> UserSettings:
     c = run.config
     return UserSettings(
         sets.tasks[0],
+        sets.tasks_spec[0],
         c.legitimate.images,
         c.legitimate.test_images,
         c.legitimate.model,
@@ -107,12 +110,8 @@ def user_rows(run: Run, sets: Sets, victims_owner: Owner) -> dict[str, list[dict
     endpoint, rows = attacks.endpoint_of(c.attack.name), {}
     for kind in c.legitimate.users if c.defense else ():
         for defense in ('', c.defense):
-            spec = {
-                **account_spec(run.workspace, victims_owner, settings, kind, endpoint, defense),
-                'stage': 'legitimate',
-                'model': settings.model,
-                'probe': settings.probe,
-            }
+            account = account_spec(run.workspace, victims_owner, settings, kind, endpoint, defense)
+            spec = result_spec(settings, account)
             measure_user = functools.partial(
                 _measure, run.workspace, victims_owner, settings, kind, endpoint, defense
             )
@@ -176,9 +175,20 @@ def account_spec(
         **owner.service_spec(workspace, victims_owner, endpoint, defense),
         'inputs': settings.count,
         'test_inputs': settings.test_count,
-        'train': data.digest(settings.task.train),
-        'test': data.digest(settings.task.test),
+        'train': settings.task_spec['train'],
+        'test': settings.task_spec['test'],
         'seed': settings.seed,
+    }
+
+
+def result_spec(settings: UserSettings, account: dict[str, Any]) -> dict[str, Any]:
+    """What is measured of a user depends on, of which `account` is what its answers depend on."""
+    return {
+        **account,
+        'stage': 'legitimate',
+        'task': settings.task_spec['name'],
+        'model': settings.model,
+        'probe': settings.probe,
     }
 
 

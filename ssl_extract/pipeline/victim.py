@@ -1,6 +1,8 @@
 """The victim's stage: pretrained, or loaded from its source."""
 
 import functools
+import hashlib
+import json
 from typing import Any, NamedTuple
 
 import jax
@@ -52,7 +54,7 @@ class Sketch(NamedTuple):
 
 def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
     """The victim, pretrained or from its source, and the record of its stage."""
-    victim = _load(run.config.victim.source, run.workspace.mesh)
+    victim = _load(run)
     if victim is not None:
         if victim.folder is None:
             return victim, StageRecord('victim', victim.address)
@@ -87,6 +89,24 @@ def address_of(run: Run, sets: Sets) -> str:
     return stage.address(run.workspace, _spec_of(run, sets))
 
 
+def _load(run: Run) -> Victim | None:
+    """The victim of a source; None where it is pretrained.
+
+    Its address says what its source says, and which own modules took part: other weights in the
+    same place are another victim, and so are the same weights in an edited network.
+    """
+    source, modules = run.config.victim.source, run.workspace.modules
+    victim = _read(source, run.workspace.mesh)
+    if victim is None:
+        return None
+    networks = [victim.encoder.spec, victim.encoder.heads] if victim.encoder else []
+    used = modules.used_in({'source': source, 'address': victim.address, 'networks': networks})
+    if not used:
+        return victim
+    sources = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:8]
+    return victim._replace(address=f'{victim.address} {sources}')
+
+
 def _spec_of(run: Run, sets: Sets) -> dict[str, Any]:
     fields = pretraining_spec(run.config.victim.to_dict())
     return {'stage': 'victim', 'inputs': sets.victim_spec, **fields}
@@ -104,7 +124,7 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
         UserError: one line that names the field, its value and what to write instead.
     """
     c, shape = run.config.victim, seen_shape(sets)
-    victim = _load(c.source, run.workspace.mesh)  # reads it, and so finds it damaged
+    victim = _load(run)  # reads it, and so finds it damaged
     if victim is not None:
         if victim.input_shape not in (None, shape):
             raise UserError(
@@ -134,7 +154,7 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
 
 def forget() -> None:
     """Lets go of the loaded victim."""
-    _load.cache_clear()
+    _read.cache_clear()
 
 
 def seen_shape(sets: Sets) -> tuple[int, ...]:
@@ -178,8 +198,8 @@ def make_recipe(method: str, encoder: str, augmentation: str) -> training.Recipe
 
 
 @functools.lru_cache(maxsize=4)
-def _load(source: str, mesh: jax.sharding.Mesh) -> Victim | None:
-    """The victim of a source; None of one that is pretrained."""
+def _read(source: str, mesh: jax.sharding.Mesh) -> Victim | None:
+    """The victim of a source, as it is; None of one that is pretrained."""
     load = SOURCES.make(source)
     return load and load(mesh)
 

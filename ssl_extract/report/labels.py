@@ -48,8 +48,8 @@ def varied_fields(estimates: Sequence[Estimate]) -> list[str]:
 def fields_text(fields: Sequence[tuple[str, object]]) -> str:
     """Writes config fields in a few words.
 
-    >>> fields_text((('attack.epochs', 5), ('victim.checkpoint', '')))
-    "attack.epochs=5, victim.checkpoint=''"
+    >>> fields_text((('attack.epochs', 5), ('data.dir', '')))
+    "attack.epochs=5, data.dir=''"
     """
     return ', '.join(f'{name}={value}' if value != '' else f"{name}=''" for name, value in fields)
 

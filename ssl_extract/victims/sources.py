@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 from etils import epath
 
+from ssl_extract.checks import check_whole
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
@@ -49,8 +50,10 @@ def function(name: str, dim: int, address: str = '', answers: str = 'representat
         answers: what an output is: 'representation', 'posteriors', ...
 
     Raises:
-        UserError: there is no such module or function.
+        UserError: there is no such module or function, or `dim` is not a whole number of at least
+            1.
     """
+    check_whole('dim', dim, 1)
     module, _, attribute = name.partition(':')
 
     def load(mesh: jax.sharding.Mesh) -> Victim:

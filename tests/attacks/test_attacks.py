@@ -56,7 +56,9 @@ def stored(m=1, images=IMAGES, asked=None, missing=()):
 
 
 def first(data, size=8):
-    return {name: jnp.asarray(rows[:size]) for name, rows in data.items()}
+    """The first rows as the training loop hands them to a step: on the device, decoded."""
+    batch = {name: jnp.asarray(rows[:size]) for name, rows in data.items()}
+    return batch | {'inputs': augment.to_float(batch['inputs'])}
 
 
 def step(attack, batch, budget=1000, recipe=None, frozen=None):
@@ -122,7 +124,7 @@ class TestPlans:
     def test_online_asks_all_views_of_an_image_before_the_next(self):
         plan = attacks.PLANS.make('online', query_augmentation=RESIZE)
         account = oracle(11).init(jax.random.key(2), jnp.zeros((1, *SHAPE)))
-        asked = plan.ask({'inputs': IMAGES[:8]}, KEY, oracle(11).query, account, 2)
+        asked = plan.ask({'inputs': PLAIN[:8]}, KEY, oracle(11).query, account, 2)
         assert asked.queries.shape == (2, 8, *SHAPE) and asked.answers.shape == (2, 8, 4)
         np.testing.assert_array_equal(asked.where[0], np.arange(8) < 6)  # eleven: five and a half
         np.testing.assert_array_equal(asked.where[1], np.arange(8) < 5)
@@ -168,7 +170,7 @@ class TestPlans:
 class TestDirect:
     def test_refused_rows_teach_nothing(self):
         """With one granted row, the loss is that row's alone."""
-        loss, made, account, _, state = step(build(plan='online'), {'inputs': IMAGES[:8]}, budget=1)
+        loss, made, account, _, state = step(build(plan='online'), {'inputs': PLAIN[:8]}, budget=1)
         said = student(state, made['inputs'], 8)[0]
         want = np.mean((said[0] - victim(made['inputs'])[0]) ** 2)
         assert loss == pytest.approx(want, rel=1e-4)
@@ -176,7 +178,7 @@ class TestDirect:
 
     def test_the_student_sees_its_own_view_of_what_was_asked(self):
         attack = build(plan='online', asked=FLIP, seen=FLIP)
-        _, made, _, _, _ = step(attack, {'inputs': IMAGES[:8]})
+        _, made, _, _, _ = step(attack, {'inputs': PLAIN[:8]})
         np.testing.assert_allclose(made['inputs'], PLAIN[:8], atol=1e-6)  # twice mirrored
         want = victim(PLAIN[:8, :, ::-1])
         np.testing.assert_allclose(made['answers'], want, rtol=1e-4, atol=1e-5)
@@ -220,7 +222,7 @@ def test_stolen_encoder_weighs_its_own_views_by_lambda_over_k():
 def test_cont_steal_shows_the_student_another_view_than_it_asks(plan):
     attack = build('cont_steal', plan, asked=FLIP, seen=IDENTITY, loss='cont_steal')
     made_plan = attacks.PLANS.make(plan, query_augmentation=FLIP)
-    data = first(stored(asked=made_plan)) if made_plan.stored else {'inputs': IMAGES[:8]}
+    data = first(stored(asked=made_plan)) if made_plan.stored else {'inputs': PLAIN[:8]}
     loss, made, _, _, state = step(attack, data)
     np.testing.assert_allclose(made['inputs'], PLAIN[:8])  # of the image, not of the query
     teacher = unit(victim(PLAIN[:8, :, ::-1]).astype(np.float64))

@@ -8,15 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import untrained
-from etils import epath
-from untrained import HEADS, SHAPE
+from untrained import SHAPE
 
-from ssl_extract import attacks, config, training
+from ssl_extract import attacks, config, strategies, training
 from ssl_extract.encoders import chain
 from ssl_extract.oracle import Answer, make_oracle
-from ssl_extract.pipeline import access, stage
-from ssl_extract.pipeline import images as selection
-from ssl_extract.pipeline import surrogate as extraction
+from ssl_extract.pipeline import owner, surrogate
+from ssl_extract.pipeline.context import make_run
+from ssl_extract.pipeline.sets import load_sets
 from ssl_extract.runtime import parallel
 
 FOUR, ONE = parallel.data_mesh(), parallel.data_mesh(1)
@@ -25,7 +24,7 @@ ENCODER = 'resnet18(stem="patch", width=4, stages=(1,))'
 
 @pytest.fixture(scope='module')
 def victim():
-    """An untrained victim with a head: a target is a target."""
+    """An untrained victim with a head."""
     return untrained.victim(ENCODER)
 
 
@@ -34,33 +33,30 @@ def config_of(name):
     return cfg
 
 
-def attack_of(cfg):
-    return extraction.attack_of(cfg, ENCODER, HEADS, SHAPE)
-
-
 def test_every_attack_plan_and_strategy_is_tried():
     runs = [config_of(name) for name in all_attacks.RUNS]
     used = lambda field: {run.attack[field].split('(')[0] for run in runs}  # noqa: E731
     assert used('name') == set(attacks.ATTACKS)
     assert used('plan') == set(attacks.PLANS)
-    assert used('strategy') == set(extraction.strategies.STRATEGIES)
+    assert used('strategy') == set(strategies.STRATEGIES)
 
 
 @pytest.fixture(scope='module')
 def steal(victim, tmp_path_factory):
-    """`(name, mesh) -> (stolen, workdir)`, each made once."""
+    """`(name, mesh) -> (the surrogate, workdir)`, each made once."""
 
     @functools.cache
     def stolen(name, mesh):
-        workdir = epath.Path(tmp_path_factory.mktemp('run'))
-        return extraction.surrogate(config_of(name), victim, workdir, mesh), workdir
+        run = make_run(config_of(name), tmp_path_factory.mktemp('run'), mesh)
+        workspace = run.workspace
+        return surrogate.steal(workspace, untrained.extraction(run, victim)), workspace.folder
 
     return stolen
 
 
 @pytest.mark.parametrize('name', all_attacks.RUNS)
 def test_it_spends_exactly_its_budget(name, steal):
-    stolen, workdir = steal(name, FOUR)
+    (_, stolen), workdir = steal(name, FOUR)
     assert stolen.bill.billed + stolen.bill.refused >= all_attacks.BUDGET
     assert stolen.flops > 0 and stolen.seconds > 0
     if name == 'guarded_online':
@@ -85,23 +81,25 @@ def test_it_spends_exactly_its_budget(name, steal):
 @pytest.mark.parametrize('name', all_attacks.KILLED)  # one of each kind
 def test_one_device_ends_where_four_do(name, steal):
     one, four = (steal(name, mesh)[0] for mesh in (ONE, FOUR))
-    assert one.bill == four.bill
-    images = selection.load_pool(config_of(name)).inputs[:32] / np.float32(255)
-    network = stage.make_encoder(one.encoder)
-    here, there = (network.apply(trained.variables, images) for trained in (one, four))
+    assert one.record.bill == four.record.bill
+    pool = load_sets(make_run(config_of(name), 'nowhere', ONE)).pool
+    images = pool.inputs[:32] / np.float32(255)
+    here, there = (stolen.encoder.apply(images) for stolen in (one, four))
     np.testing.assert_allclose(here, there, rtol=0.02, atol=0.02 * np.abs(there).max())
 
 
 @pytest.mark.parametrize('name', all_attacks.RUNS)
-def test_it_gets_a_handle_and_no_gradient_reaches_the_victim(name):
+def test_it_gets_a_handle_and_no_gradient_reaches_the_victim(name, victim):
     """A step is made of `ask` alone, a function with nothing on it, and moves the student."""
-    cfg = config_of(name)
-    attack = attack_of(cfg)
-    dim = access.answer_dim(cfg, ENCODER, HEADS, SHAPE)
-    stored = max(access.plan_of(cfg).stored, 1)
+    run = make_run(config_of(name), 'nowhere', ONE)
+    a, sketch, num_classes = run.config.attack, untrained.sketch(victim), 10
+    attack = surrogate.attack_of(run, sketch, num_classes)
+    endpoint = attacks.endpoint_of(a.name)
+    dim = owner.answer_dim(sketch, endpoint, run.config.defense, num_classes)
+    stored = max(surrogate.make_plan(a.plan, a.query_augmentation).stored, 1)
     rng = np.random.default_rng(0)
     batch = {
-        'inputs': rng.integers(0, 256, (8, *SHAPE), dtype=np.uint8),
+        'inputs': rng.random((8, *SHAPE), np.float32),
         'labels': np.arange(8, dtype=np.int32) % 3,
         'answers': rng.dirichlet(np.ones(dim), (8, stored)).astype(np.float32),
         'answered': np.ones((8, stored), bool),
@@ -131,7 +129,7 @@ def test_it_gets_a_handle_and_no_gradient_reaches_the_victim(name):
     moved, reached = jax.jit(jax.grad(loss, argnums=(0, 1)))(start.params, secret)
     np.testing.assert_array_equal(reached, 0)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(moved['encoder']))
-    online = cfg.attack.plan == 'online'
+    online = a.plan == 'online'
     assert given == ([(8 * attack.asks, *SHAPE)] if online else [])
 
 

@@ -18,7 +18,7 @@ def batch(answered, seed=0):
     rng = np.random.default_rng(seed)
     answered = np.array(answered, bool)
     return {
-        'inputs': rng.integers(0, 256, (len(answered), 2, 2, 3), dtype=np.uint8),
+        'inputs': rng.random((len(answered), 2, 2, 3), np.float32),
         'answers': rng.normal(size=(*answered.shape, 5)).astype(np.float32),
         'answered': answered,
     }
@@ -33,7 +33,7 @@ def test_a_step_works_with_the_mean_of_the_answers_that_came():
     for view in range(2):
         np.testing.assert_allclose(asked.answers[view], want, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(asked.where[view], [True, True, False, True])
-        np.testing.assert_allclose(asked.queries[view], given['inputs'] / np.float32(255))
+        np.testing.assert_allclose(asked.queries[view], given['inputs'])
     assert asked.account == () and asked.ledger is None
 
 
@@ -75,7 +75,7 @@ def test_asked_of_an_oracle_it_is_billed_m_times_and_averages_noise_away(tmp_pat
     bill = got.bill
     assert (bill.billed, bill.unique, bill.repeated) == (m * number, number, (m - 1) * number)
     given = {
-        'inputs': images,
+        'inputs': images / np.float32(255),
         'answers': jnp.asarray(got.representations).reshape(number, m, width),
         'answered': np.ones((number, m), bool),
     }

@@ -7,10 +7,12 @@ import pytest
 import tiny
 from etils import epath
 
-from ssl_extract import config
+from ssl_extract import config, defenses
+from ssl_extract.encoders import trained
 from ssl_extract.evaluation import features
 from ssl_extract.pipeline import run as experiment
-from ssl_extract.pipeline import stage
+from ssl_extract.pipeline.context import make_run
+from ssl_extract.pipeline.sets import load_sets, pool_order
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.runtime import parallel
 
@@ -53,16 +55,23 @@ def test_the_owners_attacker_is_trained_once_and_poisons_by_the_radius(run):
     _, workdir = run
     (shadow,) = workdir.glob('shadow/*/meta.json')
     assert json.loads(shadow.read_text())['flops'] > 0
-    (victim,) = workdir.glob('victim/*/meta.json')
-    target = stage.finished('victim', '', victim.parent, parallel.data_mesh())
-    network = stage.make_encoder(target.encoder)
-    who = [json.loads(path.read_text()) for path in workdir.glob('answers/*/spec.json')]
-    (spec,) = [s for s in who if s['defense'] == POISONED and s.get('role') != 'legitimate']
-    store = workdir / 'answers' / stage.address(spec)
+    (meta,) = workdir.glob('victim/*/meta.json')
+    victim = trained.load(meta.parent)
+    accounts = {
+        path.parent: json.loads(path.read_text()) for path in workdir.glob('answers/*/spec.json')
+    }
+    (store,) = [
+        folder
+        for folder, spec in accounts.items()
+        if spec['defense'] == POISONED and spec.get('role') != 'legitimate'
+    ]
     (part,) = store.glob('part-*.npz')
-    (cfg,) = config.expand(_only(RUNS[0]))
-    images = experiment.selection.load_pool(cfg).inputs[experiment.selection.order(cfg)[:41]]
-    clean = features.extract(network.apply, target.variables, images, mesh=parallel.data_mesh())
+    run = _only(RUNS[0])
+    pool, seed = load_sets(run).pool, run.config.seed
+    images = pool.inputs[pool_order(len(pool.inputs), seed)[:41]]
+    clean = features.extract(
+        victim.network.apply, victim.variables, images, mesh=parallel.data_mesh()
+    )
     moved = np.linalg.norm(np.load(part)['representations'] - clean, axis=1)
     np.testing.assert_allclose(moved, 0.5 * np.linalg.norm(clean, axis=1), rtol=1e-3, atol=1e-5)
 
@@ -81,22 +90,22 @@ def test_a_mark_is_looked_for_where_one_was_made(run):
     assert {(r['defense'], r['adaptive']) for r in found} == {(MARKED, ''), (MARKED, 'harden')}
     assert all(0 < row['value'] <= 1 and row['n'] == 100 for row in found)
     assert all(-1 <= row['value'] <= 1 for row in of(run, metric='mark'))
-    kept = [json.loads(path.read_text()) for path in run[1].glob('mark/*/rows.json')]
+    kept = [json.loads(path.read_text()) for path in run[1].glob('mark/*/result.json')]
     assert sorted(rows[1]['value'] for rows in kept) == sorted(row['value'] for row in found)
 
 
 def _only(overrides):
     cfg = tiny.get_config()
     cfg.runs = (overrides,)
-    return cfg
+    (cfg,) = config.expand(cfg)
+    return make_run(cfg, 'nowhere', parallel.data_mesh())
 
 
 @pytest.mark.parametrize('plan', ['once', 'online'])
 def test_every_defense_goes_with_stored_and_with_online_answers(plan):
     """Traced only: that every kind of state fits into a training step."""
-    for defense in experiment.access.defenses.DEFENSES:
+    for defense in defenses.DEFENSES:
         overrides = {'defense': 'top_k(k=3)' if defense == 'top_k' else defense}
         if defense == 'dynamarks':
             overrides |= {'attack.name': 'posteriors'}
-        (cfg,) = config.expand(_only(overrides | {'attack.plan': plan}))
-        validate(cfg, parallel.data_mesh())
+        validate(_only(overrides | {'attack.plan': plan}))

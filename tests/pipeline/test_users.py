@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tiny
 import untrained
-from etils import epath
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
@@ -16,14 +15,15 @@ from sklearn.neural_network import MLPClassifier
 from ssl_extract import config, defenses, users
 from ssl_extract.defenses import Defense
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation import features
-from ssl_extract.evaluation.assess import PROBES
+from ssl_extract.evaluation import PROBES, features
 from ssl_extract.evaluation.probe import predict
 from ssl_extract.oracle import store
-from ssl_extract.pipeline import access, stage
-from ssl_extract.pipeline import images as selection
+from ssl_extract.pipeline import ask, stage
+from ssl_extract.pipeline import owner as owners
 from ssl_extract.pipeline import users as legitimate
-from ssl_extract.runtime import parallel
+from ssl_extract.pipeline.context import make_run
+from ssl_extract.pipeline.sets import load_sets
+from ssl_extract.runtime import files, parallel
 
 MESH = parallel.data_mesh()
 ENCODER = 'resnet18(stem="patch", width=16, stages=(1,))'
@@ -39,30 +39,51 @@ def victim():
     return untrained.victim(ENCODER)
 
 
-def config_of(**fields):
+def run_of(workdir='nowhere', probe='lbfgs(l2_grid=(0.01,))', **fields):
     base = tiny.get_config()
     base.legitimate.users = USERS
     base.legitimate.images = IMAGES
     base.legitimate.test_images = 0
     base.defense = NOISE
     base.attack.batch_size = 32
-    base.evaluation.probe = 'lbfgs(l2_grid=(0.01,))'
+    base.evaluation.probe = probe
     base.cost.dollars_per_1000_queries = 2.0
     base.runs = ({name.replace('__', '.'): value for name, value in fields.items()},)
     (cfg,) = config.expand(base)
-    return cfg
+    return make_run(cfg, workdir, MESH)
+
+
+def settings_of(**fields):
+    run = run_of(**fields)
+    return legitimate.settings_of(run, load_sets(run))
+
+
+def rows_of(run, victim):
+    return legitimate.user_rows(run, load_sets(run), untrained.owner(run, victim))
+
+
+def ask_as(kind, run, victim, endpoint='representation'):
+    """The answers to all that a user of this kind sends."""
+    owner, workspace = untrained.owner(run, victim), run.workspace
+    service = owners.serve(workspace, owner, endpoint, run.config.defense)
+    settings = legitimate.settings_of(run, load_sets(run))
+    return legitimate.ask_service(workspace, owner, settings, kind, service)
 
 
 @pytest.fixture(scope='module')
 def measured(victim, tmp_path_factory):
-    """`(**fields) -> (rows by (user, defense, metric), workdir)`, each made once."""
+    """`(**fields) -> rows by (user, defense, metric)`, each made once."""
 
     @functools.cache
     def make(fields):
-        workdir = epath.Path(tmp_path_factory.mktemp('run'))
-        return by_metric(legitimate.rows(config_of(**dict(fields)), victim, workdir, MESH)), workdir
+        run = run_of(tmp_path_factory.mktemp('run'), **dict(fields))
+        return by_metric(rows_of(run, victim))
 
     return lambda **fields: make(tuple(fields.items()))
+
+
+def check(run):
+    legitimate.check_users(run, load_sets(run))
 
 
 def by_metric(groups):
@@ -73,15 +94,16 @@ def by_metric(groups):
     }
 
 
-def own_and_test(cfg, victim):
+def own_and_test(settings, victim):
     """Features and labels of a broad user's training images and of the test images."""
-    task = selection.load_tasks(cfg)[0]
-    visit = legitimate.visit_of(cfg, 'broad')
-    extract = functools.partial(
-        features.extract, stage.make_encoder(ENCODER).apply, victim.variables
-    )
-    own = extract(visit.queries.inputs[:IMAGES]), visit.known
-    return *own, extract(task.test.inputs), task.test.labels
+    visit = legitimate.visit_of(settings, 'broad')
+    own = extract(victim, visit.queries.inputs[:IMAGES]), visit.labels
+    test = settings.task.test
+    return *own, extract(victim, test.inputs), test.labels
+
+
+def extract(victim, images):
+    return features.extract(victim.encoder.network.apply, victim.encoder.variables, images)
 
 
 def right(row):
@@ -89,7 +111,7 @@ def right(row):
 
 
 def test_every_user_is_measured_with_the_defense_and_without(measured):
-    found, _ = measured()
+    found = measured()
     metrics = {
         (user, defense, metric)
         for user in USERS
@@ -100,7 +122,7 @@ def test_every_user_is_measured_with_the_defense_and_without(measured):
         ]
     }
     assert set(found) == metrics
-    task = selection.load_tasks(config_of())[0]
+    task = settings_of().task
     for (user, _, _), row in found.items():
         sent = {'broad': IMAGES + 100, AUGMENTING: 2 * IMAGES + 100}.get(
             user, min(IMAGES, row['budget'] - row['n']) + row['n']
@@ -114,16 +136,16 @@ def test_every_user_is_measured_with_the_defense_and_without(measured):
 
 
 def test_without_a_defense_there_are_no_users(victim, tmp_path):
-    assert legitimate.rows(config_of(defense=''), victim, epath.Path(tmp_path), MESH) == {}
+    assert rows_of(run_of(tmp_path, defense=''), victim) == {}
     assert not list(tmp_path.iterdir())
 
 
 def test_undefended_it_is_the_probe_on_clean_features(measured, victim):
-    cfg = config_of()
-    own, known, test, truth = own_and_test(cfg, victim)
-    probe = PROBES.make(cfg.evaluation.probe)(own, known, 10)
+    settings = settings_of()
+    own, known, test, truth = own_and_test(settings, victim)
+    probe = PROBES.make(settings.probe)(own, known, 10)
     expected = np.sum(predict(probe, test) == truth)
-    assert right(measured()[0]['broad', '', 'user_accuracy']) == expected
+    assert right(measured()['broad', '', 'user_accuracy']) == expected
     centered, scale = own.mean(axis=0), own.std(axis=0)
     model = LogisticRegression(C=1 / (IMAGES * 0.01), tol=1e-6, max_iter=1000)
     model.fit((own - centered) / scale, known)
@@ -132,59 +154,57 @@ def test_undefended_it_is_the_probe_on_clean_features(measured, victim):
 
 
 def test_it_sends_the_first_test_images_of_its_classes(victim):
-    every = legitimate.visit_of(config_of(), 'narrow')
-    some = legitimate.visit_of(config_of(legitimate__test_images=7), 'narrow')
-    np.testing.assert_array_equal(some.truth, every.truth[:7])
-    assert len(some.queries.index) == len(some.known) + 7 == IMAGES + 7
+    whole = legitimate.visit_of(settings_of(), 'narrow')
+    some = legitimate.visit_of(settings_of(legitimate__test_images=7), 'narrow')
+    np.testing.assert_array_equal(some.test_labels, whole.test_labels[:7])
+    assert len(some.queries.index) == len(some.labels) + 7 == IMAGES + 7
 
 
 def test_noise_costs_accuracy(measured):
-    found, _ = measured()
+    found = measured()
     assert found['broad', '', 'user_accuracy']['value'] > 0.3
     for user in USERS:
         plain = found[user, '', 'user_accuracy']
         noisy = found[user, NOISE, 'user_accuracy']
         assert noisy['value'] < plain['value'] - 0.1 and noisy['n'] == plain['n']
     weak = 'gaussian_noise(stddev=0.0)'
-    same, _ = measured(defense=weak)
+    same = measured(defense=weak)
     assert right(same['broad', weak, 'user_accuracy']) == right(found['broad', '', 'user_accuracy'])
 
 
 def test_a_narrow_user_has_to_do_with_its_classes_only(measured):
-    visit = legitimate.visit_of(config_of(), 'narrow(classes=3)')
-    assert set(visit.known) == set(visit.truth) and len(set(visit.truth)) == 3
-    assert len(visit.known) <= IMAGES
-    task = selection.load_tasks(config_of())[0]
-    classes = np.isin(task.test.labels, visit.truth)
+    visit = legitimate.visit_of(settings_of(), 'narrow(classes=3)')
+    assert set(visit.labels) == set(visit.test_labels) and len(set(visit.test_labels)) == 3
+    assert len(visit.labels) <= IMAGES
+    task = settings_of().task
+    classes = np.isin(task.test.labels, visit.test_labels)
     np.testing.assert_array_equal(
-        visit.queries.inputs[len(visit.known) :], task.test.inputs[classes]
+        visit.queries.inputs[len(visit.labels) :], task.test.inputs[classes]
     )
-    found, _ = measured()
+    found = measured()
     assert found['narrow(classes=3)', '', 'user_accuracy']['n'] == classes.sum()
-    other = legitimate.visit_of(config_of(seed=2), 'narrow(classes=3)')
-    assert set(other.truth) != set(visit.truth)
+    other = legitimate.visit_of(settings_of(seed=2), 'narrow(classes=3)')
+    assert set(other.test_labels) != set(visit.test_labels)
 
 
 def test_images_and_labels_belong_together():
-    cfg = config_of()
-    train = selection.load_tasks(cfg)[0].train
+    settings = settings_of()
+    train = settings.task.train
     lookup = {
         image.tobytes(): label for image, label in zip(train.inputs, train.labels, strict=True)
     }
     for user in USERS:
-        visit = legitimate.visit_of(cfg, user)
-        sent = visit.queries.inputs[visit.queries.index[: len(visit.known)]]
-        assert [lookup[image.tobytes()] for image in sent] == visit.known.tolist()
-    again = legitimate.visit_of(cfg, 'broad').queries.inputs
-    np.testing.assert_array_equal(again, legitimate.visit_of(cfg, 'broad').queries.inputs)
-    assert np.any(again != legitimate.visit_of(config_of(seed=2), 'broad').queries.inputs)
+        visit = legitimate.visit_of(settings, user)
+        sent = visit.queries.inputs[visit.queries.index[: len(visit.labels)]]
+        assert [lookup[image.tobytes()] for image in sent] == visit.labels.tolist()
+    again = legitimate.visit_of(settings, 'broad').queries.inputs
+    np.testing.assert_array_equal(again, legitimate.visit_of(settings, 'broad').queries.inputs)
+    assert np.any(again != legitimate.visit_of(settings_of(seed=2), 'broad').queries.inputs)
 
 
-def test_an_augmenting_user_sends_different_views_of_its_images_and_plain_test_images(
-    victim, tmp_path
-):
-    cfg = config_of(legitimate__images=4)
-    queries = legitimate.visit_of(cfg, 'augmenting(views=3)').queries
+def test_an_augmenting_user_sends_different_views_of_its_images_and_plain_test_images():
+    settings = settings_of(legitimate__images=4)
+    queries = legitimate.visit_of(settings, 'augmenting(views=3)').queries
     assert len(queries.index) == 4 * 3 + 100
     np.testing.assert_array_equal(queries.index[:12], np.repeat(np.arange(4), 3))
     images = jnp.asarray(queries.inputs[queries.index] / np.float32(255))
@@ -192,42 +212,39 @@ def test_an_augmenting_user_sends_different_views_of_its_images_and_plain_test_i
     np.testing.assert_array_equal(sent[12:], images[12:])
     assert all(np.abs(sent[i] - images[i]).max() > 0.01 for i in range(12))
     assert all(np.abs(sent[i] - sent[i + 1]).max() > 0.01 for i in (0, 1, 3, 4))
-    assert queries.view is legitimate.visit_of(cfg, 'augmenting(views=3)').queries.view
+    assert queries.view is legitimate.visit_of(settings, 'augmenting(views=3)').queries.view
 
 
 def test_it_has_its_own_account_and_the_test_queries_go_on_in_it(victim, tmp_path):
     """The noise of query n is what the user's own key gives for number n, test images last."""
-    cfg = config_of(legitimate__images=20)
-    tmp_path = epath.Path(tmp_path)
-    noisy = legitimate.ask(cfg, 'broad', victim, tmp_path, MESH).representations
-    images = legitimate.visit_of(cfg, 'broad').queries.inputs
-    clean = features.extract(stage.make_encoder(ENCODER).apply, victim.variables, images)
+    run, settings = run_of(tmp_path, legitimate__images=20), settings_of(legitimate__images=20)
+    noisy = ask_as('broad', run, victim).representations
+    clean = extract(victim, legitimate.visit_of(settings, 'broad').queries.inputs)
 
     def draw(key, numbers):
         keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(key, n), 0))(numbers)
         return 0.1 * jax.vmap(lambda k: jax.random.normal(k, clean.shape[1:]))(keys)
 
     numbers = jnp.arange(120)
-    key = legitimate.account_key(cfg, 'broad')
+    key = legitimate.account_key(settings, 'broad')
     np.testing.assert_allclose(noisy - clean, draw(key, numbers), atol=1e-5)
-    keys = [legitimate.account_key(cfg, user) for user in USERS]
-    keys += [access.account_key(cfg), legitimate.account_key(config_of(seed=2), 'broad')]
+    keys = [legitimate.account_key(settings, user) for user in USERS]
+    keys += [legitimate.account_key(settings_of(seed=2), 'broad')]
+    keys += [untrained.extraction(run, victim).attacker.key()]
     assert len({jax.random.key_data(key).tobytes() for key in keys}) == 5
 
 
 def test_the_attackers_account_does_not_notice(victim, tmp_path):
-    cfg, tmp_path = config_of(legitimate__images=20, attack__budget=32), epath.Path(tmp_path)
-    asked = access.make_oracle(cfg, victim, tmp_path, MESH)
-    queries = store.plain(selection.load_pool(cfg).inputs[:32])
-    folder = tmp_path / 'answers' / stage.address(access.account_of(cfg, victim))
-    collect = functools.partial(
-        store.collect, folder, asked, access.account_key(cfg), queries, budget=32, batch_size=32
-    )
-    before = collect(mesh=MESH)
-    files = {path: path.read_bytes() for path in folder.iterdir()}
-    legitimate.ask(cfg, 'broad', victim, tmp_path, MESH)
-    assert {path: path.read_bytes() for path in folder.iterdir()} == files
-    np.testing.assert_array_equal(collect(mesh=MESH).representations, before.representations)
+    run = run_of(tmp_path, legitimate__images=20, attack__budget=32)
+    attacker, workspace = untrained.extraction(run, victim).attacker, run.workspace
+    before, bill, _ = ask.ask(workspace, attacker, np.arange(32))
+    folder = tmp_path / 'answers' / stage.address(workspace, attacker.spec)
+    contents = {path: path.read_bytes() for path in folder.iterdir()}
+    assert bill.billed == 32 and contents
+    ask_as('broad', run, victim)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == contents
+    again, _, _ = ask.ask(workspace, attacker, np.arange(32))
+    np.testing.assert_array_equal(again['answers'], before['answers'])
     assert len(list((tmp_path / 'answers').iterdir())) == 2
 
 
@@ -250,8 +267,8 @@ def stopping(registries_restored, victim, tmp_path):
 
     def measure(limit):
         spec = f'stops_after(limit={limit})'
-        cfg = config_of(defense=spec, legitimate__users=('broad',))
-        found = by_metric(legitimate.rows(cfg, victim, epath.Path(tmp_path), MESH))
+        run = run_of(tmp_path, defense=spec, legitimate__users=('broad',))
+        found = by_metric(rows_of(run, victim))
         names = 'user_accuracy', 'user_accuracy_clean', 'noticed.stops_after.asked'
         return [found['broad', spec, name] for name in names]
 
@@ -260,9 +277,9 @@ def stopping(registries_restored, victim, tmp_path):
 
 
 def test_a_refused_test_query_is_wrong(stopping, victim):
-    cfg = config_of()
-    own, known, test, truth = own_and_test(cfg, victim)
-    predictions = predict(PROBES.make(cfg.evaluation.probe)(own, known, 10), test)
+    settings = settings_of()
+    own, known, test, truth = own_and_test(settings, victim)
+    predictions = predict(PROBES.make(settings.probe)(own, known, 10), test)
     accuracy, clean, noticed = stopping(IMAGES + 30)
     assert right(accuracy) == np.sum(predictions[:30] == truth[:30]) > 0
     assert right(clean) == np.sum(predictions == truth)
@@ -275,20 +292,18 @@ def test_a_refused_test_query_is_wrong(stopping, victim):
 
 @pytest.mark.parametrize('limit', [0, 1])
 def test_who_gets_no_answers_guesses_its_commonest_class(stopping, victim, limit):
-    _, known, _, truth = own_and_test(config_of(), victim)
+    _, known, _, truth = own_and_test(settings_of(), victim)
     accuracy, _, _ = stopping(limit)
     values, counts = np.unique(known, return_counts=True)
     assert right(accuracy) == np.sum(truth == values[counts.argmax()]) > 0
 
 
 @pytest.mark.parametrize('probe', ['lbfgs', 'sgd(epochs=2)'])
-def test_classes_with_one_answer_or_none_are_no_obstacle(victim, probe):
-    cfg = config_of(legitimate__images=1)
-    cfg.evaluation.probe = probe
+def test_classes_with_one_answer_or_none_are_no_obstacle(probe):
     rng = np.random.default_rng(0)
     labels = np.array([7, 7, 7, 2, 2, 9])
     points = (5 * np.eye(10)[labels] + rng.normal(size=(6, 10))).astype(np.float32)
-    predictions = legitimate._fit(cfg, points, labels)(points)
+    predictions = legitimate.fit_model(settings_of(probe=probe), points, labels)(points)
     assert set(predictions) <= {2, 7, 9}
     if probe == 'lbfgs':
         np.testing.assert_array_equal(predictions, labels)
@@ -297,71 +312,64 @@ def test_classes_with_one_answer_or_none_are_no_obstacle(victim, probe):
 def test_finished_users_are_only_read_and_interrupted_ones_go_on(
     victim, tmp_path, monkeypatch, measured
 ):
-    tmp_path, cfg = epath.Path(tmp_path), config_of(legitimate__users=('broad',))
+    run = run_of(tmp_path, legitimate__users=('broad',))
     monkeypatch.setattr(store, 'PART_SIZE', 32)
-    write, count = store._write, []
+    write, parts = files.write_npz, []
 
-    def killed(*args):
-        write(*args)
-        count.append(0)
-        if len(count) == 7:  # five parts without the defense, two with it
-            raise KeyboardInterrupt
+    def killed(path, **arrays):
+        write(path, **arrays)
+        if path.name.startswith('part-'):
+            parts.append(path)
+            if len(parts) == 7:  # five parts without the defense, two with it
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, '_write', killed)
+    monkeypatch.setattr(files, 'write_npz', killed)
     with pytest.raises(KeyboardInterrupt):
-        legitimate.rows(cfg, victim, tmp_path, MESH)
-    first = legitimate.rows(cfg, victim, tmp_path, MESH)
-    assert len(count) == 10
-    whole, _ = measured()
+        rows_of(run, victim)
+    first = rows_of(run, victim)
+    assert len(parts) == len(set(parts)) == 10
+    whole = measured()
     for key, row in by_metric(first).items():
         for name in ('value', 'ci_low', 'ci_high', 'n', 'queries_billed', 'dollars'):
             assert row[name] == whole[key][name]
 
-    monkeypatch.setattr(legitimate, 'ask', None)
-    assert legitimate.rows(cfg, victim, tmp_path, MESH) == first
-    stronger = legitimate.rows(
-        config_of(legitimate__users=('broad',), attack__loss='infonce', attack__budget=7),
-        victim,
-        tmp_path,
-        MESH,
-    )
-    assert stronger == first  # another attack behind the same defense
+    monkeypatch.setattr(legitimate, 'ask_service', None)
+    assert rows_of(run, victim) == first
+    fields = {'legitimate__users': ('broad',), 'attack__loss': 'infonce', 'attack__budget': 7}
+    assert rows_of(run_of(tmp_path, **fields), victim) == first  # another attack, same defense
 
 
 def test_another_defense_shares_the_undefended_user(victim, tmp_path):
     found = {}
     for defense in ('round(decimals=1)', 'gaussian_noise(stddev=0.1)'):
-        cfg = config_of(defense=defense, legitimate__users=('broad',))
-        found |= legitimate.rows(cfg, victim, epath.Path(tmp_path), MESH)
+        found |= rows_of(run_of(tmp_path, defense=defense, legitimate__users=('broad',)), victim)
     assert len(found) == 3
     assert [group[0]['defense'] for group in found.values()].count('') == 1
 
 
 @pytest.mark.parametrize('name', ['posteriors', 'labels'])
 def test_who_is_answered_with_classes_fits_nothing(victim, tmp_path, name):
-    tmp_path = epath.Path(tmp_path)
-    cfg = config_of(
-        attack__name=name, defense='round(decimals=3)', legitimate__users=('broad', 'narrow')
-    )
-    found = by_metric(legitimate.rows(cfg, victim, tmp_path, MESH))
-    extract = functools.partial(
-        features.extract, stage.make_encoder(ENCODER).apply, victim.variables
-    )
-    task = selection.load_tasks(cfg)[0]
-    theirs = PROBES.make(cfg.evaluation.probe)(extract(task.train.inputs), task.train.labels, 10)
-    correct = predict(theirs, extract(task.test.inputs)) == task.test.labels
+    fields = {
+        'attack__name': name,
+        'defense': 'round(decimals=3)',
+        'legitimate__users': ('broad', 'narrow'),
+    }
+    found, settings = by_metric(rows_of(run_of(tmp_path, **fields), victim)), settings_of(**fields)
+    train, test = settings.task.train, settings.task.test
+    theirs = PROBES.make(settings.probe)(extract(victim, train.inputs), train.labels, 10)
+    correct = predict(theirs, extract(victim, test.inputs)) == test.labels
     row = found['broad', '', 'user_accuracy']
     assert right(row) == correct.sum() and row['budget'] == row['queries_billed'] == 100
     row = found['narrow', '', 'user_accuracy']
-    narrow = np.isin(task.test.labels, legitimate.visit_of(cfg, 'narrow').truth)
+    narrow = np.isin(test.labels, legitimate.visit_of(settings, 'narrow').test_labels)
     assert right(row) == correct[narrow].sum() and row['budget'] == row['n'] == narrow.sum()
 
 
 def test_behind_a_projection_it_fits_on_that(victim, tmp_path):
-    cfg = config_of(attack__name='access_head(hidden=8)', legitimate__users=('broad',))
-    got = legitimate.ask(cfg, 'broad', victim, epath.Path(tmp_path), MESH)
+    run = run_of(tmp_path, attack__name='access_head(hidden=8)', legitimate__users=('broad',))
+    got = ask_as('broad', run, victim, 'projection')
     assert got.representations.shape == (IMAGES + 100, 8)
-    found = by_metric(legitimate.rows(cfg, victim, epath.Path(tmp_path), MESH))
+    found = by_metric(rows_of(run, victim))
     assert found['broad', NOISE, 'user_accuracy']['endpoint'] == 'projection'
 
 
@@ -390,7 +398,7 @@ def test_the_mlp_decays_as_weight_decay_in_the_gradient():
 
 
 def test_users_can_train_an_mlp(measured):
-    found, _ = measured(
+    found = measured(
         legitimate__model='mlp(width=64, epochs=200, learning_rate=3e-2)',
         legitimate__users=('broad',),
     )
@@ -416,20 +424,20 @@ def test_users_can_train_an_mlp(measured):
 )
 def test_what_is_wrong_is_said_before_anything_is_asked(fields, message):
     with pytest.raises(UserError, match=message):
-        legitimate.check(config_of(**fields))
+        check(run_of(**fields))
 
 
 def test_classes_that_a_split_lacks_are_found_out():
-    cfg = config_of()
-    cfg.evaluation.tasks = ('digits(train="train[:200]", test="test[:1]")',)
     with pytest.raises(UserError, match='has no image of its classes'):
         for seed in range(5):
-            cfg.seed = seed
-            legitimate.check(cfg)
+            run = run_of(seed=seed)
+            run.config.evaluation.tasks = ('digits(train="train[:200]", test="test[:1]")',)
+            check(run)
 
 
 def test_defaults_are_fine():
-    legitimate.check(config.base())
+    (cfg,) = config.expand(config.base())
+    check(make_run(cfg, 'nowhere', MESH))
 
 
 def test_a_new_kind_of_user_is_a_few_lines(registries_restored, victim, tmp_path):
@@ -437,7 +445,7 @@ def test_a_new_kind_of_user_is_a_few_lines(registries_restored, victim, tmp_path
     def binary():
         return users.User(lambda rng, num_classes: np.array([0, 1]))
 
-    cfg = config_of(legitimate__users=('binary',))
-    legitimate.check(cfg)
-    found = by_metric(legitimate.rows(cfg, victim, epath.Path(tmp_path), MESH))
+    run = run_of(tmp_path, legitimate__users=('binary',))
+    check(run)
+    found = by_metric(rows_of(run, victim))
     assert found['binary', '', 'user_accuracy']['value'] > 0.8

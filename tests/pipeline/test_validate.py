@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tiny
 
-from ssl_extract import config, data, encoders, losses
+from ssl_extract import config, encoders, losses
 from ssl_extract.errors import UserError
-from ssl_extract.pipeline import images as selection
-from ssl_extract.pipeline import run as experiment
-from ssl_extract.pipeline import stage
+from ssl_extract.pipeline.context import make_run
+from ssl_extract.pipeline.modules import import_modules
+from ssl_extract.pipeline.sets import load_sets
 from ssl_extract.pipeline.validate import validate
+from ssl_extract.pipeline.victim import forget, victim_of
 from ssl_extract.runtime import checkpoint, parallel
 
 MESH = parallel.data_mesh()
@@ -27,9 +28,9 @@ def unexpanded(**fields):
     return cfg
 
 
-def tiny_config(**fields):
-    (run,) = config.expand(unexpanded(**fields))
-    return run
+def tiny_run(**fields):
+    (cfg,) = config.expand(unexpanded(**fields))
+    return make_run(cfg, 'nowhere', MESH)
 
 
 NO_SCRATCH = {'baselines__scratch_epochs': 0}
@@ -77,11 +78,11 @@ WRONG = [
     ),
     ({'attack__name': 'rda(views=0)', 'attack__batch_size': 4, **NO_SCRATCH}, r'views=0'),
     ({'attack__name': 'stolen_encoder(lambda_=-1)'}, r'lambda_=-1'),
-    ({'attack__strategy': 'kcenter'}, r"unknown query strategy 'kcenter': did you mean 'kcenter'"),
+    ({'attack__strategy': 'kcentr'}, r"unknown query strategy 'kcentr': did you mean 'kcenter'"),
     ({'attack__strategy': 'kcenter(rounds=4)'}, r'pays for 41 images, 10 a round, fewer than'),
     (
         {'attack__strategy': 'kcenter(rounds=2)', 'attack__plan': 'online'},
-        r"plan 'online' asks views of all the attacker's images",
+        r"plan 'online' asks views of all of the attacker's images",
     ),
     (
         {'attack__strategy': 'knockoff(rounds=2)'},
@@ -130,7 +131,7 @@ WRONG = [
         {'defense': 'similarity_guard(of="projection")', 'attack__name': 'access_head(hidden=8)'},
         r"of='projection': there is no projection head behind these answers",
     ),
-    ({'attack__accounts': 2, 'attack__plan': 'online'}, r"share out the images of plan 'once'"),
+    ({'attack__accounts': 2, 'attack__plan': 'online'}, r"share out the inputs of plan 'once'"),
     ({'attack__accounts': 4}, r'attack.overlap=256: 4 accounts .* lower attack.overlap'),
     ({'attack__accounts': 0}, r'attack.accounts=0: write a number above 0'),
     ({'legitimate__users': ('narow',)}, r"'narow': did you mean 'narrow'"),
@@ -151,12 +152,19 @@ WRONG = [
     ({'evaluation__tasks': ()}, r'evaluation.tasks is empty'),
     ({'evaluation__tasks': ('digits(tset="test")',)}, r'it takes \(train="train", test="test"\)'),
     ({'evaluation__tasks': ('digits', 'digits')}, r"evaluation.tasks has 'digits' twice"),
-    ({'evaluation__tasks': ('digits(test="train")',)}, r'are among the queries'),
+    (
+        {'evaluation__tasks': ('digits(train="test", test="train[:100]")',)},
+        r'36 of .* are among the queries',
+    ),
+    ({'evaluation__tasks': ('digits(test="train")',)}, r'are among those of digits/train'),
     ({'evaluation__tasks': ('digits(train="train[:3]")',)}, r'digits/train\[:3\]'),
     ({'evaluation__neighbors': 500}, r'evaluation.neighbors=500'),
     ({'evaluation__shots': 50}, r'evaluation.shots=50'),
     ({'evaluation__tasks': ('digits(train="train[:200]", test="test[:9]")',)}, r'test set'),
-    ({'victim__checkpoint': '/nonexistent'}, r'no encoder in /nonexistent'),
+    ({'victim__source': 'checkpoint(path="/nonexistent")'}, r'no encoder in /nonexistent'),
+    ({'victim__source': 'checkpont'}, r"unknown victim source 'checkpont': did you mean"),
+    ({'victim__source': 'checkpoint'}, r"missing a required argument: 'path'"),
+    ({'evaluation__victim': 'maybe'}, r"evaluation.victim='maybe': write one of 'if_free', 'ask'"),
 ]
 
 
@@ -164,33 +172,22 @@ WRONG = [
 def test_wrong_input_is_refused_in_one_line(fields, message):
     started = time.monotonic()
     with pytest.raises(UserError, match=message) as caught:
-        validate(tiny_config(**fields), MESH)
+        validate(tiny_run(**fields))
     assert '\n' not in str(caught.value)
     assert time.monotonic() - started < 30
 
 
 def test_the_tiny_experiment_is_valid():
-    for run in config.expand(tiny.get_config()):
-        validate(run, MESH)
+    for cfg in config.expand(tiny.get_config()):
+        validate(make_run(cfg, 'nowhere', MESH))
 
 
-def test_a_loss_that_needs_labels_is_refused_without_them(monkeypatch):
-    real = data.load
-
-    def unlabeled(name, split, **kwargs):
-        loaded = real(name, split, **kwargs)
-        return loaded._replace(labels=None) if split == 'train[64:200]' else loaded
-
-    monkeypatch.setattr(data, 'load', unlabeled)
-    selection.load.cache_clear()
-    selection._distinct.cache_clear()
-    try:
-        with pytest.raises(UserError, match='labels'):
-            validate(tiny_config(attack__loss='supcon'), MESH)
-        validate(tiny_config(), MESH)
-    finally:
-        selection.load.cache_clear()
-        selection._distinct.cache_clear()
+def test_a_loss_that_needs_labels_is_refused_without_them():
+    unlabeled = {'attack__data': 'noise', 'attack__split': 'train[:50]'}
+    with pytest.raises(UserError, match='labels'):
+        validate(tiny_run(attack__loss='supcon', **unlabeled))
+    validate(tiny_run(attack__loss='mse', **unlabeled))
+    validate(tiny_run(attack__loss='supcon'))
 
 
 def test_a_loss_of_the_wrong_shape_is_refused(registries_restored):
@@ -199,7 +196,7 @@ def test_a_loss_of_the_wrong_shape_is_refused(registries_restored):
         return lambda student, teacher, labels=None, where=None: jnp.sum(student, axis=1)
 
     with pytest.raises(UserError, match=r'its loss must be one float, not float32\[16\]'):
-        validate(tiny_config(attack__loss='unreduced'), MESH)
+        validate(tiny_run(attack__loss='unreduced'))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +232,7 @@ def test_a_misspelt_field_is_refused():
 
 def test_a_missing_module_is_named():
     with pytest.raises(UserError, match="there is no module 'no_such_losses'"):
-        experiment.import_modules(('no_such_losses',))
+        import_modules(('no_such_losses',))
 
 
 class TestCheckpoint:
@@ -247,37 +244,43 @@ class TestCheckpoint:
         checkpoint.save_encoder(folder, variables, {'encoder': spec, 'input_shape': list(shape)})
         return variables
 
+    def attacked(self, folder, **fields):
+        return tiny_run(victim__source=f'checkpoint(path="{folder}")', **fields)
+
     def test_a_saved_encoder_can_be_the_victim(self, tmp_path):
         variables = self.save(tmp_path / 'victim')
-        cfg = tiny_config(victim__checkpoint=str(tmp_path / 'victim'))
-        validate(cfg, MESH)
-        loaded = stage.victim(cfg, None, MESH)
-        assert loaded.encoder == self.SPEC
-        jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
+        run = self.attacked(tmp_path / 'victim')
+        validate(run)
+        victim, record = victim_of(run, load_sets(run))
+        assert victim.encoder.spec == self.SPEC and victim.traced
+        assert record.role == 'victim' and record.address == victim.address and record.bill is None
+        jax.tree.map(np.testing.assert_array_equal, victim.encoder.variables, variables)
 
     def test_another_one_in_the_same_place_is_another_victim(self, tmp_path):
-        cfg = tiny_config(victim__checkpoint=str(tmp_path / 'victim'))
+        run = self.attacked(tmp_path / 'victim')
         addresses = []
         for seed in (0, 1, 0):
             self.save(tmp_path / 'victim', seed=seed)
-            addresses.append(stage.victim(cfg, None, MESH).address)
+            forget()  # as every experiment does first
+            addresses.append(victim_of(run, load_sets(run))[0].address)
         assert addresses[0] == addresses[2] != addresses[1]
 
     def test_without_its_head_it_cannot_answer_with_projections(self, tmp_path):
         self.save(tmp_path / 'victim')
-        fields = {'victim__checkpoint': str(tmp_path / 'victim'), 'attack__name': 'access_head'}
         with pytest.raises(UserError, match='the victim has no projection head'):
-            validate(tiny_config(**fields), MESH)
+            validate(self.attacked(tmp_path / 'victim', attack__name='access_head'))
 
     def test_another_image_size_is_refused(self, tmp_path):
         self.save(tmp_path / 'victim', shape=(16, 16, 3))
-        with pytest.raises(UserError, match='was trained on images of 16x16, the data has 8x8'):
-            validate(tiny_config(victim__checkpoint=str(tmp_path / 'victim')), MESH)
+        with pytest.raises(
+            UserError, match='takes inputs of 16x16, the data has 8x8: set data.size'
+        ):
+            validate(self.attacked(tmp_path / 'victim'))
 
     def test_another_encoder_is_refused(self, tmp_path):
         self.save(tmp_path / 'victim', spec='resnet18(stem="patch", width=8, stages=(1,))')
         with pytest.raises(UserError, match='cannot be read .damaged, or of another encoder'):
-            validate(tiny_config(victim__checkpoint=str(tmp_path / 'victim')), MESH)
+            validate(self.attacked(tmp_path / 'victim'))
 
     def test_a_truncated_one_is_refused(self, tmp_path):
         self.save(tmp_path / 'victim')
@@ -287,11 +290,11 @@ class TestCheckpoint:
             cut += 1
         assert cut
         with pytest.raises(UserError, match='cannot be read .damaged') as caught:
-            validate(tiny_config(victim__checkpoint=str(tmp_path / 'victim')), MESH)
+            validate(self.attacked(tmp_path / 'victim'))
         assert '\n' not in str(caught.value)
 
     def test_a_description_that_is_not_json_is_refused(self, tmp_path):
         self.save(tmp_path / 'victim')
         (tmp_path / 'victim/meta.json').write_text('{"encoder": ')
         with pytest.raises(UserError, match=r'cannot read .*meta.json'):
-            validate(tiny_config(victim__checkpoint=str(tmp_path / 'victim')), MESH)
+            validate(self.attacked(tmp_path / 'victim'))

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from ssl_extract.encoders import trained
+from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import roc
 from ssl_extract.evaluation.intervals import student, wilson
-from ssl_extract.pipeline import stage
-from ssl_extract.runtime import checkpoint, parallel
+from ssl_extract.runtime import parallel
 from ssl_extract.studies import detection as study
 
 
@@ -96,13 +97,12 @@ def test_wrong_arguments_say_what_to_write(call, message):
 def folder(tmp_path_factory):
     """An untrained victim with a head."""
     folder = tmp_path_factory.mktemp('victim')
-    specs = {'encoder': 'resnet18(stem="patch", width=4, stages=(1,))', 'input_shape': [8, 8, 3]}
-    encoder, head = stage.make_encoder(specs['encoder']), stage.make_head('simclr(8, 6)')
+    spec, heads = 'resnet18(stem="patch", width=4, stages=(1,))', (('head', 'simclr(8, 6)'),)
+    network, head = trained.make(spec), trained.make_head('simclr(8, 6)')
     images = jnp.zeros((1, 8, 8, 3))
-    variables = encoder.init(jax.random.key(0), images)
-    of_head = head.init(jax.random.key(1), encoder.apply(variables, images))
-    meta = specs | {'heads': {'head': 'simclr(8, 6)'}}
-    checkpoint.save_encoder(folder, variables, meta, {'head': of_head})
+    variables = network.init(jax.random.key(0), images)
+    of_head = head.init(jax.random.key(1), network.apply(variables, images))
+    trained.save(folder, Encoder(spec, variables, (8, 8, 3), heads, {'head': of_head}))
     return folder
 
 

@@ -7,9 +7,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from ssl_extract import encoders
+from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import fit_probe
-from ssl_extract.victims import classifier, endpoints
+from ssl_extract.victims import endpoints, from_encoder, from_function
+from ssl_extract.victims.classifier import variables_of
 
 SPEC, HEADS = 'resnet18(stem="patch", width=4, stages=(1,))', (('head', 'simclr(hidden=6, dim=3)'),)
 IMAGES = np.random.default_rng(0).random((60, 8, 8, 3), np.float32)
@@ -36,7 +38,7 @@ def test_a_victim_without_a_head_has_no_projection():
 
 def test_posteriors_are_those_of_scikit_learns_classifier():
     probe = fit_probe(FEATURES, LABELS, 3, l2_grid=(0.1,))
-    variables = VARIABLES | {'classifier': classifier.variables_of(probe)}
+    variables = VARIABLES | {'classifier': variables_of(probe)}
     got = np.asarray(endpoints.make('posteriors', SPEC, HEADS)(variables, IMAGES))
     scaled = (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)
     theirs = LogisticRegression(C=1 / (60 * 0.1), max_iter=2000, tol=1e-8).fit(scaled, LABELS)
@@ -46,18 +48,26 @@ def test_posteriors_are_those_of_scikit_learns_classifier():
     np.testing.assert_array_equal(labels, np.eye(3)[got.argmax(axis=1)])
 
 
-def test_example_variables_fit_every_endpoint():
-    made = endpoints.example_variables(jax.random.key(0), SPEC, HEADS, (8, 8, 3), 5)
-    widths = {
-        name: endpoints.make(name, SPEC, HEADS)(made, IMAGES[:2]).shape
-        for name in endpoints.ENDPOINTS
+def test_a_victims_answers_at_every_endpoint_have_their_width():
+    """Of the classifier the shapes do."""
+    encoder = Encoder(SPEC, VARIABLES['encoder'], (8, 8, 3), HEADS, {'head': VARIABLES['head']})
+    victim, classifier = from_encoder(encoder), endpoints.example_classifier(4, 5)
+    classifier = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), classifier)
+    answers = {
+        name: endpoints.at(victim, name, classifier=classifier) for name in endpoints.ENDPOINTS
     }
-    assert widths == {
-        'representation': (2, 4),
-        'projection': (2, 3),
-        'posteriors': (2, 5),
-        'labels': (2, 5),
-    }
+    widths = {'representation': 4, 'projection': 3, 'posteriors': 5, 'labels': 5}
+    assert {name: at.dim for name, at in answers.items()} == widths
+    for name, at in answers.items():
+        assert at.answers == name and at.answer(IMAGES[:2]).shape == (2, widths[name])
+        assert at.address == victim.address and at.encoder is victim.encoder
+
+
+def test_a_function_answers_at_its_own_endpoint_only():
+    victim = from_function(lambda inputs: inputs[:, :2], dim=2, answers='posteriors', address='f')
+    assert endpoints.at(victim, 'posteriors') is victim
+    with pytest.raises(UserError, match='victim f answers with a posteriors, not with a represen'):
+        endpoints.at(victim, 'representation')
 
 
 def test_what_an_endpoint_needs_and_gives():

@@ -1,0 +1,220 @@
+"""Oracles and collected answers, for the facade."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from ssl_extract import attacks, augment, data, defenses, oracle
+from ssl_extract import victims as victims_room
+from ssl_extract.api import inputs as given
+from ssl_extract.api.inputs import Inputs
+from ssl_extract.attacks.plans import Plan, sent_views, view_seeds
+from ssl_extract.checks import check_whole
+from ssl_extract.data import Dataset
+from ssl_extract.encoders.trained import Encoder
+from ssl_extract.errors import UserError
+from ssl_extract.identity import content_of, spec_content
+from ssl_extract.oracle import Oracle, store
+from ssl_extract.oracle.store import Bill
+from ssl_extract.runtime import parallel
+from ssl_extract.victims.model import Victim
+
+
+class Answers(NamedTuple):
+    """What an account has asked and been answered.
+
+    Attributes:
+        inputs: [N, ...], as they were given.
+        representations: float32[N, D], the answer to each, zeros where there is none; [N, m, D]
+            under a plan that asks m times.
+        granted: bool[N] or [N, m], whether there is one.
+        bill: what these answers cost: billed, unique, repeated and refused queries.
+        plan: how they were asked: the plan's spec and the query augmentation's.
+        view_seeds: uint32[N, m], from which a view is made again.
+        decode: the name of the inputs' decoder.
+        endpoint: what an answer is, such as 'representation'; see `Victim`.
+    """
+
+    inputs: np.ndarray
+    representations: np.ndarray
+    granted: np.ndarray
+    bill: Bill
+    plan: tuple[str, str]
+    view_seeds: np.ndarray
+    decode: str
+    endpoint: str
+
+
+def make_oracle(
+    victim: Victim | Encoder | Callable[[jax.Array], jax.Array],
+    defense: str | defenses.Defense | None = None,
+    *,
+    budget: int,
+) -> Oracle:
+    """Black-box access to a victim behind a defense; see `ssl_extract.oracle.make_oracle`.
+
+    >>> oracle = make_oracle(lambda inputs: inputs[:, :2], 'round(decimals=1)', budget=100)
+    >>> collect(oracle, np.full((3, 4), 0.26)).representations[0].tolist()
+    [0.30000001192092896, 0.30000001192092896]
+
+    Args:
+        victim: a `Victim`, an `Encoder`, or a pure JAX function `[B, ...] -> [B, D]`; wrap any
+            other function in `victims.from_function`.
+        defense: a spec, a `Defense` or None.
+        budget: queries that one account may send.
+
+    Raises:
+        UserError: the victim cannot be called, the defense is none or does not fit what the victim
+            answers, or the budget is not a whole number.
+    """
+    victim = victims_room.from_encoder(victim) if isinstance(victim, Encoder) else victim
+    if not isinstance(victim, Victim) and not callable(victim):
+        raise UserError(f'victim: {victim!r} is no Victim, Encoder or JAX function')
+    if not isinstance(defense, str | defenses.Defense | None):
+        raise UserError(
+            f'defense: {defense!r} is neither a spec nor a Defense: make one of a function with '
+            'defenses.stateless'
+        )
+    made = oracle.make_oracle(victim, defense, budget=budget)
+    about = made.about
+    if isinstance(defense, str):
+        defenses.check_endpoint(defense, about.answers)
+        about = dataclasses.replace(about, defense=spec_content(defenses.DEFENSES, defense))
+    elif defense is not None:
+        about = dataclasses.replace(about, defense=content_of(defense))
+    if not isinstance(victim, Victim):
+        about = dataclasses.replace(about, victim=content_of(victim))
+    return dataclasses.replace(made, about=about)
+
+
+def collect(
+    oracle: Oracle,
+    inputs: Inputs,
+    *,
+    folder: epath.PathLike | None = None,
+    batch_size: int = 64,
+    seed: int = 1,
+    plan: str = 'once',
+    query_augmentation: str = '',
+) -> Answers:
+    """Sends inputs to an oracle and keeps the answers; what the folder holds is not sent again.
+
+    The folder is one account: its budget goes on from call to call, also after an error or a kill.
+    Inputs of the same content are sent once and billed once, and share their answer; to ask one
+    again, and pay again, take the plan 'repeat(m=2)'.
+
+    Args:
+        oracle: from `make_oracle`.
+        inputs: [N, ...].
+        folder: of the account; None opens a new one that is forgotten afterwards.
+        batch_size: queries sent at a time.
+        seed: of the account's secrets and of the views.
+        plan: a stored query plan, 'once', 'views(m=2)' or 'repeat(m=4)'.
+        query_augmentation: what a view is, under 'views'; '' is 'simclr' there.
+
+    Raises:
+        UserError: more queries are to be sent than the budget leaves (nothing is sent then), the
+            folder is another account's, or the inputs do not fit the victim.
+    """
+    dataset = given.dataset_of(inputs, 'inputs')
+    given.check_shape(dataset, oracle.about.input_shape, f'victim {oracle.about.victim}')
+    check_whole('batch_size', batch_size, 1)
+    check_whole('seed', seed, 0)
+    mesh = parallel.data_mesh()
+    if oracle.traced:
+        parallel.check_batch_size(batch_size, mesh, 'batch_size')
+    asks, query_augmentation = _plan_of(plan, query_augmentation, dataset)
+    seeds = view_seeds(asks, len(dataset.inputs), seed)
+    if asks.view is not None:  # views of another kind are other queries
+        seeds ^= np.uint32(int(content_of(query_augmentation)[:8], 16))
+    dim = _check_victim(oracle, given.decoded_shape(dataset), batch_size)
+    with given.opened(folder) as where:
+        answers = store.collect(
+            where,
+            oracle,
+            jax.random.key(seed),
+            store.Queries(
+                dataset.inputs, *sent_views(seeds, seeds.size), asks.view, data.decoder(dataset)
+            ),
+            batch_size=batch_size,
+            mesh=mesh,
+            identity={
+                'victim': oracle.about.victim,
+                'dim': dim,
+                'defense': oracle.about.defense,
+                'seed': seed,
+            },
+        )
+    shape = seeds.shape if asks.stored > 1 else seeds.shape[:1]
+    return Answers(
+        dataset.inputs,
+        answers.representations.reshape(*shape, -1),
+        answers.granted.reshape(shape),
+        answers.bill,
+        (plan, query_augmentation),
+        seeds,
+        dataset.decode,
+        oracle.about.answers,
+    )
+
+
+def make_plan(plan: str, query_augmentation: str) -> Plan:
+    return attacks.PLANS.make(plan, query_augmentation=augment.make(query_augmentation))
+
+
+def _plan_of(plan: str, query_augmentation: str, dataset: Dataset) -> tuple[Plan, str]:
+    """The plan, and what its views are.
+
+    Raises:
+        UserError: the plan asks while it trains, or plan, views and inputs do not go together.
+    """
+    asks = make_plan(plan, query_augmentation)
+    if not asks.stored:
+        raise UserError(f"plan={plan!r} asks while it trains: write 'once', 'views(m=2)', ...")
+    if asks.view is None:
+        if query_augmentation not in ('', 'none'):
+            raise UserError(
+                f'query_augmentation={query_augmentation!r}: plan {plan!r} asks each input as it '
+                "is; write plan='views(m=1)', or leave it out"
+            )
+        return asks, 'none'
+    view = query_augmentation or 'simclr'
+    if view == 'none' and asks.stored > 1:
+        raise UserError(
+            f'plan={plan!r} would ask the same input {asks.stored} times; write '
+            f"query_augmentation='simclr', or plan='repeat(m={asks.stored})'"
+        )
+    shape = given.decoded_shape(dataset)
+    given.check_view(augment.make(view), shape, f'query_augmentation={view!r}')
+    return make_plan(plan, view), view
+
+
+def _check_victim(oracle: Oracle, shape: tuple[int, ...], batch_size: int) -> int:
+    """D, the width of an answer, found without sending anything.
+
+    Raises:
+        UserError: a JAX victim does not take such inputs, or does not give [B, D].
+    """
+    inputs = jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32)
+    if not oracle.traced:
+        return oracle.about.dim
+    try:
+        account = jax.eval_shape(oracle.init, jax.random.key(0), inputs)
+        answer, _ = jax.eval_shape(oracle.query, inputs, account)
+    except UserError:
+        raise
+    except jax.errors.JAXTypeError as error:
+        raise UserError(
+            'victim: it is no JAX function; give victims.from_function(fn, dim=...)'
+        ) from error
+    except (TypeError, ValueError, IndexError) as error:
+        line = (str(error).splitlines() or [''])[0]
+        raise UserError(f'victim: it does not take inputs {list(inputs.shape)}: {line}') from error
+    if answer.representations.ndim != 2:
+        raise UserError(f'victim: it answers {list(answer.representations.shape)}, not [B, D]')
+    return answer.representations.shape[1]

@@ -1,0 +1,100 @@
+"""Inputs and labels of the facade, checked."""
+
+import contextlib
+import inspect
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from ssl_extract import data
+from ssl_extract.data import Dataset
+from ssl_extract.errors import UserError
+from ssl_extract.runtime import locks
+
+Inputs = np.ndarray | Dataset
+Labeled = tuple[np.ndarray, np.ndarray] | Dataset
+
+
+def dataset_of(given: Any, name: str, labeled: bool = False) -> Dataset:
+    """Returns inputs, a pair (inputs, labels) or a `Dataset` as a checked `Dataset`.
+
+    Raises:
+        UserError: naming what is wrong with it.
+    """
+    if not isinstance(given, Dataset):
+        if labeled and not (isinstance(given, tuple | list) and len(given) == 2):
+            raise UserError(f'{name} must be a pair (inputs, labels) or a Dataset')
+        inputs, labels = given if labeled else (given, None)
+        given = Dataset(_as_array(inputs, name), None if labels is None else np.asarray(labels))
+        if labels is not None and given.labels.size and given.labels.dtype.kind in 'iu':
+            given = given._replace(num_classes=int(given.labels.max()) + 1)
+    dataset = data.checked(given._replace(name=name))
+    if labeled:
+        data.require_labels(dataset)
+    return dataset
+
+
+def _as_array(inputs: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(inputs)
+    except ValueError:
+        raise UserError(f'{name}: inputs must be one array [N, ...], all of one shape') from None
+
+
+def decoded_shape(dataset: Dataset) -> tuple[int, ...]:
+    """Returns the shape of one input as encoders see it."""
+    stored = jax.ShapeDtypeStruct((1, *dataset.inputs.shape[1:]), dataset.inputs.dtype)
+    return jax.eval_shape(data.decoder(dataset), stored).shape[1:]
+
+
+def check_shape(dataset: Dataset, wanted: tuple[int, ...] | None, taken_by: str) -> None:
+    """Raises UserError unless the inputs have the shape that a victim or an encoder takes."""
+    shape = decoded_shape(dataset)
+    if wanted is not None and shape != tuple(wanted):
+        raise UserError(
+            f'{dataset.name}: each input is {list(shape)}, and {taken_by} takes {list(wanted)}: '
+            'give inputs of that shape'
+        )
+
+
+def check_view(view: Callable, shape: tuple[int, ...], field: str) -> None:
+    """Raises UserError unless an augmentation `(key, input) -> input` takes inputs of a shape."""
+    example = jax.ShapeDtypeStruct(shape, jnp.float32)
+    try:
+        fits = jax.eval_shape(view, jax.random.key(0), example).shape == tuple(shape)
+    except (TypeError, ValueError, IndexError):
+        fits = False
+    if not fits:
+        raise UserError(f"{field} does not fit inputs {list(shape)}: write 'none' or one that does")
+
+
+def check_loss(loss: Callable, dim: int, labels: np.ndarray | None) -> None:
+    """Raises UserError unless a user's loss can be called as one, and gives a scalar."""
+    usage = 'loss(student [B, D], teacher [B, D], *, labels=None, where=None) -> float []'
+    try:
+        inspect.signature(loss).bind(None, None, labels=None, where=None)
+    except TypeError as error:
+        raise UserError(f'loss: {error}; write {usage}') from None
+    rows = jax.ShapeDtypeStruct((4, dim), jnp.float32)
+    given = None if labels is None else jnp.zeros(4, jnp.int32)
+    where = jnp.ones(4, bool)
+    value = jax.eval_shape(lambda s, t: loss(s, t, labels=given, where=where), rows, rows)
+    if getattr(value, 'shape', None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UserError(f'loss: it gives {value}, and not one number; write {usage}')
+
+
+@contextlib.contextmanager
+def opened(folder: epath.PathLike | None) -> Iterator[epath.Path]:
+    """Gives the folder of a call, locked; without one a folder that is removed afterwards."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield epath.Path(temporary)
+        return
+    where = epath.Path(folder).expanduser().absolute()
+    with locks.lock(where / '.lock', str(where)):
+        yield where

@@ -1,0 +1,129 @@
+"""Evaluation, saved encoders and results, for the facade."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from ssl_extract import data, report
+from ssl_extract.api import inputs as given
+from ssl_extract.api.asking import Answers, collect, make_oracle
+from ssl_extract.api.inputs import Labeled
+from ssl_extract.data import Dataset
+from ssl_extract.encoders import trained
+from ssl_extract.encoders.trained import Encoder
+from ssl_extract.errors import UserError
+from ssl_extract.evaluation import Task
+from ssl_extract.evaluation.assess import assess
+from ssl_extract.oracle import MAX_BUDGET
+from ssl_extract.oracle.store import Bill
+from ssl_extract.runtime import parallel
+from ssl_extract.victims.model import Victim
+
+
+def evaluate(
+    encoder: Encoder,
+    *,
+    train: Labeled,
+    test: Labeled,
+    victim: Victim | Encoder | Callable[[jax.Array], jax.Array] | None = None,
+    answers: Answers | None = None,
+    name: str = 'task',
+    folder: epath.PathLike | None = None,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """Measures an encoder on a labeled task, and its fidelity to the victim where that is given.
+
+    A victim that is no JAX function is sent each different input of the task once, on an account of
+    its own; the rows of the victim say in `queries_billed` what that costs.
+
+    Args:
+        encoder: what is measured.
+        train: (inputs [N, ...], labels int[N]) that classifiers are fitted on.
+        test: (inputs, labels) that they are tested on; none of them may be among `train`.
+        victim: is measured too, and the encoder compared with it.
+        answers: what the encoder was trained on: its rows carry the bill, and no test input may be
+            among the queries.
+        name: of the task.
+        folder: where the answers of a victim that is asked are kept, so that none is paid twice.
+        **settings: probe, neighbors, shots and metrics of `evaluation.assess`.
+
+    Returns:
+        Rows as in results.jsonl: role, task, metric, value, ci_low, ci_high, n and the bill.
+
+    Raises:
+        UserError: sets overlap, or do not fit each other, the encoder or the victim.
+    """
+    parts = [
+        given.dataset_of(pair, f'{name}/{part}', labeled=True)
+        for part, pair in (('train', train), ('test', test))
+    ]
+    classes = max(part.num_classes for part in parts)
+    task = Task(name, *(part._replace(num_classes=classes) for part in parts))
+    data.check_train_test(task.train, task.test)
+    given.check_shape(task.train, encoder.input_shape, 'the encoder')
+    bill = {}
+    if answers is not None:
+        data.check_disjoint(Dataset(answers.inputs, name='answers'), task.test)
+        bill = _columns(answers.bill)
+    rows, arrays, mesh = [], None, parallel.data_mesh()
+    if victim is not None:
+        encode, cost = _encode_of(victim, task, folder)
+        measured, arrays = assess(encode, [task], mesh=mesh, **settings)
+        rows = [{'role': 'victim', **cost, **row} for row in measured]
+    pair = (encoder.network.apply, encoder.variables)
+    measured, _ = assess(pair, [task], victim=arrays, mesh=mesh, **settings)
+    return rows + [{'role': 'surrogate', **bill, **row} for row in measured]
+
+
+def load(folder: epath.PathLike) -> Encoder:
+    """Reads an encoder: a stage's folder of an experiment, or the `folder` of `steal`.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    return trained.load(folder)
+
+
+def results(*workdirs: epath.PathLike) -> Any:
+    """The rows of all finished runs of workdirs: a pandas frame where pandas is there, else dicts.
+
+    Raises:
+        UserError: no run is finished there, or its files are damaged.
+    """
+    runs = report.read_runs(*workdirs)
+    if not runs:
+        raise UserError(f'no run is finished in {", ".join(map(str, workdirs)) or "no folder"}')
+    rows = report.tidy(runs)
+    try:
+        import pandas
+    except ImportError:
+        return rows
+    return pandas.DataFrame(rows)
+
+
+def _encode_of(victim: Any, task: Task, folder: epath.PathLike | None) -> tuple[Any, dict]:
+    """What `assess` calls for a victim, and what its answers cost, as columns of a row."""
+    asked = make_oracle(victim, budget=MAX_BUDGET)
+    given.check_shape(task.train, asked.about.input_shape, 'the victim')
+    if isinstance(victim, Encoder):
+        return (victim.network.apply, victim.variables), {}
+    if asked.traced:
+        answer = victim.answer if isinstance(victim, Victim) else jax.tree_util.Partial(victim)
+        return (_call, answer), {}
+    seen = [np.asarray(data.decoder(part)(part.inputs)) for part in task[1:]]
+    answers = collect(asked, Dataset(np.concatenate(seen), decode='identity'), folder=folder)
+    hashes = data.hashes(answers.inputs)
+    by_content = dict(zip(hashes, answers.representations, strict=True))
+    encode = lambda inputs: np.stack([by_content[h] for h in data.hashes(inputs)])  # noqa: E731
+    return encode, _columns(answers.bill)
+
+
+def _call(answer: Callable, inputs: jax.Array) -> jax.Array:
+    return answer(inputs)
+
+
+def _columns(bill: Bill) -> dict[str, int]:
+    return {f'queries_{name}': count for name, count in bill._asdict().items()}

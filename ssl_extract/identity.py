@@ -1,0 +1,128 @@
+"""Identity of arguments by content.
+
+A specification is its own identity, together with the code of what a user registered under its
+names. A function is known by its code, its closure and its defaults, so that an edited loss, or one
+with another temperature, is another loss.
+"""
+
+import functools
+import hashlib
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_extract.registry import Registry
+
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), type(...), np.generic, np.dtype)
+
+
+def content_of(value: Any) -> str:
+    """Hashes a value by what it holds: 16 hexadecimal digits.
+
+    Arrays, containers and functions are read to the bottom. Of a function that calls functions of
+    its own module, these count too; of another library's function only the name counts.
+
+    >>> scaled = lambda factor: lambda x: factor * x
+    >>> content_of(scaled(2.0)) == content_of(scaled(2.0))
+    True
+    >>> content_of(scaled(2.0)) == content_of(scaled(3.0))
+    False
+    """
+    digest = hashlib.sha256()
+    for part in _parts(value, {}):
+        digest.update(part + b'\0')
+    return digest.hexdigest()[:16]
+
+
+def spec_content(registry: Registry, spec: str) -> str:
+    """Returns a spec or chain, with the content of the factories in it that are not the package's.
+
+    Raises:
+        UserError: the spec does not parse, or a name is unknown.
+    """
+    own = [name for name in registry.names(spec) if not _is_ours(registry.module_of(name))]
+    return ' '.join([spec, *(content_of(registry[name]) for name in own)])
+
+
+def name_of(fn: Any) -> str:
+    """Returns 'module:name' of a function, or of an object's type."""
+    name = getattr(fn, '__qualname__', type(fn).__qualname__)
+    return f'{getattr(fn, "__module__", None) or type(fn).__module__}:{name}'
+
+
+def _is_ours(module: str) -> bool:
+    return module.split('.')[0] == 'ssl_extract'
+
+
+def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
+    """Yields what identifies a value; an object that contains itself is read once."""
+    if isinstance(value, _PLAIN):
+        yield f'{type(value).__name__} {value!r}'.encode()
+        return
+    if isinstance(value, np.ndarray | jax.Array):
+        yield from _array(value)
+        return
+    if id(value) in seen:
+        return
+    seen[id(value)] = value  # kept, so that its number is not given to another object
+    yield name_of(value).encode()
+    for part in _inner(value):
+        yield from _parts(part, seen)
+
+
+def _array(value: Any) -> Iterator[bytes]:
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    array = np.ascontiguousarray(value)
+    yield f'{array.dtype.str}{array.shape}'.encode()
+    yield array.tobytes()
+
+
+def _inner(value: Any) -> Iterator[Any]:
+    """Yields the values that a container, a function or an object is made of."""
+    if isinstance(value, functools.partial):
+        yield from (value.func, value.args, value.keywords)
+    elif isinstance(value, types.FunctionType):
+        yield from _of_function(value)
+    elif isinstance(value, types.MethodType):
+        yield from (value.__self__, value.__func__)
+    elif isinstance(value, types.CodeType):
+        yield from (value.co_code, value.co_consts, value.co_names)
+    elif isinstance(value, Mapping):
+        yield from sorted(value.items(), key=lambda item: str(item[0]))
+    elif isinstance(value, set | frozenset):
+        yield from sorted(value, key=repr)
+    elif isinstance(value, list | tuple):
+        yield from value
+    elif hasattr(value, '__wrapped__'):  # jit and other decorators
+        yield value.__wrapped__
+    elif not isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+        yield from sorted(getattr(value, '__dict__', {}).items())
+
+
+def _of_function(fn: types.FunctionType) -> Iterator[Any]:
+    if _is_ours(fn.__module__ or '') and fn.__closure__ is None:
+        return  # the package's own: its name says it
+    yield from (fn.__code__, fn.__defaults__, fn.__kwdefaults__)
+    for cell in fn.__closure__ or ():
+        yield _contents(cell)
+    for name in sorted(_names(fn.__code__)):
+        used = fn.__globals__.get(name)
+        near = getattr(used, '__module__', None) == fn.__module__
+        if isinstance(used, _PLAIN + (np.ndarray, jax.Array)) or (near and callable(used)):
+            yield (name, used)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    nested = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return set(code.co_names).union(*map(_names, nested))
+
+
+def _contents(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a name that is bound later
+        return None

@@ -1,0 +1,97 @@
+"""Two real processes that want one stage: one makes it, the other waits, says so and reads it."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+PROGRAM = """
+import os, pathlib, sys, time
+from ssl_extract.pipeline.context import Workspace
+from ssl_extract.pipeline.stage import cached
+from etils import epath
+
+workdir, seconds = epath.Path(sys.argv[1]), float(sys.argv[2])
+
+def make(folder):
+    with open(workdir / 'made.txt', 'a') as log:
+        print(os.getpid(), file=log)
+    time.sleep(seconds)
+    return {'by': os.getpid()}
+
+print(cached(Workspace(workdir, mesh=None), 'mark', {'stage': 'mark', 'n': 1}, make)['by'])
+"""
+
+
+def start(workdir, seconds):
+    command = [sys.executable, '-c', PROGRAM, str(workdir), str(seconds)]
+    env = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert path.exists()
+
+
+def finish(process):
+    printed, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return printed.split(), [line for line in said.splitlines() if 'waiting' in line]
+
+
+@pytest.fixture
+def first(tmp_path):
+    """A process that is making the stage."""
+    process = start(tmp_path, 600)
+    wait_for(tmp_path / 'made.txt')
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def made_by(workdir):
+    return (workdir / 'made.txt').read_text().split()
+
+
+def test_the_second_waits_says_so_in_one_line_and_reads_what_the_first_made(tmp_path):
+    first = start(tmp_path, 12)
+    wait_for(tmp_path / 'made.txt')
+    second = start(tmp_path, 12)
+    printed, waiting = finish(first)
+    assert printed == [str(first.pid)] and waiting == []
+    printed, waiting = finish(second)
+    (folder,) = (tmp_path / 'mark').iterdir()
+    assert waiting == [f'  waiting for another process: mark/{folder.name}']
+    assert printed == [str(first.pid)]
+    assert made_by(tmp_path) == [str(first.pid)]
+    assert sorted(path.name for path in folder.iterdir()) == ['result.json', 'spec.json']
+
+
+def test_a_killed_process_lets_go_and_the_next_makes_it(tmp_path, first):
+    second = start(tmp_path, 0)
+    line = second.stderr.readline()
+    while line and 'waiting for another process' not in line:
+        line = second.stderr.readline()
+    first.send_signal(signal.SIGKILL)
+    printed, _ = second.communicate(timeout=120)
+    assert second.returncode == 0 and printed.split() == [str(second.pid)]
+    assert made_by(tmp_path) == [str(first.pid), str(second.pid)]
+
+
+def test_other_stages_do_not_wait(tmp_path, first):
+    other = PROGRAM.replace("'n': 1", "'n': 2")
+    env = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, '-c', other, str(tmp_path), '0']
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert 'waiting' not in done.stderr and first.poll() is None
