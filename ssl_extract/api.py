@@ -239,7 +239,9 @@ def pretrain(
     call = {'method': method, 'augmentation': augmentation, 'encoder': encoder, 'epochs': epochs}
     call |= {'data': _digest(arrays), 'seed': seed, 'batch_size': batch_size, **how}
     decoder = data.decoder(dataset)
-    return _fit(recipe, arrays, encoder, decoder, None, epochs, batch_size, seed, how, folder, call)
+    return _fit(
+        recipe, arrays, encoder, decoder, None, epochs, batch_size, seed, how, folder, call
+    )
 
 
 def evaluate(

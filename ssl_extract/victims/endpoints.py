@@ -47,7 +47,7 @@ def projection() -> Callable:
         heads = [name for name in networks if name != 'encoder']
         if not heads:
             raise UserError(
-                'the victim has no projection head: pretrain it here (victim.source="pretrain"), or '
+                'the victim has no projection head: pretrain it here (victim.source="pretrain") or '
                 'attack representations'
             )
         outputs = _represent(networks, variables, images)
