@@ -47,8 +47,8 @@ def projection() -> Callable:
         heads = [name for name in networks if name != 'encoder']
         if not heads:
             raise UserError(
-                'the victim has no projection head: pretrain it here (victim.source="pretrain"), '
-                'or attack representations'
+                'the victim has no projection head: pretrain it here (victim.source="pretrain") or '
+                'attack representations'
             )
         outputs = _represent(networks, variables, images)
         return networks[heads[0]].apply(variables[heads[0]], outputs)

@@ -47,8 +47,13 @@ def kill_when(process, workdir, pattern):
 
 
 def results(workdir):
-    """The rows, times aside."""
-    rows = [json.loads(line) for line in (workdir / 'results.jsonl').read_text().splitlines()]
+    """The rows of all runs, times aside."""
+    return read(workdir / 'results.jsonl')
+
+
+def read(path):
+    """The rows in a file, times aside."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != 'seconds'} for row in rows]
 
 
