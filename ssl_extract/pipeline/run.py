@@ -92,7 +92,8 @@ def run(
     mesh = parallel.data_mesh()
     for number, one in enumerate(progress.progress(runs, desc='check', unit='run')):
         validate(one, mesh, f'runs[{number}]: ' if len(runs) > 1 else '')
-    jax.config.update('jax_compilation_cache_dir', str(workdir / 'compiled'))  # for restarts
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update('jax_compilation_cache_dir', str(workdir / 'compiled'))  # for restarts
     described = describe(cfg, command)
     files.write_json(workdir / 'config.json', described)
 

@@ -395,7 +395,7 @@ def test_an_encoder_of_another_width_is_refused():
 def test_a_defense_that_changes_the_width_is_refused():
     with pytest.raises(UserError, match=r'binarize\(bits=7\) changes the width of the answers'):
         recovery.make("denoise(known='binarize(bits=7)')")
-    with pytest.raises(UserError, match='prediction_poisoning has no attacker'):
+    with pytest.raises(UserError, match='prediction_poisoning has no shadow'):
         recovery.make("denoise(candidates=('', 'prediction_poisoning'))")
 
 
