@@ -84,7 +84,7 @@ STAGES = [  # a file whose appearance says that a stage is under way
 def test_killed_in_every_stage_it_ends_in_the_same_results(whole, tmp_path):
     killed = 0
     for pattern in STAGES:
-        killed += kill_when(start(tmp_path), tmp_path, pattern)
+        killed += kill_when(start(tmp_path, will_be_killed=True), tmp_path, pattern)
     assert killed == len(STAGES)
     finish(start(tmp_path))
     assert results(tmp_path) == results(whole)
