@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint benchmark
+.PHONY: quickstart test lint benchmark docs
 
 .venv/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,9 @@ test: .venv/.installed
 lint: .venv/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/.installed
+	$(BIN)/python -m mkdocs build
 
 benchmark: .venv/.installed
 	$(BIN)/python -m benchmarks.steps

@@ -5,8 +5,8 @@
 DIR holds TFDS copies of cifar10 and fashion_mnist; the victim is the one of cifar10_cpu.py.
 Every attack pays for 500 or for 2,000 queries, trains the same student for about as many steps with
 the same optimizer, and keeps its own loss, query plan, views and heads. Then direct extraction is
-repeated with other images, other strategies of choosing them, and other students. docs/attacks.md
-shows what came out.
+repeated with other images, other strategies of choosing them, and other students.
+docs/studies/attacks.md shows what came out.
 """
 
 from ssl_extract import config

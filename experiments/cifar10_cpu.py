@@ -5,7 +5,7 @@
 DIR holds TFDS copies of cifar10 and fashion_mnist. One SimCLR victim (a small ResNet, 20,000
 images), direct extraction with mse, infonce, softnn and wasserstein at 500, 1,000 and 4,000
 queries, three seeds, linear probes on CIFAR-10 and Fashion-MNIST. Took 35 minutes on two
-cores that were busy with other work too; docs/results.md shows what came out.
+cores that were busy with other work too; docs/studies/results.md shows what came out.
 """
 
 from ssl_extract import config

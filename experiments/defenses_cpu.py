@@ -5,7 +5,7 @@
 DIR holds a TFDS copy of cifar10; the victim is the one of attacks_cpu.py. Behind each defense, at
 one or two strengths, stand direct extraction with two losses and attackers that know of the
 defense, all with 1,000 queries and about as many steps, and three kinds of legitimate users.
-docs/defenses.md shows what came out.
+docs/studies/defenses.md shows what came out.
 
 `defenses_cpu.py:elsewhere` is bucket coverage alone with the users that it is made for: they ask
 about images of another kind, Fashion-MNIST (in DIR too), and as often as the attacker, 3,000 times.

@@ -1,4 +1,4 @@
-"""Extraction of self-supervised encoders through a query API, and defenses against it, in JAX.
+"""Extraction of self-supervised encoders through an API, and defenses.
 
     import ssl_extract
 

@@ -1,4 +1,4 @@
-"""Checks of arguments, made in a factory before any work."""
+"""Checks of a factory's arguments."""
 
 import math
 import numbers

@@ -1,4 +1,4 @@
-"""The fields of an experiment, with their defaults, and the list of runs it expands to.
+"""The fields of an experiment, their defaults, and the list of runs.
 
 An experiment file's `get_config()` starts from `base()` and sets what differs. The returned
 ConfigDict is locked: a misspelt field is refused, there and on the command line.
@@ -27,22 +27,22 @@ def base() -> ml_collections.ConfigDict:
     c.data.size = 0  # images are resized to size x size; 0 keeps them
 
     c.victim = ml_collections.ConfigDict()
-    c.victim.seed = 0
+    c.victim.seed = 0  # of its initialization and order
     c.victim.source = 'pretrain'  # or 'checkpoint(path="...")', 'function("module:name", dim=512)'
-    c.victim.split = 'train'
-    c.victim.method = 'simclr'
-    c.victim.encoder = 'resnet18(stem="cifar")'
-    c.victim.augmentation = 'simclr'
+    c.victim.split = 'train'  # what it is pretrained on
+    c.victim.method = 'simclr'  # of its pretraining, or 'simsiam'
+    c.victim.encoder = 'resnet18(stem="cifar")'  # its network
+    c.victim.augmentation = 'simclr'  # what a view is in pretraining
     c.victim.epochs = 200
     c.victim.batch_size = 256
     c.victim.optimizer = 'adam(weight_decay=1e-4)'
-    c.victim.schedule = 'cosine'
+    c.victim.schedule = 'cosine'  # of the learning rate
     c.victim.learning_rate = 3e-4
 
     c.attack = ml_collections.ConfigDict()
     c.attack.name = 'direct'  # with its own arguments, as in 'rda(views=5)'
     c.attack.data = ''  # the attacker's images; '' is data.name
-    c.attack.split = 'train'
+    c.attack.split = 'train'  # the pool of what it may ask
     c.attack.encoder = ''  # the surrogate's; '' is the victim's
     # Of these four, '' is the attack's own, as its authors do it; 'none' is no augmentation.
     c.attack.loss = ''

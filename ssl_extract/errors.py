@@ -1,4 +1,4 @@
-"""The one error that means "the input is wrong", as opposed to "the program is wrong"."""
+"""The error of wrong input, `UserError`."""
 
 
 class UserError(ValueError):

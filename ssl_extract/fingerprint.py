@@ -1,4 +1,4 @@
-"""A content hash of images: how the bill, the store and keyed noise know an image again."""
+"""Fingerprints: content hashes of inputs."""
 
 import jax
 import jax.numpy as jnp

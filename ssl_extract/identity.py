@@ -1,4 +1,4 @@
-"""Identity of arguments by content: what a folder of the facade remembers of the call that made it.
+"""Identity of arguments by content.
 
 A specification is its own identity, together with the code of what a user registered under its
 names. A function is known by its code, its closure and its defaults, so that an edited loss, or one

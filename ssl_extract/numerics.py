@@ -1,4 +1,4 @@
-"""Arithmetic that losses, defenses and measures share."""
+"""Arithmetic shared by losses, defenses and metrics."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Registries of factories with their traits, and the mini-language `name(arg=1) | name`."""
+"""Registries of factories with traits, and the spec mini-language."""
 
 import ast
 import collections

@@ -7,48 +7,50 @@ import sys
 
 import pytest
 import tiny
-from absl import flags
 from ml_collections import config_flags
 
-from ssl_extract import config
+from ssl_extract.cli import arguments, catalog, experiments, running
 from ssl_extract.pipeline import run as experiment
-from ssl_extract.pipeline.context import make_run
-from ssl_extract.pipeline.modules import import_modules
-from ssl_extract.pipeline.validate import validate
-from ssl_extract.runtime import parallel
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 PYTHON = re.compile(r'^```python\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r'^```bash\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-COMMANDS = sorted(
-    {
-        re.sub(r'\\\n\s*', '', line).strip()
-        for page in PAGES
-        for block in BLOCK.findall(page.read_text())
-        for line in re.sub(r'\\\n\s*', '', block).splitlines()
-    }
-)
-OWN = {
-    'add_a_loss.md': 'losses',
-    'add_a_defense.md': 'defenses',
-    'add_an_attack.md': 'attacks',
-}
+
+
+def commands_of(page):
+    """The commands of a page, each on one line, without their comments."""
+    lines = '\n'.join(BLOCK.findall(page.read_text())).replace('\\\n', '').splitlines()
+    return [re.sub(r'\s+', ' ', line.split(' # ')[0]).strip() for line in lines]
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands_of(page)} - {''})
 LAUNCHES = [command for command in COMMANDS if 'launch.py' in command]
+OWN = {  # file -> the page that says how to write it, and which of its blocks that is
+    'my_attacks': ('how_to/add_an_attack.md', 0),
+    'my_data': ('how_to/add_a_data_set.md', 0),
+    'my_defenses': ('how_to/add_a_defense.md', 0),
+    'my_encoders': ('how_to/add_an_encoder.md', 0),
+    'my_experiment': ('tutorial.md', 0),
+    'my_losses': ('how_to/add_a_loss.md', 0),
+    'my_metrics': ('how_to/add_a_metric.md', 0),
+    'my_recoveries': ('how_to/add_a_recovery.md', 0),
+    'my_service': ('how_to/attack_your_own_model.md', 1),
+    'my_strategies': ('how_to/add_a_strategy.md', 0),
+    'my_tasks': ('how_to/add_a_task.md', 0),
+    'my_victims': ('how_to/add_a_victim.md', 0),
+}
 
 
 def parsed(command):
     """The config that a launch command of the docs describes, and the fields it sets."""
     words = shlex.split(command)
-    values = flags.FlagValues()
-    default = str(ROOT / 'experiments/quickstart.py')
-    arguments = words[words.index('launch.py') :]
-    arguments = [a.replace('experiments/', f'{ROOT}/experiments/') for a in arguments]
-    config_flags.DEFINE_config_file(
-        'config', default, flag_values=values, lock_config=True, sys_argv=arguments
-    )
-    flags.DEFINE_string('workdir', '', '', flag_values=values)
-    assert values(arguments)[1:] == []
+    argv = [a.replace('experiments/', f'{ROOT}/experiments/') for a in words]
+    argv = argv[argv.index('launch.py') :]
+    values = arguments.new_values('run')
+    overrides = arguments.parse(values, argv, known_only=True)
+    running._define_overrides(values, experiments.load(values.config), overrides)
+    assert arguments.parse(values, [argv[0], *overrides]) == []
     return values.config, tuple(config_flags.get_override_values(values['config']))
 
 
@@ -95,46 +97,65 @@ def shrink(cfg, fixed):
 
 
 @pytest.fixture
-def own_modules(tmp_path, monkeypatch):
-    """my_losses.py, my_defenses.py and my_attacks.py, as the pages say to write them."""
+def own_modules(tmp_path, monkeypatch, registries_restored):
+    """The files that the pages say to write, in the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for page, plural in OWN.items():
-        monkeypatch.delitem(sys.modules, f'my_{plural}', raising=False)
-        text = (ROOT / 'docs' / page).read_text()
-        code = PYTHON.search(text).group(1)
-        (tmp_path / f'my_{plural}.py').write_text(code)
+    for module, (page, number) in OWN.items():
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        code = PYTHON.findall((ROOT / 'docs' / page).read_text())[number]
+        (tmp_path / f'{module}.py').write_text(code)
+    yield
+    for module in OWN:
+        sys.modules.pop(module, None)
 
 
 def test_the_pages_show_commands():
-    assert len(LAUNCHES) >= 7
+    assert len(LAUNCHES) >= 20
     known = ('make ', 'python -m benchmarks.steps', 'python -m ssl_extract.studies.detection')
-    assert [c for c in COMMANDS if c not in LAUNCHES and not c.startswith(known)] == []
+    others = [c for c in COMMANDS if c not in LAUNCHES and not c.startswith(known)]
+    for program, command, *words in map(shlex.split, others):
+        assert program == 'ssl-extract'
+        left = arguments.parse(arguments.new_values(command), [program, *words])
+        assert command != 'list' or {*left} <= {*catalog.rooms()}
 
 
 @pytest.mark.parametrize('command', LAUNCHES)
-def test_launch_commands_describe_valid_runs(command, own_modules, registries_restored):
+def test_launch_commands_describe_valid_runs(command, own_modules, tmp_path):
     cfg, fixed = parsed(command)
-    cfg = shrink(cfg, fixed)
-    modules = import_modules(cfg.modules)
-    runs = list(config.expand(cfg, fixed))
-    assert runs
-    for run in runs:
-        validate(make_run(run, 'nowhere', parallel.data_mesh(), modules))
+    assert experiment.prepare(shrink(cfg, fixed), tmp_path / 'run', fixed)
 
 
-@pytest.mark.parametrize('page', [*OWN, 'queries.md'])
-def test_the_commands_of_a_page_run(page, tmp_path, own_modules, registries_restored):
-    block = BLOCK.search((ROOT / 'docs' / page).read_text()).group(1)
-    cfg, fixed = parsed(re.sub(r'\\\n\s*', '', block).splitlines()[0])
+def test_the_parts_of_the_how_to_pages_work_together(own_modules, tmp_path):
+    c = tiny.get_config()
+    c.modules = tuple(name for name in OWN if name not in ('my_experiment', 'my_service'))
+    c.data.name, c.data.size = 'stripes(noise=0.1)', 16
+    c.victim.method = 'barlow_twins(hidden=8, dim=8)'
+    c.defense = 'growing_noise(free=10) | round(decimals=1)'
+    c.attack.encoder, c.attack.loss = 'patches(width=8)', 'huber(delta=0.5)'
+    c.attack.recover = 'winsorize'
+    c.evaluation.tasks = ('even_digits(labeled=100)',)
+    c.baselines.scratch_epochs, c.baselines.random = 0, False
+    c.runs = ({'attack.strategy': 'unusual'}, {'attack.name': 'mixup(share=0.3)'})
+    rows = experiment.run(c, workdir=tmp_path / 'run')
+    stolen = [r for r in rows if (r['role'], r['metric']) == ('surrogate', 'effective_rank')]
+    assert [(r['attack'], r['strategy'], r['task']) for r in stolen] == [
+        ('direct', 'unusual', 'even_digits'),
+        ('mixup(share=0.3)', 'random', 'even_digits'),
+    ]
+    assert {(r['encoder'], r['loss'], r['queries_billed']) for r in stolen} == {
+        ('patches(width=8)', 'huber(delta=0.5)', 41)
+    }
+
+
+def test_the_commands_on_queries_run(tmp_path):
+    cfg, fixed = parsed(commands_of(ROOT / 'docs/concepts/queries.md')[0])
     cfg = shrink(cfg, fixed)
     cfg.runs = cfg.runs[:1]
+    cfg.baselines.scratch_epochs, cfg.baselines.random = 0, False
     rows = experiment.run(cfg, workdir=tmp_path / 'run', fixed=fixed)
     (surrogate,) = [r for r in rows if r['role'] == 'surrogate' and r['metric'] == 'linear_probe']
-    (run,) = config.expand(cfg, fixed)
-    wanted = {'loss': run.attack.loss, 'defense': run.defense, 'plan': run.attack.plan}
-    assert {column: surrogate[column] for column in wanted} == wanted
-    assert surrogate['queries_billed'] == cfg.attack.budget
+    assert (surrogate['plan'], surrogate['queries_billed']) == ('online', cfg.attack.budget)
 
 
 @pytest.mark.parametrize(
@@ -149,12 +170,13 @@ def test_python_blocks_run(page, registries_restored, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
-    for target in re.findall(r'\]\(([^)#]+)[^)]*\)', page.read_text()):
+    prose = re.sub(r'^```.*?^```$', '', page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r'\]\(([^)#]+)[^)]*\)', prose):
         if '://' not in target:
             assert (page.parent / target).exists(), target
 
 
-def test_make_targets_of_the_readme_exist():
+def test_make_targets_of_the_pages_exist():
     makefile = (ROOT / 'Makefile').read_text()
     for command in COMMANDS:
         if command.startswith('make '):

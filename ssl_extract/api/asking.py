@@ -1,4 +1,4 @@
-"""Querying: an oracle before a victim, and the answers to inputs, kept in a folder."""
+"""Oracles and collected answers, for the facade."""
 
 import dataclasses
 from collections.abc import Callable

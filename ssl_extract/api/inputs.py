@@ -1,4 +1,4 @@
-"""Inputs of the facade: arrays and functions from users, their checks, and folders."""
+"""Inputs and labels of the facade, checked."""
 
 import contextlib
 import inspect

@@ -1,4 +1,4 @@
-"""Measuring: an encoder on a labeled task beside its victim, and what was measured before."""
+"""Evaluation, saved encoders and results, for the facade."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Training: a surrogate on answers, or an encoder without labels, and the folder that keeps it."""
+"""Training of surrogates and victims, for the facade."""
 
 import math
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Attacks. One attack, one file; how they ask is in `plans`."""
+"""Attacks and their query plans."""
 
 from ssl_extract.attacks import (  # noqa: F401  (they register themselves)
     access_head,

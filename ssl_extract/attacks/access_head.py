@@ -1,4 +1,4 @@
-"""Access to the projection head: the oracle answers with the head's output z.
+"""Extraction with access to the victim's projection head.
 
 The setting of arXiv 2205.07890, section 3.1, in which the victim gives its latent away: the
 surrogate has a head of its own and imitates z; what is stolen is the encoder below it.

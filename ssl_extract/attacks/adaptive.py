@@ -1,4 +1,4 @@
-"""Whether an attacker acts against a defense, read from the traits of what it does."""
+"""Adaptive attackers, told from the traits of what they do."""
 
 from ssl_extract.attacks.base import ATTACKS
 from ssl_extract.attacks.plans import PLANS

@@ -1,4 +1,4 @@
-"""What an attack is: a recipe of four choices (query plan, student views, loss, heads), by name.
+"""The `Attack` type, its registry and its building blocks.
 
     @attacks.register('mine', plan='views(2)', loss='infonce', query_augmentation='simclr')
     def mine(student, plan, loss, student_augmentation) -> Attack: ...

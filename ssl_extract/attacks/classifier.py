@@ -1,4 +1,4 @@
-"""Stealing a classifier's outputs: the victim is the encoder with a fitted linear classifier.
+"""Extraction of a classifier: its labels, or its posteriors.
 
 The baseline of arXiv 2205.07890, section 4.4 and Table 4: the oracle answers with class labels or
 probabilities and the surrogate is an encoder with a linear classifier. Its encoder is then probed

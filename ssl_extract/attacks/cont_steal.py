@@ -1,4 +1,6 @@
-"""Cont-Steal (Sha et al., CVPR 2023, arXiv 2201.07513).
+"""Cont-Steal, contrastive extraction with augmented queries.
+
+Sha et al., CVPR 2023, arXiv 2201.07513.
 
 Two views of each image, drawn apart: one is asked, the other is what the surrogate sees. The
 surrogate's view is attracted to the answer of the same image, and repelled by the answers of all

@@ -1,4 +1,4 @@
-"""Direct extraction: the surrogate is trained on the victim's representations themselves.
+"""Direct extraction: training on the representations themselves.
 
 Algorithm 1 of "On the Difficulty of Defending Self-Supervised Learning against Model Extraction"
 (ICML 2022, arXiv 2205.07890): minimize `loss(surrogate(x), victim(x))` over the surrogate.

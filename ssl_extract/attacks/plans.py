@@ -1,4 +1,4 @@
-"""Query plans: what an attack asks of each image, when, and how a training step gets the answers.
+"""Query plans: the views that are asked of each image, and when.
 
 Under a *stored* plan (`once`, `views(m)`, `repeat(m)`) the queries are asked before training and
 lie beside the images in the training arrays: `answers` float32[N, m, D], `answered` bool[N, m] (an

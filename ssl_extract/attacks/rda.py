@@ -1,4 +1,6 @@
-"""RDA, "Refine, Discriminate and Align" (Wu et al., ECCV 2024, arXiv 2312.00855).
+"""RDA: refine, discriminate and align.
+
+"Refine, Discriminate and Align" (Wu et al., ECCV 2024, arXiv 2312.00855).
 
 *Refine*: the target of an image is its prototype, the mean of the normalized answers to m views of
 it (and so shorter than 1), which are the only queries. *Discriminate and align*: the surrogate sees

@@ -1,4 +1,4 @@
-"""Recreating the projection head: a head is trained on the answers, then the encoder through it.
+"""Extraction through a projection head that is trained on the answers.
 
 Algorithm 2 of arXiv 2205.07890: the victim's head g is not to be had, so one is trained first on
 the victim's representations of two views, as the victim's own was: attracted across the views of

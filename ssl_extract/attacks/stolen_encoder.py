@@ -1,4 +1,6 @@
-"""StolenEncoder (Liu et al., CCS 2022, arXiv 2201.05889).
+"""StolenEncoder, extraction with free views of the asked images.
+
+Liu et al., CCS 2022, arXiv 2201.05889.
 
 Each image is asked once, as it is. The surrogate f imitates the answer y on that image, and on
 augmented views of it too, which costs no further query:

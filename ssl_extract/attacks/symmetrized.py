@@ -1,4 +1,4 @@
-"""Symmetrized extraction: SimSiam, with the victim in the place of one branch.
+"""Symmetrized extraction: SimSiam with the victim as one branch.
 
 The `symmetrized` loss of arXiv 2205.07890, section 3.3, on SimSiam's form (Chen and He 2021, arXiv
 2011.10566): for two views x1, x2 of an image, the surrogate f, a projector h and a predictor p,

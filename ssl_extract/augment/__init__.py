@@ -1,4 +1,4 @@
-"""Augmentations on device: `make` builds one from a spec, `views` applies it to a batch."""
+"""Augmentations on device, from specs."""
 
 from ssl_extract.augment.images import (
     AUGMENTATIONS,

@@ -1,4 +1,4 @@
-"""Deterministic functions of one image, the arithmetic beneath `ssl_extract.augment`.
+"""Deterministic operations on one image, without randomness.
 
 An image is float32 `[H, W, 3]` in [0, 1], and so is every result. Color works on the three planes,
 `[H, W]` each: on CPU a loop over whole rows is several times faster than one over three channels.

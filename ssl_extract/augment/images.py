@@ -1,4 +1,4 @@
-"""Augmentation on device: one image at a time, driven by a key, batched by `vmap`.
+"""Image augmentations: one image and one key at a time.
 
 An operation (`Op`) maps a key and a float32 image `[H, W, 3]` in [0, 1] to an image of the same
 shape and range. A spec makes one: `'simclr'`, `'random_resized_crop(scale=(0.5, 1.0)) | flip'`, or

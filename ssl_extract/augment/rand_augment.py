@@ -1,4 +1,6 @@
-"""The sixteen operations of RandAugment (Cubuk et al. 2020, arXiv 1909.13719) and their ranges.
+"""The sixteen operations of RandAugment and their ranges.
+
+Cubuk et al. 2020, arXiv 1909.13719.
 
 They are those of ildoonet/pytorch-randaugment, the package that Cont-Steal's code calls, which
 took them from Google's code for EfficientNet; the paper's own list has Identity in place of Invert,

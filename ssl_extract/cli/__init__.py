@@ -1,4 +1,4 @@
-"""The command line of `launch.py` and `ssl-extract`: run, list, report."""
+"""The command line of `launch.py` and `ssl-extract`."""
 
 import importlib
 import os

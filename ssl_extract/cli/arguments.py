@@ -1,4 +1,4 @@
-"""The flags of each command, how they are read, and the help text."""
+"""The flags and the help text of each command."""
 
 import shlex
 import textwrap

@@ -1,4 +1,4 @@
-"""The command `list`: everything that a config can name, with signatures and first lines."""
+"""The command `list`: all registered names with their signatures."""
 
 import importlib
 import inspect
@@ -27,20 +27,22 @@ def main(argv: list[str]) -> int:
 
 
 def rooms() -> dict[str, list[tuple[str, str]]]:
-    """Returns what each registry and the experiments hold: (how it is written, first lines).
+    """Returns what each registry and the experiments hold: (how it is written, first lines)."""
+    described = {name: _described(registry) for name, registry in registries().items()}
+    return described | {'experiments': list(experiments.names().items())}
 
-    A registry is a room under the name of its variable: `LOSSES` is `losses`.
-    """
+
+def registries() -> dict[str, Registry]:
+    """Returns all registries in alphabetical order, `LOSSES` under the name 'losses'."""
     importlib.import_module('ssl_extract.pipeline.run')  # imports all that a config can name
     modules = [m for name, m in sorted(sys.modules.items()) if name.startswith('ssl_extract.')]
-    registries = {
+    named = {
         name.lower(): registry
         for module in modules
         for name, registry in vars(module).items()
         if isinstance(registry, Registry)
     }
-    described = {name: _described(registry) for name, registry in sorted(registries.items())}
-    return described | {'experiments': list(experiments.names().items())}
+    return dict(sorted(named.items()))
 
 
 def _described(registry: Mapping[str, Callable[..., Any]]) -> list[tuple[str, str]]:
@@ -57,7 +59,12 @@ def signature(factory: Callable[..., Any]) -> str:
     >>> signature(views)
     'm: int, weights: tuple[float, ...] = (1.0,), sort=...'
     """
-    return ', '.join(map(_parameter, inspect.signature(factory).parameters.values()))
+    return ', '.join(parameters(factory))
+
+
+def parameters(factory: Callable[..., Any]) -> list[str]:
+    """Writes the arguments of a factory, one by one; see `signature`."""
+    return [_parameter(parameter) for parameter in inspect.signature(factory).parameters.values()]
 
 
 def _parameter(parameter: inspect.Parameter) -> str:

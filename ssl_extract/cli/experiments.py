@@ -1,4 +1,4 @@
-"""Experiment files: found by name or path, loaded to a config."""
+"""Experiment files, by name or path."""
 
 import ast
 import contextlib

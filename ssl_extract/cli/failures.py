@@ -1,4 +1,4 @@
-"""One line for an error that is not the program's fault, and the exit code."""
+"""Errors as one line, and their exit codes."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""The command `report`: one report on the finished runs of several workdirs."""
+"""The command `report`: one report on several workdirs."""
 
 from etils import epath
 

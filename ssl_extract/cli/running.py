@@ -1,4 +1,4 @@
-"""The command `run`: an experiment's config with its overrides, run or described."""
+"""The command `run`: an experiment with its overrides."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Data sets as arrays of any shape, and the guard that keeps queries and test inputs apart."""
+"""Data sets as arrays of any shape, and the guard against overlap."""
 
 from ssl_extract.data import builtin, folder, npz  # noqa: F401  (they register themselves)
 from ssl_extract.data.decoding import DECODERS, Decoder, register_decoder

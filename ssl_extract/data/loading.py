@@ -1,4 +1,4 @@
-"""The registry of data sets, and `load`, which makes a slice of one from its description.
+"""The registry of data sets, and `load`.
 
     digits = load('digits', 'train[:80%]', size=16)
     photos = load('folder(path="photos")', 'all[:80%]', size=32)

@@ -1,4 +1,4 @@
-"""Overlap of data sets: what must not be in two of them."""
+"""Overlap of data sets by content, and its refusal."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The `Dataset` type, and what identifies its content."""
+"""The `Dataset` type and the hashes of its content."""
 
 import hashlib
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The language of splits and slices, that of TFDS: 'train[:10%]+test'."""
+"""The language of splits and slices, that of TFDS."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Defenses: composable transformations of the oracle's output. One idea, one file."""
+"""Defenses: composable transformations of an oracle's answers."""
 
 from ssl_extract.defenses import (  # noqa: F401  (they register themselves)
     binarize,

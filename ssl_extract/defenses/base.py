@@ -1,4 +1,4 @@
-"""What a defense is: two pure functions on the oracle's output, and how several make a chain.
+"""The `Defense` type, its registry and chains of defenses.
 
 The shape is optax's: a factory closes over the hyper-parameters and returns `Defense(init, apply)`.
 

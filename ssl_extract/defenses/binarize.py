@@ -1,4 +1,7 @@
-"""Answers of zeros and ones (the binary transform of B4B, arXiv 2310.08571)."""
+"""Binary answers.
+
+The binary transform of B4B, arXiv 2310.08571.
+"""
 
 from typing import NamedTuple
 

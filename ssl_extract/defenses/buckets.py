@@ -1,4 +1,4 @@
-"""B4B: noise that grows with how much of the representation space an account has seen.
+"""Bucket coverage (B4B): noise that grows with the covered space.
 
 "Bucks for Buckets" (NeurIPS 2023, https://arxiv.org/abs/2310.08571): an attacker needs answers from
 all over the space, a legitimate user from the part where the user's task lies. The space is cut

@@ -1,4 +1,4 @@
-"""Defenses that leave the answers as they are and make them cost time. The time is simulated.
+"""Defenses of cost: rate limits and proof of work, in simulated time.
 
 Nobody waits and no puzzle is solved: what a real service would have made the account wait or
 compute is added up in the state, as `seconds`.

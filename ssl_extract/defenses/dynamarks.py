@@ -1,4 +1,4 @@
-"""A watermark in a classifier's answers that whoever trains on them inherits.
+"""DynaMarks: a watermark in a classifier's posteriors.
 
 The idea is that of DynaMarks (https://arxiv.org/abs/2207.13321): the service changes its scores
 while it answers, by secret parameters, and trains nothing anew. The rule and the test here are our

@@ -1,4 +1,6 @@
-"""Secret maps that every account gets its own of (the transforms of B4B, arXiv 2310.08571).
+"""Secret invertible maps, one for each account.
+
+The transforms of B4B, arXiv 2310.08571.
 
 Whoever knows the map can undo it, and a linear probe works on the answers as before; but the
 answers of several accounts do not fit together, which is what sybils need them for. That the

@@ -1,4 +1,7 @@
-"""Gaussian noise on representations (arXiv 2205.07890, sections 5.2 and A.2)."""
+"""Gaussian noise on representations.
+
+arXiv 2205.07890, sections 5.2 and A.2.
+"""
 
 from typing import NamedTuple
 

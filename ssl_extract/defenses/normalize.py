@@ -1,4 +1,4 @@
-"""Answers of unit length: the direction of a representation, without its norm."""
+"""Answers of unit length."""
 
 from ssl_extract import numerics
 from ssl_extract.defenses.base import Defense, register, stateless

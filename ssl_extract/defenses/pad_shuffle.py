@@ -1,4 +1,7 @@
-"""Secret constants among the coordinates of an answer (B4B's pad + shuffle, arXiv 2310.08571)."""
+"""Secret constants among the coordinates of an answer.
+
+Pad and shuffle of B4B, arXiv 2310.08571.
+"""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Prediction poisoning: answers that push the gradient of whoever trains on them the wrong way.
+"""Prediction poisoning: answers that turn an attacker's gradient around.
 
 Orekondy et al., "Prediction Poisoning" (https://arxiv.org/abs/1906.10908) for classifiers; Mazeika
 et al., "How to Steer Your Adversary" (https://arxiv.org/abs/2206.14157) for its closed form; what

@@ -1,4 +1,7 @@
-"""A test of an account's queries as a whole, after PRADA (Juuti et al. 2019, arXiv 1805.02628)."""
+"""PRADA: a test of an account's distances between queries.
+
+After Juuti et al. 2019, arXiv 1805.02628.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

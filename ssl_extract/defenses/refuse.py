@@ -1,4 +1,4 @@
-"""What a detector may do about a query: refuse it, or answer it with something else.
+"""Responses of a detector to a query: refusal, or replacement.
 
 similarity_guard(then="replace(mean=1000.0, stddev=20.0)")
 """

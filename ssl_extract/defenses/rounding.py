@@ -1,4 +1,4 @@
-"""Rounding of the answers, the usual cheap perturbation of prediction APIs."""
+"""Rounding of answers."""
 
 import jax.numpy as jnp
 

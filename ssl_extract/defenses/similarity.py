@@ -1,4 +1,6 @@
-"""Flags answers that resemble an earlier one of the account: augmented repeats (arXiv 2205.07890).
+"""The similarity guard: a detector of augmented repeats.
+
+arXiv 2205.07890, section 5.3.
 
 Section 5.3 of the paper: contrastive attackers ask several augmentations of each image, whose
 answers lie close together. A `History` keeps an account's last answers; `similarity_guard` acts on

@@ -1,4 +1,7 @@
-"""Only the largest coordinates of an answer (arXiv 2201.05889, arXiv 2201.07513)."""
+"""The largest coordinates of an answer alone.
+
+arXiv 2201.05889, arXiv 2201.07513.
+"""
 
 import jax
 import jax.numpy as jnp

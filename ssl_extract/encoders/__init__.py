@@ -1,4 +1,4 @@
-"""Encoders and heads, as three pure functions each; the only package that knows Flax.
+"""Encoders and heads as pure functions; the only room that knows Flax.
 
 >>> import jax, jax.numpy as jnp
 >>> network = make('resnet18(stem="patch", width=8, stages=(1, 1))')

@@ -1,4 +1,4 @@
-"""What an encoder or a head is for the rest of the package: three pure functions over pytrees."""
+"""The `Network` type and the registries of encoders and heads."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

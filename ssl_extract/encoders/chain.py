@@ -1,4 +1,4 @@
-"""Several networks in a row (encoder, projection head, predictor) whose outputs are all of use.
+"""Chains of networks: encoder, projection head, predictor.
 
 >>> import jax, jax.numpy as jnp
 >>> from ssl_extract import encoders

@@ -1,4 +1,4 @@
-"""2-D convolution, with a weight gradient that is fast on CPU.
+"""2-D convolution with a weight gradient that is fast on CPU.
 
 XLA:CPU computes the weight gradient of a small convolution as another convolution, with the batch
 as its channels: 2-10x slower than the forward pass, and it transposes both operands first. Here it

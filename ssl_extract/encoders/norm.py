@@ -1,4 +1,6 @@
-"""BatchNorm (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167): one multiply-add per value.
+"""BatchNorm, as one multiply-add per value.
+
+Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167.
 
 Same mathematics, parameters and collections as `flax.linen.BatchNorm`. Folding the statistics into
 a scale and a shift per channel lets the gradient keep the layer's input, which the convolution has

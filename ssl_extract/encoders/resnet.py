@@ -1,4 +1,6 @@
-"""Residual networks: He et al. 2016 (https://arxiv.org/abs/1512.03385), in torchvision's form.
+"""Residual networks in torchvision's form.
+
+He et al. 2016, https://arxiv.org/abs/1512.03385.
 
 Convolutions have no bias and are padded symmetrically; the bottleneck strides in its 3x3
 convolution ("v1.5"); a shortcut that changes shape is a 1x1 convolution with BatchNorm. Without the

@@ -1,4 +1,4 @@
-"""The `Encoder` type: a network with its variables and heads, in memory and on disk."""
+"""The `Encoder` type: a trained network, in memory and on disk."""
 
 import functools
 import hashlib

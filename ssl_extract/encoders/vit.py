@@ -1,4 +1,6 @@
-"""Vision transformers: Dosovitskiy et al. 2021 (https://arxiv.org/abs/2010.11929).
+"""Vision transformers.
+
+Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929.
 
 Pre-LayerNorm, a class token whose final state is the representation, learned position embeddings.
 ViT-Ti/16 and ViT-S/16 at 224 pixels have timm's 5,524,416 and 21,665,664 parameters (no head).

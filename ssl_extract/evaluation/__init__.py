@@ -1,4 +1,4 @@
-"""The worth of a stolen encoder: probes on labeled tasks, and fidelity to the victim.
+"""Evaluation of encoders: probes on labeled tasks, and fidelity.
 
 This package sees encoders, features and labels, never a config. Every metric comes with a 95 %
 interval, as a `Measurement`. `TASKS`, `METRICS` and `PROBES` are registries.

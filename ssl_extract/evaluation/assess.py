@@ -1,4 +1,4 @@
-"""Assessment of one encoder: every metric on every task, beside the victim or alone."""
+"""Assessment of one encoder: every metric on every task."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence

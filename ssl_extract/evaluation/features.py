@@ -1,4 +1,4 @@
-"""Features of a set of inputs, computed once with the encoder frozen, and the checks they pass."""
+"""Features of a set of inputs under a frozen encoder, and their checks."""
 
 import collections
 import functools

@@ -1,4 +1,4 @@
-"""How alike two encoders are on the same held-out images, whatever they are used for.
+"""Fidelity: the likeness of two encoders on held-out inputs.
 
 Each measure takes the representations of the surrogate and of the victim, float [N, D] and [N, E]
 of the same N images, and gives a `Measurement` with a seeded bootstrap interval over the images.

@@ -1,4 +1,4 @@
-"""Values with 95 % intervals: Wilson for proportions, bootstrap for means, Student for draws."""
+"""Values with 95 % intervals."""
 
 from typing import NamedTuple
 

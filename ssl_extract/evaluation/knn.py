@@ -1,4 +1,4 @@
-"""Classifiers that need no training: weighted nearest neighbors, and few-shot ridge regression."""
+"""Nearest-neighbor and few-shot classifiers."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""The registry of metrics: functions of an encoder's features on one task.
+"""The registry of metrics.
 
 A metric is a pure function `(Features) -> Measurement`, or None where it does not exist, registered
 from any module; its rows follow those of the metrics registered before:

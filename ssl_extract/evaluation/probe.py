@@ -1,4 +1,4 @@
-"""Linear probe: softmax regression on fixed features, a convex problem solved to its optimum."""
+"""Linear probe: softmax regression, solved to its optimum."""
 
 import functools
 import warnings

@@ -1,4 +1,4 @@
-"""Linear probe as the paper trains it: minibatch descent on features computed once."""
+"""Linear probe by minibatch descent, the paper's own recipe."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The registry of linear probes: how a classifier is fitted on features.
+"""The registry of linear probes.
 
 A probe of one's own is a factory of `fit(features, labels, num_classes) -> Probe`:
 

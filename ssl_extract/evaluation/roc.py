@@ -1,4 +1,4 @@
-"""How well a detector tells repeats from fresh queries, and attackers' accounts from users'.
+"""ROC curves of detectors.
 
 Pure NumPy: arrays of answers, flags and scores come in, rates with 95 % intervals go out.
 """

@@ -1,4 +1,4 @@
-"""Downstream tasks: two slices of a labeled set, or what a registered factory makes.
+"""Downstream tasks and their registry.
 
     digits(train="train[:100]")
     digits(name="few", train="train[:10]")

@@ -1,8 +1,9 @@
-"""Losses of extraction: `loss(student [B, D], teacher [B, D], *, labels, where) -> float32 []`.
+"""Losses of extraction.
 
     loss = losses.make('infonce(temperature=0.1)')     # or losses.infonce(temperature=0.1)
 
-`LOSSES` is the registry; a new loss registers itself there from any module (docs/add_a_loss.md).
+`LOSSES` is the registry; a new loss registers itself there from any module
+(docs/how_to/add_a_loss.md).
 """
 
 from ssl_extract.losses.base import LOSSES, Loss, make, masked_mean, prepare, register

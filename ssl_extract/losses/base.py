@@ -1,8 +1,9 @@
-"""What the losses share: their type, their registry, and the care for rows that do not count.
+"""The `Loss` type, its registry, and masked rows.
 
 A loss is a pure function `loss(student [B, D], teacher [B, D], *, labels=None, where=None)` that
 returns a float32 scalar, is differentiable in `student`, and gives on rows marked by `where [B]`
-exactly what it gives on the batch of those rows alone. `docs/add_a_loss.md` shows how to write one.
+exactly what it gives on the batch of those rows alone. `docs/how_to/add_a_loss.md` shows how to
+write one.
 """
 
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Losses that read the student's rows as logits.
+"""Classification losses: the student's rows as logits.
 
 bce of each feature, softce of all of them against answers that are logits too, cross_entropy
 against answers that are probabilities already.

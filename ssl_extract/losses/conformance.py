@@ -1,4 +1,4 @@
-"""A check that a loss keeps the contract: for the author of a new one, and for the tests."""
+"""A check of a loss against the contract of losses."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from ssl_extract.losses.base import Loss
 
 
 def check(loss: Loss, *, batch: int = 6, dim: int = 5, rtol: float = 1e-4) -> None:
-    """Tries the contract of `docs/add_a_loss.md` on small random batches.
+    """Tries the contract of `docs/how_to/add_a_loss.md` on small random batches.
 
     >>> from ssl_extract import losses
     >>> losses.check(losses.make('mse'))

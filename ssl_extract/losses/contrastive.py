@@ -1,4 +1,4 @@
-"""Losses that tell a pair from the other rows of the batch: infonce, softnn, supcon.
+"""Contrastive losses: infonce, softnn, supcon.
 
 All three stand on the 2B rows [student; teacher]. Every row is an anchor once and is compared with
 the other 2B - 1 rows, of both models. The rows of a sharded batch are compared over all devices.

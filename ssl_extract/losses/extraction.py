@@ -1,4 +1,4 @@
-"""Contrastive losses made for stealing encoders: cont_steal and rda.
+"""Contrastive losses of published attacks: cont_steal and rda.
 
 Only the student's rows are anchors. A row is told apart from the answers to the other images and
 from the student's own other rows; answers are never compared with each other.

@@ -1,4 +1,4 @@
-"""Losses on the correlation of features over the batch: barlow."""
+"""Redundancy-reduction losses: barlow."""
 
 import jax
 import jax.numpy as jnp

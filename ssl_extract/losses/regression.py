@@ -1,4 +1,4 @@
-"""Losses that pull each representation to its own answer, row by row.
+"""Regression losses, row by row.
 
 mse, l2, cosine, symmetrized, wasserstein.
 """

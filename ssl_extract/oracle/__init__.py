@@ -1,4 +1,4 @@
-"""Black-box access to a victim, with an exact ledger; and the store of answers on disk."""
+"""Black-box access to a victim: oracles, ledgers, stored answers."""
 
 from ssl_extract.oracle.oracle import MAX_BUDGET, Answer, Oracle, OracleState, make_oracle
 

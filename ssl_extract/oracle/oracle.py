@@ -1,4 +1,4 @@
-"""The oracle: black-box access to a victim that counts every query against an exact budget.
+"""The oracle: charge, encode and defend under an exact budget.
 
     oracle = make_oracle(encode, 'gaussian_noise(stddev=1.0)', budget=9_000)
     account = oracle.init(jax.random.key(0), inputs)            # one account

@@ -1,4 +1,4 @@
-"""Queries to a victim that is no JAX function: the oracle's charge and defend around a host call.
+"""Oracles of victims that are no JAX functions.
 
 The victim sees the granted rows only, unpadded, as NumPy arrays. Nothing here remembers an answer:
 `ssl_extract.oracle.store` writes each batch down before it sends the next.

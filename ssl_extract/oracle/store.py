@@ -1,4 +1,4 @@
-"""The answer store and the bill: what an account asked, what it got, what it owes.
+"""The answer store and the bill of an account.
 
 The store is a folder of numbered parts, append-only: the answers of one account in the order it
 asked, each under the fingerprint of the image that was sent; and the account's state after the last

@@ -1,1 +1,1 @@
-"""From a config to results: the only room that reads a config."""
+"""The pipeline: from a config to results."""

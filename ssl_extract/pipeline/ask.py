@@ -1,4 +1,4 @@
-"""The attacker's accounts: which queries are sent, and the training arrays that come of them."""
+"""The attacker's accounts and the training arrays of their answers."""
 
 import functools
 from typing import Any, NamedTuple

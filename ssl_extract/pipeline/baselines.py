@@ -1,4 +1,4 @@
-"""The baselines' stages: the untrained encoder, and the one pretrained without a victim."""
+"""The baselines' stages: untrained, and pretrained without a victim."""
 
 from typing import Any, NamedTuple
 

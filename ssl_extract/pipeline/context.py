@@ -1,4 +1,4 @@
-"""The `Run` and `Workspace` types: one config, and where its results are kept."""
+"""The `Run` and `Workspace` types."""
 
 from typing import NamedTuple
 

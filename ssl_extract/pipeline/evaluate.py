@@ -1,4 +1,4 @@
-"""The evaluation's stage: what an encoder, or a victim of any make, is worth on the tasks."""
+"""The evaluation's stage."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The user's own modules: their import, and their source as a part of what results depend on."""
+"""The user's own modules: their import and their source."""
 
 import ast
 import hashlib

@@ -1,4 +1,4 @@
-"""The victim's owner: the service that it runs, and what it prepares for that.
+"""The victim's owner: its service and what it prepares.
 
 A service is an endpoint of the victim behind a defense. The owner fits the classifier that some
 endpoints answer with, and makes what some defenses need: a projection head, a shadow (a surrogate

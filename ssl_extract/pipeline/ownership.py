@@ -1,4 +1,4 @@
-"""The ownership stage: what the victim's owner finds of its mark in a suspect."""
+"""The ownership stage: the search for a mark in a suspect."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The plan of an experiment: which stages its runs have, what is there and what it will take."""
+"""The plan of an experiment: runs, stages, queries, time."""
 
 import statistics
 from typing import Any

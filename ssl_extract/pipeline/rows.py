@@ -1,4 +1,4 @@
-"""The rows of a run's results, and short descriptions of runs."""
+"""The rows of a run's results, and names of runs."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""From a config to results: validates every run, computes its stages, writes its rows."""
+"""Experiments: validation, stages and rows of every run."""
 
 import datetime
 import hashlib

@@ -1,4 +1,4 @@
-"""The data sets that a run names: the victim's, the attacker's pool and the tasks'."""
+"""The data sets of a run."""
 
 import functools
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Stages: the one way in which a result is kept, and how an encoder is trained in one.
+"""Stages: kept results, and the training of encoders in them.
 
 A stage's folder is named by the hash of everything that its result depends on, the addresses of the
 stages before it and the source of the user's own modules included. Runs that share a victim train

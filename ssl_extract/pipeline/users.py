@@ -1,4 +1,4 @@
-"""The legitimate users' stage: what a defense costs those whom the victim is there for.
+"""The legitimate users' stage.
 
 A user has an account of its own behind the same defense as the attacker: it asks its labeled
 inputs, fits a classifier to the answers, and then, on the same account, asks the test inputs. So do

@@ -1,4 +1,4 @@
-"""Validation of a run before any training: each stage's fields, the data, the shapes of its steps.
+"""Validation of a run before any training.
 
 The stages of the victim, the users and the service check their own fields; the rest is here.
 """

@@ -1,4 +1,4 @@
-"""Recoveries: what an adaptive attacker does to the answers before it trains on them.
+"""Recoveries: an adaptive attacker's repair of answers.
 
     recover = recovery.make('drop_outliers | denoise')
     received = recover(received, shadow)

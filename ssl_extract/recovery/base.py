@@ -1,4 +1,4 @@
-"""What the recoveries share: their types and their registry."""
+"""The types and the registry of recoveries."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,7 @@
-"""Recognizes what perturbed the answers and undoes it (BESA, arXiv 2506.04556)."""
+"""Recognition and removal of a perturbation (BESA).
+
+arXiv 2506.04556.
+"""
 
 import warnings
 from collections.abc import Callable, Sequence

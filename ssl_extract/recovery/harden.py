@@ -1,4 +1,4 @@
-"""Keeps only the class of a classifier's answer: a mark in its probabilities is lost."""
+"""Classes in the place of posteriors."""
 
 import numpy as np
 

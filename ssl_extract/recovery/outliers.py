@@ -1,4 +1,4 @@
-"""Leaves out the answers that are not representations, against defenses that replace some."""
+"""Removal of replaced answers, as outliers."""
 
 import numpy as np
 from absl import logging

@@ -1,4 +1,4 @@
-"""What a defense would do to the attacker's own representations: pairs (perturbed, clean)."""
+"""Pairs of perturbed and clean representations, to learn from."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""Which defense the answers come from, told by a classifier trained on the attacker's encoder."""
+"""Recognition of the defense behind answers."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Takes away a constant that was added to the answers."""
+"""Removal of a constant that was added to the answers."""
 
 import numpy as np
 from absl import logging

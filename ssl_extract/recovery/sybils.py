@@ -1,4 +1,4 @@
-"""Sybils: several accounts share the images, and linear maps bring their answers together.
+"""Sybils: accounts that share queries, and maps between their answers.
 
 A defense that counts what an account asks, or gives every account its own transformation of the
 representations, meets this attack (B4B, arXiv 2310.08571, section 3.5). All accounts ask the first

@@ -1,4 +1,4 @@
-"""The report of an experiment: rows in, `report.md` and a self-contained `report.html` out."""
+"""The report on finished runs, as Markdown and self-contained HTML."""
 
 from ssl_extract.report.figures.accuracy import figure_accuracy
 from ssl_extract.report.page import build, html, markdown, summarize, write

@@ -1,4 +1,4 @@
-"""The costs of stealing and training: amounts per condition, prices, the break-even price."""
+"""The costs of stealing and training, and the break-even price."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The costs of each defense to attackers and legitimate users, with the worst case of both."""
+"""Tables of defenses: costs to attackers and to legitimate users."""
 
 import math
 import re

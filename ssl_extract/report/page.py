@@ -1,4 +1,4 @@
-"""The report of an experiment: report.md with its figures, and report.html, one file."""
+"""The pages of a report: report.md and report.html."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Results and report of all finished runs, written from their folders."""
+"""Results and report of all finished runs."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The results of finished runs: reading of `runs/`, and tidy rows of several runs.
+"""The results of finished runs, and their tidy rows.
 
 A finished run is a folder `runs/ID/` of a workdir. `run.json` is written last, as the sign that the
 run is finished; a folder without it is passed over.

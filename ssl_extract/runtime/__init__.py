@@ -1,1 +1,1 @@
-"""Files, checkpoints, devices and progress: what every stage runs on."""
+"""Files, locks, checkpoints, devices and progress."""

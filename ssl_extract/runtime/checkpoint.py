@@ -1,4 +1,4 @@
-"""Checkpoints: training states to resume from, and finished encoders. Orbax lives here only."""
+"""Checkpoints of training states and finished encoders, by Orbax."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whole files, written atomically, in a folder or a bucket (`etils.epath`).
+"""Whole files, written atomically, in a folder or a bucket.
 
 A file appears under its name complete or not at all: it is written under a temporary name and then
 renamed. Nothing is edited in place.

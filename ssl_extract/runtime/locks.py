@@ -1,4 +1,4 @@
-"""Locks between processes that share a workdir: one computes a result, the others wait for it."""
+"""Locks between processes that share a workdir."""
 
 import contextlib
 import sys

@@ -1,4 +1,4 @@
-"""The only file that compiles and shards: jit over a one-dimensional `'data'` mesh.
+"""Compilation and sharding over a one-dimensional `'data'` mesh.
 
 Batches are sharded over the mesh and everything else is replicated. In `AxisType.Auto` the compiled
 program has global-batch semantics: contrastive negatives, BatchNorm statistics and the oracle's

@@ -1,4 +1,4 @@
-"""Query strategies: which images of its pool the attacker asks, at a fixed number of them.
+"""Query strategies: the attacker's choice of images from its pool.
 
     strategy = strategies.make('kcenter(rounds=4)')
     chosen, state = strategy.choose(seen, count, state)  # once per round

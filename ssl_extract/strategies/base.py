@@ -1,4 +1,4 @@
-"""What the query strategies share: their types, their registry, and the order of chance."""
+"""The types and the registry of query strategies."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Consistency: asks the images whose representation an augmentation changes most."""
+"""Consistency: the images that an augmentation changes most."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""k-center greedy: asks the images farthest from all that were asked."""
+"""k-center greedy: the images farthest from all that were asked."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The adaptive policy of Knockoff Nets: a bandit over the classes of the attacker's own images."""
+"""The adaptive policy of Knockoff Nets: a bandit over classes."""
 
 import numpy as np
 from scipy.special import log_softmax, softmax

@@ -1,4 +1,4 @@
-"""The strategy that looks at nothing."""
+"""Random choice of images."""
 
 from ssl_extract.strategies.base import Seen, State, Strategy, left, register
 

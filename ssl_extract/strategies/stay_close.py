@@ -1,4 +1,4 @@
-"""Stay close: asks the images most like one another, to look like a user with one task."""
+"""Stay close: the images that are most like one another."""
 
 import numpy as np
 

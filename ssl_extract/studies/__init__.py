@@ -1,1 +1,1 @@
-"""Measurements that are no attack."""
+"""Studies: measurements that are no attack."""

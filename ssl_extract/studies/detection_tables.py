@@ -1,4 +1,4 @@
-"""The tables of `ssl_extract.studies.detection`, as Markdown."""
+"""The tables of the detection study, as Markdown."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Training of victims, surrogates and baselines: recipes, optimizers, one loop."""
+"""Training of victims, surrogates and baselines."""
 
 from ssl_extract.training.loop import epoch_order, fit, init_state, make_init, make_step
 from ssl_extract.training.optimizers import (

@@ -1,4 +1,4 @@
-"""Training: what a recipe is, the state, the one compiled step and the one loop.
+"""The training loop and its one compiled step.
 
 A victim's pretraining and an attack are both a `Recipe`: what is initialized, how a batch is made
 ready on the device (views, queries), and the objective. `fit` trains any of them.

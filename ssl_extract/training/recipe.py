@@ -1,4 +1,4 @@
-"""The types of a training: what is trained, its state, what came of it."""
+"""The `Recipe`, `TrainState` and `Fit` types."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Legitimate users: what kinds there are and the classifiers they fit to answers."""
+"""Legitimate users and their classifiers."""
 
 from ssl_extract.users.kinds import MODELS, USERS, Predict, User, register, register_model
 

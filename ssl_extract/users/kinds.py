@@ -1,4 +1,4 @@
-"""Who the legitimate users are: what a kind of user asks, and the classifiers they fit.
+"""Kinds of legitimate users, and the classifiers that they fit.
 
 A new kind of user is a factory that returns a `User`, under `@users.register('its_name')`; a new
 classifier is one that returns `fit`, under `@users.register_model('its_name')`.

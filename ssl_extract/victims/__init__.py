@@ -1,4 +1,4 @@
-"""Victims: what answers, where it comes from, how it is pretrained, and its endpoints."""
+"""Victims: sources, pretraining methods and endpoints."""
 
 from ssl_extract.victims.endpoints import ENDPOINTS
 from ssl_extract.victims.endpoints import register as register_endpoint

@@ -1,4 +1,4 @@
-"""The classifier that a victim's owner fits on a labeled task, as variables of an endpoint."""
+"""The classifier of a victim's owner, as variables of an endpoint."""
 
 import numpy as np
 

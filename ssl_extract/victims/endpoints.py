@@ -1,4 +1,4 @@
-"""What an oracle answers with: the representation, the head's projection, or a classifier's output.
+"""Endpoints: representations, projections, posteriors, labels.
 
 An endpoint is a pure function `(networks, variables, images [B, H, W, 3]) -> outputs [B, D]` over
 the victim's networks by name ('encoder' first) and their variables; 'classifier' is a softmax

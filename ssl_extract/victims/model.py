@@ -1,4 +1,4 @@
-"""The `Victim` type: whatever answers inputs with vectors.
+"""The `Victim` type and its constructors.
 
 A victim that is *traced* answers by a pure JAX function, which oracles compile into one program
 with charge and defense. Any other victim answers NumPy arrays with NumPy arrays: a scikit-learn

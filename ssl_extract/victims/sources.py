@@ -1,4 +1,4 @@
-"""Sources of victims by name: pretrained here, read from a checkpoint, or a function.
+"""Sources of victims, by name.
 
 A new source is a factory that returns `load(mesh) -> Victim`, under `@register_source('its_name')`.
 """

@@ -1,4 +1,4 @@
-"""The break-even figure: the cost of stealing at any price of a query, beside training."""
+"""The break-even figure: cost of stealing over the price of a query."""
 
 import math
 from collections.abc import Sequence

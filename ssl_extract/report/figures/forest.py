@@ -1,4 +1,4 @@
-"""The figure of accuracy at few budgets: a panel per budget, a row per encoder."""
+"""The forest figure: a panel per budget, a row per encoder."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

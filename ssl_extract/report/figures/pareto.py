@@ -1,4 +1,4 @@
-"""The figure of defenses: losses of the attacker against losses of users, with the frontier."""
+"""The figure of defenses: attackers' losses against users' losses."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The style of all figures, and the figures of training curves and representations.
+"""The style of figures, training curves and views of representations.
 
 Matplotlib's object-oriented API only: no pyplot, no global state.
 """

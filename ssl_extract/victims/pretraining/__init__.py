@@ -1,4 +1,4 @@
-"""Pretraining methods of victims. One method, one file."""
+"""Pretraining methods of victims."""
 
 from ssl_extract.victims.pretraining import simclr, simsiam
 from ssl_extract.victims.pretraining.base import VICTIMS, register

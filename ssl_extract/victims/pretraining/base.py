@@ -1,4 +1,4 @@
-"""The registry of pretraining methods, and the two views that all of them start from."""
+"""The registry of pretraining methods, and their two views."""
 
 from collections.abc import Callable
 

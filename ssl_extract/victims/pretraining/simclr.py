@@ -1,4 +1,7 @@
-"""SimCLR (Chen et al. 2020, arXiv 2002.05709), the paper's method for CIFAR-10 and SVHN."""
+"""SimCLR, the paper's method for CIFAR-10 and SVHN.
+
+Chen et al. 2020, arXiv 2002.05709.
+"""
 
 from collections.abc import Callable
 

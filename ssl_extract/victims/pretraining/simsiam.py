@@ -1,4 +1,7 @@
-"""SimSiam (Chen and He 2021, arXiv 2011.10566), the method of the paper's ImageNet victim."""
+"""SimSiam, the method of the paper's ImageNet victim.
+
+Chen and He 2021, arXiv 2011.10566.
+"""
 
 from collections.abc import Callable
 
