@@ -28,7 +28,7 @@ from ssl_extract.pipeline import (
 )
 from ssl_extract.pipeline.context import Run, make_run
 from ssl_extract.pipeline.modules import import_modules
-from ssl_extract.pipeline.sets import Sets, load_sets
+from ssl_extract.pipeline.sets import Sets, forget, load_sets
 from ssl_extract.pipeline.stage import StageRecord, Trained
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import Sketch
@@ -78,9 +78,12 @@ def run(
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))  # for restarts
     described = provenance.describe(command)
+    if any(folder.glob('runs/*/run.json')):
+        write_results(folder)  # a killed process may have left a finished run out
     for number, one in enumerate(runs, 1):
         name = rows.name_of(one)
-        sets, sketch = load_sets(one), victim.sketch_of(one, load_sets(one))
+        sets = load_sets(one)
+        sketch = victim.sketch_of(one, sets)
         ids.append(id_of(one, sets, sketch))
         where = folder / 'runs' / ids[-1]
         if (where / 'run.json').exists():
@@ -89,8 +92,7 @@ def run(
         print(f'[{number}/{len(runs)}] {name}', file=sys.stderr, flush=True)
         about = {'title': title, 'started': _now(), **described}
         write(one, where, compute(one, sets, sketch), about)
-        with locks.lock(folder / 'locks' / 'results.lock', 'results.jsonl'):
-            files.write_jsonl(folder / 'results.jsonl', report.tidy(report.read_runs(folder)))
+        write_results(folder)
     with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
         report.write_from(folder, [folder], title)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
@@ -105,6 +107,7 @@ def prepare(
     Raises:
         UserError: something in the config is wrong; it names the run.
     """
+    forget()
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
     runs = [make_run(one, workdir, mesh, modules) for one in config.expand(cfg, fixed)]
     for number, one in enumerate(progress.progress(runs, desc='check', unit='run')):
@@ -148,6 +151,10 @@ def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
     c, workspace = one.config, one.workspace
     results = Results([], [], [], [])
     target, record = victim.victim_of(one, sets)
+    if sketch.address not in ('', target.address):
+        raise UserError(
+            f'victim.source={c.victim.source!r} became another victim meanwhile; start again'
+        )
     subject, bill = evaluate.victim_subject(one, sets, target)
     beside = subject and evaluate.measure(one, sets, subject)
     if beside:
@@ -206,6 +213,12 @@ def write(one: Run, where: epath.Path, results: Results, about: Json) -> None:
             files.write_json(where / f'{name}.json', getattr(results, name))
         named = {'id': where.name, 'name': rows.name_of(one)}
         files.write_json(where / 'run.json', named | about | {'config': one.config.to_dict()})
+
+
+def write_results(folder: epath.Path) -> None:
+    """Writes results.jsonl, of all finished runs of a workdir; other processes wait meanwhile."""
+    with locks.lock(folder / 'locks' / 'results.lock', 'results.jsonl'):
+        files.write_jsonl(folder / 'results.jsonl', report.tidy(report.read_runs(folder)))
 
 
 def _measure(
