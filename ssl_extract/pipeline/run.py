@@ -26,9 +26,10 @@ from ssl_extract.pipeline import (
     users,
     victim,
 )
+from ssl_extract.pipeline import sets as sets_lib
 from ssl_extract.pipeline.context import Run, make_run
 from ssl_extract.pipeline.modules import import_modules
-from ssl_extract.pipeline.sets import Sets, forget, load_sets
+from ssl_extract.pipeline.sets import Sets, load_sets
 from ssl_extract.pipeline.stage import StageRecord, Trained
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import Sketch
@@ -91,6 +92,7 @@ def run(
             continue
         print(f'[{number}/{len(runs)}] {name}', file=sys.stderr, flush=True)
         about = {'title': title, 'started': _now(), **described}
+        about['config'] = resolved(one, sets, sketch)
         write(one, where, compute(one, sets, sketch), about)
         write_results(folder)
     with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
@@ -107,7 +109,7 @@ def prepare(
     Raises:
         UserError: something in the config is wrong; it names the run.
     """
-    forget()
+    sets_lib.forget()  # files may have changed since the last experiment of this process
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
     runs = [make_run(one, workdir, mesh, modules) for one in config.expand(cfg, fixed)]
     for number, one in enumerate(progress.progress(runs, desc='check', unit='run')):
@@ -129,21 +131,29 @@ def pick(runs: list[Any], run_index: int | None) -> list[Any]:
 
 
 def id_of(one: Run, sets: Sets, sketch: Sketch) -> str:
-    """A run's id: the hash of its resolved config and of the content of what that names.
+    """A run's id: the hash of all that its results depend on."""
+    whole = {'version': stage.VERSION, 'config': resolved(one, sets, sketch)}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
-    Where data lies and how the user's modules are called does not matter; what is in them does.
+
+def resolved(one: Run, sets: Sets, sketch: Sketch) -> Json:
+    """A run's config as far as its results depend on it, with the content of what it names.
+
+    Where data lies, and how often a training writes something down, does not matter. What is in
+    the data, in the user's modules and in a loaded victim does, and stands under `content`, by the
+    name of what has it: runs that name the same differ there only if it changed.
     """
-    resolved = one.config.to_dict()
-    del resolved['data']['dir'], resolved['modules']
-    content = {
-        'version': stage.VERSION,
-        'config': resolved,
-        'modules': [source for _, source in one.workspace.modules.sources],
-        'sets': [sets.victim_spec, sets.pool_spec, sets.tasks_spec],
-        'victim': sketch.address,
-    }
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    fields = one.config.to_dict()
+    del fields['data']['dir'], fields['training'], fields['modules']
+    size = f' at {one.config.data.size}' if one.config.data.size else ''
+    content = {spec['name'] + size: spec['content'] for spec in (sets.victim_spec, sets.pool_spec)}
+    for task in sets.tasks_spec:
+        for part in ('train', 'test'):
+            name = f'{task["name"]} {part}: {task[part]["name"]}{size}'
+            content[name] = task[part]['content']
+    content |= {f'module {name}': source for name, source in one.workspace.modules.sources}
+    content |= {one.config.victim.source: sketch.address} if sketch.address else {}
+    return fields | {'content': content}
 
 
 def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
@@ -212,7 +222,7 @@ def write(one: Run, where: epath.Path, results: Results, about: Json) -> None:
         for name in ('bills', 'curves', 'views'):
             files.write_json(where / f'{name}.json', getattr(results, name))
         named = {'id': where.name, 'name': rows.name_of(one)}
-        files.write_json(where / 'run.json', named | about | {'config': one.config.to_dict()})
+        files.write_json(where / 'run.json', named | about)
 
 
 def write_results(folder: epath.Path) -> None:

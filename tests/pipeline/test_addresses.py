@@ -70,8 +70,8 @@ evaluation.probe               .   x   .   .   .   .   .   .   .   .   .   .   x
 evaluation.neighbors           .   .   .   .   .   .   .   .   .   .   .   .   .   x   .   x
 evaluation.shots               .   .   .   .   .   .   .   .   .   .   .   .   .   x   .   x
 evaluation.victim              .   .   .   .   .   .   .   .   .   .   .   .   .   x   .   x
-training.checkpoint_every      .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   x
-training.log_every             .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   x
+training.checkpoint_every      .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
+training.log_every             .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
 """
 OTHER = {  # another value of every field
     'seed': 2,
