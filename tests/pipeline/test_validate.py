@@ -15,7 +15,7 @@ from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.pipeline.run import prepare
 from ssl_extract.pipeline.sets import load_sets
 from ssl_extract.pipeline.validate import validate
-from ssl_extract.pipeline.victim import forget, victim_of
+from ssl_extract.pipeline.victim import victim_of
 from ssl_extract.runtime import checkpoint, parallel
 
 MESH = parallel.data_mesh()
