@@ -18,7 +18,8 @@ def fingerprint(inputs: jax.Array) -> jax.Array:
     words = (words ^ (words >> 12)) * np.uint32(0x297A2D39)
     words = words ^ (words >> 15)
     random = np.random.default_rng(2022).integers(2**32, size=(2, words.shape[1]), dtype=np.uint32)
-    return jnp.stack([jnp.sum(words * (r | 1), axis=1, dtype=jnp.uint32) for r in random], axis=1)
+    sums = [jnp.sum(words * (r | 1), axis=1, dtype=jnp.uint32) for r in random[:, None]]
+    return jnp.stack(sums, axis=1)
 
 
 def image_keys(key: jax.Array, inputs: jax.Array) -> jax.Array:

@@ -1,17 +1,40 @@
 """All tests run on four emulated CPU devices, so that sharding is really tested.
 
-They compile without LLVM's optimizations: most of their time is compilation.
+Most of the tests' time is compilation. Tests, workers and the processes that tests start therefore
+share their compiled programs in a folder below pytest's cache, and compile fast rather than well.
 """
 
+import importlib.metadata
 import os
+import pathlib
+import shutil
 
 import pytest
 
-os.environ['JAX_PLATFORMS'] = os.environ.get('JAX_PLATFORMS', 'cpu')
-os.environ['XLA_FLAGS'] = (
-    os.environ.get('XLA_FLAGS', '')
-    + ' --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0'
-)
+COMPILED = pathlib.Path(__file__).parent.parent / '.pytest_cache' / 'compiled'
+COMPILED_BYTES = 2**30  # programs of old sources stay, so that a larger folder is emptied
+
+FLAGS = ['--xla_force_host_platform_device_count=4', '--xla_backend_optimization_level=0']
+if importlib.metadata.version('jaxlib').startswith('0.10.'):
+    FLAGS += ['--xla_cpu_use_fusion_emitters=false']  # halves the time; newer ones refuse the flag
+
+GIVEN = os.environ.get('XLA_FLAGS', '').split()  # in a worker, all of them
+os.environ['XLA_FLAGS'] = ' '.join([*GIVEN, *(flag for flag in FLAGS if flag not in GIVEN)])
+for variable, default in {
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_NUMPY_RANK_PROMOTION': 'raise',
+    'JAX_COMPILATION_CACHE_DIR': str(COMPILED),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0',
+}.items():
+    os.environ.setdefault(variable, default)
+
+
+def pytest_configure(config):
+    """Empties a folder of compiled programs that has grown too large, before workers start."""
+    in_worker = hasattr(config, 'workerinput')
+    if not in_worker and sum(f.stat().st_size for f in COMPILED.glob('*')) > COMPILED_BYTES:
+        shutil.rmtree(COMPILED)
 
 
 @pytest.fixture

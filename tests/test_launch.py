@@ -15,10 +15,14 @@ def whole(tmp_path_factory):
 
 
 def test_the_workdir_holds_what_it_should(whole):
-    config = json.loads((whole / 'config.json').read_text())
-    assert config['config']['attack']['batch_size'] == 16 and 'launch.py' in config['command']
-    assert config['versions']['jax'] and len(config['devices']) == 4
+    runs = [json.loads(path.read_text()) for path in whole.glob('runs/*/run.json')]
+    assert {run['config']['attack']['loss'] for run in runs} == {'mse', 'infonce'}
+    assert len(runs) == 3
+    for run in runs:
+        assert run['config']['attack']['batch_size'] == 16 and 'launch.py' in run['command']
+        assert run['versions']['jax'] and len(run['devices']) == 4
     rows = results(whole)
+    assert {row['run'] for row in rows if row['role'] == 'surrogate'} == {run['id'] for run in runs}
     roles = [row['role'] for row in rows if row['metric'] == 'linear_probe']
     assert sorted(roles) == [
         'random',
@@ -80,7 +84,7 @@ STAGES = [  # a file whose appearance says that a stage is under way
 def test_killed_in_every_stage_it_ends_in_the_same_results(whole, tmp_path):
     killed = 0
     for pattern in STAGES:
-        killed += kill_when(start(tmp_path), tmp_path, pattern)
+        killed += kill_when(start(tmp_path, will_be_killed=True), tmp_path, pattern)
     assert killed == len(STAGES)
     finish(start(tmp_path))
     assert results(tmp_path) == results(whole)

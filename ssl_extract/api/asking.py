@@ -80,14 +80,16 @@ def make_oracle(
             f'defense: {defense!r} is neither a spec nor a Defense: make one of a function with '
             'defenses.stateless'
         )
-    made = oracle.make_oracle(victim, defense, budget=budget)
+    plain = None if isinstance(victim, Victim) else jax.tree_util.Partial(victim)
+    answering = jax.tree_util.Partial(_rows_of, plain) if plain else victim
+    made = oracle.make_oracle(answering, defense, budget=budget)
     about = made.about
     if isinstance(defense, str):
         defenses.check_endpoint(defense, about.answers)
         about = dataclasses.replace(about, defense=spec_content(defenses.DEFENSES, defense))
     elif defense is not None:
         about = dataclasses.replace(about, defense=content_of(defense))
-    if not isinstance(victim, Victim):
+    if plain:
         about = dataclasses.replace(about, victim=content_of(victim))
     return dataclasses.replace(made, about=about)
 
@@ -215,6 +217,14 @@ def _check_victim(oracle: Oracle, shape: tuple[int, ...], batch_size: int) -> in
     except (TypeError, ValueError, IndexError) as error:
         line = (str(error).splitlines() or [''])[0]
         raise UserError(f'victim: it does not take inputs {list(inputs.shape)}: {line}') from error
-    if answer.representations.ndim != 2:
-        raise UserError(f'victim: it answers {list(answer.representations.shape)}, not [B, D]')
     return answer.representations.shape[1]
+
+
+def _rows_of(fn: Callable[[jax.Array], jax.Array], inputs: jax.Array) -> jax.Array:
+    outputs = fn(inputs)
+    if outputs.ndim != 2 or len(outputs) != len(inputs):
+        raise UserError(
+            f'victim: it answers {len(inputs)} inputs with {list(outputs.shape)}; it must give '
+            f'[{len(inputs)}, D]'
+        )
+    return outputs

@@ -94,8 +94,7 @@ def steal(
     if labels is not None:
         labels = given.dataset_of((answers.inputs, labels), 'inputs', labeled=True).labels
     compare = loss if callable(loss) else losses.make(loss or preset['loss'])
-    if callable(loss):
-        given.check_loss(loss, dim, labels)
+    given.check_loss(compare, dim, labels)
     plan, asked = answers.plan
     recipe = attacks.make(
         attack,

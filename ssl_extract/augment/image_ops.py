@@ -94,7 +94,7 @@ def posterize(image: jax.Array, bits: int) -> jax.Array:
 
 def autocontrast(image: jax.Array) -> jax.Array:
     """Stretches each channel to all of [0, 1]; a flat channel stays as it is."""
-    low, high = image.min((0, 1)), image.max((0, 1))
+    low, high = image.min((0, 1), keepdims=True), image.max((0, 1), keepdims=True)
     low, scale = hold((low, 1 / jnp.where(high > low, high - low, 1)))
     return jnp.where(high > low, jnp.clip((image - low) * scale, 0, 1), image)
 
@@ -105,10 +105,10 @@ def equalize(image: jax.Array) -> jax.Array:
     A channel stays as it is if fewer than 255 of its pixels are below its highest level.
     """
     levels = jnp.round(image * 255).astype(jnp.int32)
-    places = levels + 256 * jnp.arange(3)
+    places = levels + 256 * jnp.arange(3)[None, None]
     counts = jnp.zeros(3 * 256, jnp.int32).at[places].add(1).reshape(3, 256)
     below = jnp.cumsum(counts, axis=1) - counts
-    step = jnp.sum(levels < levels.max((0, 1)), axis=(0, 1)) // 255
+    step = jnp.sum(levels < levels.max((0, 1), keepdims=True), axis=(0, 1)) // 255
     table = jax.lax.div(step[:, None] // 2 + below, jnp.maximum(step, 1)[:, None])
     table, step = hold((jnp.minimum(table, 255).astype(jnp.float32) / 255, step))
     return jnp.where(step > 0, table.reshape(-1)[places], image)
@@ -128,7 +128,7 @@ def affine(image: jax.Array, matrix: jax.Array) -> jax.Array:
     column and row plus 0.5, looks at `matrix @ (x, y, 1)`.
     """
     height, width = image.shape[:2]
-    x, y = jnp.arange(width) + 0.5, jnp.arange(height)[:, None] + 0.5
+    x, y = jnp.arange(width)[None] + 0.5, jnp.arange(height)[:, None] + 0.5
     column = jnp.floor(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]).astype(jnp.int32)
     row = jnp.floor(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]).astype(jnp.int32)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
@@ -189,4 +189,4 @@ def _interpolation(size: int, start: jax.Array, length: jax.Array) -> jax.Array:
     """Weights `[size, size]` that spread the `length` pixels from `start` over `size` pixels."""
     centers = (jnp.arange(size) + 0.5) * (length / size) - 0.5
     centers = start + jnp.clip(centers, 0, length - 1)
-    return hold(jnp.maximum(0, 1 - jnp.abs(centers[:, None] - jnp.arange(size))))
+    return hold(jnp.maximum(0, 1 - jnp.abs(centers[:, None] - jnp.arange(size)[None])))

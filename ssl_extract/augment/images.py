@@ -296,7 +296,7 @@ def _random_box(
     low, high = np.log(ratio)
     aspect = jnp.exp(low + log_ratio * (high - low))
     boxes = jnp.round(jnp.sqrt(jnp.stack([area / aspect, area * aspect], axis=1)))
-    fits = jnp.all((boxes > 0) & (boxes <= size), axis=1)
+    fits = jnp.all((boxes > 0) & (boxes <= size[None]), axis=1)
     # If none fits: the largest central box whose ratio is allowed.
     whole = min(max(shape[1] / shape[0], ratio[0]), ratio[1])
     largest = [min(shape[0], shape[1] / whole), min(shape[1], shape[0] * whole)]

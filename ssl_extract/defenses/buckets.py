@@ -132,7 +132,8 @@ def buckets_of(outputs: jax.Array, bits: int, tables: int, center: bool = True) 
         x = x - x.mean(axis=1, keepdims=True)
     sides = jnp.matmul(x, _planes(x.shape[1], bits * tables), precision='highest') > 0
     sides = sides.reshape(len(x), tables, bits)
-    return jnp.sum(sides * (2 ** jnp.arange(bits, dtype=jnp.int32)), axis=-1, dtype=jnp.int32)
+    powers = 2 ** jnp.arange(bits, dtype=jnp.int32)
+    return jnp.sum(sides * powers[None, None], axis=-1, dtype=jnp.int32)
 
 
 def fill(filled: jax.Array, buckets: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -223,7 +223,7 @@ def _differences(images: jax.Array) -> jax.Array:
 
 def _signal(differences: jax.Array, direction: jax.Array) -> jax.Array:
     """s(x), `[B]`, in [-1, 1]; a sum a row, which does not depend on the batch."""
-    return jnp.tanh(jnp.sum(differences * direction, axis=-1))
+    return jnp.tanh(jnp.sum(differences * direction[None], axis=-1))
 
 
 def _tilt(outputs: jax.Array, signal: jax.Array, signs: jax.Array, strength: float) -> jax.Array:
@@ -231,7 +231,7 @@ def _tilt(outputs: jax.Array, signal: jax.Array, signs: jax.Array, strength: flo
     logs = jnp.log(jnp.maximum(outputs, jnp.finfo(outputs.dtype).tiny))
     top = jnp.argmax(outputs, axis=-1)
     lead = jnp.max(logs, axis=-1, keepdims=True) - logs
-    tilt = strength * signal[:, None] * signs
+    tilt = strength * signal[:, None] * signs[None]
     gain = tilt - jnp.take_along_axis(tilt, top[:, None], axis=-1)  # on the first class
     kept = jnp.where(gain > 0, KEPT_LEAD * lead / jnp.where(gain > 0, gain, 1), jnp.inf)
     share = jnp.minimum(jnp.min(kept, axis=-1, keepdims=True), 1)

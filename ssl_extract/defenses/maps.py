@@ -61,7 +61,7 @@ def affine(condition: float = 10.0, stddev: float = 1.0) -> Defense:
         q1, q2 = (jax.random.orthogonal(k, width, dtype=dtype) for k in (left, right))
         exponents = jax.random.uniform(middle, (width,), dtype, -0.5, 0.5)
         exponents = exponents.at[0].set(-0.5).at[-1].set(0.5)
-        matrix = product(q1 * condition**exponents, q2)
+        matrix = product(q1 * (condition**exponents)[None], q2)
         return AffineMap(matrix, stddev * jax.random.normal(shift, (width,), dtype))
 
     return _affine_map(draw)
@@ -72,6 +72,6 @@ def _affine_map(draw) -> Defense:
         return draw(key, outputs.shape[-1], outputs.dtype)
 
     def apply(outputs, state, *, inputs, where, keys):
-        return product(outputs, state.matrix) + state.offset, where, state
+        return product(outputs, state.matrix) + state.offset[None], where, state
 
     return Defense(init, apply)

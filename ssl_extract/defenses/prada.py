@@ -147,7 +147,7 @@ def append(kept: jax.Array, values: jax.Array, where: jax.Array) -> tuple[jax.Ar
     places = jnp.where(where, size + count - 1, size + len(values))  # past the end: dropped
     line = jnp.concatenate([kept, jnp.full(len(values), jnp.nan, kept.dtype)])
     line = line.at[places].set(values.astype(kept.dtype), mode='drop')
-    windows = line[count[:, None] + jnp.arange(size)]
+    windows = line[count[:, None] + jnp.arange(size)[None]]
     return windows, jax.lax.dynamic_slice(line, (count[-1],), (size,))
 
 
@@ -168,7 +168,7 @@ def trimmed_shapiro(window: int) -> Callable[[jax.Array], jax.Array]:
         keep = jnp.abs(values) <= 3 * deviation
         size = jnp.maximum(jnp.sum(keep, axis=1, keepdims=True), least)
         ordered = jnp.sort(jnp.where(keep, values, jnp.inf), axis=1)
-        kept = jnp.arange(window) < size
+        kept = jnp.arange(window)[None] < size
         center = jnp.sum(jnp.where(kept, ordered, 0), axis=1, keepdims=True) / size
         centered = jnp.where(kept, ordered - center, 0)
         spread = jnp.sum(centered**2, axis=1)

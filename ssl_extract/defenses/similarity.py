@@ -163,9 +163,10 @@ def recall(
     capacity, slots = len(history.rows), jnp.arange(len(history.rows))
     order = num_seen + jnp.cumsum(where, dtype=jnp.int32) - 1
     held = num_seen - 1 - (num_seen - 1 - slots) % capacity  # order number in each slot; < 0: none
-    mine = order[:, None]
+    held, mine = held[None], order[:, None]
     in_history = (held >= 0) & (held >= mine - capacity)  # [B, C]
-    in_batch = where & (order < mine) & (order >= mine - capacity)  # [B, B]
+    other = order[None]
+    in_batch = where[None] & (other < mine) & (other >= mine - capacity)  # [B, B]
     i, past = _best(rows, history.rows, history.squares, in_history)
     j, present = _best(rows, rows, squares, in_batch)
     closest = jnp.where((past >= present)[:, None], history.rows[i], rows[j])
@@ -218,6 +219,6 @@ def _best(
     rows: jax.Array, others: jax.Array, squares: jax.Array, seen: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     product = jnp.matmul(rows, others.T, precision=jax.lax.Precision.HIGHEST)
-    score = 2 * product - squares
+    score = 2 * product - squares[None]
     score = jnp.where(seen & ~jnp.isnan(score), score, -jnp.inf)
     return jnp.argmax(score, axis=1), jnp.max(score, axis=1)

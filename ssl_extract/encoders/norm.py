@@ -51,4 +51,5 @@ class BatchNorm(nn.Module):
         if self.affine:
             scale = scale * self.param('scale', nn.initializers.ones, shape)
             bias = self.param('bias', nn.initializers.zeros, shape)
-        return (x * scale + (bias - mean * scale)).astype(self.dtype)
+        scale, shift = (jnp.expand_dims(v, axes) for v in (scale, bias - mean * scale))
+        return (x * scale + shift).astype(self.dtype)

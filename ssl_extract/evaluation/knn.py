@@ -100,7 +100,7 @@ def _top(
 ) -> tuple[jax.Array, jax.Array]:
     """Row i of `queries` may not take row offset + i of `bank` (none if that is negative)."""
     cosines = jnp.matmul(_unit(queries), bank.T, precision='highest')
-    own = jnp.arange(len(queries))[:, None] + offset == jnp.arange(len(bank))
+    own = jnp.arange(len(queries))[:, None] + offset == jnp.arange(len(bank))[None]
     return jax.lax.top_k(jnp.where(own, -jnp.inf, cosines), k)
 
 
@@ -156,8 +156,8 @@ def _ridge_predict(
     shots: jax.Array, labels: jax.Array, test: jax.Array, ridge: jax.Array, num_classes: int
 ) -> jax.Array:
     """Dual ridge regression: weights = X' (X X' + penalty)^-1 Y, with balanced classes no bias."""
-    mean, std = shots.mean(axis=0), shots.std(axis=0)
-    scale = jnp.where(std > 1e-6 * jnp.abs(shots).max(axis=0), std, 1)
+    mean, std = shots.mean(axis=0, keepdims=True), shots.std(axis=0, keepdims=True)
+    scale = jnp.where(std > 1e-6 * jnp.abs(shots).max(axis=0, keepdims=True), std, 1)
     inputs = (shots - mean) / scale
     kernel = jnp.matmul(inputs, inputs.T, precision='highest')
     penalty = ridge * jnp.maximum(jnp.trace(kernel) / len(shots), 1e-6)

@@ -175,7 +175,7 @@ def _solve(
     def objective(params):
         weights, bias = exact(whiten, params[0]), params[1]
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(
-            exact(inputs, weights) + bias * jnp.sqrt(num_classes), labels
+            exact(inputs, weights) + bias[None] * jnp.sqrt(num_classes), labels
         )
         return jnp.sum(where * losses) + l2 / 2 * jnp.sum(weights**2)
 

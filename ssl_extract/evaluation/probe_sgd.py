@@ -85,7 +85,7 @@ def _descend(
     def objective(params, index):
         real = (index < n).astype(jnp.float32)  # the padding is n
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(
-            features[index % n] @ params[0] + params[1], labels[index % n]
+            features[index % n] @ params[0] + params[1][None], labels[index % n]
         )
         return jnp.sum(real * losses) / jnp.sum(real)
 

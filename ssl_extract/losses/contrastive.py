@@ -98,7 +98,7 @@ def supcon(temperature: float = 0.07, base_temperature: float = 0.07) -> Loss:
             _twice(where),
         )
         logits = _mask(product(rows, rows.T) / temperature, valid)
-        positive = (labels[:, None] == labels) & _others(valid)
+        positive = (labels[:, None] == labels[None]) & _others(valid)
         mean_log = jnp.sum(jnp.where(positive, jax.nn.log_softmax(logits), 0.0), axis=-1)
         mean_log /= jnp.maximum(jnp.sum(positive, axis=-1), 1)
         return -(temperature / base_temperature) * masked_mean(mean_log, valid)
@@ -113,7 +113,7 @@ def _twice(values: jax.Array) -> jax.Array:
 
 def _others(valid: jax.Array) -> jax.Array:
     """Whether anchor i is compared with row j, [2B, 2B]: j counts and is not i itself."""
-    return valid & ~jnp.eye(valid.shape[0], dtype=bool)
+    return valid[None] & ~jnp.eye(valid.shape[0], dtype=bool)
 
 
 def _mask(logits: jax.Array, valid: jax.Array) -> jax.Array:
@@ -136,6 +136,6 @@ def _squared_distances(rows: jax.Array, valid: jax.Array) -> jax.Array:
     changes no distance but would cost the product its digits.
     """
     count = jnp.maximum(jnp.sum(valid), 1)
-    rows = rows - jax.lax.stop_gradient(jnp.sum(rows, axis=0) / count)
+    rows = rows - jax.lax.stop_gradient(jnp.sum(rows, axis=0, keepdims=True) / count)
     squared = jnp.sum(jnp.square(rows), axis=-1)
-    return squared[:, None] + squared - 2.0 * product(rows, rows.T)
+    return squared[:, None] + squared[None] - 2.0 * product(rows, rows.T)

@@ -112,7 +112,7 @@ def _logits(student: jax.Array, teacher: jax.Array, temperature: float) -> jax.A
 
 def _others(where: jax.Array) -> jax.Array:
     """Whether row k is a negative of row i, [B, B]: k counts and is not i itself."""
-    return where & ~jnp.eye(where.shape[0], dtype=bool)
+    return where[None] & ~jnp.eye(where.shape[0], dtype=bool)
 
 
 def _mask(logits: jax.Array, keep: jax.Array) -> jax.Array:

@@ -42,5 +42,7 @@ def barlow(lambda_: float = 0.0051) -> Loss:
 def _standardize(rows: jax.Array, where: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     """BatchNorm without scale and shift over the rows that count; the others become zero."""
     count = jnp.maximum(jnp.sum(where), 1)
-    centered = jnp.where(where[:, None], rows - jnp.sum(rows, axis=0) / count, 0.0)
-    return centered * jax.lax.rsqrt(jnp.sum(jnp.square(centered), axis=0) / count + epsilon)
+    mean = jnp.sum(rows, axis=0, keepdims=True) / count
+    centered = jnp.where(where[:, None], rows - mean, 0.0)
+    variance = jnp.sum(jnp.square(centered), axis=0, keepdims=True) / count
+    return centered * jax.lax.rsqrt(variance + epsilon)

@@ -85,9 +85,18 @@ def _plan_one(number: int, one: Run) -> Json:
 
 
 def _num_answers(folder: epath.Path) -> int:
-    """How many answers an account holds: its state's file is named by their number."""
-    states = folder.glob('account-*.npz') if folder.exists() else []
-    return max((int(path.stem.split('-')[1]) for path in states), default=0)
+    """How many answers an account holds, by its files' names: see `ssl_extract.oracle.store`.
+
+    A part is named by how many answers lie before it and a state by how many it is the state after;
+    a killed process may have left a state without its part.
+    """
+    starts, ends = (
+        [int(path.stem.split('-')[1]) for path in folder.glob(f'{kind}-*.npz')]
+        if folder.exists()
+        else []
+        for kind in ('part', 'account')
+    )
+    return min((end for end in ends if starts and end > max(starts)), default=0)
 
 
 def _usual_seconds(folder: epath.Path) -> float | None:

@@ -79,9 +79,12 @@ def run(
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))  # for restarts
     described = provenance.describe(command)
+    if any(folder.glob('runs/*/run.json')):
+        write_results(folder)  # a killed process may have left a finished run out
     for number, one in enumerate(runs, 1):
         name = rows.name_of(one)
-        sets, sketch = load_sets(one), victim.sketch_of(one, load_sets(one))
+        sets = load_sets(one)
+        sketch = victim.sketch_of(one, sets)
         ids.append(id_of(one, sets, sketch))
         where = folder / 'runs' / ids[-1]
         if (where / 'run.json').exists():
@@ -91,8 +94,7 @@ def run(
         about = {'title': title, 'started': _now(), **described}
         about['config'] = resolved(one, sets, sketch)
         write(one, where, compute(one, sets, sketch), about)
-        with locks.lock(folder / 'locks' / 'results.lock', 'results.jsonl'):
-            files.write_jsonl(folder / 'results.jsonl', report.tidy(report.read_runs(folder)))
+        write_results(folder)
     with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
         report.write_from(folder, [folder], title)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
@@ -139,17 +141,20 @@ def resolved(one: Run, sets: Sets, sketch: Sketch) -> Json:
     """A run's config as far as its results depend on it, with the content of what it names.
 
     Where data lies, and how often a training writes something down, does not matter. What is in
-    the data, in the user's modules and in a loaded victim does, and stands under `content`.
+    the data, in the user's modules and in a loaded victim does, and stands under `content`, by the
+    name of what has it: runs that name the same differ there only if it changed.
     """
     fields = one.config.to_dict()
     del fields['data']['dir'], fields['training'], fields['modules']
-    fields['content'] = {
-        'victim': sketch.address or sets.victim_spec['content'],
-        'pool': sets.pool_spec['content'],
-        'tasks': {task['name']: [task['train'], task['test']] for task in sets.tasks_spec},
-        'modules': dict(one.workspace.modules.sources),
-    }
-    return fields
+    size = f' at {one.config.data.size}' if one.config.data.size else ''
+    content = {spec['name'] + size: spec['content'] for spec in (sets.victim_spec, sets.pool_spec)}
+    for task in sets.tasks_spec:
+        for part in ('train', 'test'):
+            name = f'{task["name"]} {part}: {task[part]["name"]}{size}'
+            content[name] = task[part]['content']
+    content |= {f'module {name}': source for name, source in one.workspace.modules.sources}
+    content |= {one.config.victim.source: sketch.address} if sketch.address else {}
+    return fields | {'content': content}
 
 
 def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
@@ -157,6 +162,10 @@ def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
     c, workspace = one.config, one.workspace
     results = Results([], [], [], [])
     target, record = victim.victim_of(one, sets)
+    if sketch.address not in ('', target.address):
+        raise UserError(
+            f'victim.source={c.victim.source!r} became another victim meanwhile; start again'
+        )
     subject, bill = evaluate.victim_subject(one, sets, target)
     beside = subject and evaluate.measure(one, sets, subject)
     if beside:
@@ -216,6 +225,12 @@ def write(one: Run, where: epath.Path, results: Results, about: Json) -> None:
             files.write_json(where / f'{name}.json', getattr(results, name))
         named = {'id': where.name, 'name': rows.name_of(one)}
         files.write_json(where / 'run.json', named | about)
+
+
+def write_results(folder: epath.Path) -> None:
+    """Writes results.jsonl, of all finished runs of a workdir; other processes wait meanwhile."""
+    with locks.lock(folder / 'locks' / 'results.lock', 'results.jsonl'):
+        files.write_jsonl(folder / 'results.jsonl', report.tidy(report.read_runs(folder)))
 
 
 def _measure(

@@ -102,10 +102,11 @@ def specs_of(
         'pool': sets.pool_spec,
         'seed': c.seed,
     }
+    elsewhere = ('data', 'split', *(['overlap'] if a.accounts == 1 else []))
     spec = {
         'stage': 'surrogate',
         **common,
-        **{k: v for k, v in fields.items() if k not in ('data', 'split')},
+        **{k: v for k, v in fields.items() if k not in elsewhere},
         'encoder': a.encoder or sketch.encoder,
     }
     if 'shadow' in recovery.needs(a.recover):

@@ -62,7 +62,7 @@ class FinishedRun(NamedTuple):
 def read_runs(*workdirs: epath.PathLike) -> list[FinishedRun]:
     """Reads all finished runs of some workdirs, in the order in which they were started.
 
-    A run that two workdirs have with the same results counts once.
+    A run that two workdirs have with the same results counts once; how long it took may differ.
 
     Args:
         workdirs: folders with a folder `runs`; a workdir without one has no finished run.
@@ -87,7 +87,8 @@ def tidy(runs: Sequence[FinishedRun]) -> list[Row]:
 
     A row has the columns of `columns.NAMES`, and one for every config field that differs between
     the runs, under its dotted name. Rows that are the same in several runs, as the victim's, are
-    one row: its `run`, and each field, is the value on which these runs agree, else None.
+    one row: its `run`, and each field, is the value on which these runs agree, else None. Rows of
+    two workdirs are the same however long they took, and the first run's time stands.
 
     Args:
         runs: as `read_runs` returns them.
@@ -100,7 +101,7 @@ def tidy(runs: Sequence[FinishedRun]) -> list[Row]:
     for run in runs:
         for row in run.rows:
             row = {name: row.get(name) for name in columns.NAMES if name != 'run'}
-            merged.setdefault(_text(row), (row, []))[1].append(run)
+            merged.setdefault(_text(_untimed(row)), (row, []))[1].append(run)
     own: dict[tuple[str, ...], Row] = {}  # by the runs that share a row: many rows share theirs
     for _, sharing in merged.values():
         ids = tuple(run.id for run in sharing)
@@ -115,11 +116,11 @@ def differing(runs: Sequence[FinishedRun]) -> list[str]:
     A column expresses a field where its value tells the field's: the surrogates of runs with
     another field have another value in the column. A field of the victim or of the data must show
     in the rows of all roles. A field that lists what the column names one by one, as the users, is
-    expressed.
+    expressed. A `content` differs only between runs that name the same thing.
     """
     configs = {run.id: flatten(run.config) for run in runs}
     names = list(dict.fromkeys(name for config in configs.values() for name in config))
-    varied = [name for name in names if len({_text(c.get(name)) for c in configs.values()}) > 1]
+    varied = [name for name in names if len(_values(name, configs)) > 1]
     column_of = {field: column for column in columns.COLUMNS for field in column.fields}
     return [
         name
@@ -201,9 +202,19 @@ def _damaged(folder: epath.Path, name: str, reason: str) -> UserError:
     )
 
 
-def _results(run: FinishedRun) -> tuple:
-    """Returns what two copies of a run must agree on."""
-    return run.config, run.rows, run.bills, run.curves, run.views
+def _results(run: FinishedRun) -> tuple[list[Row], list[Row]]:
+    """What two copies of a run must agree on; its id stands for its config."""
+    return [_untimed(row) for row in run.rows], run.bills
+
+
+def _untimed(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name != 'seconds'}
+
+
+def _values(name: str, configs: dict[str, dict[str, Any]]) -> set[str]:
+    """Returns the values of a field, as texts."""
+    named = [c for c in configs.values() if name in c or not name.startswith('content.')]
+    return {_text(config.get(name)) for config in named}
 
 
 def _is_expressed(

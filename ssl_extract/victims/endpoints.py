@@ -47,8 +47,8 @@ def projection() -> Callable:
         heads = [name for name in networks if name != 'encoder']
         if not heads:
             raise UserError(
-                'the victim has no projection head: pretrain it here (victim.source="pretrain"), '
-                'or attack representations'
+                'the victim has no projection head: pretrain it here (victim.source="pretrain") or '
+                'attack representations'
             )
         outputs = _represent(networks, variables, images)
         return networks[heads[0]].apply(variables[heads[0]], outputs)
@@ -141,6 +141,7 @@ def _represent(networks: Networks, variables: Any, images: jax.Array) -> jax.Arr
 
 def _logits(networks: Networks, variables: Any, images: jax.Array) -> jax.Array:
     fitted = variables[CLASSIFIER]
-    inputs = (_represent(networks, variables, images) - fitted['mean']) / fitted['scale']
+    mean, scale, bias = (fitted[name][None] for name in ('mean', 'scale', 'bias'))
+    inputs = (_represent(networks, variables, images) - mean) / scale
     product = jnp.matmul(inputs, fitted['weights'], precision=jax.lax.Precision.HIGHEST)
-    return product + fitted['bias']
+    return product + bias

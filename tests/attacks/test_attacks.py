@@ -305,6 +305,7 @@ class TestRecreateHead:
 
     @staticmethod
     def through(head, rows):
+        head, rows = jax.tree.map(np.asarray, (head, rows))
         hidden = np.maximum(rows @ head['Dense_0']['kernel'] + head['Dense_0']['bias'], 0)
         return np.asarray(hidden @ head['Dense_1']['kernel'] + head['Dense_1']['bias'], np.float64)
 
@@ -348,7 +349,7 @@ class TestRecreateHead:
         attack, data = self.phases(spec)
         loss, made, _, _, state = step(attack, first(data), recipe=attack.before)
         z = self.through(state.params['head'], np.concatenate(made['pair']))
-        layer = state.params['predictor']['Dense_0']
+        layer = jax.tree.map(np.asarray, state.params['predictor']['Dense_0'])
         p = unit(z @ layer['kernel'] + layer['bias'])
         z = unit(np.concatenate([z[8:], z[:8]]))
         assert loss == pytest.approx(float(-np.mean((p * z).sum(axis=1))), rel=1e-3)

@@ -4,7 +4,7 @@ import shutil
 
 import all_attacks
 import pytest
-from processes import assert_same_ledgers, finish, kill_when, results, start
+from processes import assert_same_ledgers, finish, kill_when, read, results, start
 
 
 @pytest.fixture(scope='module')
@@ -31,11 +31,14 @@ def test_the_bills_are_exact(whole):
 
 @pytest.mark.parametrize('name', all_attacks.KILLED)
 def test_killed_it_ends_in_the_same_results(name, whole, tmp_path):
-    for shared in ('victim', 'compiled'):  # neither is what this is about
-        shutil.copytree(whole / shared, tmp_path / shared)
+    shutil.copytree(whole / 'victim', tmp_path / 'victim')  # it is not what this is about
     config = f'tests/helpers/all_attacks.py:{name}'
-    assert kill_when(start(tmp_path, config=config), tmp_path, 'surrogate/*/checkpoints/6')
+    killed = start(tmp_path, config=config, will_be_killed=True)
+    assert kill_when(killed, tmp_path, 'surrogate/*/checkpoints/6')
     finish(start(tmp_path, config=config))
-    rows = [row for row in results(tmp_path) if row['role'] == 'surrogate']
-    assert rows and [row for row in rows if row not in results(whole)] == []
+    (run,) = (tmp_path / 'runs').iterdir()
+    rows, undisturbed = (
+        read(root / 'runs' / run.name / 'rows.jsonl') for root in (tmp_path, whole)
+    )
+    assert rows == undisturbed and {'victim', 'surrogate'} <= {row['role'] for row in rows}
     assert assert_same_ledgers(tmp_path, whole) > 0

@@ -246,7 +246,7 @@ def test_n_operations_follow_one_another():
     pairs = (draws[..., 0] * 16).astype(int) @ [16, 1]
     assert scipy.stats.chisquare(np.bincount(pairs, minlength=256)).pvalue > 1e-4
     image = _floats(PHOTOS[0])
-    views = jax.jit(jax.vmap(augment.rand_augment(), (0, None)))(keys[:64], image)
+    views = jax.jit(jax.vmap(augment.make('rand_augment'), (0, None)))(keys[:64], image)
     one = jax.jit(jax.vmap(operation(14, 224, image.shape)))
     expected = one(one(jnp.broadcast_to(image, views.shape), draws[:64, 0]), draws[:64, 1])
     np.testing.assert_allclose(views, expected, atol=1e-6)

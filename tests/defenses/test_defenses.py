@@ -52,7 +52,7 @@ SCALE = jnp.asarray(np.random.default_rng(0).uniform(1, 3, DIM), jnp.float32)
 
 
 def represent(scale, images):
-    return jnp.sin(images.reshape(len(images), -1)[:, :DIM] * scale)
+    return jnp.sin(images.reshape(len(images), -1)[:, :DIM] * scale[None])
 
 
 def classify(scale, images):
@@ -503,7 +503,9 @@ def test_affine_has_log_uniform_singular_values():
 def test_affine_is_undone_by_its_secret():
     found, _, state = apply('affine', OUTPUTS)
     secret = state['0_affine']
-    undone = np.linalg.solve(np.asarray(secret.matrix).T, np.asarray(found - secret.offset).T).T
+    undone = np.linalg.solve(
+        np.asarray(secret.matrix).T, np.asarray(found - secret.offset[None]).T
+    ).T
     np.testing.assert_allclose(undone, OUTPUTS, atol=1e-4)
     assert not np.allclose(found, apply('affine', OUTPUTS, seed=1)[0], atol=0.1)
 

@@ -37,7 +37,7 @@ def ask(spec, images=IMAGES[QUERIES], endpoint='posteriors'):
     weights, bias = jnp.asarray(probe().coef_.T), jnp.asarray(probe().intercept_)
 
     def encode(x):
-        logits = x.reshape(len(x), -1) @ weights + bias
+        logits = x.reshape(len(x), -1) @ weights + bias[None]
         if endpoint == 'posteriors':
             return jax.nn.softmax(logits)
         return jax.nn.one_hot(jnp.argmax(logits, axis=-1), 10)
@@ -119,7 +119,8 @@ def test_the_signal_of_an_image_has_the_stated_distribution():
     differences = dynamarks._differences(IMAGES[:1])
     keys = jax.random.split(jax.random.key(2), 2_000)
     draw = jax.jit(jax.vmap(lambda key: dynamarks.draw_secret(key, 10, 1).direction))
-    signal = np.asarray(jnp.arctanh(dynamarks._signal(differences, draw(keys))))
+    signal = jax.vmap(dynamarks._signal, (None, 0))(differences, draw(keys))[:, 0]
+    signal = np.asarray(jnp.arctanh(signal))
     assert scipy.stats.kstest(signal, 'norm').pvalue > 0.01
 
 

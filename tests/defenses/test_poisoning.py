@@ -22,7 +22,8 @@ WHERE = np.ones(8, bool)
 
 
 def linear(variables, images):
-    return images.reshape(len(images), -1) @ variables['params']['weights'] * variables['scale']
+    outputs = images.reshape(len(images), -1) @ variables['params']['weights']
+    return outputs * variables['scale'][None]
 
 
 SHADOW = poisoning.Shadow(linear, {'params': {'weights': WEIGHTS}, 'scale': SCALE})

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -13,13 +14,11 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def start(workdir, *flags, config='tests/helpers/tiny.py', devices=4):
-    env = os.environ | {
-        'JAX_PLATFORMS': 'cpu',
-        'PYTHONPATH': str(ROOT / 'tests/helpers'),
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'
-        ' --xla_backend_optimization_level=0',
-    }
+def start(workdir, *flags, config='tests/helpers/tiny.py', devices=4, will_be_killed=False):
+    xla_flags = re.sub(r'device_count=\d+', f'device_count={devices}', os.environ['XLA_FLAGS'])
+    env = os.environ | {'PYTHONPATH': str(ROOT / 'tests/helpers'), 'XLA_FLAGS': xla_flags}
+    if will_be_killed:  # it reads shared programs and writes none: no half of one is left
+        env['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '1e9'
     command = [sys.executable, 'launch.py', f'--config={config}', f'--workdir={workdir}', *flags]
     return subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -47,8 +46,13 @@ def kill_when(process, workdir, pattern):
 
 
 def results(workdir):
-    """The rows, times aside."""
-    rows = [json.loads(line) for line in (workdir / 'results.jsonl').read_text().splitlines()]
+    """The rows of all runs, times aside."""
+    return read(workdir / 'results.jsonl')
+
+
+def read(path):
+    """The rows in a file, times aside."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != 'seconds'} for row in rows]
 
 

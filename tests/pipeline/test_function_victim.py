@@ -209,7 +209,7 @@ def test_a_classifier_is_stolen_from_its_own_posteriors(tmp_path):
         ({'victim__source': 'function("projecting:DIM", dim=6)'}, r'6 cannot be called'),
         (
             {'victim__source': 'function("projecting:answer", dim=0)'},
-            r'dim=0\).*: dim must be a whole number',
+            r'dim=0\).*: dim must be a whole',
         ),
         ({'victim__source': 'function("projecting:answer")'}, r"missing a required argument: 'dim"),
     ],

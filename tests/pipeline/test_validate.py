@@ -12,9 +12,10 @@ from ssl_extract import config, encoders, losses
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.modules import import_modules
+from ssl_extract.pipeline.run import prepare
 from ssl_extract.pipeline.sets import load_sets
 from ssl_extract.pipeline.validate import validate
-from ssl_extract.pipeline.victim import forget, victim_of
+from ssl_extract.pipeline.victim import victim_of
 from ssl_extract.runtime import checkpoint, parallel
 
 MESH = parallel.data_mesh()
@@ -257,11 +258,10 @@ class TestCheckpoint:
         jax.tree.map(np.testing.assert_array_equal, victim.encoder.variables, variables)
 
     def test_another_one_in_the_same_place_is_another_victim(self, tmp_path):
-        run = self.attacked(tmp_path / 'victim')
-        addresses = []
+        source, addresses = f'checkpoint(path="{tmp_path}/victim")', []
         for seed in (0, 1, 0):
             self.save(tmp_path / 'victim', seed=seed)
-            forget()  # as every experiment does first
+            (run,) = prepare(unexpanded(victim__source=source), 'nowhere')
             addresses.append(victim_of(run, load_sets(run))[0].address)
         assert addresses[0] == addresses[2] != addresses[1]
 

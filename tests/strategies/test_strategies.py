@@ -139,7 +139,7 @@ def test_needs_no_labels(spec):
 @pytest.mark.parametrize(
     ('spec', 'mentioned'),
     [
-        ('kcenter', "did you mean 'kcenter'"),
+        ('kcentre', "did you mean 'kcenter'"),
         ('random(rounds=2)', 'rounds'),
         ('kcenter(rounds=1)', 'rounds must be a whole number of at least 2, got 1'),
         ('kcenter(rounds=True)', 'rounds'),
