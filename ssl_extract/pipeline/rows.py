@@ -76,6 +76,16 @@ def condition_of(run: Run, billed: int) -> dict[str, Any]:
 
 def name_of(run: Run) -> str:
     """A run in a few words."""
+    return ', '.join(_words_of(run))
+
+
+def curve_name_of(run: Run) -> str:
+    """A run in a few words, as the title of its training curve."""
+    attack, *rest = _words_of(run)
+    return f'{attack}: {", ".join(rest)}'
+
+
+def _words_of(run: Run) -> list[str]:
     c, a = run.config, run.config.attack
     words = [a.name, a.loss, f'{a.budget} queries']
     words += [a.plan] if a.plan != 'once' else []
@@ -84,7 +94,7 @@ def name_of(run: Run) -> str:
     words += [a.encoder] if a.encoder else []
     words += [f'behind {c.defense}'] if c.defense else []
     words += [_adaptation(a.accounts, a.recover)] if a.accounts > 1 or a.recover else []
-    return ', '.join([*words, f'seed {c.seed}'])
+    return [*words, f'seed {c.seed}']
 
 
 def _views(asked: str, seen: str) -> str:

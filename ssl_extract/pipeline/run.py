@@ -185,7 +185,7 @@ def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
     )
     name = rows.name_of(one)
     where, assessment = _measure(one, sets, results, stolen, beside, marks, condition)
-    _add_curve(results, one, name.replace(', ', ': ', 1), stolen.record)
+    _add_curve(results, one, rows.curve_name_of(one), stolen.record)
     results.views.append({'title': f'surrogate, {name}', 'folder': f'evaluation/{where}'})
     results.bills.append(
         {
@@ -253,7 +253,7 @@ def _measure(
 def _add_curve(results: Results, one: Run, name: str, record: StageRecord) -> None:
     """Adds the training curve, if the encoder was trained here or its folder has one."""
     if record.folder and (record.folder / 'metrics').exists():
-        folder, workdir = record.folder, one.workspace.folder
+        folder, workdir = record.folder / 'metrics', one.workspace.folder
         inside = folder.is_relative_to(workdir)
         where = os.fspath(folder.relative_to(workdir) if inside else folder)
         curve = {'name': name, 'role': record.role, 'stage': record.address, 'folder': where}

@@ -19,8 +19,7 @@ import numpy as np
 from absl import app, flags
 from etils import epath
 
-from ssl_extract import augment, data, defenses, oracle
-from ssl_extract.defenses import similarity
+from ssl_extract import augment, data, defenses, numerics, oracle
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import features, roc
@@ -155,7 +154,7 @@ def sweep(
         twice = images[order[(4 + 3 * s) * longest :][:longest]]
         repeated.append([victim.represent(viewed(twice, view, (s, i))) for i in (0, 1)])
     spaces = {'answer': calibration, 'projection': np.asarray(jax.jit(victim.head)(calibration))}
-    conditions = [(m, s, h) for m in similarity.METRICS for s in spaces for h in histories]
+    conditions = [(m, s, h) for m in numerics.METRICS for s in spaces for h in histories]
     points = []
     for metric, space, history in progress.progress(conditions, desc='sweep', unit='guard'):
         image, second = roc.repeated_order(longest, history)
