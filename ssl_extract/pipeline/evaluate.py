@@ -1,5 +1,6 @@
 """The evaluation's stage."""
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +9,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from ssl_extract import data, evaluation
+from ssl_extract import data, encoders, evaluation
+from ssl_extract.data import Dataset
+from ssl_extract.encoders import trained
+from ssl_extract.errors import UserError
 from ssl_extract.evaluation import assess
 from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.oracle import MAX_BUDGET
@@ -18,6 +22,7 @@ from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Service
 from ssl_extract.pipeline.sets import Sets
 from ssl_extract.pipeline.stage import Form
+from ssl_extract.pipeline.victim import Sketch, size
 from ssl_extract.runtime import files
 from ssl_extract.victims.model import Victim
 
@@ -180,3 +185,66 @@ def _form(whole: bool) -> Form:
         return Assessment(measured, files.read_npz(folder / 'arrays.npz'))
 
     return Form('measured.json', write, read)
+
+
+def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
+    """Checks the tasks' labels and sizes, and that no test input can have been asked."""
+    c, pool = run.config.evaluation, sets.pool
+    try_probe(c.probe)
+    if c.victim not in VICTIM_CHOICES:
+        raise UserError(
+            f'evaluation.victim={c.victim!r}: write one of {", ".join(map(repr, VICTIM_CHOICES))}'
+        )
+    for task in sets.tasks:
+        for dataset in (task.train, task.test):
+            data.require_labels(dataset)
+            if dataset.inputs.shape[1:] != pool.inputs.shape[1:]:
+                raise UserError(
+                    f'{dataset.name} has inputs of {size(dataset.inputs.shape[1:])} and '
+                    f'{pool.name} of {size(pool.inputs.shape[1:])}: set data.size'
+                )
+        _check_disjoint(_ById(pool), _ById(task.test))
+        train, count = task.train, len(task.train.inputs)
+        if c.neighbors > count:
+            raise UserError(
+                f'evaluation.neighbors={c.neighbors}: {train.name} has only {count} images'
+            )
+        per_class = np.bincount(train.labels, minlength=train.num_classes)
+        if per_class.min() < c.shots:
+            raise UserError(
+                f'evaluation.shots={c.shots}: {train.name} has {per_class.min()} '
+                f'images of class {per_class.argmin()}; write fewer, or a larger split'
+            )
+    specs = {sketch.encoder, run.config.attack.encoder or sketch.encoder} - {''}
+    dim = max([sketch.dim, *(encoders.dim(trained.make(s), sketch.input_shape) for s in specs)])
+    first = sets.tasks[0].test
+    if len(first.inputs) < 2 * (dim + 2):
+        raise UserError(
+            f'{first.name} has {len(first.inputs)} images: to compare '
+            f'representations of {dim} coordinates, a test set of {2 * (dim + 2)} is needed'
+        )
+
+
+@functools.cache
+def try_probe(spec: str) -> None:
+    """Fits the probe on a handful of points: whatever is wrong with its arguments shows now."""
+    points = np.random.default_rng(0).normal(size=(20, 2))
+    evaluation.PROBES.make(spec)(points, np.arange(20) % 2, 2)
+
+
+class _ById:
+    """A data set as the key of a cache: two are the same if they are the same object."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and self.dataset.inputs is other.dataset.inputs
+
+    def __hash__(self) -> int:
+        return id(self.dataset.inputs)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_disjoint(queries: _ById, test: _ById) -> None:
+    data.check_disjoint(queries.dataset, test.dataset)

@@ -1,0 +1,147 @@
+"""Feasibility of victim and attack: choices go together, budgets fit, steps can be built."""
+
+from typing import Any
+
+from ssl_extract import attacks, data, encoders, recovery, strategies
+from ssl_extract.encoders import trained
+from ssl_extract.errors import UserError
+from ssl_extract.pipeline import owner, surrogate
+from ssl_extract.pipeline.ask import make_plan
+from ssl_extract.pipeline.context import Run
+from ssl_extract.pipeline.sets import Sets
+from ssl_extract.pipeline.tracing import check_batch, check_step
+from ssl_extract.pipeline.victim import Sketch, make_recipe
+from ssl_extract.recovery import sybils
+from ssl_extract.victims import endpoints
+
+
+def check_victim(run: Run, sets: Sets, sketch: Sketch) -> None:
+    """Checks that a victim that is pretrained can be: its batches and its step."""
+    c = run.config.victim
+    if not sketch.address:
+        mesh = run.workspace.mesh
+        check_batch(len(sets.victim.inputs), c.batch_size, 'victim.batch_size', mesh)
+        recipe = make_recipe(c.method, c.encoder, c.augmentation)
+        check_step(recipe, c.batch_size, sketch.input_shape, 'victim')
+
+
+def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
+    """Checks that attack, service, strategy and recovery go together, and builds the steps."""
+    c, a = run.config, run.config.attack
+    endpoint, defense = attacks.endpoint_of(a.name), c.defense
+    owner.check_service(sketch, endpoint, defense)
+    plan = make_plan(a.plan, a.query_augmentation)
+    if not (sketch.encoder or a.encoder):
+        raise UserError("attack.encoder='': the victim has no network of ours; name one")
+    if not sketch.traced and not plan.stored:
+        raise UserError(
+            f'attack.plan={a.plan!r} asks within a compiled step, and the victim is no JAX '
+            "function; write attack.plan='once' or 'views(m=1)'"
+        )
+    if a.recover:
+        _check_recovery(run, sets, sketch, endpoint)
+    needs = strategies.needs(a.strategy)
+    if 'labels' in needs:  # it would find out after it has paid
+        data.require_labels(sets.pool)
+    if 'probabilities' in needs and endpoints.gives(endpoint) != 'probabilities':
+        raise UserError(
+            f'attack.strategy={a.strategy!r} learns from probabilities and attack '
+            f'{a.name!r} gets a {endpoint}; attack posteriors or labels with it'
+        )
+    attack = surrogate.attack_of(run, sketch, sets.num_classes)
+    check_step(
+        attack.recipe,
+        a.batch_size,
+        sketch.input_shape,
+        'attack',
+        sets.pool.labels is not None,
+        owner.answer_dim(sketch, endpoint, defense, sets.num_classes),
+        max(plan.stored, 1),
+        (sketch, endpoint, defense, sets.num_classes),
+        attack.before,
+    )
+
+
+def check_budget(run: Run, sets: Sets) -> None:
+    """Checks that the budget fits the pool, and every batch its set."""
+    c, mesh, pool = run.config, run.workspace.mesh, sets.pool
+    a = c.attack
+    plan = make_plan(a.plan, a.query_augmentation)
+    stored = plan.stored
+    alone = plan.stored == 1 and plan.view is None  # each input is asked once, as it is
+    if a.accounts > 1 and not (alone and strategies.make(a.strategy).rounds == 1):
+        raise UserError(
+            f"attack.accounts={a.accounts}: several accounts share out the inputs of plan 'once', "
+            "chosen in one round; write attack.plan='once' and attack.strategy='random'"
+        )
+    count = len(pool.inputs)
+    if a.accounts > 1:
+        count = sybils.num_images(a.budget, a.accounts, a.overlap)
+    elif stored:
+        count = -(-a.budget // stored)
+    if count > len(pool.inputs):
+        raise UserError(
+            f'attack.budget={a.budget}: {pool.name} has {len(pool.inputs)} different images and '
+            f'plan {a.plan!r} asks each {"one time" if stored == 1 else f"{stored} times"}'
+            f'; write at most {len(pool.inputs) * stored}, a larger attack.split, or '
+            "attack.plan='online'"
+        )
+    check_batch(count, a.batch_size, 'attack.batch_size', mesh)
+    rounds = strategies.make(a.strategy).rounds
+    parts = surrogate.shares(count, rounds)
+    if rounds > 1 and min(parts) < a.batch_size:
+        raise UserError(
+            f'attack.strategy={a.strategy!r}: the budget pays for {sum(parts)} images, '
+            f'{min(parts)} a round, fewer than attack.batch_size={a.batch_size}'
+        )
+    if c.baselines.scratch_epochs:
+        own = min(len(pool.inputs), a.budget) if stored else len(pool.inputs)
+        check_batch(own, c.baselines.scratch_batch_size, 'baselines.scratch_batch_size', mesh)
+
+
+def check_plan(a: Any) -> None:
+    """Checks that query plan, query augmentation and strategy go together."""
+    plan, asked = make_plan(a.plan, a.query_augmentation), a.query_augmentation
+    if plan.stored and plan.view is None and asked != 'none':
+        raise UserError(
+            f'attack.query_augmentation={asked!r}: plan {a.plan!r} asks each image as it is; write '
+            "attack.plan='views(m=1)' or 'online', or attack.student_augmentation"
+        )
+    if plan.stored > 1 and plan.view is not None and asked == 'none':
+        raise UserError(
+            f'attack.plan={a.plan!r} would ask the same image {plan.stored} times; write '
+            f"attack.query_augmentation='simclr', or attack.plan='repeat(m={plan.stored})'"
+        )
+    if not plan.stored and strategies.STRATEGIES.traits(a.strategy).chooses:
+        raise UserError(
+            f'attack.strategy={a.strategy!r}: plan {a.plan!r} asks views of all of the '
+            "attacker's images; write attack.plan='once' or 'views(m=1)'"
+        )
+
+
+def _check_recovery(run: Run, sets: Sets, sketch: Sketch, endpoint: str) -> None:
+    c, a = run.config, run.config.attack
+    if not make_plan(a.plan, a.query_augmentation).stored:
+        raise UserError(
+            f'attack.recover={a.recover!r} works on stored answers and plan '
+            f"{a.plan!r} stores none; write attack.plan='once' or 'views(m=1)'"
+        )
+    if 'shadow' not in recovery.needs(a.recover):
+        return
+    if not c.baselines.scratch_epochs:
+        raise UserError(
+            f"attack.recover={a.recover!r} learns from the attacker's own encoder: set "
+            'baselines.scratch_epochs'
+        )
+    if endpoints.gives(endpoint) != 'representations':
+        raise UserError(
+            f'attack.recover={a.recover!r} knows representations and attack '
+            f'{a.name!r} gets a {endpoint}; attack representations with it'
+        )
+    own = encoders.dim(trained.make(a.encoder or sketch.encoder), sketch.input_shape)
+    same_width = any(t.same_width for t in recovery.RECOVERIES.traits_of_chain(a.recover))
+    if same_width and own != sketch.dim:
+        raise UserError(
+            f'attack.recover={a.recover!r}: the answers have {sketch.dim} coordinates and the '
+            f"attacker's own encoder {own}; write an attack.encoder of that width, or ''"
+        )
