@@ -74,6 +74,8 @@ def describe(plans: list[dict[str, Any]]) -> str:
     lines = [line for plan in plans for line in _one(plan)]
     stages = {stage['address']: stage['done'] for plan in plans for stage in plan['stages']}
     total = [f'{_count(len(plans), "run")}, {_queries(_shared_queries(plans))}']
+    others = {o['address']: o['queries'] for plan in plans for o in plan.get('others', ())}
+    total += [f'others ask {_queries(sum(others.values()))}'] if others else []
     total += [f'{sum(stages.values())} of {len(stages)} stages done'] if stages else []
     total += _shared_time(plans)
     return '\n'.join([*lines, '; '.join(total)])
@@ -87,10 +89,12 @@ def _one(plan: dict[str, Any]) -> list[str]:
     facts = [_queries(plan['queries'])]
     facts += [] if plan['seconds'] is None else [f'about {_time(plan["seconds"])}']
     facts = ['finished'] if plan.get('done') else facts
+    others = [f'       {o["who"]}: {_queries(o["queries"])}' for o in plan.get('others', ())]
     return [
         f'{plan["run"]:>3}  {plan["id"]}  {plan["name"]}',
         *stages,
         f'       {", ".join(facts)}',
+        *others,
     ]
 
 

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from etils import epath
 
-from ssl_extract import data, encoders, evaluation
+from ssl_extract import data, defenses, encoders, evaluation
 from ssl_extract.data import Dataset
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import assess
 from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.oracle import MAX_BUDGET
-from ssl_extract.oracle.store import Bill, Queries, make_bill, plain
+from ssl_extract.oracle.store import Bill, plain
 from ssl_extract.pipeline import ask, stage
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Service
@@ -118,7 +118,8 @@ def victim_subject(run: Run, sets: Sets, victim: Victim) -> tuple[Subject | None
         pair = (_call, victim.answer)
         return Subject('victim', victim.address, pair), None
     bill = _ask_all(run.workspace, sets, victim)
-    return Subject('victim', victim.address, _Asked(run.workspace, victim)), bill
+    encode = functools.partial(_ask, run.workspace, victim)
+    return Subject('victim', victim.address, encode), bill
 
 
 def evaluation_inputs(sets: Sets) -> int:
@@ -127,41 +128,36 @@ def evaluation_inputs(sets: Sets) -> int:
     return len(np.unique(np.concatenate([data.hashes(part.inputs) for part in parts])))
 
 
-class _Asked:
-    """A victim that is asked through an account of the evaluation, whose answers are kept."""
+def account_spec(address: str) -> dict[str, Any]:
+    """What the answers to the evaluation depend on, of the victim with this address."""
+    return {'stage': 'answers', 'role': 'evaluation', 'victim': address}
 
-    def __init__(self, workspace: Workspace, victim: Victim):
-        from ssl_extract import defenses
 
-        self.workspace = workspace
-        self.service = Service(victim, defenses.make(''), {'victim': victim.address})
-
-    def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        return self.collect(plain(inputs, decode=_as_it_is)).representations
-
-    def collect(self, queries: Queries) -> Any:
-        return ask.collect(
-            self.workspace,
-            self.service,
-            {'stage': 'answers', 'role': 'evaluation', **self.service.spec},
-            jax.random.key(0),
-            queries,
-            budget=MAX_BUDGET,
-            batch_size=64 * self.workspace.mesh.size,
-            description='evaluation asks the victim',
-        )
+def _ask(workspace: Workspace, victim: Victim, inputs: np.ndarray) -> np.ndarray:
+    """The victim's answers to decoded inputs, from the evaluation's account."""
+    spec = account_spec(victim.address)
+    answers = ask.collect(
+        workspace,
+        Service(victim, defenses.make(''), spec),
+        spec,
+        jax.random.key(0),
+        plain(inputs, decode=_as_it_is),
+        budget=MAX_BUDGET,
+        batch_size=64 * workspace.mesh.size,
+        description='evaluation asks the victim',
+    )
+    return answers.representations
 
 
 def _ask_all(workspace: Workspace, sets: Sets, victim: Victim) -> Bill:
-    """The bill for all inputs of the tasks."""
+    """Asks for all inputs of the tasks, and returns the bill."""
     parts = [part for task in sets.tasks for part in (task.train, task.test)]
-    asked = _Asked(workspace, victim)
     for part in parts:
         decode = jax.jit(data.decoder(part))
         for start in range(0, len(part.inputs), 1024):
-            asked(np.asarray(decode(part.inputs[start : start + 1024])))
-    hashes = np.unique(np.concatenate([data.hashes(part.inputs) for part in parts]))
-    return make_bill(np.frombuffer(hashes.tobytes(), np.uint8).reshape(len(hashes), -1))
+            _ask(workspace, victim, np.asarray(decode(part.inputs[start : start + 1024])))
+    count = evaluation_inputs(sets)
+    return Bill(billed=count, unique=count, repeated=0, refused=0)
 
 
 def _as_it_is(inputs: jax.Array) -> jax.Array:

@@ -6,7 +6,16 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from ssl_extract.pipeline import baselines, owner, rows, stage, surrogate, victim
+from ssl_extract.pipeline import (
+    baselines,
+    evaluate,
+    owner,
+    rows,
+    stage,
+    surrogate,
+    users,
+    victim,
+)
 from ssl_extract.pipeline.ask import make_plan
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.run import id_of, prepare
@@ -29,8 +38,10 @@ def plan(
 
     Returns:
         A dict for each run: `run` (its number, from 0), `id`, `name`, `done`, `stages` (dicts of
-        `kind`, `address`, `done`), `queries` (still to send) and `seconds` (still to compute, from
-        the finished stages of the same kinds in the workdir; None where one of them has none).
+        `kind`, `address`, `done`), `queries` (the attacker's, still to send), `others` (dicts of
+        `who`, `address` of the account, `queries` still to send: legitimate users, and an
+        evaluation that asks the victim) and `seconds` (still to compute, from the finished stages
+        of the same kinds in the workdir; None where one of them has none).
 
     Raises:
         UserError: something in the config is wrong.
@@ -80,8 +91,30 @@ def _plan_one(number: int, one: Run) -> Json:
         'done': done,
         'stages': stages,
         'queries': 0 if surrogate_done else max(0, one.config.attack.budget - stored),
+        'others': [] if done else _others(one, sets, sketch),
         'seconds': None if None in seconds else sum(seconds),
     }
+
+
+def _others(one: Run, sets: Sets, sketch: Sketch) -> list[Json]:
+    """Who else asks the victim, and how many queries are still to be sent."""
+    c, workspace = one.config, one.workspace
+    answers = workspace.folder / 'answers'
+    address = sketch.address or victim.address_of(one, sets)
+    accounts = []
+    if c.evaluation.victim == 'ask' and not sketch.traced:
+        where = stage.address(workspace, evaluate.account_spec(address))
+        accounts.append(('evaluation', where, evaluate.evaluation_inputs(sets)))
+    example = victim.example_victim(sketch)._replace(address=address)
+    victims_owner = owner.owner_of(one, sets, example)
+    for kind, defense, spec, count in users.accounts_of(one, sets, victims_owner):
+        who = f'{kind} user' + (f' behind {defense}' if defense else ', undefended')
+        accounts.append((who, stage.address(workspace, spec), count))
+    others = [
+        {'who': who, 'address': where, 'queries': max(0, count - _num_answers(answers / where))}
+        for who, where, count in accounts
+    ]
+    return [other for other in others if other['queries']]
 
 
 def _num_answers(folder: epath.Path) -> int:

@@ -135,6 +135,20 @@ def user_rows(run: Run, sets: Sets, victims_owner: Owner) -> dict[str, list[dict
     return rows
 
 
+def accounts_of(
+    run: Run, sets: Sets, victims_owner: Owner
+) -> list[tuple[str, str, dict[str, Any], int]]:
+    """(user, defense, what the answers depend on, queries) of each account; computes nothing."""
+    c, settings = run.config, settings_of(run, sets)
+    endpoint, accounts = attacks.endpoint_of(c.attack.name), []
+    for kind in c.legitimate.users if c.defense else ():
+        count = len(visit_of(settings, kind, _answers_classes(endpoint)).queries.index)
+        for defense in ('', c.defense):
+            spec = account_spec(run.workspace, victims_owner, settings, kind, endpoint, defense)
+            accounts.append((kind, defense, spec, count))
+    return accounts
+
+
 def ask_service(
     workspace: Workspace,
     victims_owner: Owner,
