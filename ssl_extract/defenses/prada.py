@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
+import scipy
 
 from ssl_extract.checks import check_number, check_whole
 from ssl_extract.defenses.base import Defense, apply_where, make, register

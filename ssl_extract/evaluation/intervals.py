@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ssl_extract.errors import UserError
 
@@ -84,7 +84,7 @@ def student(values: np.ndarray) -> tuple[float, float]:
     values = np.asarray(values, np.float64)
     if len(values) < 2:
         raise UserError(f'an interval over draws needs at least 2 draws, got {len(values)}')
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
 

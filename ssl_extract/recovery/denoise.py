@@ -8,10 +8,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from absl import logging
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from ssl_extract.errors import UserError
@@ -96,6 +92,11 @@ def fit(made: Sequence[pairs.Pairs], seed: int) -> Callable[[np.ndarray], np.nda
     Returns:
         float32 [K, D] -> float32 [K, D], for all answers of one encoder at once.
     """
+    from sklearn.exceptions import ConvergenceWarning  # scikit-learn takes a second to import
+    from sklearn.neural_network import MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     variance = float(np.mean([pairs.spread(p.perturbed - p.clean) ** 2 for p in made]))
     rng, inputs, errors = np.random.default_rng((seed, 8)), [], []
     for perturbed, clean in made:

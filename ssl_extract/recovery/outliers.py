@@ -1,8 +1,8 @@
 """Removal of replaced answers, as outliers."""
 
 import numpy as np
+import scipy
 from absl import logging
-from scipy.stats import median_abs_deviation
 
 from ssl_extract.errors import UserError
 from ssl_extract.recovery.base import Received, Recover, Shadow, given, register
@@ -35,7 +35,7 @@ def drop_outliers(z: float = 6.0) -> Recover:
         firsts = received.answers[has, first[has]].astype(np.float64)
         center = np.median(firsts, axis=0)
         usual = np.linalg.norm(firsts - center, axis=-1)
-        deviation = median_abs_deviation(usual, scale='normal')
+        deviation = scipy.stats.median_abs_deviation(usual, scale='normal')
         if deviation == 0:
             return received
         distances = np.linalg.norm(received.answers - center, axis=-1)

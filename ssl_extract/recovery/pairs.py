@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 
 from ssl_extract import augment, defenses
 from ssl_extract.errors import UserError
@@ -122,4 +122,4 @@ def scale(spec: str, own: np.ndarray, images: np.ndarray, target: float, seed: i
     low, high = -7.0, 7.0
     if excess(low) * excess(high) >= 0:
         return start
-    return start * math.exp(brentq(excess, low, high, xtol=1e-2))
+    return start * math.exp(scipy.optimize.brentq(excess, low, high, xtol=1e-2))

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
-from sklearn.ensemble import RandomForestClassifier
+import scipy
 from threadpoolctl import threadpool_limits
 
 from ssl_extract.recovery import pairs
@@ -52,6 +51,8 @@ def recognize(
         candidates: specs of defenses.
         seed: of chance.
     """
+    from sklearn.ensemble import RandomForestClassifier  # takes a second to import
+
     rng, unit = np.random.default_rng((seed, 8)), pairs.spread(answers)
     size = min(SIZE, len(answers))
     own, images = own[:_ROWS], images[:_ROWS]
@@ -105,8 +106,8 @@ def features(rows: np.ndarray, unit: float) -> np.ndarray:
             norms.std() / max(norms.mean(), 1e-12),
             np.log(max(norms.mean(), 1e-12) / unit / x.shape[1] ** 0.5),
             np.log(max(pairs.spread(x), 1e-12) / unit),
-            stats.skew(z, axis=None) if z.size else 0.0,
-            stats.kurtosis(z, axis=None) if z.size else 0.0,
+            scipy.stats.skew(z, axis=None) if z.size else 0.0,
+            scipy.stats.kurtosis(z, axis=None) if z.size else 0.0,
             total**2 / max(np.sum(values**2), 1e-24) / len(values),
             np.median(values) / total * len(values),
             *np.quantile(deviations, (0.0, 0.1, 0.3)) / unit,

@@ -8,7 +8,6 @@ representations, meets this attack (B4B, arXiv 2310.08571, section 3.5). All acc
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from sklearn.linear_model import RidgeCV
 
 from ssl_extract.checks import check_whole
 from ssl_extract.errors import UserError
@@ -89,6 +88,8 @@ def fit_map(
     Returns:
         float [M, D1] -> float32 [M, D2].
     """
+    from sklearn.linear_model import RidgeCV  # takes a second to import
+
     source, target = (np.asarray(x, np.float64) for x in (source, target))
     scale = np.square(source - source.mean(axis=0)).sum() / source.shape[1]
     if scale == 0:  # constant answers tell nothing

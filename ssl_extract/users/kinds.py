@@ -10,8 +10,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
 
 from ssl_extract import augment
 from ssl_extract.checks import check_whole
@@ -109,6 +107,9 @@ def mlp(
         )
 
     def fit(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Predict:
+        from sklearn.exceptions import ConvergenceWarning  # takes a second to import
+        from sklearn.neural_network import MLPClassifier
+
         del num_classes  # those of the labels
         size = min(batch_size, len(labels))
         network = MLPClassifier(
