@@ -110,6 +110,7 @@ def prepare(
         UserError: something in the config is wrong; it names the run.
     """
     sets_lib.forget()  # files may have changed since the last experiment of this process
+    victim.forget()
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
     runs = [make_run(one, workdir, mesh, modules) for one in config.expand(cfg, fixed)]
     for number, one in enumerate(progress.progress(runs, desc='check', unit='run')):

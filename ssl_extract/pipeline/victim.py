@@ -96,10 +96,9 @@ def _load(run: Run) -> Victim | None:
     same place are another victim, and so are the same weights in an edited network.
     """
     source, modules = run.config.victim.source, run.workspace.modules
-    load = SOURCES.make(source)
-    if load is None:
+    victim = _read(source, run.workspace.mesh)
+    if victim is None:
         return None
-    victim = load(run.workspace.mesh)
     networks = [victim.encoder.spec, victim.encoder.heads] if victim.encoder else []
     used = modules.used_in({'source': source, 'address': victim.address, 'networks': networks})
     if not used:
@@ -153,6 +152,11 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
     return Sketch(c.encoder, recipe.heads, shape, dim)
 
 
+def forget() -> None:
+    """Lets go of the loaded victim."""
+    _read.cache_clear()
+
+
 def seen_shape(sets: Sets) -> tuple[int, ...]:
     """The shape of one input of the pool, as encoders see it."""
     return _seen_shape(sets.pool)
@@ -191,6 +195,13 @@ def make_recipe(method: str, encoder: str, augmentation: str) -> training.Recipe
     return victims.VICTIMS.make(
         method, encoder=trained.make(encoder), augmentation=make_augmentation(augmentation)
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _read(source: str, mesh: jax.sharding.Mesh) -> Victim | None:
+    """The victim of a source, as it is; None of one that is pretrained."""
+    load = SOURCES.make(source)
+    return load and load(mesh)
 
 
 def _seen_shape(dataset: data.Dataset) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from addresses import ENCODER, STAGES, addresses, save_encoder
 
 from ssl_extract import config
 from ssl_extract.errors import UserError
-from ssl_extract.pipeline import sets
+from ssl_extract.pipeline import sets, victim
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.registry import REGISTRIES
 from ssl_extract.report.results import flatten
@@ -158,7 +158,9 @@ def folder(tmp_path, monkeypatch, registries_restored):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, 'dont_write_bytecode', True)  # an edit within a second is seen
+    victim.forget()
     yield tmp_path
+    victim.forget()
     forget_modules()
 
 
@@ -306,6 +308,7 @@ def test_another_checkpoint_in_the_same_place_is_another_victim(folder):
     save_encoder(folder / 'saved')
     before = addresses(LOADED)
     save_encoder(folder / 'saved', weights=0.5)
+    victim.forget()
     assert changed(before, addresses(LOADED)) == AFTER_VICTIM
     save_encoder(folder / 'elsewhere')
     elsewhere = addresses({'victim.source': 'checkpoint(path="elsewhere")'})
@@ -317,6 +320,7 @@ def test_other_head_weights_in_a_checkpoint_are_another_victim_under_access_head
     save_encoder(folder / 'saved')
     before = addresses(fields)
     save_encoder(folder / 'saved', head_weights=0.5)
+    victim.forget()
     assert changed(before, addresses(fields)) == AFTER_VICTIM
 
 
@@ -418,6 +422,7 @@ def edited(folder, source, fields, user='broad'):
     for edit in ('', 'EDITED = True\n'):
         (folder / 'own.py').write_text(PREFIX + source + edit)
         forget_modules()
+        victim.forget()
         found.append(addresses(fields, import_modules(('own',)), user))
     return changed(*found)
 

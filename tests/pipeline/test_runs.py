@@ -9,7 +9,7 @@ import small
 
 from ssl_extract import config, evaluation, losses, report, strategies
 from ssl_extract.errors import UserError
-from ssl_extract.pipeline import run, surrogate, validate
+from ssl_extract.pipeline import run, surrogate
 from ssl_extract.report import results
 
 
@@ -131,7 +131,7 @@ def as_a_new_process():
     """Forgets the own module, and what was made of it."""
     sys.modules.pop('my_losses', None)
     losses.LOSSES.entries.pop('my_loss', None)
-    for cache in (surrogate.make_loss, surrogate.make_attack, validate._trace):
+    for cache in (surrogate.make_loss, surrogate.make_attack):
         cache.cache_clear()
 
 
