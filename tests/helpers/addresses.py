@@ -1,4 +1,4 @@
-"""The addresses of all stages of a run under four conditions, computed without training."""
+"""The addresses of all stages of a run under six conditions, computed without training."""
 
 import functools
 import pathlib
