@@ -1,6 +1,8 @@
-"""The addresses of all stages of a run under four conditions, computed without training."""
+"""The addresses of all stages of a run under six conditions, computed without training."""
 
 import functools
+import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ from ssl_extract.pipeline import (
 )
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.modules import NO_MODULES
+from ssl_extract.registry import REGISTRIES
 from ssl_extract.runtime import parallel
 
 MESH = parallel.data_mesh()
@@ -61,6 +64,14 @@ LOCKED = {  # written out, for an attack left alone brings its own
     'attack.query_augmentation': 'none',
     'attack.student_augmentation': 'none',
 }
+
+LOADED = {'victim.source': 'checkpoint(path="saved")'}
+ALL = set(STAGES)
+AFTER_VICTIM = ALL - {'scratch', 'random'}
+ASKING = {'answers', 'defended', 'poisoned'}
+STOLEN = {'surrogate', 'denoised', 'scout', 'evaluation', 'mark', 'run'}
+ASSESSED = {'classifier', 'asks', 'user', 'evaluation', 'mark', 'run'}
+SET = 'npz(path="{}.npz")'
 
 
 def addresses(fields, modules=NO_MODULES, user='broad'):
@@ -144,3 +155,27 @@ def _variables(network, head):
 def _shifted(variables, by):
     leaves, treedef = jax.tree.flatten(variables)
     return jax.tree.unflatten(treedef, [np.asarray(leaves[0]) + by, *leaves[1:]])
+
+
+def changed(before, after):
+    return {name for name in STAGES if before[name] != after[name]}
+
+
+def forget_modules():
+    """Forgets what was imported from the working directory, as a new process would."""
+    for name, module in list(sys.modules.items()):
+        if pathlib.Path(getattr(module, '__file__', None) or '/').parent == pathlib.Path.cwd():
+            del sys.modules[name]
+            for registry in REGISTRIES.values():
+                for entry in [k for k, e in registry.entries.items() if e.module == name]:
+                    del registry.entries[entry]
+
+
+def write_set(path, value=0, label=0):
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(1, 255, (300, 8, 8, 3)).astype(np.uint8)
+    labels = rng.integers(10, size=300)
+    inputs[0, 0, 0, 0], labels[0] = value, label
+    np.savez(
+        path, inputs=inputs, labels=labels, split=np.array(['train', 'test']).repeat([200, 100])
+    )

@@ -3,12 +3,13 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import small
 
-from ssl_extract import config, evaluation, losses, report
+from ssl_extract import config, evaluation, losses, report, strategies
 from ssl_extract.errors import UserError
-from ssl_extract.pipeline import run, surrogate, validate
+from ssl_extract.pipeline import run, surrogate
 from ssl_extract.report import results
 
 
@@ -130,7 +131,7 @@ def as_a_new_process():
     """Forgets the own module, and what was made of it."""
     sys.modules.pop('my_losses', None)
     losses.LOSSES.entries.pop('my_loss', None)
-    for cache in (surrogate.make_loss, surrogate.make_attack, validate._trace):
+    for cache in (surrogate.make_loss, surrogate.make_attack):
         cache.cache_clear()
 
 
@@ -196,3 +197,54 @@ def test_what_is_on_disk_is_whole(sweep):
             p.name for p in folder.iterdir()
         }
         assert not (folder / 'checkpoints').exists()
+
+
+def test_other_data_under_the_same_name_gives_new_rows_beside_the_old(
+    elsewhere, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    workdir, ids = elsewhere, []
+    for value in (1, 2):
+        inputs = np.random.default_rng(value).integers(0, 255, (40, 8, 8, 3), np.uint8)
+        np.savez('pool.npz', inputs=inputs)
+        fields = {'attack__data': 'npz(path="pool.npz")', 'attack__split': 'all'}
+        ids += [row['run'] for row in probes(run_small(workdir, **fields))]
+    own = [row for row in probes(read_rows(workdir)) if row['data'].startswith('npz')]
+    assert [row['run'] for row in own] == ids and len(set(ids)) == 2
+    column = 'content.npz(path="pool.npz")/all at 8'
+    assert len({row[column] for row in own}) == 2
+
+
+def test_budgets_of_a_strategy_that_chooses_in_one_round_do_not_meet(
+    elsewhere, registries_restored
+):
+    @strategies.register('drawn')
+    def drawn():
+        def choose(seen, count, state):
+            order = np.random.default_rng(count).permutation(len(seen.inputs))
+            return order[:count].astype(np.int32), state
+
+        return strategies.Strategy(1, choose)
+
+    for budget in (40, 32):  # the smaller one asks others
+        (row,) = probes(run_small(elsewhere, attack__strategy='drawn', attack__budget=budget))
+        assert row['queries_billed'] == budget
+
+
+LAST = ('runs/{run}/run.json', 'surrogate/{stage}/meta.json', 'evaluation/*/measured.json')
+
+
+def test_what_a_kill_left_before_the_last_file_is_made_again_and_alike(elsewhere):
+    rows = run_small(elsewhere, seed=4)
+    (stolen,) = probes(rows)
+    for pattern in (*LAST, 'answers/*/part-*.npz'):  # of accounts, a state without its part is left
+        for path in elsewhere.glob(pattern.format(**stolen)):
+            path.unlink()
+    again = run_small(elsewhere, seed=4)
+    assert untimed(again) == untimed(rows)
+    assert len(list(elsewhere.glob(LAST[0].format(**stolen)))) == 1
+    assert len(list(elsewhere.glob('answers/*/part-*.npz'))) == 1  # the others are read no more
+
+
+def untimed(rows):
+    return [{name: value for name, value in row.items() if name != 'seconds'} for row in rows]
