@@ -13,11 +13,10 @@ import scipy.spatial
 import scipy.stats
 import sklearn.preprocessing
 
-from ssl_extract import defenses
+from ssl_extract import defenses, testing
 from ssl_extract.defenses.poisoning import Shadow
 from ssl_extract.errors import UserError
 from ssl_extract.oracle import make_oracle, store
-from ssl_extract.runtime import files, parallel
 
 CASES = {  # every registered name -> a spec with tiny parameters
     'affine': 'affine(condition=5.0)',
@@ -55,14 +54,6 @@ def represent(scale, images):
     return jnp.sin(images.reshape(len(images), -1)[:, :DIM] * scale[None])
 
 
-def classify(scale, images):
-    """The posteriors of some images and the one-hot labels of the others."""
-    logits = represent(scale, images)
-    labels = jax.nn.one_hot(jnp.argmax(logits, axis=1), DIM)
-    return jnp.where(images[:, 1, 1, 2:] > 0, labels, jax.nn.softmax(logits))
-
-
-ANSWERED_BY = {'dynamarks': classify}  # a victim that does not answer with representations
 GIVEN = {
     'head': lambda outputs: outputs[:, :4] - outputs[:, 4:],
     'shadow': Shadow(lambda v, images: represent(v['params'], images), {'params': SCALE + 0.1}),
@@ -80,35 +71,6 @@ def queries():
 
 
 IMAGES = queries()
-ALL = np.ones(16, bool)
-ask = jax.jit(lambda oracle, images, account, where: oracle.query(images, account, where))
-open_one = jax.jit(lambda oracle, key: oracle.init(key, IMAGES[:1]))
-open_many = jax.jit(lambda oracle, keys: jax.vmap(lambda key: oracle.init(key, IMAGES[:1]))(keys))
-ask_many = jax.jit(lambda oracle, *args: jax.vmap(oracle.query)(*args))
-
-
-@functools.cache
-def make(spec):
-    """The oracle and its defense."""
-    names = defenses.DEFENSES.names(spec)
-    encode = next((ANSWERED_BY[name] for name in names if name in ANSWERED_BY), represent)
-    defense = defenses.make(spec, **GIVEN)
-    return make_oracle(jax.tree_util.Partial(encode, SCALE), defense, budget=BUDGET), defense
-
-
-def open_account(spec, seed=0):
-    return open_one(make(spec)[0], jax.random.key(seed))
-
-
-@functools.cache
-def asked(spec):
-    """The answers to `IMAGES` in batches of 16, and the account after 0, 1, ... 4 of them."""
-    accounts, batches = [open_account(spec)], []
-    for start in range(0, 64, 16):
-        answer, account = ask(make(spec)[0], IMAGES[start : start + 16], accounts[-1], ALL)
-        accounts.append(account)
-        batches.append(answer)
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *batches), accounts
 
 
 def raw(tree):
@@ -133,133 +95,7 @@ def test_every_registered_defense_is_tested():
 
 @pytest.mark.parametrize('spec', SPECS)
 def test_contract(spec):
-    oracle, defense = make(spec)
-    found, (account, after, *_) = asked(spec)
-    assert found.granted.dtype == bool and found.granted.shape == (64,)
-    assert np.all(np.isfinite(found.representations))
-    assert jax.tree.map(jax.typeof, account) == jax.tree.map(jax.typeof, after)
-    assert all(np.isfinite(v) for v in defenses.noticed(after.defense).values())
-    images = jnp.asarray(IMAGES[:16])  # not compiled, and without the oracle
-    where = jnp.arange(16) < 13
-    keys = jax.vmap(lambda n: jax.random.fold_in(account.key, n))(jnp.arange(16))
-    outputs, answered, state = defense.apply(
-        oracle.query.args[0](images), account.defense, inputs=images, where=where, keys=keys
-    )
-    answer, after = ask(oracle, images, account, where)
-    np.testing.assert_array_equal(answered, answer.granted)
-    assert not np.any(answered[13:])
-    outputs = np.where(answered[:, None], outputs, 0)
-    np.testing.assert_allclose(outputs, answer.representations, rtol=1e-5, atol=1e-5)
-    assert_same(state, after.defense, 1e-5)
-
-
-@pytest.mark.parametrize('spec', SPECS)
-def test_an_account_is_opened_from_shapes(spec):
-    oracle, defense = make(spec)
-    images = jnp.asarray(IMAGES[:16])
-    outputs = oracle.query.args[0](images)
-    shapes = jax.eval_shape(lambda: (outputs, images))
-    key = jax.random.key(3)
-    assert_same(defense.init(key, *shapes), defense.init(key, outputs, images))
-
-
-@pytest.mark.parametrize('spec', SPECS)
-def test_answers_do_not_depend_on_the_batches(spec):
-    oracle, _ = make(spec)
-    expected, (*_, last) = asked(spec)
-    answer, account = ask(oracle, IMAGES, open_account(spec), np.ones(64, bool))
-    assert_same(answer, expected, 1e-5)
-    assert_same(account, last, 1e-5)
-    rng, parts, account = np.random.default_rng(2), [], open_account(spec)
-    for rows in (IMAGES[:32], IMAGES[32:]):  # spread among padding that looks like a query
-        where = rng.permutation(64) < 32
-        batch = rng.permutation(IMAGES)
-        batch[where] = rows
-        answer, account = ask(oracle, batch, account, where)
-        assert not np.any(answer.granted[~where])
-        parts.append(jax.tree.map(lambda rows, kept=where: rows[kept], answer))
-    assert_same(jax.tree.map(lambda *x: np.concatenate(x), *parts), expected, 1e-5)
-    assert_same(account, last, 1e-5)
-
-
-@pytest.mark.parametrize('spec', SPECS)
-def test_rows_that_are_not_asked_change_nothing(spec):
-    oracle, _ = make(spec)
-    _, (_, account, *_) = asked(spec)
-    where = np.arange(16) % 3 != 1
-    other = np.where(where[:, None, None, None], IMAGES[16:32], IMAGES[40:56])
-    answer, after = ask(oracle, IMAGES[16:32], account, where)
-    same, same_after = ask(oracle, other, account, where)
-    assert_same((same, same_after), (answer, after))
-    nothing, unchanged = ask(oracle, IMAGES[16:32], account, np.zeros(16, bool))
-    assert_same(unchanged, account)
-    assert not np.any(nothing.representations)
-
-
-@pytest.mark.parametrize('spec', SPECS)
-def test_queries_beyond_the_budget_leave_the_defense_alone(spec):
-    _, (*_, account) = asked(spec)
-    assert int(account.num_queries + account.num_withheld) == BUDGET
-    answer, after = ask(make(spec)[0], IMAGES[:16], account, ALL)
-    assert_same(after.defense, account.defense)
-    assert not np.any(answer.granted) and int(after.num_refused - account.num_refused) == 16
-
-
-@pytest.mark.parametrize('spec', SPECS)
-def test_accounts_side_by_side_are_accounts_alone(spec):
-    oracle, _ = make(spec)
-    keys = jax.vmap(jax.random.key)(jnp.arange(3))
-    accounts = open_many(oracle, keys)
-    alone = [open_account(spec, seed) for seed in range(3)]
-    streams = np.stack([IMAGES[:32], IMAGES[31::-1], IMAGES[32:]]).reshape(3, 2, 16, 2, 2, 3)
-    where = np.stack([ALL, np.arange(16) < 5, np.arange(16) % 2 == 0])
-    for batch in (0, 1):
-        found, accounts = ask_many(oracle, streams[:, batch], accounts, where)
-        for i in range(3):
-            answer, alone[i] = ask(oracle, streams[i, batch], alone[i], where[i])
-            assert_same(jax.tree.map(lambda x, i=i: x[i], found), answer, 1e-5)
-    for i in range(3):
-        assert_same(jax.tree.map(lambda x, i=i: x[i], accounts), alone[i], 1e-5)
-
-
-def shard_query(account, oracle, images, seeds, where):
-    return oracle.query(images, account, where)
-
-
-@pytest.mark.parametrize('spec', SPECS)
-def test_four_devices_answer_like_one(spec):
-    mesh = parallel.data_mesh()
-    assert mesh.size == 4
-    query = parallel.compile_query(shard_query, mesh)
-    account, parts = parallel.replicate(open_account(spec), mesh), []
-    for start in range(0, 64, 16):
-        images = IMAGES[start : start + 16]
-        answer, account = query(account, make(spec)[0], images, np.zeros(16, np.uint32), ALL)
-        parts.append(answer)
-    expected, (*_, last) = asked(spec)
-    assert_same(jax.tree.map(lambda *x: np.concatenate(x), *parts), expected, 1e-5)
-    assert_same(account, last, 1e-5)
-
-
-@pytest.mark.parametrize('spec', SPECS)
-def test_a_saved_account_goes_on_exactly(spec, tmp_path):
-    expected, (_, _, half, *_, last) = asked(spec)
-    files.write_npz(tmp_path / 'account.npz', **{str(i): x for i, x in enumerate(raw(half))})
-    kept = files.read_npz(tmp_path / 'account.npz')
-    leaves, treedef = jax.tree.flatten(open_account(spec, seed=5))
-    leaves = [
-        jax.random.wrap_key_data(kept[str(i)])
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        else jnp.asarray(kept[str(i)])
-        for i, leaf in enumerate(leaves)
-    ]
-    account, parts = jax.tree.unflatten(treedef, leaves), []
-    for start in (32, 48):
-        answer, account = ask(make(spec)[0], IMAGES[start : start + 16], account, ALL)
-        parts.append(answer)
-    rest = jax.tree.map(lambda x: x[32:], expected)
-    assert_same(jax.tree.map(lambda *x: np.concatenate(x), *parts), rest)
-    assert_same(account, last)
+    testing.check_defense(spec, **GIVEN)
 
 
 # The chain
@@ -378,7 +214,8 @@ def test_replace_leaves_nothing_of_the_answer():
 
 
 def test_refuse_refuses_and_nothing_is_billed():
-    found, (*_, account) = asked('refuse')
+    oracle = make_oracle(lambda images: represent(SCALE, images), 'refuse', budget=BUDGET)
+    found, account = oracle.query(IMAGES, oracle.init(jax.random.key(0), IMAGES))
     assert not np.any(found.granted) and not np.any(found.representations)
     assert (int(account.num_queries), int(account.num_withheld)) == (0, BUDGET)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from ssl_extract import encoders
+from ssl_extract import encoders, testing
 from ssl_extract.encoders.norm import BatchNorm
 from ssl_extract.errors import UserError
 
@@ -228,6 +228,25 @@ def test_convolutions_start_with_he_variance_over_their_outputs():
 
 
 # --- what a Network promises -------------------------------------------------
+
+CASES = {  # every registered name -> a spec of its architecture, as small as it goes
+    'resnet': 'resnet(block="basic", stem="patch", width=4, stages=(1, 1))',
+    'resnet18': SMALL,
+    'resnet34': 'resnet34(stem="patch", width=4, stages=(1,))',
+    'resnet50': 'resnet50(stem="cifar", width=2, stages=(1,))',
+    'vit': VIT,
+    'vit_s': VIT,  # of twelve blocks
+    'vit_ti': VIT,
+}
+
+
+def test_every_registered_encoder_is_tested():
+    assert set(CASES) == set(encoders.ENCODERS)
+
+
+@pytest.mark.parametrize('spec', sorted(set(CASES.values())))
+def test_contract(spec):
+    testing.check_encoder(spec)
 
 
 @pytest.mark.parametrize('spec', [SMALL, VIT])

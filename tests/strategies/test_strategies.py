@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
-from ssl_extract import strategies
+from ssl_extract import strategies, testing
 from ssl_extract.errors import UserError
 from ssl_extract.strategies import knockoff
 from ssl_extract.strategies.base import Seen
@@ -78,49 +78,8 @@ def counts_of(spec, total):
 
 
 @pytest.mark.parametrize('spec', SPECS)
-@pytest.mark.parametrize('total', [17, SIZE])
-def test_asks_as_told_and_no_image_twice(spec, total):
-    asked, _ = run(spec, counts_of(spec, total), pool())
-    assert len(np.unique(asked)) == total
-    assert asked.min() >= 0
-    assert asked.max() < SIZE
-
-
-@pytest.mark.parametrize('spec', SPECS)
-def test_the_same_every_time_and_through_the_disk(spec):
-    first, state = run(spec, counts_of(spec, 30), pool())
-    again, unstored = run(spec, counts_of(spec, 30), pool(), keep=lambda state: state)
-    assert_array_equal(first, again)
-    assert state.keys() == unstored.keys()
-    for name, value in state.items():
-        assert_array_equal(value, unstored[name])
-
-
-@pytest.mark.parametrize('spec', SPECS)
-def test_another_seed_asks_others(spec):
-    found = [run(spec, counts_of(spec, 30), pool(), seed=seed)[0] for seed in (0, 1)]
-    assert len(np.intersect1d(*found)) < 30
-
-
-@pytest.mark.parametrize('spec', SPECS)
-def test_stops_when_the_pool_is_too_small(spec):
-    with pytest.raises(UserError, match='attack.budget: 5 more images.*4 of the pool.s 60'):
-        strategies.make(spec).choose(see(pool(), range(SIZE - 4)), 5, {})
-
-
-@pytest.mark.parametrize('spec', SPECS)
-def test_leaves_what_it_is_given_alone(spec):
-    given = see(pool(), [4, 9, 2])
-    state = {} if spec != 'knockoff' else stored(run(spec, [3], pool())[1])
-    before = [np.array(x) for x in (given.inputs, given.labels, given.asked, given.answers)]
-    copied = {name: value.copy() for name, value in state.items()}
-    strategies.make(spec).choose(given, 5, state)
-    for array, old in zip((given.inputs, given.labels, given.asked), before[:3], strict=True):
-        assert_array_equal(array, old)
-    assert_array_equal(given.answers, before[3])
-    assert state.keys() == copied.keys()
-    for name, value in state.items():
-        assert_array_equal(value, copied[name])
+def test_contract(spec):
+    testing.check_strategy(spec)
 
 
 @pytest.mark.parametrize('spec', ['random', 'kcenter', 'stay_close', FAST['consistency']])
@@ -133,7 +92,7 @@ def test_the_first_round_is_that_of_chance(spec):
 
 @pytest.mark.parametrize('spec', ['random', 'kcenter', 'stay_close', FAST['consistency']])
 def test_needs_no_labels(spec):
-    run(spec, counts_of(spec, 12), pool(), labels=None)
+    testing.check_strategy(spec, labeled=False)
 
 
 @pytest.mark.parametrize(
