@@ -9,22 +9,22 @@ from ssl_extract.losses.base import Loss
 
 
 def check(loss: Loss, *, batch: int = 6, dim: int = 5, rtol: float = 1e-4) -> None:
-    """Tries the contract of `docs/how_to/add_a_loss.md` on small random batches.
+    """Checks a loss against the contract of `docs/how_to/add_a_loss.md` on small random batches.
 
     >>> from ssl_extract import losses
     >>> losses.check(losses.make('mse'))
 
     Args:
-        loss: the loss to try.
+        loss: the loss to check.
         batch: rows of the batches.
         dim: features of the batches.
         rtol: tolerance of a value or a gradient, relative to the largest entry.
 
     Raises:
-        UserError: names the first clause that the loss breaks.
+        UserError: the loss breaks the contract; the message names the first broken clause.
     """
     rng = np.random.default_rng(0)
-    # small, so that a zero row left among the negatives would weigh as much as a true one
+    # Small values, so that a zero row left among the negatives would weigh as much as a true row.
     student, teacher = rng.gamma(2.0, 0.2, size=(2, batch, dim)).astype(np.float32)
     labels = rng.integers(0, 3, batch)
     where = np.arange(batch) % 3 != 1
@@ -54,9 +54,9 @@ def check(loss: Loss, *, batch: int = 6, dim: int = 5, rtol: float = 1e-4) -> No
     for garbage in (0.0, 1e3, np.nan):
         s, t = (np.where(where[:, None], x, np.float32(garbage)) for x in (student, teacher))
         value, grad = run(s, t, labels, where)
-        given = f'with where, and {garbage} in the rows left out,'
-        require(close(value, alone), f'{given} its value is that of the rows left in')
-        require(close(grad[where], alone_grad), f'{given} its gradient is that of the rows left in')
-        require(np.all(grad[~where] == 0), f'{given} the gradient of the rows left out is zero')
+        case = f'with where, and {garbage} in the rows left out,'
+        require(close(value, alone), f'{case} its value is that of the rows left in')
+        require(close(grad[where], alone_grad), f'{case} its gradient is that of the rows left in')
+        require(np.all(grad[~where] == 0), f'{case} the gradient of the rows left out is zero')
     value, grad = run(student, teacher, labels, np.zeros(batch, bool))
     require(value == 0 and np.all(grad == 0), 'with no row left in, value and gradient are zero')
