@@ -15,12 +15,12 @@ def check_number(
     most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Stops an argument that is not a finite number within the given bounds.
+    """Checks that an argument is a finite number within bounds.
 
     >>> check_number('rate', 0.5, above=0, most=1)
 
     Raises:
-        UserError: names the argument, its value, and what to write instead.
+        UserError: the value is another; the message names the argument and the bounds.
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (
@@ -37,10 +37,10 @@ def check_number(
 
 
 def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
-    """Stops an argument that is not a whole number from `least` to `most`.
+    """Checks that an argument is a whole number from `least` to `most`.
 
     Raises:
-        UserError: names the argument, its value, and what to write instead.
+        UserError: the value is another; the message names the argument and the bounds.
     """
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not (whole and value >= least and (most is None or value <= most)):

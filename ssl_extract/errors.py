@@ -4,5 +4,5 @@
 class UserError(ValueError):
     """Wrong input: one line that names the field, its value and what to write instead.
 
-    `launch.py` prints it without a traceback and exits with status 2.
+    The command line prints the message without a traceback and exits with status 2.
     """

@@ -6,11 +6,17 @@ import numpy as np
 
 
 def fingerprint(inputs: jax.Array) -> jax.Array:
-    """A 64-bit content hash of every image [B, ...], as uint32[B, 2]; runs on the device.
+    """Hashes the content of each input to 64 bits, on the device.
 
-    Two multilinear hashes of the scrambled words (Lemire and Kaser, "Strongly universal string
-    hashing is fast", 2014); equal inputs have equal fingerprints, and a million different ones
-    collide with probability 3e-8.
+    The two halves are multilinear hashes of the scrambled words (Lemire and Kaser, "Strongly
+    universal string hashing is fast", 2014). Equal inputs have equal fingerprints. Any two of a
+    million different inputs collide with probability 3e-8.
+
+    Args:
+        inputs: [B, ...], hashed as float32.
+
+    Returns:
+        uint32[B, 2].
     """
     words = jax.lax.bitcast_convert_type(inputs.astype(jnp.float32), jnp.uint32)
     words = words.reshape(words.shape[0], -1)
@@ -23,7 +29,12 @@ def fingerprint(inputs: jax.Array) -> jax.Array:
 
 
 def image_keys(key: jax.Array, inputs: jax.Array) -> jax.Array:
-    """A key for every image [B, ...], as key[B]: always the same for one image under one `key`."""
+    """Returns a key for each input [B, ...], as key[B]; equal inputs get equal keys.
+
+    Args:
+        key: the secret from which all keys are derived.
+        inputs: [B, ...].
+    """
 
     def fold(words: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])

@@ -1,8 +1,8 @@
 """Identity of arguments by content.
 
-A specification is its own identity, together with the code of what a user registered under its
-names. A function is known by its code, its closure and its defaults, so that an edited loss, or one
-with another temperature, is another loss.
+A spec identifies what the package registered. The code of what a user registered counts too. A
+function is identified by its code, closure and defaults, so that an edited loss, or a loss with
+another temperature, is another loss.
 """
 
 import functools
@@ -20,10 +20,10 @@ _PLAIN = (str, bytes, int, float, complex, bool, type(None), type(...), np.gener
 
 
 def content_of(value: Any) -> str:
-    """Hashes a value by what it holds: 16 hexadecimal digits.
+    """Hashes a value by content: 16 hexadecimal digits.
 
-    Arrays, containers and functions are read to the bottom. Of a function that calls functions of
-    its own module, these count too; of another library's function only the name counts.
+    Arrays, containers and functions are read to the bottom. The functions that a function calls
+    count too where they are of the same module; of another module's function the name counts.
 
     >>> scaled = lambda factor: lambda x: factor * x
     >>> content_of(scaled(2.0)) == content_of(scaled(2.0))
@@ -38,13 +38,13 @@ def content_of(value: Any) -> str:
 
 
 def spec_content(registry: Registry, spec: str) -> str:
-    """Returns a spec or chain, with the content of the factories in it that are not the package's.
+    """Returns a spec or chain with the content of the factories that users registered.
 
     Raises:
         UserError: the spec does not parse, or a name is unknown.
     """
-    own = [name for name in registry.names(spec) if not _is_ours(registry.module_of(name))]
-    return ' '.join([spec, *(content_of(registry[name]) for name in own)])
+    foreign = [name for name in registry.names(spec) if not _is_ours(registry.module_of(name))]
+    return ' '.join([spec, *(content_of(registry[name]) for name in foreign)])
 
 
 def name_of(fn: Any) -> str:
@@ -58,7 +58,7 @@ def _is_ours(module: str) -> bool:
 
 
 def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
-    """Yields what identifies a value; an object that contains itself is read once."""
+    """Yields the bytes that identify a value; an object that contains itself is read once."""
     if isinstance(value, _PLAIN):
         yield f'{type(value).__name__} {value!r}'.encode()
         return
@@ -67,7 +67,7 @@ def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
         return
     if id(value) in seen:
         return
-    seen[id(value)] = value  # kept, so that its number is not given to another object
+    seen[id(value)] = value  # holds the object, so that no other object gets the same id
     yield name_of(value).encode()
     for part in _inner(value):
         yield from _parts(part, seen)
@@ -105,7 +105,7 @@ def _inner(value: Any) -> Iterator[Any]:
 
 def _of_function(fn: types.FunctionType) -> Iterator[Any]:
     if _is_ours(fn.__module__ or '') and fn.__closure__ is None:
-        return  # the package's own: its name says it
+        return  # of the package: the name identifies it
     yield from (fn.__code__, fn.__defaults__, fn.__kwdefaults__)
     for cell in fn.__closure__ or ():
         yield _contents(cell)

@@ -16,11 +16,11 @@ REGISTRIES: dict[str, 'Registry'] = {}  # by kind
 
 
 class Entry(NamedTuple):
-    """What a registry holds under a name.
+    """An entry of a registry.
 
     Attributes:
         factory: the registered function.
-        traits: those that were given, some of them functions of the arguments.
+        traits: the declared traits; some are functions of the factory's arguments.
         module: the name of the module that registered it.
     """
 
@@ -30,7 +30,9 @@ class Entry(NamedTuple):
 
 
 class Registry(Mapping[str, Callable[..., Any]]):
-    """Factories by name. Each declares its traits: what others must know of it before it is made.
+    """Factories by name, with the traits that each declares.
+
+    A trait is what others must know of an object before the factory makes the object.
 
     >>> SHAPES = Registry('shape', corners=0, needs=())
     >>> @SHAPES.register('square', corners=4)
@@ -45,11 +47,12 @@ class Registry(Mapping[str, Callable[..., Any]]):
     Traits(corners=12, needs=('paper',))
 
     Attributes:
-        kind: what an entry is called in an error message.
-        entries: by name.
+        kind: the word for an entry in an error message.
+        entries: the entries by name.
         defaults: the accepted traits and their values where nothing is declared.
-        check: `(name, factory)`, called before a factory is added; raises what is wrong with it.
-        choices: the accepted values of some traits, or of the parts of one that is a tuple.
+        check: `(name, factory) -> None`, called before a factory is added; raises UserError for an
+            unsuitable factory.
+        choices: the accepted values of some traits, or of the parts of a trait that is a tuple.
     """
 
     def __init__(
@@ -78,9 +81,9 @@ class Registry(Mapping[str, Callable[..., Any]]):
         """Registers the decorated factory as `name`; a name can be taken only once.
 
         Args:
-            name: as it stands in a spec.
-            **traits: some of `defaults`. A function is called with the arguments of a spec, the
-                factory's defaults filled in, and returns the trait of that spec.
+            name: the name in a spec.
+            **traits: values for some of `defaults`. A function is called with the arguments of a
+                spec, the factory's defaults filled in, and returns the trait of the spec.
 
         Raises:
             UserError: the name is taken or cannot be written in a spec; a trait is unknown or has
@@ -99,16 +102,20 @@ class Registry(Mapping[str, Callable[..., Any]]):
                 raise UserError(f'{self.kind} {name!r} is already registered; choose another name')
             if self.check is not None:
                 self.check(name, factory)
-            module = sys._getframe(1).f_globals['__name__']  # it may register what another defines
+            # Of the caller, not of the factory: a module may register another module's function.
+            module = sys._getframe(1).f_globals['__name__']
             self.entries[name] = Entry(factory, traits, module)
             return factory
 
         return add
 
-    def make(self, spec: str, **given: Any) -> Any:
-        """Calls the factory that `spec` names with its arguments; `given` fills what it leaves out.
+    def make(self, spec: str, **offered: Any) -> Any:
+        """Calls the factory that `spec` names, with the arguments in `spec`.
 
-        Only those `given` that the factory has a parameter for are passed on.
+        Args:
+            spec: 'name' or 'name(arg=1)'.
+            **offered: values for parameters that `spec` leaves out. The factory gets those that
+                are among its parameters.
 
         Raises:
             UserError: the spec does not parse, the name is unknown, or an argument does not fit.
@@ -116,16 +123,21 @@ class Registry(Mapping[str, Callable[..., Any]]):
         name, args, kwargs = self._read(spec)
         factory, written = self[name], self._bind(spec, name, args, kwargs).arguments
         parameters = inspect.signature(factory).parameters
-        given = {k: v for k, v in given.items() if k in parameters.keys() - written}
-        self._bind(spec, name, args, kwargs, given)
+        accepted = {k: v for k, v in offered.items() if k in parameters.keys() - written}
+        self._bind(spec, name, args, kwargs, accepted)
         try:
-            return factory(*args, **kwargs, **given)
+            return factory(*args, **kwargs, **accepted)
         except (TypeError, UserError) as error:  # an argument of a wrong type or value
             raise UserError(f'{self.kind} {spec!r}: {error}') from error
 
-    def make_all(self, chain: str, **given: Any) -> list[Any]:
-        """Makes each part of `'a(...) | b | c(...)'`, in the written order; `''` is `[]`."""
-        return [self.make(part, **given) for part in split_chain(chain, self.kind)]
+    def make_all(self, chain: str, **offered: Any) -> list[Any]:
+        """Makes each part of `'a(...) | b | c(...)'`, in the written order; `''` gives `[]`.
+
+        Args:
+            chain: specs with bars between them.
+            **offered: see `make`.
+        """
+        return [self.make(part, **offered) for part in split_chain(chain, self.kind)]
 
     def names(self, chain: str) -> list[str]:
         """Returns the names of the parts of a chain, in their order.
@@ -156,7 +168,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         return [self.traits(part) for part in split_chain(chain, self.kind)]
 
     def needs(self, chain: str) -> frozenset[str]:
-        """Returns all that the parts of a chain need, of a registry with a trait `needs`."""
+        """Returns the union of the trait `needs` over the parts of a chain."""
         return frozenset(need for part in self.traits_of_chain(chain) for need in part.needs)
 
     def module_of(self, name: str) -> str:
@@ -174,16 +186,18 @@ class Registry(Mapping[str, Callable[..., Any]]):
         return name, args, kwargs
 
     def _bind(
-        self, spec: str, name: str, args: tuple, kwargs: dict, given: dict | None = None
+        self, spec: str, name: str, args: tuple, kwargs: dict, accepted: dict | None = None
     ) -> inspect.BoundArguments:
-        """The arguments of a spec; with `given`, those of the whole call."""
+        """Binds the arguments of a spec; with `accepted`, those of the whole call."""
         signature = inspect.signature(self[name])
         try:
-            if given is None:
+            if accepted is None:
                 return signature.bind_partial(*args, **kwargs)
-            return signature.bind(*args, **kwargs, **given)
+            return signature.bind(*args, **kwargs, **accepted)
         except TypeError as error:
-            shown = [str(p) for p in signature.parameters.values() if p.name not in (given or {})]
+            shown = [
+                str(p) for p in signature.parameters.values() if p.name not in (accepted or {})
+            ]
             raise UserError(
                 f'{self.kind} {spec!r}: {error}; it takes ({", ".join(shown)})'
             ) from None
@@ -220,10 +234,13 @@ def registered_by(module: str) -> set[str]:
 
 
 def split_chain(spec: str, kind: str = 'chain') -> list[str]:
-    """Splits `'a(x="|") | b'` at its top-level bars.
+    """Splits `'a(x="|") | b'` at the top-level bars.
 
     >>> split_chain('round(decimals=2) | gaussian_noise')
     ['round(decimals=2)', 'gaussian_noise']
+
+    Raises:
+        UserError: `spec` does not parse.
     """
     if isinstance(spec, str) and not spec.strip():
         return []
@@ -236,10 +253,13 @@ def split_chain(spec: str, kind: str = 'chain') -> list[str]:
 
 
 def parse_call(spec: str, kind: str = 'call') -> tuple[str, tuple, dict[str, Any]]:
-    """Parses `'f'` or `'f(1, b=2)'`, with Python literals only, to (name, args, kwargs).
+    """Parses `'f'` or `'f(1, b=2)'` to (name, args, kwargs); arguments are Python literals.
 
     >>> parse_call('infonce(temperature=0.1)')
     ('infonce', (), {'temperature': 0.1})
+
+    Raises:
+        UserError: `spec` is no call with literal arguments, or names an argument twice.
     """
     usage = 'a name or name(arg=1, other="x")'
     node = _parse(spec, kind, usage)
@@ -261,7 +281,7 @@ def parse_call(spec: str, kind: str = 'call') -> tuple[str, tuple, dict[str, Any
 
 
 def _parse(spec: str, kind: str, usage: str) -> ast.expr:
-    """The syntax tree of `spec`."""
+    """Parses `spec` to a syntax tree."""
     if not isinstance(spec, str):
         raise UserError(f'{kind} must be text, {usage}, got {spec!r}')
     try:

@@ -50,9 +50,14 @@ def crop_and_resize(
     height: jax.typing.ArrayLike,
     width: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """Resizes a box, in pixels, to the size of the image it lies in; bilinear, as Pillow does it.
+    """Resizes a box of an image to the size of the image; bilinear, as Pillow does it.
 
-    A box is never larger than the image, so nothing is scaled down and antialiasing has no part.
+    A box is at most as large as the image, so that nothing is scaled down and antialiasing has no
+    part.
+
+    Args:
+        image: float `[H, W, 3]`.
+        top, left, height, width: of the box, in pixels.
     """
     rows = _interpolation(image.shape[0], top, height)
     columns = _interpolation(image.shape[1], left, width)
@@ -64,7 +69,10 @@ def crop_and_resize(
 def blur(image: jax.Array, sigma: jax.typing.ArrayLike, kernel: int) -> jax.Array:
     """Convolves with a normalized Gaussian of `kernel` x `kernel` taps, reflected at the edges.
 
-    `sigma` is in pixels; `kernel` is odd and less than twice the side of the image.
+    Args:
+        image: float `[H, W, 3]`.
+        sigma: standard deviation of the Gaussian, in pixels.
+        kernel: number of taps, odd and less than twice the side of the image.
     """
     radius = kernel // 2
     weights = jnp.exp(-(jnp.arange(-radius, radius + 1) ** 2) / (2 * jnp.square(sigma)))
@@ -78,7 +86,7 @@ def blur(image: jax.Array, sigma: jax.typing.ArrayLike, kernel: int) -> jax.Arra
 
 
 def solarize(image: jax.Array, threshold: jax.typing.ArrayLike) -> jax.Array:
-    """Inverts what is at least `threshold`.
+    """Inverts the values that are at least `threshold`.
 
     For Pillow's `solarize(image, t)` with a whole level `t`, put the threshold between two levels:
     `(t - 0.5) / 255`, which is 0.5 for Pillow's 128.
@@ -115,17 +123,17 @@ def equalize(image: jax.Array) -> jax.Array:
 
 
 def smooth(image: jax.Array) -> jax.Array:
-    """Pillow's SMOOTH: 5/13 of a pixel and 1/13 of each neighbor; the outermost pixels stay."""
+    """Mixes 5/13 of a pixel with 1/13 of each neighbor (Pillow's SMOOTH); edge pixels stay."""
     rows = image[:-2] + image[1:-1] + image[2:]
     sums = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
     return image.at[1:-1, 1:-1].set((sums + 4 * image[1:-1, 1:-1]) / 13)
 
 
 def affine(image: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Takes each pixel from where `matrix`, `[2, 3]`, maps it, or black from outside the image.
+    """Takes each pixel from where `matrix`, `[2, 3]`, maps the pixel; black from outside the image.
 
-    Pillow's `transform` with AFFINE and NEAREST: a pixel with its center at (x, y), which is its
-    column and row plus 0.5, looks at `matrix @ (x, y, 1)`.
+    As Pillow's `transform` with AFFINE and NEAREST: a pixel with center (x, y), the column and row
+    plus 0.5, is taken from `matrix @ (x, y, 1)`.
     """
     height, width = image.shape[:2]
     x, y = jnp.arange(width)[None] + 0.5, jnp.arange(height)[:, None] + 0.5
@@ -137,7 +145,7 @@ def affine(image: jax.Array, matrix: jax.Array) -> jax.Array:
 
 
 def rotate_hue(planes: Planes, turns: jax.typing.ArrayLike) -> Planes:
-    """Hue, in turns, of planes: to HSV and back in closed form.
+    """Rotates the hue of planes by `turns`: to HSV and back in closed form.
 
     With hue H, value V and chroma C, the channels are V - C clip(min(k, 4 - k), 0, 1) where
     k = (n + 6 H) mod 6 and n = 5, 3, 1 for red, green, blue.
@@ -161,32 +169,32 @@ def rotate_hue(planes: Planes, turns: jax.typing.ArrayLike) -> Planes:
 
 
 def blend(planes: Planes, other: jax.typing.ArrayLike, factor: jax.typing.ArrayLike) -> Planes:
-    """`factor` of the image and `1 - factor` of `other`, a plane or a number."""
+    """Blends `factor` of the image with `1 - factor` of `other`, a plane or a number."""
     return tuple(jnp.clip(factor * plane + (1 - factor) * other, 0, 1) for plane in planes)
 
 
 def luma_of(planes: Planes) -> jax.Array:
-    """Brightness as the eye has it, `[H, W]`."""
+    """Computes the luma, `[H, W]`: the brightness that an eye perceives."""
     return sum(weight * plane for weight, plane in zip(_LUMA, planes, strict=True))
 
 
 def planes_of(image: jax.Array) -> Planes:
-    """The channels of an image `[H, W, 3]`."""
+    """Splits an image `[H, W, 3]` into three planes."""
     return image[..., 0], image[..., 1], image[..., 2]
 
 
 def image_of(planes: Planes) -> jax.Array:
-    """The image `[H, W, 3]` of three planes."""
+    """Joins three planes to an image `[H, W, 3]`."""
     return jnp.stack(planes, axis=-1)
 
 
 def hold(values: T) -> T:
-    """Keeps XLA from computing an image's parameters anew for each of its pixels."""
+    """Keeps XLA from computing the parameters of an image anew for each pixel."""
     return jax.lax.optimization_barrier(values)
 
 
 def _interpolation(size: int, start: jax.Array, length: jax.Array) -> jax.Array:
-    """Weights `[size, size]` that spread the `length` pixels from `start` over `size` pixels."""
+    """Makes weights `[size, size]` that spread `length` pixels from `start` over `size` pixels."""
     centers = (jnp.arange(size) + 0.5) * (length / size) - 0.5
     centers = start + jnp.clip(centers, 0, length - 1)
     return hold(jnp.maximum(0, 1 - jnp.abs(centers[:, None] - jnp.arange(size)[None])))

@@ -1,9 +1,9 @@
 """Image augmentations: one image and one key at a time.
 
 An operation (`Op`) maps a key and a float32 image `[H, W, 3]` in [0, 1] to an image of the same
-shape and range. A spec makes one: `'simclr'`, `'random_resized_crop(scale=(0.5, 1.0)) | flip'`, or
-`''`, which leaves images alone. Operations draw their parameters and leave the arithmetic to
-`ssl_extract.augment.image_ops`; the distributions are torchvision's, as in the SimCLR code for
+shape and range. A spec names an operation: `'simclr'`, `'random_resized_crop(scale=(0.5, 1.0)) |
+flip'`, or `''`, which leaves images alone. Operations draw parameters and leave the arithmetic to
+`ssl_extract.augment.image_ops`. The distributions are torchvision's, as in the SimCLR code for
 PyTorch.
 
 A new operation is a factory that returns an `Op`, under `@augment.register('its_name')`.
@@ -43,7 +43,7 @@ def make(spec: str) -> Op:
 
 
 def chain(ops: Sequence[Op]) -> Op:
-    """One operation that applies `ops` in order; no operation at all is the identity."""
+    """Joins `ops` to one operation that applies them in order; no `ops` give the identity."""
     if len(ops) < 2:
         return ops[0] if ops else lambda key, image: image
 
@@ -57,33 +57,43 @@ def chain(ops: Sequence[Op]) -> Op:
 
 
 def views(op: Op, key: jax.Array, images: jax.Array) -> jax.Array:
-    """One augmented view of each image: `[B, H, W, 3]` to `[B, H, W, 3]`; call it under `jit`."""
+    """Draws one view of each image, `[B, H, W, 3]` to `[B, H, W, 3]`; call it under `jit`."""
     return jax.vmap(op)(jax.random.split(key, len(images)), images)
 
 
 def two_views(op: Op, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two independently augmented views of each image, `[B, H, W, 3]` each."""
+    """Draws two independent views of each image, `[B, H, W, 3]` each."""
     first, second = jax.random.split(key)
     return views(op, first, images), views(op, second, images)
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """Turns uint8 images into float32 in [0, 1]; there is no mean or deviation to subtract."""
+    """Turns uint8 images into float32 in [0, 1]; no mean is subtracted."""
     return jnp.asarray(images, jnp.float32) / 255
 
 
 @register('none')
 def none() -> Op:
-    """Leaves images alone."""
+    """Leaves images alone.
+
+    >>> none()(jax.random.key(0), jnp.ones((2, 2, 3))).shape
+    (2, 2, 3)
+    """
     return chain([])
 
 
 @register('simclr')
 def simclr(strength: float = 1.0, flip: float = 0.5, min_scale: float = 0.08) -> Op:
-    """SimCLR's pipeline with the constants of the extraction paper's code (Dziedzic et al. 2022).
+    """Crops, flips, jitters, grays and blurs as SimCLR does (Chen et al. 2020, appendix A).
+
+    The constants are those of the extraction paper's code (Dziedzic et al. 2022).
+
+    >>> op = simclr(strength=0.5, flip=0.0)
+    >>> jax.eval_shape(op, jax.random.key(0), jnp.ones((8, 8, 3))).shape
+    (8, 8, 3)
 
     Args:
-        strength: `s` of Chen et al. 2020, appendix A: a color jitter of (0.8s, 0.8s, 0.8s, 0.2s).
+        strength: `s` of Chen et al. 2020: a color jitter of (0.8s, 0.8s, 0.8s, 0.2s).
         flip: probability of a horizontal flip; 0 for digits, whose mirror image is another sign.
         min_scale: smallest share of the image's area that a crop keeps.
     """
@@ -106,9 +116,13 @@ def random_resized_crop(
 ) -> Op:
     """Resizes a random box to the whole image.
 
+    >>> op = random_resized_crop(scale=(0.25, 0.25), ratio=(1.0, 1.0))
+    >>> jax.eval_shape(op, jax.random.key(0), jnp.ones((4, 4, 3))).shape
+    (4, 4, 3)
+
     Args:
         scale: bounds of the box's share of the area, drawn uniformly.
-        ratio: bounds of its width over height, drawn log-uniformly.
+        ratio: bounds of the box's width over height, drawn log-uniformly.
     """
     _check_range('random_resized_crop: scale', scale, 0, 1)
     _check_range('random_resized_crop: ratio', ratio, 0, float('inf'))
@@ -121,7 +135,11 @@ def random_resized_crop(
 
 @register('random_crop')
 def random_crop(padding: int = 4) -> Op:
-    """Shifts the image: a random window of its size, of the image within a black frame.
+    """Shifts the image: takes a random window of the image within a black frame.
+
+    >>> op = random_crop(padding=1)
+    >>> op(jax.random.key(0), jnp.ones((2, 2, 3))).shape
+    (2, 2, 3)
 
     Args:
         padding: width of the frame, in pixels, as in torchvision's `RandomCrop(size, padding)`.
@@ -138,7 +156,12 @@ def random_crop(padding: int = 4) -> Op:
 
 @register('flip')
 def horizontal_flip(p: float = 0.5) -> Op:
-    """Mirrors left and right with probability `p`."""
+    """Mirrors left and right with probability `p`.
+
+    >>> op = horizontal_flip(p=1.0)
+    >>> op(jax.random.key(0), jnp.array([[[0.0] * 3, [1.0] * 3]]))[0, :, 0].tolist()
+    [1.0, 0.0]
+    """
     _check_probability('flip: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -155,14 +178,20 @@ def color_jitter(
     hue: float = 0.2,
     p: float = 0.8,
 ) -> Op:
-    """With probability `p`, adjusts all four in a random order, a fresh one for each image.
+    """Adjusts brightness, contrast, saturation and hue in a random order, with probability `p`.
+
+    Order and amounts are drawn anew for each image.
+
+    >>> op = color_jitter(brightness=0.4, p=0.5)
+    >>> jax.eval_shape(op, jax.random.key(0), jnp.ones((4, 4, 3))).shape
+    (4, 4, 3)
 
     Args:
         brightness: the factor is uniform in [max(0, 1 - brightness), 1 + brightness].
-        contrast: likewise.
-        saturation: likewise.
+        contrast: as `brightness`.
+        saturation: as `brightness`.
         hue: the rotation is uniform in [-hue, hue], in turns; at most 0.5.
-        p: probability that the image is touched at all.
+        p: probability that the image is changed.
     """
     factors = {'brightness': brightness, 'contrast': contrast, 'saturation': saturation}
     for name, value in factors.items():
@@ -195,7 +224,12 @@ def color_jitter(
 
 @register('grayscale')
 def random_grayscale(p: float = 0.2) -> Op:
-    """Turns the image gray with probability `p`."""
+    """Turns the image gray with probability `p`.
+
+    >>> op = random_grayscale(p=1.0)
+    >>> op(jax.random.key(0), jnp.zeros((1, 1, 3))).tolist()
+    [[[0.0, 0.0, 0.0]]]
+    """
     _check_probability('grayscale: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -210,10 +244,14 @@ def gaussian_blur(
 ) -> Op:
     """Blurs with probability `p` and a sigma drawn uniformly, in pixels.
 
+    >>> op = gaussian_blur(sigma=(0.1, 0.5), kernel=3)
+    >>> jax.eval_shape(op, jax.random.key(0), jnp.ones((4, 4, 3))).shape
+    (4, 4, 3)
+
     Args:
         sigma: bounds of sigma.
         kernel: odd number of taps; None is a tenth of the image's side, made odd, at least 3.
-        p: probability.
+        p: probability that the image is blurred.
     """
     _check_range('gaussian_blur: sigma', sigma, 0, float('inf'))
     _check(
@@ -237,12 +275,16 @@ def gaussian_blur(
 
 @register('solarize')
 def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
-    """With probability `p`, inverts the values that are at least `threshold`, channel by channel.
+    """Inverts the values that are at least `threshold`, with probability `p`.
+
+    >>> op = random_solarize(threshold=0.5, p=1.0)
+    >>> op(jax.random.key(0), jnp.array([[[0.0, 0.25, 1.0]]]))[0, 0].tolist()
+    [0.0, 0.25, 0.0]
 
     Args:
         threshold: in [0, 1]; 0.5 lies between levels 127 and 128 of 255, and so does to a byte what
             Pillow and torchvision do with a threshold of 128.
-        p: probability.
+        p: probability that the image is changed.
     """
     _check(0 <= threshold <= 1, 'solarize: threshold', threshold, 'a number in [0, 1]')
     _check_probability('solarize: p', p)
@@ -255,18 +297,22 @@ def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
 
 @register('rand_augment')
 def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
-    """RandAugment (Cubuk et al. 2020): `n` of sixteen operations, one after the other.
+    """Applies `n` of the sixteen operations of RandAugment in turn (Cubuk et al. 2020).
 
-    Each is drawn uniformly, with replacement, afresh for each image; the operations and their
-    ranges are in `ssl_extract.rand_augment`. Cont-Steal's queries are
+    Each operation is drawn uniformly, with replacement, anew for each image. The operations and
+    their ranges are in `ssl_extract.augment.rand_augment`. Cont-Steal's queries are
     `'rand_augment(n=2, m=14) | random_crop(padding=4) | flip'`, on images of 224 x 224.
+
+    >>> op = rand_augment(n=1, m=10)
+    >>> jax.eval_shape(op, jax.random.key(0), jnp.ones((8, 8, 3))).shape
+    (8, 8, 3)
 
     Args:
         n: number of operations.
-        m: their magnitude, in [0, 30].
-        side: the size of image for which the pixels of CutoutAbs and TranslateX/Yabs are counted;
-            they shrink with the image. None takes them as they are: at 32 x 32 and m = 14, a
-            translation of 47 pixels leaves nothing of an image.
+        m: magnitude of the operations, in [0, 30].
+        side: the side of an image, in pixels, for which the pixels of CutoutAbs and TranslateX/Yabs
+            are counted; the pixels shrink with the image. None keeps the pixels: at 32 x 32 and
+            m = 14, a translation of 47 pixels leaves nothing of an image.
     """
     _check_count('rand_augment: n', n)
     _check(0 <= m <= 30, 'rand_augment: m', m, 'a number in [0, 30]')
@@ -279,7 +325,7 @@ def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         step, draws = operation(m, side, image.shape), _draw(key, 4 * n).reshape(n, 4)
-        # A loop, so that the sixteen are compiled once.
+        # A loop, so that the sixteen operations are compiled once.
         return jax.lax.scan(lambda image, draw: (step(image, draw), None), image, draws)[0]
 
     return op
@@ -288,7 +334,7 @@ def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
 def _random_box(
     key: jax.Array, shape: tuple[int, ...], scale: Sequence[float], ratio: Sequence[float]
 ) -> tuple[jax.Array, ...]:
-    """Top, left, height and width in whole pixels: the first box of ten drawn that fits."""
+    """Draws top, left, height and width in whole pixels: the first of ten boxes that fits."""
     size = np.array(shape[:2], np.float32)
     uniform = _draw(key, 2 * _ATTEMPTS + 2)
     share, log_ratio = uniform[:_ATTEMPTS], uniform[_ATTEMPTS:-2]
@@ -300,11 +346,11 @@ def _random_box(
     # If none fits: the largest central box whose ratio is allowed.
     whole = min(max(shape[1] / shape[0], ratio[0]), ratio[1])
     largest = [min(shape[0], shape[1] / whole), min(shape[1], shape[0] * whole)]
-    found = jnp.any(fits)
-    box = jnp.where(found, boxes[jnp.argmax(fits)], np.maximum(np.round(largest), 1.0))
+    any_fits = jnp.any(fits)
+    box = jnp.where(any_fits, boxes[jnp.argmax(fits)], np.maximum(np.round(largest), 1.0))
     free = size - box
     corner = jnp.minimum(jnp.floor(uniform[-2:] * (free + 1)), free)
-    corner = jnp.where(found, corner, jnp.floor(free / 2))
+    corner = jnp.where(any_fits, corner, jnp.floor(free / 2))
     return image_ops.hold((corner[0], corner[1], box[0], box[1]))
 
 

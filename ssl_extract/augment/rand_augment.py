@@ -2,17 +2,18 @@
 
 Cubuk et al. 2020, arXiv 1909.13719.
 
-They are those of ildoonet/pytorch-randaugment, the package that Cont-Steal's code calls, which
-took them from Google's code for EfficientNet; the paper's own list has Identity in place of Invert,
-SolarizeAdd and CutoutAbs. A value runs linearly from the first number, at magnitude m = 0, to the
-second, at m = 30; it is the same for all images but for a sign, drawn with probability 1/2.
+The operations are those of ildoonet/pytorch-randaugment, the package that Cont-Steal's code calls.
+The package took them from Google's code for EfficientNet; the paper's list has Identity in place of
+Invert, SolarizeAdd and CutoutAbs. A value runs linearly from the first number, at magnitude m = 0,
+to the second, at m = 30. The value is the same for all images but for a sign, drawn with
+probability 1/2.
 
-| operation | value | sign | what it does |
+| operation | value | sign | effect |
 | --- | --- | --- | --- |
 | AutoContrast | | | stretches each channel to [0, 1] |
 | Equalize | | | evens out the histogram of each channel, of 256 levels |
 | Invert | | | 1 - image |
-| Posterize | 0 to 4 | | keeps that many bits, rounded down, at least one |
+| Posterize | 0 to 4 | | keeps so many bits, rounded down, at least one |
 | Solarize | 0 to 256 | | inverts levels, of 255, from the value on |
 | SolarizeAdd | 0 to 110 | | adds the value to the levels, then inverts those from 128 on |
 | Color | 0.1 to 1.9 | | factor against the gray image |
@@ -24,11 +25,11 @@ second, at m = 30; it is the same for all images but for a sign, drawn with prob
 | TranslateXabs, TranslateYabs | 0 to 100 | yes | pixels |
 | CutoutAbs | 0 to 40 | | side, in pixels, of a square of gray, (125, 123, 114) of 255 |
 
-So Posterize and Solarize do the less, the larger m is, and the four factors nothing at m = 15. The
-geometric ones take the nearest pixel and fill with black, as Pillow does by default.
+So Posterize and Solarize do less with a larger m, and the four factors do nothing at m = 15. The
+geometric operations take the nearest pixel and fill with black, as Pillow does by default.
 
-What differs: images are floats between operations, so that nothing is cut to a whole level except
-by Equalize and Posterize; and pixels can be counted for a larger image (`side`).
+Two things differ from the package. Images are floats between operations, so that only Equalize and
+Posterize cut values to whole levels. And pixels can be counted for a larger image (`side`).
 """
 
 import math
@@ -68,8 +69,14 @@ def operation(
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Makes the function that applies one operation of magnitude `m` to an image of `shape`.
 
-    It takes the image and four numbers in [0, 1): the first selects the operation, the second the
-    sign (negative from 0.5 on), the others the center of the square cut out, across and down.
+    The function takes the image and four numbers in [0, 1). The first number selects the operation,
+    the second the sign (negative from 0.5 on), the others the center of the square that CutoutAbs
+    draws, across and down.
+
+    Args:
+        m: magnitude, in [0, 30].
+        side: see `ssl_extract.augment.images.rand_augment`.
+        shape: (H, W, 3) of the image.
     """
     height, width = shape[:2]
     value = {name: low + m / 30 * (high - low) for name, (low, high) in RANGES.items()}
@@ -124,7 +131,7 @@ def _enhance(image: jax.Array, which: jax.Array, factor: float) -> jax.Array:
 
 
 def _cut_out(image: jax.Array, uniform: jax.Array, cut: tuple[float, float]) -> jax.Array:
-    """Draws the square: from a corner, cut to a whole pixel, up to and including corner + side."""
+    """Draws the gray square, from a whole pixel `corner` up to and including `corner + side`."""
     inside = True
     for axis, (u, side) in enumerate(zip((uniform[1], uniform[0]), cut[::-1], strict=True)):
         size = image.shape[axis]
@@ -138,7 +145,7 @@ def _cut_out(image: jax.Array, uniform: jax.Array, cut: tuple[float, float]) -> 
 def _matrix(
     name: str, value: float, shape: tuple[int, ...], per_pixel: tuple[float, float]
 ) -> list[list[float]]:
-    """For `image_ops.affine`: where the pixels of the result come from, columns, then rows."""
+    """Makes the matrix of `image_ops.affine`: the origin of a pixel, column, then row."""
     if name == 'Rotate':  # counterclockwise
         cos, sin = math.cos(math.radians(value)), math.sin(math.radians(value))
         x, y = shape[1] / 2, shape[0] / 2

@@ -8,14 +8,22 @@ from ssl_extract.data.splits import select
 from ssl_extract.data.tfds import fit
 
 _DIGITS_TEST = 500  # of the 1,797 images; the other 1,297 are the training split
-_NOISE = 50_000  # images of its one split
-_NOISE_SIZE = 32  # pixels, if no size is given
+_NOISE = 50_000  # images of the split 'train'
+_NOISE_SIZE = 32  # pixels, without `size`
 _NOISE_SEED = 2022
 
 
 @register('digits')
 def digits(*, split: str, size: int | None) -> Dataset:
-    """scikit-learn's digits, shuffled once and for all into stratified 'train' and 'test'."""
+    """Loads scikit-learn's digits, in a fixed order, stratified into 'train' and 'test'.
+
+    >>> digits(split='test[:3]', size=None).inputs.shape
+    (3, 8, 8, 3)
+
+    Args:
+        split: such as 'train[:80%]'; 'train' has 1,297 images, 'test' 500.
+        size: side in pixels; None keeps 8.
+    """
     from sklearn.datasets import load_digits  # takes a second to import
     from sklearn.model_selection import train_test_split
 
@@ -32,7 +40,15 @@ def digits(*, split: str, size: int | None) -> Dataset:
 
 @register('noise')
 def noise(*, split: str, size: int | None) -> Dataset:
-    """Independent uniform pixels; each image has a seed of its own, so that slices agree."""
+    """Draws independent uniform pixels; each image has a separate seed, so that slices agree.
+
+    >>> noise(split='train[:3]', size=4).inputs.shape
+    (3, 4, 4, 3)
+
+    Args:
+        split: such as 'train[:1000]'; 'train' has 50,000 images.
+        size: side in pixels; None draws 32.
+    """
     rows = select(split, {'train': np.arange(_NOISE)})
     images = np.empty((len(rows), size or _NOISE_SIZE, size or _NOISE_SIZE, 3), np.uint8)
     for image, row in zip(images, rows, strict=True):

@@ -25,7 +25,7 @@ register_decoder = DECODERS.register
 
 @register_decoder('images')
 def images(stored: jax.Array) -> jax.Array:
-    """Turns uint8 into float32 in [0, 1]; there is no mean or deviation to subtract.
+    """Turns uint8 into float32 in [0, 1]; no mean is subtracted.
 
     >>> images(jnp.array([0, 255], jnp.uint8)).tolist()
     [0.0, 1.0]
@@ -35,28 +35,32 @@ def images(stored: jax.Array) -> jax.Array:
 
 @register_decoder('identity')
 def identity(stored: jax.Array) -> jax.Array:
-    """Leaves what is stored alone: float vectors, or tokens that an encoder embeds."""
+    """Leaves stored inputs alone: float vectors, or tokens that an encoder embeds.
+
+    >>> identity(jnp.array([2, 7])).tolist()
+    [2, 7]
+    """
     return stored
 
 
 def make(name: str, dtype: np.dtype, owner: str = 'inputs') -> Decoder:
-    """Returns the decoder called `name`, or the one of the stored type; see `name_of`."""
+    """Returns the decoder `name`, or the default decoder of the stored type; see `name_of`."""
     return DECODERS[name_of(name, dtype, owner)]
 
 
 def name_of(name: str, dtype: np.dtype, owner: str = 'inputs') -> str:
-    """Returns the decoder's name: `name`, or what '' stands for with inputs of `dtype`.
+    """Returns the decoder's name: `name`, or the default for inputs of `dtype` where it is ''.
 
     Args:
         name: of a registered decoder; '' for 'images' of uint8 and 'identity' of floats.
         dtype: of the stored inputs.
-        owner: what the inputs belong to, for the error message.
+        owner: the set of the inputs, as an error message names it.
 
     >>> name_of('', np.dtype('uint8')), name_of('', np.dtype('float32'))
     ('images', 'identity')
 
     Raises:
-        UserError: the name is unknown, or the type has no decoder of its own.
+        UserError: the name is unknown, or the type has no default decoder.
     """
     if not name:
         if dtype == np.uint8:

@@ -32,7 +32,7 @@ def folder(path: str, *, split: str, size: int | None) -> Dataset:
     """Reads the images of `path/CLASS/`; classes are numbered by their sorted names.
 
     The split 'all' holds every image. If there is a subfolder 'train' or 'test', the subfolders of
-    `path` are splits, each with class subfolders of its own, and 'all' is their union. The order
+    `path` are splits, each with class subfolders, and 'all' is the union of the splits. The order
     within a split is fixed and stratified: 'all[:80%]' and 'all[80%:]' hold all classes in the
     proportions of the whole, in an order drawn from the files' names. Gray becomes RGB;
     transparency is left out. Files whose names begin with a dot, and files beside the class
@@ -41,7 +41,7 @@ def folder(path: str, *, split: str, size: int | None) -> Dataset:
     Args:
         path: the folder; a relative path is one of the working directory.
         split: 'all[:80%]', 'train', 'train[:100]+test', ...
-        size: side in pixels, see `load`; None keeps the images, which then are of one size.
+        size: side in pixels, see `load`; None keeps the images, which must be of one size then.
 
     Raises:
         UserError: the folder has no class subfolders, a class has no image, a file cannot be read
@@ -69,7 +69,7 @@ def folder(path: str, *, split: str, size: int | None) -> Dataset:
 
 
 def _list(root: epath.Path) -> list[_File]:
-    """Lists the files of each split and class, each class in an order of its own."""
+    """Lists the files of each split and class, each class in a separate order."""
     try:
         subfolders = _subfolders(root)
         names = {subfolder.name for subfolder in subfolders}
@@ -110,7 +110,7 @@ def _visible(root: epath.Path) -> list[epath.Path]:
 
 
 def _scramble(name: str) -> str:
-    """Returns an arbitrary but fixed key: names often follow the order in which images arose."""
+    """Returns an arbitrary but fixed key; names often follow the order in which images arose."""
     return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
 
@@ -119,7 +119,7 @@ def _read(path: epath.Path) -> np.ndarray:
     try:
         with path.open('rb') as file, Image.open(file) as image:
             mode, pixels = image.mode, np.asarray(image.convert('RGB'))
-    except Exception as error:  # Pillow has many for a damaged file
+    except Exception as error:  # Pillow raises many types for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f'{path} cannot be read as an image ({reason}): repair or remove it'

@@ -5,8 +5,8 @@
     vectors = load('npz(path="vectors.npz")', 'train')
     cifar = load('cifar10:3.0.2', 'test', data_dir='/data/tfds')
 
-A set of one's own is a factory with a parameter `split`, and with `size`, `data_dir` or `cache_dir`
-where it needs them; `select` resolves the split:
+A new set is a factory with a parameter `split`, and with `size`, `data_dir` or `cache_dir` where it
+needs them; `select` resolves the split:
 
     @data.register('blobs')
     def blobs(std: float = 1.0, *, split: str) -> data.Dataset:
@@ -29,7 +29,7 @@ _SPEC = re.compile(r'\s*([^()\s]*)\s*(\(.*\))?\s*', re.DOTALL)
 
 
 def _check_split(name: str, factory: Callable[..., Dataset]) -> None:
-    """Refuses a factory without a parameter `split`; `load` does the rest for it."""
+    """Checks that a factory has the parameter `split`."""
     if 'split' not in inspect.signature(factory).parameters:
         raise UserError(f'data set {name!r}: its factory needs a parameter `split`')
 
@@ -44,31 +44,31 @@ def load(
     """Loads a slice of a data set.
 
     Args:
-        spec: a registered set with its arguments, such as 'digits', 'noise' (50,000 images that no
-            one photographed, 'train', no labels), 'folder(path="photos")' or
-            'npz(path="vectors.npz")'; any other name is an image-classification set of TFDS, such
-            as 'cifar10', 'cifar10:3.0.2' or 'set/config', decoded once, without TensorFlow.
-        split: TFDS's language: 'train', 'train[:20000]', 'train[10%:20%]', 'train+test'.
-        size: side in pixels; the central square of each image is resized to it (bilinear,
-            antialiased). None keeps the images as they are; noise is drawn at 32 then.
-        data_dir: where TFDS sets are prepared; '' for TFDS's own default.
-        cache_dir: where decoded images are kept; '' for ~/.cache/ssl_extract.
+        spec: a registered set with arguments, such as 'digits', 'noise' (50,000 images of random
+            pixels, 'train', no labels), 'folder(path="photos")' or 'npz(path="vectors.npz")'; any
+            other name is an image-classification set of TFDS, such as 'cifar10', 'cifar10:3.0.2' or
+            'set/config', decoded once, without TensorFlow.
+        split: in the language of TFDS: 'train', 'train[:20000]', 'train[10%:20%]', 'train+test'.
+        size: side in pixels, to which the central square of each image is resized (bilinear,
+            antialiased). None keeps the images as they are, and draws noise at 32.
+        data_dir: the folder of the prepared TFDS sets; '' for the default of TFDS.
+        cache_dir: the folder of decoded images; '' for ~/.cache/ssl_extract.
 
     >>> load('digits', 'train[:20%]').inputs.shape
     (259, 8, 8, 3)
 
     Raises:
         UserError: the set does not exist or cannot be read, an argument does not fit, the split or
-            slice does not exist or is empty, the set has no input to use, or images differ in size
-            and no `size` is given.
+            slice does not exist or is empty, the set has no input, or images differ in size and
+            `size` is None.
     """
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise UserError(f'size={size!r}: write the side in pixels, at least 1, or None')
     head, args, kwargs = parse_spec(spec)
-    given = {'split': split, 'size': size, 'data_dir': data_dir, 'cache_dir': cache_dir}
+    choices = {'split': split, 'size': size, 'data_dir': data_dir, 'cache_dir': cache_dir}
     if head in DATASETS:
-        _check_apart(spec, written(head, args, kwargs), given)
-        dataset = DATASETS.make(spec, **given)
+        _check_apart(spec, written(head, args, kwargs), choices)
+        dataset = DATASETS.make(spec, **choices)
         if not isinstance(dataset, Dataset):
             raise UserError(f'data set {spec!r}: its factory gives {type(dataset)}, not a Dataset')
     elif args or kwargs:
@@ -91,7 +91,7 @@ def load(
 def parse_spec(spec: str, kind: str = 'data set') -> tuple[str, tuple, dict[str, Any]]:
     """Parses a description of a data set to (name, args, kwargs).
 
-    The name may be one of TFDS, with its version and configuration.
+    The name may be a TFDS name with version and configuration.
 
     >>> parse_spec('cifar10:3.0.2(train="train[:100]")')
     ('cifar10:3.0.2', (), {'train': 'train[:100]'})
@@ -113,7 +113,7 @@ def parse_spec(spec: str, kind: str = 'data set') -> tuple[str, tuple, dict[str,
 
 
 def render_spec(head: str, args: tuple, kwargs: dict[str, Any]) -> str:
-    """Writes what `parse_spec` reads.
+    """Writes a description that `parse_spec` reads.
 
     >>> render_spec('folder', (), {'path': 'photos'})
     "folder(path='photos')"
@@ -123,13 +123,13 @@ def render_spec(head: str, args: tuple, kwargs: dict[str, Any]) -> str:
 
 
 def written(head: str, args: tuple, kwargs: dict[str, Any]) -> set[str]:
-    """Returns the names of the parameters of a registered set that a description fills."""
+    """Returns the parameters of a registered set for which a description has a value."""
     parameters = list(inspect.signature(DATASETS[head]).parameters)
     return {*parameters[: len(args)], *kwargs}
 
 
-def _check_apart(spec: str, names: set[str], given: dict[str, Any]) -> None:
-    """Refuses a split or size within a description, which would silently win over the given one."""
-    both = sorted(names & given.keys())
+def _check_apart(spec: str, names: set[str], choices: dict[str, Any]) -> None:
+    """Refuses a split or size within a description, which would win silently over the argument."""
+    both = sorted(names & choices.keys())
     if both:
         raise UserError(f'data set {spec!r}: {both[0]} is not written here but given beside it')

@@ -22,15 +22,15 @@ def npz(
     *,
     split: str,
 ) -> Dataset:
-    """Reads arrays of N rows; the split 'all' holds all of them, in their order in the file.
+    """Reads arrays of N rows; the split 'all' holds all rows, in the order of the file.
 
     Args:
         path: the .npz; a relative path is one of the working directory.
         inputs: the name of the array [N, ...] of inputs, of any number type.
         labels: the name of the array int[N] of classes; a file without 'labels' has no labels.
-            The number of classes is that of the whole file, its largest label plus 1.
-        splits: the name of an array of N texts, the split of each row, so that 'train' and
-            'test[:100]' can be written; a file without 'split' has 'all' only.
+            The number of classes is the largest label of the file plus 1.
+        splits: the name of an array of N texts, the split of each row, for 'train' and
+            'test[:100]'; a file without 'split' has 'all' only.
         decode: the name of the decoder; '' for 'images' of uint8 and 'identity' of floats.
         split: 'all[:80%]', 'train', ...
 
@@ -63,7 +63,7 @@ def _get(
     optional: str = '',
     length: int | None = None,
 ) -> np.ndarray | None:
-    """Returns an array of `length` rows, or None if it is missing and has its `optional` name."""
+    """Returns an array of `length` rows, or None if it is missing under the name `optional`."""
     if name not in arrays:
         if name == optional:
             return None

@@ -7,10 +7,10 @@ from ssl_extract.errors import UserError
 
 
 def check_disjoint(queries: Dataset, test: Dataset) -> None:
-    """Refuses to evaluate on inputs that the surrogate was trained on.
+    """Checks that no input of a test set is among the queries.
 
     Raises:
-        UserError: an input of `test` is among `queries`, or they cannot be compared.
+        UserError: an input of `test` is among `queries`, or the sets cannot be compared.
     """
     count = count_shared(queries, test)
     if count:
@@ -21,10 +21,10 @@ def check_disjoint(queries: Dataset, test: Dataset) -> None:
 
 
 def check_train_test(train: Dataset, test: Dataset) -> None:
-    """Refuses a task whose classifiers would be tested on what they were fitted on.
+    """Checks that no test input of a task is among the training inputs.
 
     Raises:
-        UserError: an input of `test` is among `train`, or they cannot be compared.
+        UserError: an input of `test` is among `train`, or the sets cannot be compared.
     """
     count = count_shared(train, test)
     if count:
@@ -34,20 +34,20 @@ def check_train_test(train: Dataset, test: Dataset) -> None:
         )
 
 
-def count_shared(one: Dataset, other: Dataset) -> int:
-    """Returns how many inputs of `other` are, by content, among those of `one`.
+def count_shared(first: Dataset, second: Dataset) -> int:
+    """Counts the inputs of `second` that are, by content, among those of `first`.
 
     >>> count_shared(Dataset(np.array([[1.0], [2.0]])), Dataset(np.array([[2.0], [3.0], [2.0]])))
     2
 
     Raises:
-        UserError: the inputs differ in shape or number type, so that nothing can be said.
+        UserError: the inputs differ in shape or number type.
     """
-    kinds = [(dataset.inputs.shape[1:], dataset.inputs.dtype) for dataset in (one, other)]
+    kinds = [(dataset.inputs.shape[1:], dataset.inputs.dtype) for dataset in (first, second)]
     if kinds[0] != kinds[1]:
         shown = [f'inputs {dtype} {list(shape)}' for shape, dtype in kinds]
         raise UserError(
-            f'cannot compare {one.name}, {shown[0]}, with {other.name}, {shown[1]}: load both with '
-            'the same size and number type'
+            f'cannot compare {first.name}, {shown[0]}, with {second.name}, {shown[1]}: load both '
+            'with the same size and number type'
         )
-    return int(np.isin(hashes(other.inputs), hashes(one.inputs)).sum())
+    return int(np.isin(hashes(second.inputs), hashes(first.inputs)).sum())

@@ -16,11 +16,11 @@ class Dataset(NamedTuple):
     Attributes:
         inputs: [N, ...] of any shape and number type: uint8 images [N, H, W, 3], int16 waveforms
             [N, T], int32 tokens [N, T], float32 vectors [N, D].
-        labels: int32 [N], or None if the set, or one input of it, has none.
-        num_classes: of the labels; 0 without.
-        name: the set and its slice, as in 'cifar10/train[:20000]'.
-        decode: the name of the decoder from what is stored to what encoders see (`DECODERS`); ''
-            for 'images' of uint8 and 'identity' of floats.
+        labels: int32 [N], or None if the set, or an input of the set, has none.
+        num_classes: of the labels; 0 without labels.
+        name: the set and the slice, as in 'cifar10/train[:20000]'.
+        decode: the name of the decoder from stored inputs to what encoders see (`DECODERS`); '' for
+            'images' of uint8 and 'identity' of floats.
     """
 
     inputs: np.ndarray
@@ -31,31 +31,31 @@ class Dataset(NamedTuple):
 
 
 def decoder(dataset: Dataset) -> decoding.Decoder:
-    """Returns the set's decoder, `stored [B, ...] -> what encoders see`; always the same object.
+    """Returns the set's decoder, `stored [B, ...] -> inputs [B, ...]`; always the same object.
 
     >>> vectors = Dataset(np.ones((3, 16), np.float32))
     >>> decoder(vectors)(vectors.inputs).shape
     (3, 16)
 
     Raises:
-        UserError: the name is unknown, or '' says nothing about the stored type.
+        UserError: the name is unknown, or is '' and the stored type has no default decoder.
     """
     return decoding.make(dataset.decode, dataset.inputs.dtype, dataset.name)
 
 
 def checked(dataset: Dataset) -> Dataset:
-    """Returns the set as JAX holds it, with its decoder's name written out.
+    """Returns the set as JAX holds it, with the name of the decoder written out.
 
-    64-bit numbers become 32-bit ones, labels int32. Labels of which one is negative ("no label", as
-    TFDS writes it) become None.
+    64-bit numbers become 32-bit numbers, and labels int32. Labels become None if any is negative,
+    which means "no label" in TFDS.
 
     >>> checked(Dataset(np.ones((3, 16)), np.array([0, 1, 1]), 2)).decode
     'identity'
 
     Raises:
-        UserError: naming the set and what does not fit: no input, a number type that JAX does not
-            have, values that are not finite or too large, labels that are not [N] integers in
-            [0, num_classes), no decoder.
+        UserError: there is no input, JAX does not have the number type, values are too large or
+            not finite, labels are not [N] integers in [0, num_classes), or there is no decoder; the
+            message names the set.
     """
     inputs, name = np.asarray(dataset.inputs), dataset.name
     if inputs.ndim < 1 or inputs.size == 0:
@@ -104,7 +104,7 @@ def require_labels(dataset: Dataset) -> np.ndarray:
     """Returns the labels, int32 [N].
 
     Raises:
-        UserError: there are none.
+        UserError: the set has no labels.
     """
     if dataset.labels is None:
         raise UserError(f'{dataset.name} has no labels: choose a labeled set or split')
@@ -120,15 +120,15 @@ def hashes(inputs: np.ndarray) -> np.ndarray:
     """
     inputs = np.ascontiguousarray(inputs)
     kind = f'{inputs.dtype.str}{inputs.shape[1:]}'.encode()
-    digests = [hashlib.blake2b(kind + one.tobytes(), digest_size=16) for one in inputs]
+    digests = [hashlib.blake2b(kind + row.tobytes(), digest_size=16) for row in inputs]
     return np.array([digest.hexdigest() for digest in digests], dtype='S32')
 
 
 def digest(dataset: Dataset) -> str:
-    """Returns a hash of the whole content; 16 hexadecimal digits.
+    """Returns a hash of the whole content: 16 hexadecimal digits.
 
-    The content is the inputs and labels in their order, the number of classes and the decoder's
-    name.
+    The content is the inputs and labels in order, the number of classes and the name of the
+    decoder.
     """
     decode = decoding.name_of(dataset.decode, dataset.inputs.dtype, dataset.name)
     whole = hashlib.blake2b(f'{dataset.num_classes} {decode} '.encode(), digest_size=8)
@@ -140,7 +140,7 @@ def digest(dataset: Dataset) -> str:
 
 
 def distinct(dataset: Dataset) -> Dataset:
-    """Returns the first of each input's occurrences, in order: what is asked if each is billed."""
+    """Returns the set without repetitions: the first occurrence of each input, in order."""
     _, first = np.unique(hashes(dataset.inputs), return_index=True)
     keep = np.sort(first)
     labels = None if dataset.labels is None else dataset.labels[keep]

@@ -21,12 +21,12 @@ class Piece(NamedTuple):
 
 
 def parse_split(split: str, lengths: Mapping[str, int], name: str = '') -> list[Piece]:
-    """Resolves 'train[:10%]+test' against the number of rows in each of a set's splits.
+    """Resolves 'train[:10%]+test' with the number of rows in each split of a set.
 
     Args:
-        split: in TFDS's language.
+        split: in the language of TFDS.
         lengths: rows of each split.
-        name: of the set, put before an error message.
+        name: of the set, for an error message.
 
     >>> parse_split('train[:10%]+test', {'train': 50, 'test': 20})
     [Piece(split='train', start=0, stop=5), Piece(split='test', start=0, stop=20)]
@@ -49,7 +49,7 @@ def parse_split(split: str, lengths: Mapping[str, int], name: str = '') -> list[
 
 
 def _resolve(split: str, lengths: Mapping[str, int]) -> list[Piece]:
-    """Lets TFDS read the split, under another name for a split 'all', of which it has its own."""
+    """Lets TFDS read the split; a split 'all' gets another name, which TFDS does not reserve."""
     if 'all' in lengths:
         split = re.sub(r'(^|\+)\s*all\s*(?=\[|\+|$)', rf'\g<1>{_ALL}', split)
         lengths = {_ALL if key == 'all' else key: length for key, length in lengths.items()}
@@ -67,7 +67,14 @@ def _resolve(split: str, lengths: Mapping[str, int]) -> list[Piece]:
 
 
 def select(split: str, rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns the row numbers int[M] that `split` names; `rows` holds int[N] for each split.
+    """Returns the row numbers that `split` names.
+
+    Args:
+        split: in the language of TFDS.
+        rows: the row numbers of each split, int[N].
+
+    Returns:
+        int[M].
 
     >>> select('test+train[:2]', {'train': np.array([0, 2, 4]), 'test': np.array([1, 3])})
     array([1, 3, 0, 2])

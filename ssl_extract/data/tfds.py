@@ -1,9 +1,9 @@
 """TFDS image sets, read without TensorFlow and decoded once.
 
-Decoded images lie under the cache folder in numbered parts of 2,048, so that a slice decodes only
-the parts it touches and a killed run goes on. A folder's name holds a hash of what the images
-depend on: the prepared files with their lengths and times, the split, the size. A set prepared anew
-is decoded anew.
+Decoded images lie under the cache folder in numbered parts of 2,048 images. A slice decodes the
+parts that it touches, and a killed run goes on after the last part. A folder's name holds a hash of
+everything that the images depend on: the prepared files with lengths and times, the split, the
+size. A set prepared anew is decoded anew.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from ssl_extract.runtime import files
 
 _PART = 2048  # images
 _CHUNK = 256  # images decoded between two steps of the progress bar
-_FORMAT = 1  # of the cache; a change makes old caches be ignored
+_FORMAT = 1  # of the cache; caches of another format are ignored
 
 
 def load(
@@ -54,18 +54,20 @@ def load(
                     decoded[i] = _decode(name, source, ranges[i], image_key, label_key, size, bar)
                     _write_part(folder, i, decoded[i])
         for i in parts:
-            kept = slice(max(piece.start - i * _PART, 0), piece.stop - i * _PART)
-            images.append(decoded[i][0][kept])
-            labels.append(decoded[i][1][kept])
+            rows = slice(max(piece.start - i * _PART, 0), piece.stop - i * _PART)
+            images.append(decoded[i][0][rows])
+            labels.append(decoded[i][1][rows])
     _check_one_size(name, images)
     num_classes = builder.info.features[label_key].num_classes if label_key else 0
     return np.concatenate(images), np.concatenate(labels), num_classes
 
 
 def fit(image: np.ndarray, size: int | None) -> np.ndarray:
-    """Central square of an image uint8 [h, w, 1 or 3], resized to [size, size, 3] by Pillow.
+    """Resizes the central square of an image to [size, size, 3] by Pillow, bilinear, antialiased.
 
-    Bilinear and antialiased; `size` None keeps [h, w, 3].
+    Args:
+        image: uint8 [h, w, 1 or 3].
+        size: side in pixels; None keeps [h, w, 3].
     """
     height, width, _ = image.shape
     image = np.broadcast_to(image, (height, width, 3))
@@ -81,7 +83,7 @@ def fit(image: np.ndarray, size: int | None) -> np.ndarray:
 
 
 def _find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """The prepared copy of a set, found by its files: its builder's code is not needed."""
+    """Opens the prepared copy of a set by its files, without the code of the builder."""
     option = f' --data_dir={data_dir}' if data_dir else ''
     where = data_dir or 'the default folder of TFDS'
     try:
@@ -106,7 +108,7 @@ def _source(name: str, builder: tfds.core.DatasetBuilder, split: str) -> Any:
 
 
 def _keys(name: str, features: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Which features hold the image and the class."""
+    """Returns the names of the features that hold the image and the class."""
     images = {
         key: feature
         for key, feature in features.items()
@@ -182,14 +184,14 @@ def _part_path(folder: epath.Path, index: int) -> epath.Path:
 
 
 def _read_part(folder: epath.Path, index: int, count: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """A part of the cache, or None if it is missing or damaged."""
+    """Reads a part of the cache; None if it is missing or damaged."""
     path = _part_path(folder, index)
     if not path.exists():
         return None
     try:
         part = files.read_npz(path)
         images, labels = part['images'], part['labels']
-    except Exception:  # whatever is wrong with it, it can be decoded again
+    except Exception:  # a damaged part is decoded again, whatever the damage is
         return None
     sound = images.dtype == np.uint8 and images.shape[:1] == labels.shape == (count,)
     return (images, labels) if sound else None

@@ -1,9 +1,9 @@
 """The `Loss` type, its registry, and masked rows.
 
 A loss is a pure function `loss(student [B, D], teacher [B, D], *, labels=None, where=None)` that
-returns a float32 scalar, is differentiable in `student`, and gives on rows marked by `where [B]`
-exactly what it gives on the batch of those rows alone. `docs/how_to/add_a_loss.md` shows how to
-write one.
+returns a float32 scalar and is differentiable in `student`. The value on the rows marked by
+`where [B]` is exactly the value on the batch of those rows alone. `docs/how_to/add_a_loss.md` shows
+how to write a loss.
 """
 
 from typing import Protocol
@@ -19,7 +19,7 @@ register = LOSSES.register
 
 
 class Loss(Protocol):
-    """A distance between what the surrogate says of a batch of images and what the oracle said."""
+    """A distance between a surrogate's representations of a batch of inputs and the answers."""
 
     def __call__(
         self,
@@ -34,10 +34,10 @@ class Loss(Protocol):
         Args:
             student: [B, D], representations of the surrogate.
             teacher: [B, D], answers of the oracle. The caller stops the gradient into them.
-            labels: int [B], the true classes of the images; most losses ignore them.
+            labels: int [B], the true classes of the inputs; most losses ignore them.
             where: bool [B], rows that were answered; None means all. Other rows neither count nor
                 act as negatives, whatever they hold (NaN included), and get a gradient of exactly
-                zero. If none counts, the loss is 0.
+                zero. Without any row that counts the loss is 0.
         """
 
 
@@ -60,8 +60,8 @@ def prepare(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Checks shapes, casts to float32 and zeroes the rows that do not count.
 
-    The first line of every loss: whatever stood in a zeroed row reaches neither the value nor the
-    gradient, and no gradient reaches it.
+    Every loss starts with this call: the former content of a zeroed row reaches neither the value
+    nor the gradient, and no gradient reaches the row.
 
     Args:
         student: [B, D], any float type.
@@ -92,5 +92,5 @@ def prepare(
 
 
 def masked_mean(values: jax.Array, where: jax.Array) -> jax.Array:
-    """The mean of `values [N]` over the rows marked by `where [N]`; 0 if there are none."""
+    """Averages `values [N]` over the rows marked by `where [N]`; 0 if no row is marked."""
     return jnp.sum(jnp.where(where, values, 0.0)) / jnp.maximum(jnp.sum(where), 1)

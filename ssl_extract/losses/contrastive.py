@@ -1,6 +1,6 @@
 """Contrastive losses: infonce, softnn, supcon.
 
-All three stand on the 2B rows [student; teacher]. Every row is an anchor once and is compared with
+All three compare the 2B rows [student; teacher]. Every row is an anchor once and is compared with
 the other 2B - 1 rows, of both models. The rows of a sharded batch are compared over all devices.
 """
 
@@ -16,10 +16,14 @@ from ssl_extract.numerics import normalize, product
 
 @register('infonce')
 def infonce(temperature: float = 0.07) -> Loss:
-    """NT-Xent of SimCLR between representations and answers (ICML 2022, section 3.3).
+    """Computes NT-Xent of SimCLR between representations and answers (ICML 2022, section 3.3).
 
-    For an anchor z_i, normalized, with its pair z_p, the same image seen by the other model:
+    For a normalized anchor z_i and the row z_p that the other model gives for the same input:
     `-log(exp(z_i . z_p / t) / sum_{j != i} exp(z_i . z_j / t))`, mean over the 2B anchors.
+
+    >>> loss = infonce(temperature=1.0)
+    >>> round(float(loss(jnp.eye(2), jnp.eye(2))), 4)  # log(1 + 2 / e)
+    0.5514
 
     Args:
         temperature: t; 0.07 in the paper's CIFAR runs, 0.1 for ImageNet.
@@ -40,11 +44,15 @@ def infonce(temperature: float = 0.07) -> Loss:
 
 @register('softnn')
 def softnn(temperature: float = 100.0) -> Loss:
-    """Soft nearest neighbor loss, the pair against all rows (ICML 2022, section 3.3).
+    """Computes the soft nearest neighbor loss, a pair against all rows (ICML 2022, section 3.3).
 
     As `infonce`, with `-||a_i - a_j||^2 / t` of the rows as they are in place of the cosine
-    (Frosst et al., ICML 2019, equation 1). Computed from logarithms: far rows neither overflow nor
-    lose their gradient, so the reference's additions of 1e-9 and 1e-5 are not needed.
+    (Frosst et al., ICML 2019, equation 1). The loss is computed from logarithms: far rows neither
+    overflow nor lose the gradient, so the reference's additions of 1e-9 and 1e-5 are not needed.
+
+    >>> loss = softnn(temperature=1.0)
+    >>> round(float(loss(jnp.eye(2), jnp.eye(2))), 4)  # log(1 + 2 exp(-2))
+    0.2395
 
     Args:
         temperature: t, in squared units of the representation; 100 in the paper's CIFAR and SVHN
@@ -66,15 +74,19 @@ def softnn(temperature: float = 100.0) -> Loss:
 
 @register('supcon')
 def supcon(temperature: float = 0.07, base_temperature: float = 0.07) -> Loss:
-    """Supervised contrastive loss: all rows of the anchor's class are its positives.
+    """Computes the supervised contrastive loss: all rows of the anchor's class are positives.
 
-    For an anchor z_i, normalized, and the set P of the other rows with its label:
+    For a normalized anchor z_i and the set P of the other rows with the same label:
     `-t/t_base mean_{p in P} log(exp(z_i . z_p / t) / sum_{j != i} exp(z_i . z_j / t))`, mean over
     the 2B anchors (Khosla et al., NeurIPS 2020, equation 2; ICML 2022, section 3.3).
 
+    >>> loss = supcon(temperature=1.0, base_temperature=1.0)
+    >>> round(float(loss(jnp.eye(2), jnp.eye(2), labels=jnp.arange(2))), 4)  # log(1 + 2 / e)
+    0.5514
+
     Args:
         temperature: t.
-        base_temperature: t_base; scales the loss as its authors do. Equal to t, it does nothing.
+        base_temperature: t_base, which scales the loss as its authors do; no scale where it is t.
 
     Raises:
         UserError: a temperature is not a number above 0; the loss is called without labels.
@@ -107,22 +119,22 @@ def supcon(temperature: float = 0.07, base_temperature: float = 0.07) -> Loss:
 
 
 def _twice(values: jax.Array) -> jax.Array:
-    """The value of each of the 2B rows, from those of the B images."""
+    """Repeats the values of B inputs for the 2B rows."""
     return jnp.concatenate([values, values])
 
 
 def _others(valid: jax.Array) -> jax.Array:
-    """Whether anchor i is compared with row j, [2B, 2B]: j counts and is not i itself."""
+    """Marks the rows j that anchor i is compared with, [2B, 2B]: those that count, without i."""
     return valid[None] & ~jnp.eye(valid.shape[0], dtype=bool)
 
 
 def _mask(logits: jax.Array, valid: jax.Array) -> jax.Array:
-    """Logits [2B, 2B] with those of no comparison at the lowest float: a weight of exactly 0."""
+    """Lowers the logits [2B, 2B] of no comparison to the lowest float: a weight of exactly 0."""
     return jnp.where(_others(valid), logits, jnp.finfo(logits.dtype).min)
 
 
 def _pair_cross_entropy(logits: jax.Array, where: jax.Array) -> jax.Array:
-    """Mean cross-entropy of finding, for each row, its pair among the other rows."""
+    """Averages the cross-entropy of telling the pair of each row from the other rows."""
     valid, batch = _twice(where), where.shape[0]
     pair = jnp.roll(jnp.arange(2 * batch), batch)
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(_mask(logits, valid), pair)
@@ -130,10 +142,10 @@ def _pair_cross_entropy(logits: jax.Array, where: jax.Array) -> jax.Array:
 
 
 def _squared_distances(rows: jax.Array, valid: jax.Array) -> jax.Array:
-    """Squared Euclidean distances [N, N] of `rows [N, D]`, from one matrix product.
+    """Computes squared Euclidean distances [N, N] of `rows [N, D]` by one matrix product.
 
-    The rows are centered first: an offset that they share, such as a defense's noise of mean 10,
-    changes no distance but would cost the product its digits.
+    The rows are centered first: an offset in all rows, such as a defense's noise of mean 10,
+    changes no distance but would cost the product digits.
     """
     count = jnp.maximum(jnp.sum(valid), 1)
     rows = rows - jax.lax.stop_gradient(jnp.sum(rows, axis=0, keepdims=True) / count)

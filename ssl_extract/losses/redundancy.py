@@ -10,12 +10,17 @@ from ssl_extract.numerics import product
 
 @register('barlow')
 def barlow(lambda_: float = 0.0051) -> Loss:
-    """Barlow Twins between representations and answers.
+    """Computes the loss of Barlow Twins between representations and answers.
 
     With C [D, D] the correlation over the batch of each student feature with each teacher feature:
     `sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2` (Zbontar et al., ICML 2021, equation 1). The
-    student is correlated with the teacher directly; the reference stacks both models on the batch
-    axis and correlates two views, so it never compares them.
+    student is correlated with the teacher directly. The reference code stacks both models on the
+    batch axis and correlates two views, so that the two models are never compared.
+
+    >>> loss = barlow()
+    >>> rows = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> round(float(loss(rows, rows)), 4)
+    0.0
 
     Args:
         lambda_: weight of the off-diagonal terms.
@@ -40,7 +45,7 @@ def barlow(lambda_: float = 0.0051) -> Loss:
 
 
 def _standardize(rows: jax.Array, where: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-    """BatchNorm without scale and shift over the rows that count; the others become zero."""
+    """Standardizes the columns over the rows that count; the other rows become zero."""
     count = jnp.maximum(jnp.sum(where), 1)
     mean = jnp.sum(rows, axis=0, keepdims=True) / count
     centered = jnp.where(where[:, None], rows - mean, 0.0)

@@ -1,6 +1,6 @@
 """Regression losses, row by row.
 
-mse, l2, cosine, symmetrized, wasserstein.
+`mse`, `l2`, `cosine`, `symmetrized` and `wasserstein`.
 """
 
 import jax
@@ -13,7 +13,14 @@ from ssl_extract.numerics import normalize
 
 @register('mse')
 def mse() -> Loss:
-    """Mean squared error over all elements, without normalization (ICML 2022, section 3.3)."""
+    """Computes the mean squared error over all elements (ICML 2022, section 3.3).
+
+    Neither representations nor answers are normalized.
+
+    >>> loss = mse()
+    >>> float(loss(jnp.ones((4, 2)), jnp.zeros((4, 2))))
+    1.0
+    """
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels
@@ -25,17 +32,22 @@ def mse() -> Loss:
 
 @register('l2')
 def l2() -> Loss:
-    """Mean Euclidean distance, not squared, of the normalized rows, in [0, 2].
+    """Computes the mean Euclidean distance, not squared, of the normalized rows, in [0, 2].
 
-    The distance of StolenEncoder (CCS 2022, arXiv 2201.05889), whose code sums it over the batch.
-    Where the two rows agree, the gradient is zero.
+    The distance is that of StolenEncoder (CCS 2022, arXiv 2201.05889), whose code sums over the
+    batch. Where the two rows agree, the gradient is zero.
+
+    >>> loss = l2()
+    >>> float(loss(jnp.array([[2.0, 0.0]]), jnp.array([[-3.0, 0.0]])))
+    2.0
     """
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels
         student, teacher, where = prepare(student, teacher, where)
         squared = jnp.sum(jnp.square(normalize(student) - normalize(teacher)), axis=-1)
-        apart = squared != 0.0  # twice: the gradient of sqrt at 0 would be NaN even if not selected
+        # Selected twice: the gradient of sqrt at 0 would be NaN even where it is not selected.
+        apart = squared != 0.0
         distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
         return masked_mean(distance, where)
 
@@ -44,10 +56,14 @@ def l2() -> Loss:
 
 @register('cosine')
 def cosine() -> Loss:
-    """One minus the mean cosine of a representation and its answer, in [0, 2].
+    """Computes one minus the mean cosine of representations and answers, in [0, 2].
 
-    The similarity that SSLGuard steals with (CCS 2022), and `2 - 2 cos` of BYOL up to the factor.
-    A zero row has cosine 0 to everything.
+    The similarity is that of the attack in SSLGuard (CCS 2022), and `2 - 2 cos` of BYOL up to the
+    factor. A zero row has cosine 0 to everything.
+
+    >>> loss = cosine()
+    >>> float(loss(jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 1.0]])))
+    1.0
     """
 
     def loss(student, teacher, *, labels=None, where=None):
@@ -60,12 +76,16 @@ def cosine() -> Loss:
 
 @register('symmetrized')
 def symmetrized() -> Loss:
-    """Negative mean cosine of SimSiam, in [-1, 1] (ICML 2022, section 3.3; arXiv 2011.10566).
+    """Computes the negative mean cosine of SimSiam, in [-1, 1] (arXiv 2011.10566).
 
-    `student` holds the predictions of one view of the images, `teacher` the projections of the
-    victim's answers to the other view. The attack `symmetrized` brings the projector, the
-    predictor and both directions; the loss itself is of one direction, or of both stacked. A zero
-    row has cosine 0 to everything.
+    `student` holds the predictions of one view of the inputs, `teacher` the projections of the
+    victim's answers to the other view (ICML 2022, section 3.3). The attack `symmetrized` brings the
+    projector, the predictor and both directions. The loss is of one direction, or of both stacked.
+    A zero row has cosine 0 to everything.
+
+    >>> loss = symmetrized()
+    >>> float(loss(jnp.array([[2.0, 0.0]]), jnp.array([[3.0, 0.0]])))
+    -1.0
     """
 
     def loss(student, teacher, *, labels=None, where=None):
@@ -78,13 +98,17 @@ def symmetrized() -> Loss:
 
 @register('wasserstein')
 def wasserstein() -> Loss:
-    """1-Wasserstein distance of the rows as distributions over the feature index.
+    """Computes the 1-Wasserstein distance of the rows, as distributions over the feature index.
 
-    Each row is divided by its sum; on a line, the distance is then the L1 distance of the
-    cumulative sums (ICML 2022, section 3.3). It is meant for non-negative rows, such as pooled
-    ReLU features: with entries of both signs it is still defined, but no longer a distance of
-    distributions, and steep where a row sums to almost nothing. A row that sums to 0 counts as
-    having no mass anywhere and gets no gradient.
+    Each row is divided by its sum. On a line, the distance is then the L1 distance of the
+    cumulative sums (ICML 2022, section 3.3). The loss is meant for non-negative rows, such as
+    pooled ReLU features. With entries of both signs the loss is defined, but it is no distance of
+    distributions, and steep where a row sums to almost nothing. A row that sums to 0 has no mass
+    anywhere and gets no gradient.
+
+    >>> loss = wasserstein()
+    >>> float(loss(jnp.array([[1.0, 0.0, 0.0]]), jnp.array([[0.0, 0.0, 1.0]])))
+    2.0
     """
 
     def loss(student, teacher, *, labels=None, where=None):
@@ -97,12 +121,12 @@ def wasserstein() -> Loss:
 
 
 def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Cosine [B] of each row of a with the same row of b; 0 where one of them is zero."""
+    """Computes the cosine [B] of each row of a with the same row of b; 0 for a zero row."""
     return jnp.sum(normalize(a) * normalize(b), axis=-1)
 
 
 def _cumulative(rows: jax.Array) -> jax.Array:
-    """Cumulative distribution [B, D] of each row over its features."""
+    """Computes the cumulative distribution [B, D] of each row over the features."""
     total = jnp.sum(rows, axis=-1, keepdims=True)
     nonzero = jnp.abs(total) > 1e-14  # the reference adds this to the sum
     return jnp.cumsum(rows * jnp.where(nonzero, 1.0 / jnp.where(nonzero, total, 1.0), 0.0), axis=-1)

@@ -12,14 +12,14 @@ from ssl_extract.runtime import files, parallel
 
 
 def manager(folder: epath.PathLike) -> ocp.CheckpointManager:
-    """Opens the checkpoints of a training run; only the newest one is kept."""
+    """Opens the checkpoints of a training run; the manager keeps the newest one only."""
     folder = _absolute(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=1))
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, Any]) -> None:
-    """Starts to save `state` and `meta`; the state may be donated as soon as this returns."""
+    """Starts to save `state` and `meta`; the caller may donate the state after the call."""
     manager.save(
         step,
         args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)),
@@ -29,10 +29,15 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, 
 def restore(
     manager: ocp.CheckpointManager, template: Any, mesh: jax.sharding.Mesh
 ) -> tuple[Any, dict[str, Any]] | None:
-    """Reads the newest (state, meta) onto the mesh; None if there is none yet.
+    """Reads the newest (state, meta) onto the mesh, or returns None before the first checkpoint.
+
+    Args:
+        manager: of the run's checkpoints.
+        template: a pytree of arrays with the shapes of the state.
+        mesh: the mesh that the state is put on, whole on every device.
 
     Raises:
-        UserError: the checkpoint is damaged or was made by a run of another shape.
+        UserError: the checkpoint is damaged, or another run of other shapes wrote it.
     """
     step = manager.latest_step()
     if step is None:
@@ -50,10 +55,15 @@ def save_encoder(
 ) -> None:
     """Writes an encoder's variables, and `meta` (at least `encoder` and `input_shape`) last.
 
-    A folder without `meta.json` is not an encoder: a run that is killed in between writes it again.
+    A folder without `meta.json` holds no encoder: a run that was killed before the last write
+    writes the encoder again.
 
     Args:
-        heads: variables of the networks behind it, by name; `meta` says in `heads` which.
+        folder: created where it does not exist.
+        variables: `{'params', 'batch_stats'}` of the encoder.
+        meta: a description of the encoder, as JSON.
+        heads: variables of the networks behind the encoder, by name; `meta['heads']` holds their
+            specs.
     """
     folder = _absolute(folder)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -64,10 +74,10 @@ def save_encoder(
 
 
 def read_meta(folder: epath.PathLike) -> dict[str, Any]:
-    """The `meta` of a saved encoder.
+    """Returns the `meta` of a saved encoder.
 
     Raises:
-        UserError: there is no encoder in that folder.
+        UserError: there is no encoder in the folder.
     """
     path = _absolute(folder) / 'meta.json'
     if not path.exists():
@@ -89,8 +99,10 @@ def load_encoder(
     """Reads the variables that `save_encoder` wrote, onto the mesh.
 
     Args:
+        folder: the folder of the encoder.
         template: a pytree of arrays or ShapeDtypeStructs with the expected shapes.
-        part: 'variables', the encoder's, or 'heads'.
+        mesh: the mesh that the variables are put on, whole on every device.
+        part: 'variables' for those of the encoder, or 'heads'.
 
     Raises:
         UserError: the files are missing, damaged, or of an encoder of another shape.
@@ -101,7 +113,7 @@ def load_encoder(
 
 
 class _readable:  # noqa: N801  (a context manager)
-    """Turns whatever orbax raises (pages, of many types) into one line that names the folder."""
+    """A context that turns an error of Orbax, of many types, into one line with the folder."""
 
     def __init__(self, path: epath.Path):
         self.path = path

@@ -35,17 +35,17 @@ def write_text(path: epath.PathLike, content: str) -> None:
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
-    """Writes one JSON document; a NaN is an error."""
+    """Writes one JSON document; a NaN raises a ValueError."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
 
 
 def write_jsonl(path: epath.PathLike, rows: list[dict[str, Any]]) -> None:
-    """Writes one JSON object a line; a NaN is an error."""
+    """Writes one JSON object a line; a NaN raises a ValueError."""
     write_text(path, ''.join(json.dumps(row, allow_nan=False) + '\n' for row in rows))
 
 
 def write_npz(path: epath.PathLike, **arrays: np.ndarray) -> None:
-    """Writes arrays as one uncompressed .npz."""
+    """Writes arrays by name as one uncompressed .npz."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
@@ -72,7 +72,7 @@ def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
     """Reads all arrays of an .npz.
 
     Raises:
-        UserError: the file is missing, truncated or not an .npz; names the file to remove.
+        UserError: the file is missing, truncated or not an .npz; the message names the file.
     """
     try:
         with np.load(io.BytesIO(epath.Path(path).read_bytes()), allow_pickle=False) as arrays:

@@ -10,14 +10,14 @@ from etils import epath
 
 @contextlib.contextmanager
 def lock(path: epath.PathLike, what: str) -> Iterator[None]:
-    """Holds the lock file `path` while the block runs; a killed process lets go of it.
+    """Holds the lock file `path` while the block runs; the system frees it of a killed process.
 
-    A process that has to wait says so once, in one line. In a bucket there are no locks: give each
-    process a workdir of its own there, and merge their results.
+    A process that has to wait prints one line, once. A bucket has no locks: give each process a
+    separate workdir there, and merge the results.
 
     Args:
-        path: the lock file; its folder is created.
-        what: the result that is waited for, for the message.
+        path: the lock file; the folder is created.
+        what: the result that the process waits for, as the message names it.
     """
     path = epath.Path(path)
     if '://' in str(path):

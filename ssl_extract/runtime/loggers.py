@@ -1,8 +1,8 @@
 """Training metrics as numbered parts of a folder.
 
-A part holds the rows between two checkpoints and is written just before the later one, so that
-after a restart the parts and the checkpoint agree; a part written twice has the same content both
-times.
+A part holds the rows between two checkpoints and is written just before the later checkpoint, so
+that the parts and the checkpoint agree after a restart. A part that is written twice has the same
+content both times.
 """
 
 from typing import Any
@@ -13,11 +13,11 @@ from ssl_extract.runtime import files
 
 
 def write_part(folder: epath.Path, step: int, rows: list[dict[str, Any]]) -> None:
-    """Writes the rows that ended at `step`."""
+    """Writes the rows since the last part; `step` is the last of them."""
     files.write_jsonl(folder / f'part-{step:010d}.jsonl', rows)
 
 
 def read_parts(folder: epath.Path) -> list[dict[str, Any]]:
-    """All rows so far, in order."""
+    """Returns all rows so far, in order."""
     parts = sorted(folder.glob('part-*.jsonl')) if folder.exists() else []
     return [row for part in parts for row in files.read_jsonl(part)]

@@ -17,7 +17,7 @@ from ssl_extract.errors import UserError
 
 @functools.cache
 def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
-    """A mesh of `num_devices` (default: all) devices along the axis `'data'`."""
+    """Makes a mesh of `num_devices` (default: all) devices along the axis `'data'`."""
     devices = jax.devices()[:num_devices]
     return jax.make_mesh(
         (len(devices),), ('data',), axis_types=(jax.sharding.AxisType.Auto,), devices=devices
@@ -25,12 +25,12 @@ def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
-    """The sharding of what every device holds whole."""
+    """Returns the sharding of arrays that every device holds whole."""
     return jax.NamedSharding(mesh, jax.P())
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
-    """The sharding of arrays whose first axis is the batch."""
+    """Returns the sharding of arrays whose first axis is the batch."""
     return jax.NamedSharding(mesh, jax.P('data'))
 
 
@@ -54,21 +54,21 @@ def compile_step(step: Callable, mesh: jax.sharding.Mesh) -> Callable:
 
 
 def compile_init(init: Callable, mesh: jax.sharding.Mesh) -> Callable:
-    """Compiles an initialization whose outputs end up whole on every device."""
+    """Compiles an initialization whose outputs are whole on every device."""
     return jax.jit(init, out_shardings=replicated(mesh))
 
 
 def count_flops(compiled: Callable, *args: Any) -> float:
-    """Floating-point operations of one call, on one device, as XLA counts them.
+    """Counts the floating-point operations of one call on one device, as XLA counts them.
 
-    After a call with arguments of the same shapes it costs nothing: the program is there already.
+    The count is free after a call with arguments of the same shapes: the program exists already.
     """
     cost = compiled.lower(*args).compile().cost_analysis()
     return float((cost[0] if isinstance(cost, list) else cost or {}).get('flops', float('nan')))
 
 
 def compile_query(query: Callable, mesh: jax.sharding.Mesh) -> Callable:
-    """Compiles `query(account, oracle, *batch)`: the batch's arrays come sharded by their rows."""
+    """Compiles `query(account, oracle, *batch)`; the arrays of the batch are sharded by rows."""
     whole, batch = replicated(mesh), batch_sharding(mesh)
     return jax.jit(
         query,
@@ -80,9 +80,9 @@ def compile_query(query: Callable, mesh: jax.sharding.Mesh) -> Callable:
 
 @functools.cache
 def compile_take(mesh: jax.sharding.Mesh) -> Callable[[Any, np.ndarray], Any]:
-    """Compiles `take(data, indices)`: rows of device-resident arrays, as a sharded batch.
+    """Compiles `take(data, indices)`: rows of arrays on the devices, as a sharded batch.
 
-    It is kept apart from the training step, so that the step is compiled once for all set sizes.
+    The look-up is apart from the training step, so that one compiled step serves all set sizes.
     """
     return jax.jit(
         lambda data, indices: jax.tree.map(lambda x: x[indices], data),

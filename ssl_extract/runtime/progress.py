@@ -8,7 +8,7 @@ import tqdm
 
 
 def progress(iterable: Iterable[Any] | None = None, **kwargs: Any) -> tqdm.tqdm:
-    """A tqdm bar with rate and ETA; on a log file instead of a terminal, a line now and then."""
+    """Makes a tqdm bar with rate and ETA; a log file gets a line every 20 seconds instead."""
     interactive = sys.stderr.isatty()
     return tqdm.tqdm(
         iterable, mininterval=0.2 if interactive else 20, delay=1, dynamic_ncols=True, **kwargs
