@@ -8,13 +8,8 @@ from ssl_extract.contract import Contract, require
 from ssl_extract.losses.base import Loss, make
 
 
-<<<<<<< HEAD
 def check(loss: Loss | str, *, batch: int = 6, dim: int = 5, rtol: float = 1e-4) -> None:
     """Tries the contract of `docs/how_to/add_a_loss.md`, and prints each clause that holds.
-=======
-def check(loss: Loss, *, batch: int = 6, dim: int = 5, rtol: float = 1e-4) -> None:
-    """Checks a loss against the contract of `docs/how_to/add_a_loss.md` on small random batches.
->>>>>>> english
 
     >>> from ssl_extract import testing
     >>> testing.check_loss('mse')  # doctest: +ELLIPSIS
@@ -23,11 +18,7 @@ def check(loss: Loss, *, batch: int = 6, dim: int = 5, rtol: float = 1e-4) -> No
     the loss: with no row left in, value and gradient are zero
 
     Args:
-<<<<<<< HEAD
         loss: the loss to try, or its spec.
-=======
-        loss: the loss to check.
->>>>>>> english
         batch: rows of the batches.
         dim: features of the batches.
         rtol: tolerance of a value or a gradient, relative to the largest entry.
@@ -63,7 +54,6 @@ def check(loss: Loss, *, batch: int = 6, dim: int = 5, rtol: float = 1e-4) -> No
         require(np.all(np.isfinite(alone_grad)))
     for garbage in (0.0, 1e3, np.nan):
         s, t = (np.where(where[:, None], x, np.float32(garbage)) for x in (student, teacher))
-<<<<<<< HEAD
         given = f'with where, and {garbage} in the rows left out,'
         with contract.clause(f'{given} its value is that of the rows left in'):
             value, grad = run(s, t, labels, where)
@@ -75,12 +65,3 @@ def check(loss: Loss, *, batch: int = 6, dim: int = 5, rtol: float = 1e-4) -> No
     with contract.clause('with no row left in, value and gradient are zero'):
         value, grad = run(student, teacher, labels, np.zeros(batch, bool))
         require(value == 0 and np.all(grad == 0))
-=======
-        value, grad = run(s, t, labels, where)
-        case = f'with where, and {garbage} in the rows left out,'
-        require(close(value, alone), f'{case} its value is that of the rows left in')
-        require(close(grad[where], alone_grad), f'{case} its gradient is that of the rows left in')
-        require(np.all(grad[~where] == 0), f'{case} the gradient of the rows left out is zero')
-    value, grad = run(student, teacher, labels, np.zeros(batch, bool))
-    require(value == 0 and np.all(grad == 0), 'with no row left in, value and gradient are zero')
->>>>>>> english
