@@ -5,7 +5,7 @@ with charge and defense. Any other victim answers NumPy arrays with NumPy arrays
 model, a service, a table. It is called from the host, with the granted rows only.
 """
 
-import hashlib
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from etils import epath
 from ssl_extract.checks import check_whole
 from ssl_extract.encoders.trained import Encoder, content_hash
 from ssl_extract.errors import UserError
+from ssl_extract.identity import content_of, name_of
 
 
 class Victim(NamedTuple):
@@ -87,11 +88,8 @@ def from_flax(
             f'victim: its outputs for 2 inputs have shape {list(outputs.shape)}; apply must give '
             '[B, D], one row for each input'
         )
-    digest = hashlib.sha256(_name_of(apply).encode())
-    for path, leaf in jax.tree.leaves_with_path(variables):
-        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
     answer = jax.tree_util.Partial(apply, variables)
-    where = digest.hexdigest()[:16]
+    where = content_of((apply, variables))
     return Victim(where, outputs.shape[1], answer, True, answers, tuple(input_shape))
 
 
@@ -114,7 +112,9 @@ def from_function(
             one paid query.
         dim: width of its answers.
         address: the name that stands for this function and its weights wherever answers are kept;
-            '' is the function's module and name. Another model needs another name.
+            '' is the function's module and name, and the content of what these do not tell: of a
+            lambda, of a function within another, of a method's object, of bound arguments. Another
+            model behind the same function needs another name.
         input_shape: of one input; None takes any.
         answers: what an output is; see `Victim`.
 
@@ -129,5 +129,5 @@ def from_function(
 
 
 def _name_of(fn: Callable) -> str:
-    name = getattr(fn, '__qualname__', type(fn).__qualname__)
-    return f'{getattr(fn, "__module__", type(fn).__module__)}:{name}'
+    unnamed = not isinstance(fn, types.FunctionType) or '<' in fn.__qualname__  # <lambda>, <locals>
+    return f'{name_of(fn)} {content_of(fn)}' if unnamed else name_of(fn)
