@@ -21,6 +21,14 @@ from ssl_extract.errors import UserError
 from ssl_extract.identity import content_of, spec_content
 from ssl_extract.runtime import files, parallel
 
+# What a job names: a user may have registered it, and then its code counts.
+_NAMED = {
+    'encoder': trained.ENCODERS,
+    'optimizer': training.OPTIMIZERS,
+    'schedule': training.SCHEDULES,
+    'decode': decoding.DECODERS,
+}
+
 
 class Job(NamedTuple):
     """A training: which network, on what, and how.
@@ -115,7 +123,10 @@ def steal(
         attack=spec_content(attacks.ATTACKS, attack),
         loss=content_of(loss) if callable(loss) else spec_content(losses.LOSSES, loss),
         student_augmentation=spec_content(augment.AUGMENTATIONS, seen),
-        plan=list(answers.plan),
+        plan=[
+            spec_content(attacks.PLANS, plan),
+            spec_content(augment.AUGMENTATIONS, asked),
+        ],
     )
 
 
@@ -175,6 +186,8 @@ def _fit(job: Job, made: Attack, folder: epath.PathLike | None, **described: Any
     """
     _check(job)
     call = {**described, **job._asdict(), 'arrays': content_of(job.arrays)}
+    for name, registry in _NAMED.items():
+        call[name] = spec_content(registry, call[name])
     with given.opened(folder) as where:
         _check_call(where, call)
         if (where / 'meta.json').exists():
