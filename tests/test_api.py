@@ -16,6 +16,7 @@ from finished_runs import write_run
 
 import ssl_extract
 from ssl_extract import UserError, defenses, losses
+from ssl_extract.oracle import make_oracle
 
 ENCODER = 'resnet18(stem="patch", width=8, stages=(1,))'
 DIGITS, LABELS = sklearn.datasets.load_digits(return_X_y=True)
@@ -364,7 +365,7 @@ SMALL = ssl_extract.victims.from_flax(project, jnp.asarray(MAP), input_shape=(8,
         (dict(inputs=np.ones((4, 9)), plan='views(m=2)'), r"'simclr' does not fit inputs \[9\]"),
         (
             dict(victim=ssl_extract.victims.from_function(lambda x: x[:, 0, 0], dim=4)),
-            r'answered 8 inputs with float32 \[8, 3\]; it must answer numbers \[8, 4\]',
+            r'answered 8 inputs with float32 \[8, 3\]; it must answer real numbers \[8, 4\]',
         ),
     ],
 )
@@ -401,6 +402,30 @@ def test_wrong_trainings_are_refused_in_one_line(answers, call, message):
     with pytest.raises(UserError, match=message) as error:
         ssl_extract.steal(answers, **{**STEAL, **call})
     assert '\n' not in str(error.value)
+
+
+def test_what_is_given_in_a_wrong_place_is_refused_in_one_line(answers):
+    with pytest.raises(UserError, match='oracle: Victim is none: write ssl_extract.make_oracle'):
+        ssl_extract.collect(SMALL, INPUTS)
+    with pytest.raises(UserError, match='answers: ndarray is none: give what collect returned'):
+        ssl_extract.steal(INPUTS, **STEAL)
+    with pytest.raises(UserError, match='encoder: Answers is none: give what steal'):
+        ssl_extract.evaluate(answers, **MEASURE)
+
+
+def test_answers_of_an_oracle_that_does_not_say_what_it_is_are_not_kept(tmp_path):
+    oracle = make_oracle(lambda images: project(MAP, images), budget=9)
+    assert ssl_extract.collect(oracle, INPUTS[:8]).bill.billed == 8
+    with pytest.raises(UserError, match='make it with ssl_extract.make_oracle'):
+        ssl_extract.collect(oracle, INPUTS[:8], folder=tmp_path)
+
+
+def test_an_evaluation_does_not_spend_the_attackers_account(stolen, tmp_path):
+    victim = ssl_extract.victims.from_function(Service(), dim=16, address='pca')
+    oracle = ssl_extract.make_oracle(victim, budget=8)
+    ssl_extract.collect(oracle, INPUTS[:4], folder=tmp_path)
+    ssl_extract.evaluate(stolen[0], victim=victim, folder=tmp_path, **MEASURE)
+    assert ssl_extract.collect(oracle, INPUTS[:8], folder=tmp_path).bill.billed == 8
 
 
 def test_vectors_need_an_encoder_of_vectors():

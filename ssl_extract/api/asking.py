@@ -123,6 +123,7 @@ def collect(
         UserError: more queries are to be sent than the budget leaves (nothing is sent then), the
             folder is another account's, or the inputs do not fit the victim.
     """
+    _check_oracle(oracle, kept=folder is not None)
     dataset = given.dataset_of(inputs, 'inputs')
     given.check_shape(dataset, oracle.about.input_shape, f'victim {oracle.about.victim}')
     check_whole('batch_size', batch_size, 1)
@@ -194,6 +195,20 @@ def _plan_of(plan: str, query_augmentation: str, dataset: Dataset) -> tuple[Plan
     shape = given.decoded_shape(dataset)
     given.check_view(augment.make(view), shape, f'query_augmentation={view!r}')
     return make_plan(plan, view), view
+
+
+def _check_oracle(oracle: Oracle, kept: bool) -> None:
+    """Raises UserError unless it is an oracle; one whose answers are kept must say what it is."""
+    if not isinstance(oracle, Oracle):
+        raise UserError(
+            f'oracle: {type(oracle).__name__} is none: write ssl_extract.make_oracle(victim, '
+            'budget=...)'
+        )
+    if kept and (not oracle.about.victim or oracle.about.defense == '(a function)'):
+        raise UserError(
+            'folder: this oracle does not say which victim or defense its answers are of: make it '
+            'with ssl_extract.make_oracle'
+        )
 
 
 def _check_victim(oracle: Oracle, shape: tuple[int, ...], batch_size: int) -> int:
