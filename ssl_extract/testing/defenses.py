@@ -1,4 +1,4 @@
-"""The contract of a defense, tried behind an oracle on small random queries."""
+"""The contract of a defense, tried behind an oracle on random queries."""
 
 import io
 from collections.abc import Callable
