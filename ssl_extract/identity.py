@@ -5,6 +5,7 @@ function is identified by its code, closure and defaults, so that an edited loss
 another temperature, is another loss.
 """
 
+import dataclasses
 import functools
 import hashlib
 import types
@@ -99,6 +100,8 @@ def _inner(value: Any) -> Iterator[Any]:
         yield from value
     elif hasattr(value, '__wrapped__'):  # jit and other decorators
         yield value.__wrapped__
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
     elif not isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
         yield from sorted(getattr(value, '__dict__', {}).items())
 

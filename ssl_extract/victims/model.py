@@ -5,7 +5,6 @@ with charge and defense. Any other victim answers NumPy arrays with NumPy arrays
 model, a service, a table. It is called from the host, with the granted rows only.
 """
 
-import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from etils import epath
 from ssl_extract.checks import check_whole
 from ssl_extract.encoders.trained import Encoder, content_hash
 from ssl_extract.errors import UserError
+from ssl_extract.identity import content_of, name_of
 
 
 class Victim(NamedTuple):
@@ -87,11 +87,8 @@ def from_flax(
             f'victim: its outputs for 2 inputs have shape {list(outputs.shape)}; apply must give '
             '[B, D], one row for each input'
         )
-    digest = hashlib.sha256(_name_of(apply).encode())
-    for path, leaf in jax.tree.leaves_with_path(variables):
-        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
     answer = jax.tree_util.Partial(apply, variables)
-    where = digest.hexdigest()[:16]
+    where = content_of((apply, variables))
     return Victim(where, outputs.shape[1], answer, True, answers, tuple(input_shape))
 
 
@@ -124,10 +121,5 @@ def from_function(
     if not callable(fn):
         raise UserError(f'victim: {fn!r} cannot be called: give a function of an array')
     check_whole('dim', dim, 1)
-    where = address or _name_of(fn)
+    where = address or name_of(fn)
     return Victim(where, dim, fn, False, answers, input_shape)
-
-
-def _name_of(fn: Callable) -> str:
-    name = getattr(fn, '__qualname__', type(fn).__qualname__)
-    return f'{getattr(fn, "__module__", type(fn).__module__)}:{name}'
