@@ -86,7 +86,6 @@ def test_importing_the_package_is_quick_and_imports_no_library():
 
 
 def test_the_facade_imports_a_name_when_it_is_used():
-    from ssl_extract.api import make_oracle
     from ssl_extract.errors import UserError
 
     assert ssl_extract.UserError is UserError
