@@ -13,12 +13,15 @@ def fingerprint(inputs: jax.Array) -> jax.Array:
     million different inputs collide with probability 3e-8.
 
     Args:
-        inputs: [B, ...], hashed as float32.
+        inputs: [B, ...], hashed as float32; 32-bit integers as they are, for they may differ where
+            their floats do not.
 
     Returns:
         uint32[B, 2].
     """
-    words = jax.lax.bitcast_convert_type(inputs.astype(jnp.float32), jnp.uint32)
+    whole = jnp.issubdtype(inputs.dtype, jnp.integer) and inputs.dtype.itemsize == 4
+    exact = inputs if whole else inputs.astype(jnp.float32)
+    words = jax.lax.bitcast_convert_type(exact, jnp.uint32)
     words = words.reshape(words.shape[0], -1)
     words = (words ^ (words >> 15)) * np.uint32(0x2C1B3C6D)
     words = (words ^ (words >> 12)) * np.uint32(0x297A2D39)

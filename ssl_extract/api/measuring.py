@@ -17,6 +17,7 @@ from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import Task
 from ssl_extract.evaluation.assess import assess
+from ssl_extract.evaluation.features import represent
 from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.oracle.store import Bill
 from ssl_extract.runtime import parallel
@@ -47,7 +48,8 @@ def evaluate(
         answers: what the encoder was trained on: its rows carry the bill, and no test input may be
             among the queries.
         name: of the task.
-        folder: where the answers of a victim that is asked are kept, so that none is paid twice.
+        folder: where the answers of a victim that is asked are kept, so that none is paid twice;
+            they lie in its subfolder 'evaluation', apart from an attacker's account.
         **settings: probe, neighbors, shots and metrics of `evaluation.assess`.
 
     Returns:
@@ -113,12 +115,25 @@ def _encode_of(victim: Any, task: Task, folder: epath.PathLike | None) -> tuple[
     if asked.traced:
         answer = victim.answer if isinstance(victim, Victim) else jax.tree_util.Partial(victim)
         return (_call, answer), {}
-    seen = [np.asarray(data.decoder(part)(part.inputs)) for part in task[1:]]
-    answers = collect(asked, Dataset(np.concatenate(seen), decode='identity'), folder=folder)
+    seen = np.concatenate([_decoded(part) for part in (task.train, task.test)])
+    where = None if folder is None else epath.Path(folder) / 'evaluation'
+    answers = collect(asked, Dataset(seen, decode='identity'), folder=where)
     hashes = data.hashes(answers.inputs)
     by_content = dict(zip(hashes, answers.representations, strict=True))
     encode = lambda inputs: np.stack([by_content[h] for h in data.hashes(inputs)])  # noqa: E731
     return encode, _columns(answers.bill)
+
+
+def _decoded(part: Dataset) -> np.ndarray:
+    """The inputs as an evaluation asks them: decoded by the batch, bit for bit."""
+    batches: list[np.ndarray] = []
+
+    def keep(inputs: np.ndarray) -> np.ndarray:
+        batches.append(inputs)
+        return np.zeros((len(inputs), 1))
+
+    represent(keep, part)
+    return np.concatenate(batches)
 
 
 def _call(answer: Callable, inputs: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from ssl_extract import data, defenses, encoders, evaluation
 from ssl_extract.data import Dataset
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation import assess
+from ssl_extract.evaluation import assess, features
 from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.oracle.store import Bill, plain
@@ -150,12 +150,10 @@ def _ask(workspace: Workspace, victim: Victim, inputs: np.ndarray) -> np.ndarray
 
 
 def _ask_all(workspace: Workspace, sets: Sets, victim: Victim) -> Bill:
-    """Asks for all inputs of the tasks, and returns the bill."""
-    parts = [part for task in sets.tasks for part in (task.train, task.test)]
-    for part in parts:
-        decode = jax.jit(data.decoder(part))
-        for start in range(0, len(part.inputs), 1024):
-            _ask(workspace, victim, np.asarray(decode(part.inputs[start : start + 1024])))
+    """Asks for all inputs of the tasks as the evaluation will, and returns the bill."""
+    for task in sets.tasks:
+        for part in (task.train, task.test):
+            features.represent(functools.partial(_ask, workspace, victim), part)
     count = evaluation_inputs(sets)
     return Bill(billed=count, unique=count, repeated=0, refused=0)
 

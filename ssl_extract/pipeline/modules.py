@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from ssl_extract.errors import UserError
-from ssl_extract.registry import registered_by
+from ssl_extract.identity import content_of, is_ours
+from ssl_extract.registry import REGISTRIES, registered_by
 
 
 class OwnModules(NamedTuple):
@@ -23,22 +24,27 @@ class OwnModules(NamedTuple):
         sources: (module, hash of its source and of the local modules that it imports).
         names: what the modules registered, in any registry.
         effects: modules that registered nothing, and so are imported for some other effect.
+        unlisted: (kind and name, hash of factory and traits) of what was registered elsewhere, as
+            in the experiment file or a notebook.
     """
 
     sources: tuple[tuple[str, str], ...] = ()
     names: frozenset[str] = frozenset()
     effects: frozenset[str] = frozenset()
+    unlisted: tuple[tuple[str, str], ...] = ()
 
     def used_in(self, spec: dict[str, Any]) -> dict[str, str]:
         """The sources that a stage's description depends on.
 
         A stage depends on own modules if its description names one of them or what one of them
         registered. Then it depends on all of them, for they may use each other. On modules that
-        registered nothing every stage depends.
+        registered nothing every stage depends; on what was registered elsewhere, where it is named.
         """
         own = self.names.union(name.rpartition('.')[2] for name, _ in self.sources)
-        uses = not own.isdisjoint(re.findall(r'\w+', json.dumps(spec)))
-        return {name: source for name, source in self.sources if uses or name in self.effects}
+        words = set(re.findall(r'\w+', json.dumps(spec)))
+        uses = not own.isdisjoint(words)
+        used = {name: source for name, source in self.sources if uses or name in self.effects}
+        return used | {name: made for name, made in self.unlisted if name.split()[-1] in words}
 
 
 NO_MODULES = OwnModules()
@@ -54,15 +60,25 @@ def import_modules(names: tuple[str, ...]) -> OwnModules:
     """
     if names and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    sources, registered, effects = [], set(), set()
+    sources, registered, effects, listed = [], set(), set(), set()
     for name in names:
         module = _import(name)
         parts = _local_parts(module)
+        listed |= parts.keys()
         sources.append((name, _source_of(module, parts)))
         own = {entry for part in parts for entry in registered_by(part)}
         registered |= own
         effects |= set() if own else {name}
-    return OwnModules(tuple(sources), frozenset(registered), frozenset(effects))
+    unlisted = tuple(sorted(_unlisted(listed)))
+    return OwnModules(tuple(sources), frozenset(registered), frozenset(effects), unlisted)
+
+
+def _unlisted(listed: set[str]) -> Iterator[tuple[str, str]]:
+    """Yields what users registered outside of the listed modules, with its content."""
+    for registry in REGISTRIES.values():
+        for name, entry in registry.entries.items():
+            if not is_ours(entry.module) and entry.module not in listed:
+                yield f'{registry.kind} {name}', content_of((entry.factory, entry.traits))
 
 
 def _import(name: str) -> ModuleType:

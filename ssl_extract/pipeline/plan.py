@@ -21,6 +21,7 @@ from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.run import id_of, prepare
 from ssl_extract.pipeline.sets import Sets, load_sets
 from ssl_extract.pipeline.victim import Sketch
+from ssl_extract.recovery import sybils
 from ssl_extract.runtime import checkpoint
 
 Json = dict[str, Any]
@@ -59,7 +60,7 @@ def stages_of(one: Run, sets: Sets, sketch: Sketch) -> list[tuple[str, str]]:
     spec, account = surrogate.specs_of(one, sets, sketch, victims_owner)
     stages += [(kind, spec[kind]) for kind in ('classifier', 'shadow') if kind in spec]
     if make_plan(c.attack.plan, c.attack.query_augmentation).stored:
-        stages.append(('answers', stage.address(workspace, account)))
+        stages += [('answers', where) for where in _attackers_accounts(one, account)]
     if c.baselines.scratch_epochs or 'attackers_shadow' in spec:
         scratch = baselines.scratch_of(one, sets, sketch.encoder)
         stages.append(('scratch', stage.address(workspace, scratch.spec)))
@@ -71,12 +72,13 @@ def _plan_one(number: int, one: Run) -> Json:
     sketch, workdir = victim.sketch_of(one, sets), one.workspace.folder
     run_id = id_of(one, sets, sketch)
     done = (workdir / 'runs' / run_id / 'run.json').exists()
-    stages, seconds, stored = [], [], 0
+    stages, seconds, missing = [], [], one.config.attack.budget
+    shares = iter(_shares(one))
     for kind, where in stages_of(one, sets, sketch):
         folder = workdir / kind / where
         if kind == 'answers':
-            stored = _num_answers(folder)
-            finished = stored >= one.config.attack.budget
+            stored, share = _num_answers(folder), next(shares)
+            finished, missing = stored >= share, missing - min(stored, share)
         else:
             files = ('meta.json', 'result.json', 'result.npz')
             finished = any((folder / name).exists() for name in files)
@@ -90,10 +92,26 @@ def _plan_one(number: int, one: Run) -> Json:
         'name': rows.name_of(one),
         'done': done,
         'stages': stages,
-        'queries': 0 if surrogate_done else max(0, one.config.attack.budget - stored),
+        'queries': 0 if surrogate_done else missing,
         'others': [] if done else _others(one, sets, sketch),
         'seconds': None if None in seconds else sum(seconds),
     }
+
+
+def _attackers_accounts(one: Run, account: Json) -> list[str]:
+    """The address of each of the attacker's accounts, of which `account` is what they share."""
+    count = one.config.attack.accounts
+    specs = [account | {'account': number} for number in range(count)] if count > 1 else [account]
+    return [stage.address(one.workspace, spec) for spec in specs]
+
+
+def _shares(one: Run) -> list[int]:
+    """How many queries each of the attacker's accounts sends."""
+    a = one.config.attack
+    if a.accounts == 1:
+        return [a.budget]
+    count = sybils.num_images(a.budget, a.accounts, a.overlap)
+    return [len(share) for share in sybils.deal(count, a.accounts, a.overlap)]
 
 
 def _others(one: Run, sets: Sets, sketch: Sketch) -> list[Json]:

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 from etils import epath
 
-from ssl_extract import config, report
+from ssl_extract import config, evaluation, report
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.pipeline import (
@@ -152,7 +152,10 @@ def resolved(one: Run, sets: Sets, sketch: Sketch) -> Json:
         for part in ('train', 'test'):
             name = f'{task["name"]} {part}: {task[part]["name"]}{size}'
             content[name] = task[part]['content']
-    content |= {f'module {name}': source for name, source in one.workspace.modules.sources}
+    modules = one.workspace.modules
+    content |= {f'module {name}': source for name, source in modules.sources}
+    named = modules.used_in({'fields': fields, 'metrics': list(evaluation.METRICS)})
+    content |= {name: source for name, source in named.items() if name in dict(modules.unlisted)}
     content |= {one.config.victim.source: sketch.address} if sketch.address else {}
     return fields | {'content': content}
 

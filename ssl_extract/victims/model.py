@@ -5,6 +5,7 @@ and defense. Any other victim answers NumPy arrays with NumPy arrays: a scikit-l
 service, a table. Such a victim is called from the host, with the granted rows only.
 """
 
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -110,9 +111,11 @@ def from_function(
     Args:
         fn: `inputs [n, ...] -> outputs [n, dim]`; called with granted rows only, never twice for
             one paid query.
-        dim: width of the answers.
-        address: the name of the function and its weights wherever answers are stored; '' is the
-            function's module and name. Another model needs another name.
+        dim: width of its answers.
+        address: the name that stands for this function and its weights wherever answers are kept;
+            '' is the function's module and name, and the content of what these do not tell: of a
+            lambda, of a function within another, of a method's object, of bound arguments. Another
+            model behind the same function needs another name.
         input_shape: of one input; None takes any.
         answers: the kind of an answer; see `Victim`.
 
@@ -122,5 +125,10 @@ def from_function(
     if not callable(fn):
         raise UserError(f'victim: {fn!r} cannot be called: give a function of an array')
     check_whole('dim', dim, 1)
-    where = address or name_of(fn)
+    where = address or _name_of(fn)
     return Victim(where, dim, fn, False, answers, input_shape)
+
+
+def _name_of(fn: Callable) -> str:
+    unnamed = not isinstance(fn, types.FunctionType) or '<' in fn.__qualname__  # <lambda>, <locals>
+    return f'{name_of(fn)} {content_of(fn)}' if unnamed else name_of(fn)

@@ -192,3 +192,16 @@ def test_the_loss_runs(folder):
     imported('mine', folder=folder)
     loss = losses.make('my_loss(weight=3.0)')
     assert float(jax.jit(loss)(np.zeros((2, 4)), np.ones((2, 4)))) == 3.0
+
+
+def test_what_the_experiment_file_registers_counts_where_it_is_named(folder):
+    def addresses(formula):
+        losses.LOSSES.entries.pop('my_loss', None)
+        exec(LOSS.format(**PLAIN | {'formula': formula}), {'__name__': '__main__'})
+        workspace = Workspace(folder, None, import_modules(()))
+        return [stage.address(workspace, {'loss': name}) for name in ('my_loss(2.0)', 'mse')]
+
+    one = addresses(PLAIN['formula'])
+    assert addresses(PLAIN['formula']) == one
+    other = addresses('jnp.sum(student)')
+    assert other[0] != one[0] and other[1] == one[1]
