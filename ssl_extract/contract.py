@@ -1,4 +1,4 @@
-"""The `Contract` type: the clauses of a public interface, tried one by one and reported."""
+"""The `Contract` type: clauses that are tried one by one and reported."""
 
 import contextlib
 from collections.abc import Iterator

@@ -262,6 +262,16 @@ def test_a_folder_of_another_call_is_refused(stolen, answers, changed, named):
         ssl_extract.steal(answers, folder=stolen[1], **{'loss': 'mse', **STEAL, **changed})
 
 
+def test_an_own_loss_that_was_edited_is_another(answers, tmp_path, registries_restored):
+    losses.register('mine')(lambda: scaled(2.0))
+    ssl_extract.steal(answers, folder=tmp_path, loss='mine', **STEAL)
+    ssl_extract.steal(answers, folder=tmp_path, loss='mine', **STEAL)
+    del losses.LOSSES.entries['mine']
+    losses.register('mine')(lambda: scaled(3.0))
+    with pytest.raises(UserError, match='another call \\(loss differs\\)'):
+        ssl_extract.steal(answers, folder=tmp_path, loss='mine', **STEAL)
+
+
 def test_a_call_that_failed_before_it_trained_leaves_its_folder_free(answers, tmp_path):
     with pytest.raises(UserError, match='optimizer'):
         ssl_extract.steal(answers, folder=tmp_path, optimizer='adma', **STEAL)

@@ -137,7 +137,7 @@ DEFENSES = {
         lambda outputs, keys: outputs * jnp.inf
     ),
     'answers do not depend on how queries are batched': stateless(
-        lambda outputs, keys: outputs - outputs.mean(axis=0)
+        lambda outputs, keys: outputs - outputs.mean(axis=0, keepdims=True)
     ),
     'queries beyond the budget change nothing': with_state(zero, count_rows),
     'padding changes nothing, whatever it holds': with_state(zero, remember_the_largest),
@@ -218,7 +218,7 @@ ENCODERS = {
     ),
     'apply gives finite float32 [B, D]': apply_with(lambda y, x: y.astype(jnp.bfloat16)),
     'apply tells inputs apart': apply_with(lambda y, x: jnp.ones_like(y)),
-    'apply treats every row alone': apply_with(lambda y, x: y - y.mean(axis=0)),
+    'apply treats every row alone': apply_with(lambda y, x: y - y.mean(axis=0, keepdims=True)),
     'apply gives the same compiled': apply_with(lambda y, x: y + (0 if traced(x) else 1)),
     'train gives what apply gives in shape, and statistics as they were': train_with(
         lambda y, stats: (y, {'count': jnp.ones([])})

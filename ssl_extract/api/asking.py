@@ -134,7 +134,8 @@ def collect(
     asks, query_augmentation = _plan_of(plan, query_augmentation, dataset)
     seeds = view_seeds(asks, len(dataset.inputs), seed)
     if asks.view is not None:  # views of another kind are other queries
-        seeds ^= np.uint32(int(content_of(query_augmentation)[:8], 16))
+        kind = content_of(spec_content(augment.AUGMENTATIONS, query_augmentation))
+        seeds ^= np.uint32(int(kind[:8], 16))
     dim = _check_victim(oracle, given.decoded_shape(dataset), batch_size)
     with given.opened(folder) as where:
         answers = store.collect(

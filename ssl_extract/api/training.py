@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from ssl_extract import attacks, augment, losses, training
+from ssl_extract import attacks, augment, data, encoders, losses, training
 from ssl_extract import victims as victims_room
 from ssl_extract.api import inputs as given
 from ssl_extract.api.asking import Answers, make_plan
@@ -20,14 +20,6 @@ from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.identity import content_of, spec_content
 from ssl_extract.runtime import files, parallel
-
-# What a job names: a user may have registered it, and then its code counts.
-_NAMED = {
-    'encoder': trained.ENCODERS,
-    'optimizer': training.OPTIMIZERS,
-    'schedule': training.SCHEDULES,
-    'decode': decoding.DECODERS,
-}
 
 
 class Job(NamedTuple):
@@ -125,10 +117,8 @@ def steal(
         attack=spec_content(attacks.ATTACKS, attack),
         loss=content_of(loss) if callable(loss) else spec_content(losses.LOSSES, loss),
         student_augmentation=spec_content(augment.AUGMENTATIONS, seen),
-        plan=[
-            spec_content(attacks.PLANS, plan),
-            spec_content(augment.AUGMENTATIONS, asked),
-        ],
+        plan=spec_content(attacks.PLANS, plan),
+        query_augmentation=spec_content(augment.AUGMENTATIONS, asked),
     )
 
 
@@ -187,9 +177,7 @@ def _fit(job: Job, made: Attack, folder: epath.PathLike | None, **described: Any
         UserError: a setting is wrong, or the folder holds something else.
     """
     _check(job)
-    call = {**described, **job._asdict(), 'arrays': content_of(job.arrays)}
-    for name, registry in _NAMED.items():
-        call[name] = spec_content(registry, call[name])
+    call = {**described, **_describe(job)}
     with given.opened(folder) as where:
         _check_call(where, call)
         if (where / 'meta.json').exists():
@@ -203,6 +191,19 @@ def _fit(job: Job, made: Attack, folder: epath.PathLike | None, **described: Any
         encoder = _encoder(job, made.recipe, last.state)
         trained.save(where, encoder, seconds=round(last.seconds, 2), flops=last.flops)
     return encoder
+
+
+def _describe(job: Job) -> dict[str, Any]:
+    """The job by its content: own networks, decoders and optimizers with their code."""
+    kinds = {
+        'encoder': encoders.ENCODERS,
+        'decode': data.DECODERS,
+        'optimizer': training.OPTIMIZERS,
+        'schedule': training.SCHEDULES,
+    }
+    fields = job._asdict()
+    specs = {name: spec_content(registry, fields[name]) for name, registry in kinds.items()}
+    return {**fields, **specs, 'arrays': content_of(job.arrays)}
 
 
 def _check(job: Job) -> None:

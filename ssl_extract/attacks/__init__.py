@@ -25,12 +25,12 @@ from ssl_extract.attacks.base import (
     register,
     stacked,
 )
-from ssl_extract.attacks.plans import PLANS, Asked, Plan
+from ssl_extract.attacks.plans import PLANS, Answered, Plan
 from ssl_extract.attacks.plans import register as register_plan
 
 __all__ = [
     'ATTACKS',
-    'Asked',
+    'Answered',
     'Attack',
     'OWN',
     'PLANS',

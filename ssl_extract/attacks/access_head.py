@@ -1,7 +1,8 @@
 """Extraction with access to the victim's projection head.
 
-The setting of arXiv 2205.07890, section 3.1, in which the victim gives its latent away: the
-surrogate has a head of its own and imitates z; what is stolen is the encoder below it.
+The setting is that of arXiv 2205.07890, section 3.1, in which the victim answers with the latent z
+of the projection head: the surrogate has a separate head and imitates z, and the stolen encoder is
+the network below the head.
 """
 
 from ssl_extract.attacks.base import Attack, make_student, register
@@ -21,7 +22,11 @@ from ssl_extract.attacks.direct import imitate
     learning_rate=3e-4,
 )
 def access_head(encoder, answer_dim, plan, loss, student_augmentation, hidden: int = 512) -> Attack:
-    """The surrogate's own head, SimCLR's two layers, ends where the victim's does.
+    """Trains the surrogate with SimCLR's head of two layers to imitate the victim's projections.
+
+    >>> from ssl_extract import attacks
+    >>> attacks.endpoint_of('access_head')
+    'projection'
 
     Args:
         hidden: width of the head's hidden layer.

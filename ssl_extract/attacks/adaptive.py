@@ -1,4 +1,4 @@
-"""Adaptive attackers, told from the traits of what they do."""
+"""Adaptive attackers, recognized by the traits of their parts."""
 
 from ssl_extract.attacks.base import ATTACKS
 from ssl_extract.attacks.plans import PLANS
@@ -14,17 +14,17 @@ def is_adaptive(
     recover: str = '',
     accounts: int = 1,
 ) -> bool:
-    """Returns whether a part of an attack is there because of a defense.
+    """Checks whether a part of an attack acts against a defense.
 
     >>> is_adaptive(attack='direct'), is_adaptive(attack='direct(adapter=True)')
     (False, True)
 
     Args:
         attack: the spec of the attack.
-        plan: the spec of its query plan.
-        strategy: the spec of its query strategy.
-        recover: the chain of its recoveries; '' is none.
-        accounts: the number of accounts that share its queries.
+        plan: the spec of the query plan.
+        strategy: the spec of the query strategy.
+        recover: the chain of recoveries; '' is none.
+        accounts: the number of accounts that share the queries.
 
     Raises:
         UserError: a spec is wrong.

@@ -1,20 +1,22 @@
 """The `Attack` type, its registry and its building blocks.
 
-    @attacks.register('mine', plan='views(2)', loss='infonce', query_augmentation='simclr')
-    def mine(student, plan, loss, student_augmentation) -> Attack: ...
+    @attacks.register('my_attack', plan='views(2)', loss='infonce', query_augmentation='simclr')
+    def my_attack(student, plan, loss, student_augmentation) -> Attack: ...
 
-Its traits are what the oracle answers with (`endpoint`), whether it acts against a defense
-(`adaptive`) and its authors' settings of the fields of `attack`: an experiment that leaves `plan`,
-`loss` or an augmentation empty takes the attack's own, `experiments/paper.py:NAME` takes all.
+The traits of an attack are the kind of the oracle's answers (`endpoint`), whether the attack acts
+against a defense (`adaptive`) and the authors' settings of the fields of `attack`. An experiment
+that leaves `plan`, `loss` or an augmentation empty takes the authors' setting;
+`experiments/paper.py:NAME` takes all settings.
 
-A factory gets whichever of these it has parameters for; everything else is its own argument, set in
-`attack.name`, as in `'mine(weight=2.0)'`:
+A factory gets the following arguments where it has parameters for them. All other parameters are
+set in `attack.name`, as in `'my_attack(weight=2.0)'`:
 
 - `student`: the surrogate as wide as the answers (`Student`);
-- `encoder`, `answer_dim`: its network and the width of the answers, to build another student;
-- `plan`: how it asks (`attacks.plans`);
+- `encoder`, `answer_dim`: the surrogate's network and the width of the answers, to build another
+  student;
+- `plan`: the queries (`attacks.plans`);
 - `loss`: `(student [B, D], teacher [B, D], *, labels, where) -> f32[]`;
-- `student_augmentation`: `(key, image) -> image`, what the surrogate sees of an image.
+- `student_augmentation`: `(key, input) -> view`, for the surrogate's views of an input.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +30,8 @@ from ssl_extract.encoders import chain
 from ssl_extract.registry import Registry
 from ssl_extract.training import Recipe
 
-_PRESET = dict(  # its authors' settings, fields of `attack`; None: they name none
+# The authors' settings, fields of `attack`; None where the authors name no setting.
+_PRESET = dict(
     plan='once',
     loss='mse',
     query_augmentation=None,
@@ -43,22 +46,23 @@ _PRESET = dict(  # its authors' settings, fields of `attack`; None: they name no
     schedule=None,
     learning_rate=None,
 )
-# endpoint: what the oracle is to answer with (`ssl_extract.victims.endpoints`); adaptive: whether
-# the attack acts against a defense.
+# endpoint: of the oracle's answers (`ssl_extract.victims.endpoints`).
+# adaptive: whether the attack acts against a defense.
 ATTACKS = Registry('attack', endpoint='representation', adaptive=False, **_PRESET)
 register = ATTACKS.register
-OWN = ('plan', 'loss', 'query_augmentation', 'student_augmentation')  # '' in a config: the preset's
+# The fields for which '' in a config means the authors' setting.
+OWN = ('plan', 'loss', 'query_augmentation', 'student_augmentation')
 
 
 class Attack(NamedTuple):
-    """How a surrogate is trained on answers.
+    """The training of a surrogate on answers.
 
     Attributes:
-        recipe: of the surrogate; its variables hold one network named 'encoder'.
-        asks: how many views of each image a step works with.
-        before: a recipe that is trained first, on the same answers; what it trained is given to
-            `recipe` among its statistics, by name.
-        before_epochs: how long, as a multiple of the surrogate's epochs.
+        recipe: of the surrogate; the variables hold one network named 'encoder'.
+        asks: number of views of each input in a step.
+        before: a recipe that is trained first, on the same answers; the trained networks are part
+            of the statistics of `recipe`, by name.
+        before_epochs: length of the first training, as a multiple of the surrogate's epochs.
     """
 
     recipe: Recipe
@@ -68,11 +72,11 @@ class Attack(NamedTuple):
 
 
 class Student(NamedTuple):
-    """The surrogate while it trains: its encoder, and behind it what makes it fit the answers.
+    """The surrogate in training: the encoder, and the network between encoder and answers.
 
     Attributes:
-        init: `(key, images [1, H, W, 3]) -> variables`.
-        train: `(params, batch_stats, images [B, H, W, 3]) -> (outputs [B, D], batch_stats)`.
+        init: `(key, inputs [1, ...]) -> variables`.
+        train: `(params, batch_stats, inputs [B, ...]) -> (outputs [B, D], batch_stats)`.
         heads: for `Recipe.heads`.
     """
 
@@ -82,10 +86,10 @@ class Student(NamedTuple):
 
 
 def endpoint_of(spec: str) -> str:
-    """Returns what the oracle answers with under an attack.
+    """Returns the endpoint of the oracle's answers under an attack.
 
     Raises:
-        UserError: there is no such attack.
+        UserError: the attack is unknown.
     """
     return ATTACKS.traits(spec).endpoint
 
@@ -98,17 +102,17 @@ def preset(spec: str) -> dict[str, Any]:
     25000
 
     Raises:
-        UserError: there is no such attack.
+        UserError: the attack is unknown.
     """
     traits = ATTACKS.traits(spec)._asdict()
     return {field: traits[field] for field in _PRESET if traits[field] is not None}
 
 
 def own_settings(spec: str) -> dict[str, str]:
-    """What an attack does where a config leaves it open: its plan, loss and augmentations.
+    """Returns an attack's default plan, loss and augmentations, by the field of `attack`.
 
     Raises:
-        UserError: there is no such attack.
+        UserError: the attack is unknown.
     """
     settings = preset(spec)
     return {field: settings.get(field, 'none') for field in OWN}
@@ -117,36 +121,38 @@ def own_settings(spec: str) -> dict[str, str]:
 def make_student(
     encoder: encoders.Network, answer_dim: int, head: tuple[str, str] | None = None
 ) -> Student:
-    """A student whose outputs are `answer_dim` wide.
+    """Makes a student whose outputs are `answer_dim` wide.
 
     Args:
-        encoder: what is stolen.
+        encoder: the surrogate's network.
         answer_dim: D, the width of the oracle's answers.
-        head: name and spec of the network between encoder and answers. None is a linear 'adapter',
-            and only where the representation has another width than the answers.
+        head: name and spec of the network between encoder and answers. None is a linear 'adapter'
+            where the representation has another width than the answers, else no network.
     """
     name, spec = head or ('adapter', f'linear(dim={answer_dim})')
     networks = {'encoder': encoder, name: encoders.make_head(spec)}
 
-    def init(key, images):
-        fits = head is None and encoders.dim(encoder, images.shape[1:]) == answer_dim
-        return chain.init({'encoder': encoder} if fits else networks, key, images)
+    def init(key, inputs):
+        fits = head is None and encoders.dim(encoder, inputs.shape[1:]) == answer_dim
+        return chain.init({'encoder': encoder} if fits else networks, key, inputs)
 
-    def train(params, batch_stats, images):
+    def train(params, batch_stats, inputs):
         used = {name: network for name, network in networks.items() if name in params}
-        outputs, batch_stats = chain.train(used, params, batch_stats, images)
+        outputs, batch_stats = chain.train(used, params, batch_stats, inputs)
         return outputs[list(used)[-1]], batch_stats
 
     return Student(init, train, ((name, spec),))
 
 
 def objective(student: Student, loss: Callable, weights: Sequence[float] = (1.0,)) -> Callable:
-    """For `Recipe.objective`: the weighted sum of the loss of each view against the answer.
+    """Makes a `Recipe.objective`: the weighted sum of the losses of views against the answer.
 
-    The batch holds `images` [K * B, ...] (K views, as `stacked` lays them), `answers` [B, D],
-    `where` bool[B] and, if the attacker has them, `labels` [B].
+    The batch holds `inputs` [K * B, ...] (K views, as of `stacked`), `answers` [B, D], `where`
+    bool[B] and, if the attacker has labels, `labels` [B].
 
     Args:
+        student: see `Student`.
+        loss: see `ssl_extract.losses.Loss`.
         weights: of the K views.
     """
 
@@ -162,22 +168,22 @@ def objective(student: Student, loss: Callable, weights: Sequence[float] = (1.0,
     return apply
 
 
-def make(spec: str, *, encoder: encoders.Network, answer_dim: int, **given: Any) -> Attack:
-    """Builds the attack that `spec` names.
+def make(spec: str, *, encoder: encoders.Network, answer_dim: int, **parts: Any) -> Attack:
+    """Makes the attack that `spec` names.
 
     Args:
         spec: such as `'direct'` or `'rda(views=5)'`.
         encoder: the surrogate's network.
         answer_dim: the width of the answers.
-        **given: `plan`, `loss`, `student_augmentation`.
+        **parts: `plan`, `loss`, `student_augmentation`.
 
     Raises:
         UserError: the name or an argument is wrong, or the choices do not go together.
     """
     student = make_student(encoder, answer_dim)
-    return ATTACKS.make(spec, encoder=encoder, answer_dim=answer_dim, student=student, **given)
+    return ATTACKS.make(spec, encoder=encoder, answer_dim=answer_dim, student=student, **parts)
 
 
-def stacked(images: jax.Array) -> jax.Array:
-    """[K, B, ...] as one batch [K * B, ...]: the views of an image lie B rows apart."""
-    return images.reshape((-1, *images.shape[2:]))
+def stacked(views: jax.Array) -> jax.Array:
+    """Stacks [K, B, ...] to one batch [K * B, ...]: the views of an input lie B rows apart."""
+    return views.reshape((-1, *views.shape[2:]))

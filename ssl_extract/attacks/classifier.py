@@ -1,9 +1,9 @@
-"""Extraction of a classifier: its labels, or its posteriors.
+"""Extraction of a classifier by labels or posteriors.
 
-The baseline of arXiv 2205.07890, section 4.4 and Table 4: the oracle answers with class labels or
-probabilities and the surrogate is an encoder with a linear classifier. Its encoder is then probed
-like any other ("fine-tune" in the paper: the last layer is fitted anew), and the stolen classifier
-is measured as it is (`classifier` in the results: "no fine-tune").
+The attacks are the baselines of arXiv 2205.07890, section 4.4 and Table 4: the oracle answers with
+class labels or probabilities, and the surrogate is an encoder with a linear classifier. The encoder
+is then probed like any other ("fine-tune" in the paper: the last layer is fitted anew), and the
+stolen classifier is measured as it is (`classifier` in the results: "no fine-tune").
 
 Knockoff Nets (Orekondy et al., CVPR 2019, arXiv 1812.02766) are `posteriors` with
 `attack.strategy='random'` or `'knockoff'`, the adaptive choice of queries.
@@ -26,12 +26,22 @@ _PAPER = dict(
 
 @register('labels', endpoint='labels', **_PAPER)
 def labels(encoder, answer_dim, plan, loss, student_augmentation) -> Attack:
-    """The oracle answers with the most probable class, as a one-hot row."""
+    """Trains the surrogate on the most probable class, as a one-hot row.
+
+    >>> from ssl_extract import attacks
+    >>> attacks.endpoint_of('labels'), attacks.preset('labels')['loss']
+    ('labels', 'cross_entropy')
+    """
     return posteriors(encoder, answer_dim, plan, loss, student_augmentation)
 
 
 @register('posteriors', endpoint='posteriors', **_PAPER)
 def posteriors(encoder, answer_dim, plan, loss, student_augmentation) -> Attack:
-    """The oracle answers with the probability of every class."""
+    """Trains the surrogate on the probabilities of all classes.
+
+    >>> from ssl_extract import attacks
+    >>> attacks.endpoint_of('posteriors'), attacks.preset('posteriors')['loss']
+    ('posteriors', 'cross_entropy')
+    """
     student = make_student(encoder, answer_dim, ('classifier', f'linear(dim={answer_dim})'))
     return Attack(imitate(student, plan, loss, student_augmentation))

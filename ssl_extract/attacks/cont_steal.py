@@ -2,9 +2,9 @@
 
 Sha et al., CVPR 2023, arXiv 2201.07513.
 
-Two views of each image, drawn apart: one is asked, the other is what the surrogate sees. The
-surrogate's view is attracted to the answer of the same image, and repelled by the answers of all
-others and by its own outputs for all others (the loss `cont_steal`).
+Two views of each image are drawn apart: one view is asked, the surrogate sees the other. The
+surrogate's output is attracted to the answer for the same image, and repelled by the answers and by
+the surrogate's outputs for all other images (the loss `cont_steal`).
 """
 
 import jax
@@ -18,7 +18,7 @@ _VIEW = 'rand_augment(n=2, m=14) | random_crop(padding=4) | flip'
 
 @register(
     'cont_steal',
-    plan='online',  # its authors draw and ask a fresh view of every image in every epoch
+    plan='online',  # the authors draw and ask a fresh view of every image in every epoch
     loss='cont_steal(temperature=0.5)',
     query_augmentation=_VIEW,
     student_augmentation=_VIEW,
@@ -29,17 +29,22 @@ _VIEW = 'rand_augment(n=2, m=14) | random_crop(padding=4) | flip'
     learning_rate=1e-3,
 )
 def cont_steal(student, plan, loss, student_augmentation) -> Attack:
-    """The surrogate's view of an image against the answer to another view of it."""
+    """Trains the surrogate's view of an image against the answer to another view of the image.
+
+    >>> from ssl_extract import attacks
+    >>> attacks.preset('cont_steal')['plan']
+    'online'
+    """
 
     def prepare(batch, key, ask, account):
         query_key, student_key = jax.random.split(key)
-        asked = plan.ask(batch, query_key, ask, account, 1)
+        answered = plan.ask(batch, query_key, ask, account, 1)
         plain = batch['inputs']
         batch = batch | {
             'inputs': augment.views(student_augmentation, student_key, plain),
-            'answers': asked.answers[0],
-            'where': asked.where[0],
+            'answers': answered.answers[0],
+            'where': answered.where[0],
         }
-        return batch, asked.account, asked.ledger
+        return batch, answered.account, answered.ledger
 
     return Attack(Recipe(student.init, prepare, objective(student, loss), student.heads))

@@ -13,7 +13,7 @@ from ssl_extract.attacks.base import Attack, Student, make_student, objective, r
 from ssl_extract.attacks.plans import Plan
 from ssl_extract.training import Recipe
 
-# What differs from the preset below for each loss of its Table 2, as its code trains them.
+# The differences from the preset below for each loss of the paper's Table 2, as in the code.
 PAPER_BY_LOSS = {
     'mse': dict(loss='mse', learning_rate=1e-3, batch_size=64),
     'wasserstein': dict(loss='wasserstein', learning_rate=1e-3, batch_size=64),
@@ -52,11 +52,15 @@ PAPER_BY_LOSS = {
 def direct(
     student, encoder, answer_dim, plan, loss, student_augmentation, adapter: bool = False
 ) -> Attack:
-    """The surrogate sees a view of what was asked, and imitates the answer under `loss`.
+    """Trains the surrogate on a view of each query to imitate the answer under `loss`.
+
+    >>> from ssl_extract import attacks
+    >>> attacks.preset('direct')['budget']
+    9000
 
     Args:
-        adapter: whether a linear map stands between surrogate and answers even where their widths
-            agree. It takes up any affine map that a defense puts between them, and is thrown away.
+        adapter: whether a linear map stands between surrogate and answers even where the widths
+            agree. The map takes up any affine map of a defense, and is discarded in the end.
     """
     if adapter:
         student = make_student(encoder, answer_dim, ('adapter', f'linear(dim={answer_dim})'))
@@ -66,16 +70,16 @@ def direct(
 def imitate(
     student: Student, plan: Plan, loss: losses.Loss, student_augmentation: Callable
 ) -> Recipe:
-    """Trains a student on one query of each image and its answer."""
+    """Makes the recipe that trains a student on one query of each input and the answer."""
 
     def prepare(batch, key, ask, account):
         query_key, student_key = jax.random.split(key)
-        asked = plan.ask(batch, query_key, ask, account, 1)
+        answered = plan.ask(batch, query_key, ask, account, 1)
         batch = batch | {
-            'inputs': augment.views(student_augmentation, student_key, asked.queries[0]),
-            'answers': asked.answers[0],
-            'where': asked.where[0],
+            'inputs': augment.views(student_augmentation, student_key, answered.queries[0]),
+            'answers': answered.answers[0],
+            'where': answered.where[0],
         }
-        return batch, asked.account, asked.ledger
+        return batch, answered.account, answered.ledger
 
     return Recipe(student.init, prepare, objective(student, loss), student.heads)

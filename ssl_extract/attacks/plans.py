@@ -1,9 +1,9 @@
-"""Query plans: the views that are asked of each image, and when.
+"""Query plans: the views of each input to ask, and the time to ask.
 
-Under a *stored* plan (`once`, `views(m)`, `repeat(m)`) the queries are asked before training and
-lie beside the images in the training arrays: `answers` float32[N, m, D], `answered` bool[N, m] (an
-odd budget ends within an image's views) and `view_seeds` uint32[N, m], from which a view is made
-again on the device. Under `online` every step asks fresh views until the budget is spent.
+Under a *stored* plan (`once`, `views(m)`, `repeat(m)`) the queries are asked before training. The
+answers lie beside the inputs in the training arrays: `answers` float32[N, m, D], `answered` bool[N,
+m] (an odd budget ends within an input's views) and `view_seeds` uint32[N, m], from which a view is
+made again on the device. Under `online` every step asks fresh views until the budget is spent.
 """
 
 from collections.abc import Callable
@@ -18,18 +18,18 @@ from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import fingerprint
 from ssl_extract.registry import Registry
 
-PLANS = Registry('query plan', adaptive=False)  # whether it acts against a defense
+PLANS = Registry('query plan', adaptive=False)  # adaptive: whether the plan acts on a defense
 register = PLANS.register
 AS_IT_IS = augment.make('')
 
 
-class Asked(NamedTuple):
+class Answered(NamedTuple):
     """Views of a batch and the answers to them.
 
     Attributes:
-        queries: float[K, B, ...], K views of each image, as they were sent.
+        queries: float[K, B, ...], K views of each input, as sent.
         answers: float32[K, B, D].
-        where: bool[K, B], whether it was answered.
+        where: bool[K, B], the answered views.
         account: the account after asking.
         ledger: for `Recipe.prepare`.
     """
@@ -42,38 +42,52 @@ class Asked(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """When and what an attack asks.
+    """The queries of an attack.
 
     Attributes:
-        stored: m, the views of each image that are asked beforehand; 0 where a step asks.
-        view: `(inputs float[B, ...], seeds uint32[B]) -> queries`, of a stored plan; None
-            where the images are asked as they are.
-        ask: `(batch, key, ask, account, count) -> Asked`, in a training step: `count` views of each
-            image with their answers.
+        stored: m, the number of views of each input that are asked before training; 0 where the
+            steps ask.
+        view: `(inputs float[B, ...], seeds uint32[B]) -> queries`, of a stored plan; None where
+            inputs are asked as they are.
+        ask: `(batch, key, ask, account, count) -> Answered`, in a training step: `count` views of
+            each input with the answers.
     """
 
     stored: int
     view: Callable[..., jax.Array] | None
-    ask: Callable[..., Asked]
+    ask: Callable[..., Answered]
 
 
 @register('once')
 def once() -> Plan:
-    """Each image is asked one time, as it is; all views of a step are that image."""
+    """Asks each input one time, as it is; all views of a step are the input.
+
+    >>> once().stored
+    1
+    """
 
     def ask(batch, key, ask, account, count):
         answers, where = batch['answers'][:, 0], batch['answered'][:, 0]
-        return Asked(*(_repeat(x, count) for x in (batch['inputs'], answers, where)), account, None)
+        return Answered(
+            *(_repeat(x, count) for x in (batch['inputs'], answers, where)), account, None
+        )
 
     return Plan(1, None, ask)
 
 
 @register('views')
 def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
-    """m augmented views of each image are asked one time each; a step draws among them.
+    """Asks m augmented views of each input one time each; a step draws among the views.
+
+    >>> views(m=3).stored
+    3
+
+    Args:
+        m: number of views of each input.
+        query_augmentation: `(key, input) -> view`.
 
     Raises:
-        UserError: m is not a whole number above 0; a step needs more views of an image than m.
+        UserError: m is not a whole number above 0; a step needs more than m views of an input.
     """
     _check_m(m)
 
@@ -87,24 +101,30 @@ def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
                 f"attack.plan='views(m={count})'"
             )
         inputs, answered = batch['inputs'], batch['answered']
-        drawn = jax.random.uniform(key, answered.shape) + ~answered  # those without answer last
+        drawn = jax.random.uniform(key, answered.shape) + ~answered  # views without answer last
         which = jnp.argsort(drawn, axis=1)[:, :count]
         seeds = jnp.take_along_axis(batch['view_seeds'], which, axis=1)
         answers = jnp.take_along_axis(batch['answers'], which[..., None], axis=1)
         where = jnp.take_along_axis(answered, which, axis=1)
         queries = jnp.stack([view(inputs, seeds[:, k]) for k in range(count)])
-        return Asked(queries, jnp.swapaxes(answers, 0, 1), where.T, account, None)
+        return Answered(queries, jnp.swapaxes(answers, 0, 1), where.T, account, None)
 
     return Plan(m, view, ask)
 
 
 @register('repeat', adaptive=True)
 def repeat(m: int = 4) -> Plan:
-    """Each image is asked m times as it is; all views of a step are that image and its mean answer.
+    """Asks each input m times as it is; all views of a step are the input and the mean answer.
 
-    The adversary of noise that is drawn anew for every query (`defenses.gaussian_noise`): the mean
-    of m answers has 1/m of its variance. The repeats are billed like any other query, and are in
-    vain where a defense answers the same image alike.
+    The plan is the adversary of noise that is drawn anew for every query
+    (`defenses.gaussian_noise`): the mean of m answers has 1/m of the variance. The repeats are
+    billed like any other query, and are in vain where a defense answers the same input alike.
+
+    >>> repeat(m=4).stored
+    4
+
+    Args:
+        m: number of queries of each input.
 
     Raises:
         UserError: m is not a whole number above 0.
@@ -116,14 +136,21 @@ def repeat(m: int = 4) -> Plan:
         number = answered.sum(axis=1)
         total = jnp.where(answered[..., None], batch['answers'], 0).sum(axis=1)
         answers = total / jnp.maximum(number, 1)[:, None]
-        return Asked(*(_repeat(x, count) for x in (inputs, answers, number > 0)), account, None)
+        return Answered(*(_repeat(x, count) for x in (inputs, answers, number > 0)), account, None)
 
     return Plan(m, None, ask)
 
 
 @register('online')
 def online(query_augmentation: augment.Op = AS_IT_IS) -> Plan:
-    """Every step asks fresh views of each image of its batch, all views of one image in a row."""
+    """Asks fresh views of each input of a batch in every step, all views of one input in a row.
+
+    >>> online().stored
+    0
+
+    Args:
+        query_augmentation: `(key, input) -> view`.
+    """
 
     def ask(batch, key, ask, account, count):
         inputs = jnp.repeat(batch['inputs'], count, axis=0)
@@ -132,15 +159,15 @@ def online(query_augmentation: augment.Op = AS_IT_IS) -> Plan:
         ledger = fingerprint(queries), answer.granted
         parts = (queries, answer.representations, answer.granted)
         apart = [jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1) for x in parts]
-        return Asked(*apart, account, ledger)
+        return Answered(*apart, account, ledger)
 
     return Plan(0, None, ask)
 
 
 def view_seeds(plan: Plan, size: int, seed: int) -> np.ndarray:
-    """uint32[size, m], the seed of each view of each input under a stored plan.
+    """Draws the seed of each view of each input under a stored plan, uint32[size, m].
 
-    Inputs that are asked as they are have 0, 1, ..., to ask them again.
+    Inputs without views have the seeds 0, 1, ..., for repeated queries.
     """
     if plan.view is None:
         return np.tile(np.arange(plan.stored, dtype=np.uint32), (size, 1))
@@ -149,13 +176,14 @@ def view_seeds(plan: Plan, size: int, seed: int) -> np.ndarray:
 
 
 def sent_views(seeds: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
-    """(index int[Q], seed uint32[Q]) of the views that the budget pays for.
-
-    An odd budget ends within an input's views.
+    """Returns the views that the budget pays for; an odd budget ends within an input's views.
 
     Args:
-        seeds: uint32[N, m], of the inputs to ask, in their order.
-        budget: queries.
+        seeds: uint32[N, m], of the inputs to ask, in order.
+        budget: number of queries.
+
+    Returns:
+        (index int[Q], seed uint32[Q]).
     """
     count = min(budget, seeds.size)
     return np.repeat(np.arange(len(seeds)), seeds.shape[1])[:count], seeds.ravel()[:count]
@@ -164,11 +192,11 @@ def sent_views(seeds: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
 def stored_arrays(
     seeds: np.ndarray, representations: np.ndarray, granted: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The arrays that a stored plan works on, from answers to `sent_views`.
+    """Makes the training arrays of a stored plan from the answers to `sent_views`.
 
     Args:
         seeds: uint32[N, m].
-        representations: float32[Q, D], Q <= N m, in the order sent.
+        representations: float32[Q, D], Q <= N m, in the order of the queries.
         granted: bool[Q].
 
     Returns:

@@ -2,10 +2,11 @@
 
 "Refine, Discriminate and Align" (Wu et al., ECCV 2024, arXiv 2312.00855).
 
-*Refine*: the target of an image is its prototype, the mean of the normalized answers to m views of
-it (and so shorter than 1), which are the only queries. *Discriminate and align*: the surrogate sees
-several views of its own in every step; each is contrasted with the prototypes and with its own
-outputs for other images, and aligned with its prototype in direction and length (the loss `rda`).
+*Refine*: the prototype of an image is the mean of the normalized answers to m views of the image
+(and so shorter than 1); these views are the only queries. *Discriminate and align*: the surrogate
+sees several other views of an image in every step. Each output is contrasted with the prototypes
+and outputs of other images, and aligned with the image's prototype in direction and length (the
+loss `rda`).
 """
 
 import jax
@@ -16,13 +17,13 @@ from ssl_extract.attacks.base import Attack, objective, register, stacked
 from ssl_extract.errors import UserError
 from ssl_extract.training import Recipe
 
-# Its code's views, for queries of 90 % and for the surrogate of 75 % of the image's area.
+# The views of the authors' code: 90 % of the image's area for queries, 75 % for the surrogate.
 _VIEWS = (
     'random_resized_crop(scale=({0}, {0}), ratio=(1.0, 1.0)) | flip'
     ' | color_jitter(0.4, 0.4, 0.4, 0.2, p=0.8) | grayscale(p=0.2)'
     ' | gaussian_blur(sigma=(0.1, 2.0), p=0.1) | solarize(p=0.1)'
 )
-ONLINE_VIEWS = 10  # asked of each image in a step where nothing is stored
+ONLINE_VIEWS = 10  # of each image in a step, under the plan `online`
 
 
 @register(
@@ -39,10 +40,14 @@ ONLINE_VIEWS = 10  # asked of each image in a step where nothing is stored
     learning_rate=1e-3,
 )
 def rda(student, plan, loss, student_augmentation, views: int = 5) -> Attack:
-    """Several views of the surrogate's own against the prototype of each image.
+    """Trains several of the surrogate's views of an image against the image's prototype.
+
+    >>> from ssl_extract import attacks
+    >>> attacks.preset('rda')['plan']
+    'views(m=10)'
 
     Args:
-        views: how many the surrogate sees of an image in a step.
+        views: number of the surrogate's views of an image in a step.
 
     Raises:
         UserError: `views` is not a whole number above 0.
@@ -53,21 +58,21 @@ def rda(student, plan, loss, student_augmentation, views: int = 5) -> Attack:
 
     def prepare(batch, key, ask, account):
         query_key, *keys = jax.random.split(key, 1 + views)
-        asked = plan.ask(batch, query_key, ask, account, asks)
+        answered = plan.ask(batch, query_key, ask, account, asks)
         plain = batch['inputs']
-        own = jnp.stack([augment.views(student_augmentation, k, plain) for k in keys])
+        seen = jnp.stack([augment.views(student_augmentation, k, plain) for k in keys])
         batch = batch | {
-            'inputs': stacked(own),
-            'answers': prototypes(asked.answers, asked.where),
-            'where': jnp.any(asked.where, axis=0),
+            'inputs': stacked(seen),
+            'answers': prototypes(answered.answers, answered.where),
+            'where': jnp.any(answered.where, axis=0),
         }
-        return batch, asked.account, asked.ledger
+        return batch, answered.account, answered.ledger
 
     mean = objective(student, loss, weights=(1 / views,) * views)
     return Attack(Recipe(student.init, prepare, mean, student.heads), asks=asks)
 
 
 def prototypes(answers: jax.Array, where: jax.Array) -> jax.Array:
-    """The mean [B, D] of the normalized answers [K, B, D] that were given, `where` bool[K, B]."""
+    """Averages the normalized answers [K, B, D] marked by `where` bool[K, B] to [B, D]."""
     unit = jnp.where(where[..., None], jax.vmap(losses.normalize)(answers), 0)
     return jnp.sum(unit, axis=0) / jnp.maximum(jnp.sum(where, axis=0), 1)[:, None]

@@ -1,8 +1,9 @@
 """Extraction through a projection head that is trained on the answers.
 
-Algorithm 2 of arXiv 2205.07890: the victim's head g is not to be had, so one is trained first on
-the victim's representations of two views, as the victim's own was: attracted across the views of
-an image. Then the surrogate f is trained to minimize `loss(g(f(x1)), g(victim(x2)))` with g fixed.
+Algorithm 2 of arXiv 2205.07890: the victim's head is not accessible, so a head g is trained first
+on the victim's representations of two views, as the victim's head was: views of an image attract
+each other. Then the surrogate f is trained to minimize `loss(g(f(x1)), g(victim(x2)))` with g
+fixed.
 """
 
 import jax
@@ -37,16 +38,21 @@ def recreate_head(
     head_loss: str = 'infonce(temperature=0.07)',
     head_epochs: float = 2.0,
 ) -> Attack:
-    """Trains a head on pairs of answers, then the surrogate through it; both losses of the paper
-    (infonce, mse) are choices of `attack.loss`.
+    """Trains a head on pairs of answers, then the surrogate through the head.
+
+    Both losses of the paper (infonce, mse) are choices of `attack.loss`.
+
+    >>> from ssl_extract import attacks
+    >>> attacks.preset('recreate_head')['plan']
+    'views(m=2)'
 
     Args:
         head: the network to recreate; SimSiam's is `simsiam_projector(hidden=512, dim=512)`.
-        predictor: '' compares projections with projections; a network here predicts one view's
-            projection from the other's, which then gets no gradient (SimSiam's way, with
+        predictor: '' compares projections with projections. A network predicts the projection of
+            one view from that of the other view, which gets no gradient then (as in SimSiam, with
             `head_loss="symmetrized"`).
-        head_loss: between the two views' projections.
-        head_epochs: how long the head is trained, in multiples of `attack.epochs`.
+        head_loss: between the projections of the two views.
+        head_epochs: length of the head's training, in multiples of `attack.epochs`.
 
     Raises:
         UserError: the plan does not store two views of an image.
@@ -62,14 +68,14 @@ def recreate_head(
     compare = losses.make(head_loss)
 
     def prepare(batch, key, ask, account):
-        asked = plan.ask(batch, key, ask, account, 2)
-        made = {
-            'inputs': asked.queries[0],
-            'pair': asked.answers,
-            'answers': asked.answers[1],
-            'where': asked.where[0] & asked.where[1],
+        answered = plan.ask(batch, key, ask, account, 2)
+        views = {
+            'inputs': answered.queries[0],
+            'pair': answered.answers,
+            'answers': answered.answers[1],
+            'where': answered.where[0] & answered.where[1],
         }
-        return batch | made, asked.account, asked.ledger
+        return batch | views, answered.account, answered.ledger
 
     def head_objective(params, batch_stats, batch):
         outputs, batch_stats = chain.train(networks, params, batch_stats, stacked(batch['pair']))

@@ -2,8 +2,8 @@
 
 Liu et al., CCS 2022, arXiv 2201.05889.
 
-Each image is asked once, as it is. The surrogate f imitates the answer y on that image, and on
-augmented views of it too, which costs no further query:
+Each image is asked once, as it is. The surrogate f imitates the answer y on the image, and on
+augmented views of the image too, which costs no further query:
 
     L = d(y, f(x)) + lambda / k * sum_{j=1..k} d(y, f(augment_j(x))),
 
@@ -27,7 +27,7 @@ from ssl_extract.training import Recipe
     budget=2_500,
     epochs=100,
     batch_size=64,
-    # 1e-3 and 5e-4 in its code, which sums the distance over the batch: 64 times as steep
+    # 1e-3 and 5e-4 in the authors' code, which sums the distance over the batch of 64.
     optimizer='sgd(momentum=0.9, weight_decay=7.8e-6)',
     schedule='constant',
     learning_rate=0.064,
@@ -35,11 +35,15 @@ from ssl_extract.training import Recipe
 def stolen_encoder(
     student, plan, loss, student_augmentation, lambda_: float = 20.0, views: int = 1
 ) -> Attack:
-    """The surrogate imitates the answer on the image and on its own views of it.
+    """Trains the surrogate to imitate the answer on the image and on augmented views of the image.
+
+    >>> from ssl_extract import attacks
+    >>> attacks.preset('stolen_encoder')['loss']
+    'l2'
 
     Args:
         lambda_: weight of the augmented views.
-        views: k, how many of them a step draws.
+        views: k, the number of augmented views in a step.
 
     Raises:
         UserError: `lambda_` is negative or `views` is not a whole number above 0.
@@ -52,14 +56,14 @@ def stolen_encoder(
 
     def prepare(batch, key, ask, account):
         query_key, *keys = jax.random.split(key, 1 + views)
-        asked = plan.ask(batch, query_key, ask, account, 1)
-        own = [augment.views(student_augmentation, k, asked.queries[0]) for k in keys]
+        answered = plan.ask(batch, query_key, ask, account, 1)
+        seen = [augment.views(student_augmentation, k, answered.queries[0]) for k in keys]
         batch = batch | {
-            'inputs': stacked(jnp.concatenate([asked.queries, jnp.stack(own)])),
-            'answers': asked.answers[0],
-            'where': asked.where[0],
+            'inputs': stacked(jnp.concatenate([answered.queries, jnp.stack(seen)])),
+            'answers': answered.answers[0],
+            'where': answered.where[0],
         }
-        return batch, asked.account, asked.ledger
+        return batch, answered.account, answered.ledger
 
     weights = (1.0, *(lambda_ / views,) * views)
     return Attack(Recipe(student.init, prepare, objective(student, loss, weights), student.heads))

@@ -30,9 +30,13 @@ from ssl_extract.training import Recipe
 def symmetrized(
     student, answer_dim, plan, loss, hidden: int = 512, dim: int = 512, bottleneck: int = 128
 ) -> Attack:
-    """Each view predicts the projection of the victim's answer to the other view.
+    """Trains each view to predict the projection of the victim's answer to the other view.
 
     The projector receives the surrogate's outputs and, without gradient, the victim's answers.
+
+    >>> from ssl_extract import attacks
+    >>> attacks.preset('symmetrized')['loss']
+    'symmetrized'
 
     Args:
         hidden: width of the projector's hidden layers.
@@ -45,20 +49,20 @@ def symmetrized(
     )
     heads = {name: encoders.make_head(spec) for name, spec in specs}
 
-    def init(key, images):
+    def init(key, inputs):
         first, second = jax.random.split(key)
         behind = chain.init(heads, second, jnp.zeros((1, answer_dim)))
-        return chain.merge(student.init(first, images), behind)
+        return chain.merge(student.init(first, inputs), behind)
 
     def prepare(batch, key, ask, account):
-        asked = plan.ask(batch, key, ask, account, 2)
-        where = asked.where[0] & asked.where[1]
+        answered = plan.ask(batch, key, ask, account, 2)
+        where = answered.where[0] & answered.where[1]
         batch = {
-            'inputs': stacked(asked.queries),
-            'answers': jnp.where(where[:, None], asked.answers, _mean(asked.answers, where)),
+            'inputs': stacked(answered.queries),
+            'answers': jnp.where(where[:, None], answered.answers, _mean(answered.answers, where)),
             'where': where,
         }
-        return batch, asked.account, asked.ledger
+        return batch, answered.account, answered.ledger
 
     def objective(params, batch_stats, batch):
         answers = stacked(batch['answers'][::-1])  # each view meets the answer to the other
@@ -75,7 +79,10 @@ def symmetrized(
 
 
 def _mean(answers: jax.Array, where: jax.Array) -> jax.Array:
-    """The mean answer [D] over pairs that were answered: where a row is not, it takes this place
-    and moves no mean in the projector's BatchNorm."""
+    """Averages the answers over answered pairs, [D].
+
+    The mean takes the place of rows without answer, so that these rows move no mean in the
+    projector's BatchNorm.
+    """
     total = jnp.sum(jnp.where(where[:, None], answers, 0), axis=(0, 1))
     return total / jnp.maximum(2 * jnp.sum(where), 1)

@@ -20,17 +20,17 @@ from ssl_extract.registry import Registry, split_chain
 
 
 class Defense(NamedTuple):
-    """A pair of pure functions that transforms what an oracle answers.
+    """A pair of pure functions that transforms the answers of an oracle.
 
     Attributes:
         init: `(key, outputs, inputs) -> state`, from ShapeDtypeStructs or arrays `[B, D]`,
-            `[B, ...]`. `key` is the account's secret: what an account keeps to itself (a map, a
-            salt) is drawn from it and put into the state.
+            `[B, ...]`. `key` is the account's secret: a map or salt of the account is drawn from
+            the key and put into the state.
         apply: `(outputs [B, D], state, *, inputs [B, ...], where bool[B], keys key[B]) -> (outputs,
             where, state)`. `where` marks the queries that are answered so far: a stateful defense
-            counts only those, and refuses one by answering False for it. `keys` holds a fresh key
-            for every query, made from the account's key and the number of the query, so that what a
-            defense draws does not depend on how the queries were batched.
+            counts those alone, and refuses a query by returning False for the row. `keys` holds a
+            fresh key for each query, made from the account's key and the number of the query, so
+            that the draws of a defense do not depend on how the queries were batched.
     """
 
     init: Callable[..., Any]
@@ -41,12 +41,13 @@ class EmptyState(NamedTuple):
     """The state of a stateless defense."""
 
 
-# needs: what the victim's owner gives to the factory, by the name of its parameter: 'head', the
-#     projection head; 'shadow', the owner's guess of a surrogate (`defenses.poisoning.Shadow`).
-# endpoints: those whose answers it can defend; none: any.
-# not_after: the names of defenses that must not stand before it.
-# moves_answers: whether it takes answers away from where they lie, so that likeness is hidden.
-# compares_answers: whether it relies on where answers lie; not after one that moves them.
+# The traits of a defense.
+# needs: the parameters of the factory that the victim's owner fills: 'head', the projection head;
+#     'shadow', the owner's guess of a surrogate (`defenses.poisoning.Shadow`).
+# endpoints: the endpoints whose answers the defense can change; none: any.
+# not_after: the names of defenses that must not stand before the defense.
+# moves_answers: whether answers are moved in the space, so that likeness is hidden.
+# compares_answers: whether the places of answers matter; not after a defense that moves answers.
 # because: the reason of the two rules, to end the sentence '... makes no sense: '.
 # verify: of a defense that marks answers, `(suspect [N, C], victim [N, C], inputs [N, ...]) ->
 #     (statistic, p_value)`, the test for the mark.
@@ -73,7 +74,7 @@ def stateless(fn: Callable[[jax.Array, jax.Array], jax.Array]) -> Defense:
 
 
 def chain(*defenses: tuple[str, Defense]) -> Defense:
-    """Applies named defenses in the written order; the state is a dict of their states by name."""
+    """Joins named defenses in the written order; the state is a dict of their states by name."""
 
     def init(key, outputs, inputs):
         state = {}
@@ -102,12 +103,15 @@ def chain(*defenses: tuple[str, Defense]) -> Defense:
 def apply_where(
     flagged: jax.Array, then: Defense, outputs: jax.Array, state: Any, *, inputs, where, keys
 ) -> tuple[jax.Array, jax.Array, Any]:
-    """Applies `then` to the flagged queries only: how a detector acts on what it noticed.
+    """Applies `then` to the flagged queries only; a detector acts on its findings so.
 
     Args:
         flagged: bool[B].
         then: a defense that keeps the width of the answers.
         outputs, state, inputs, where, keys: as of `then.apply`.
+
+    Returns:
+        As `then.apply` does.
     """
     acted, answered, state = then.apply(
         outputs, state, inputs=inputs, where=where & flagged, keys=keys
@@ -116,36 +120,62 @@ def apply_where(
     return outputs, where & (answered | ~flagged), state
 
 
-@functools.lru_cache(maxsize=512)  # one Defense a spec, so that one program serves all its oracles
-def make(spec: str, **given: Any) -> Defense:
-    """Builds the defense that `spec` writes down; `''` is the identity.
+# Cached, so that all oracles with the same spec share one Defense and one compiled program.
+@functools.lru_cache(maxsize=512)
+def make(spec: str, **owner: Any) -> Defense:
+    """Makes the defense that `spec` names; `''` is the identity.
 
-    >>> import jax, jax.numpy as jnp
-    >>> key = jax.random.key(0)
-    >>> defense = make('round(decimals=1)')
-    >>> state = defense.init(key, jnp.zeros((1, 2)), jnp.zeros((1, 3)))
-    >>> given = dict(inputs=None, where=jnp.ones(1, bool), keys=jax.random.split(key, 1))
-    >>> defense.apply(jnp.array([[0.26, 1.0]]), state, **given)[0]
-    Array([[0.3, 1. ]], dtype=float32)
+    >>> defense = make('top_k(k=1) | round(decimals=0)')
+    >>> outputs, where, state = apply_once(defense, [[0.3, 1.8]])
+    >>> outputs.tolist()
+    [[0.0, 2.0]]
 
     Args:
-        spec: as above, or several parts with bars between them.
-        **given: what the victim's owner gives, see `needs`: `head` (representations [B, D] ->
+        spec: such as 'round(decimals=2)', or several parts with bars between them.
+        **owner: arguments of the victim's owner, see `needs`: `head` (representations [B, D] ->
             projections) and `shadow` (see `defenses.prediction_poisoning`).
 
     Raises:
         UserError: a part of the chain is unknown, has an argument that does not fit, or makes no
             sense after the parts before it.
     """
-    built, names = DEFENSES.make_all(spec, **given), DEFENSES.names(spec)
+    parts, names = DEFENSES.make_all(spec, **owner), DEFENSES.names(spec)
     _check_order(spec, names)
     mark_of(spec)
-    called = [f'{i}_{name}' for i, name in enumerate(names)]
-    return chain(*zip(called, built, strict=True))
+    numbered = [f'{i}_{name}' for i, name in enumerate(names)]
+    return chain(*zip(numbered, parts, strict=True))
+
+
+def apply_once(
+    defense: Defense | str, outputs: Any, inputs: Any = None, seed: int = 0
+) -> tuple[jax.Array, jax.Array, Any]:
+    """Applies a defense to the first answers of a new account, to look at the effect.
+
+    >>> outputs, where, state = apply_once('refuse', [[1.0, 2.0]])
+    >>> where.tolist()
+    [False]
+
+    Args:
+        defense: a defense or a spec.
+        outputs: float [B, D], answers before the defense.
+        inputs: float [B, ...], the queries; `outputs` where the defense does not look at queries.
+        seed: of the account's secret.
+
+    Returns:
+        (outputs [B, E], where bool[B], state) after the defense.
+    """
+    defense = make(defense) if isinstance(defense, str) else defense
+    outputs = jnp.asarray(outputs, jnp.float32)
+    inputs = outputs if inputs is None else jnp.asarray(inputs, jnp.float32)
+    secret, stream = jax.random.split(jax.random.key(seed))
+    state = defense.init(secret, outputs, inputs)
+    keys = jax.random.split(stream, len(outputs))
+    where = jnp.ones(len(outputs), bool)
+    return jax.jit(defense.apply)(outputs, state, inputs=inputs, where=where, keys=keys)
 
 
 def needs(spec: str) -> frozenset[str]:
-    """Returns what the victim's owner must give to the parts of a chain: 'head', 'shadow'.
+    """Returns the arguments that the victim's owner must give to a chain: 'head', 'shadow'.
 
     >>> from ssl_extract import defenses
     >>> sorted(defenses.needs('prediction_poisoning | round'))
@@ -155,7 +185,7 @@ def needs(spec: str) -> frozenset[str]:
 
 
 def mark_of(spec: str) -> tuple[str, Callable[..., Any]] | None:
-    """Returns the part of a chain that marks the answers and the test for its mark, if any.
+    """Returns the part of a chain that marks the answers and the test for the mark, or None.
 
     >>> from ssl_extract import defenses
     >>> part, verify = defenses.mark_of('dynamarks(key=3) | round')
@@ -163,7 +193,7 @@ def mark_of(spec: str) -> tuple[str, Callable[..., Any]] | None:
     'dynamarks(key=3)'
 
     Raises:
-        UserError: several parts mark.
+        UserError: several parts mark the answers.
     """
     parts = split_chain(spec, DEFENSES.kind)
     tests = [traits.verify for traits in DEFENSES.traits_of_chain(spec)]
@@ -177,7 +207,7 @@ def mark_of(spec: str) -> tuple[str, Callable[..., Any]] | None:
 
 
 def check_endpoint(spec: str, endpoint: str) -> None:
-    """Raises UserError if a part of the chain cannot defend this endpoint's answers."""
+    """Raises UserError if a part of the chain cannot defend the answers of `endpoint`."""
     for name, traits in zip(DEFENSES.names(spec), DEFENSES.traits_of_chain(spec), strict=True):
         if traits.endpoints and endpoint not in traits.endpoints:
             raise UserError(
@@ -187,20 +217,25 @@ def check_endpoint(spec: str, endpoint: str) -> None:
 
 
 def noticed(state: Any) -> dict[str, float]:
-    """What the defenses of a chain noticed: every scalar of their states, as 'defense.field'."""
-    found = {}
+    """Reads the counters of a chain's defenses: every scalar of the states, as 'defense.field'.
+
+    >>> _, _, state = apply_once('rate_limit(queries=1, seconds=60.0)', [[1.0], [2.0]])
+    >>> noticed(state)
+    {'rate_limit.num_answered': 2.0, 'rate_limit.seconds': 60.0}
+    """
+    counters = {}
     for path, leaf in jax.tree.leaves_with_path(state):
         if leaf.ndim == 0 and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             words = re.findall(r'\w+', jax.tree_util.keystr(path))
-            found['.'.join(re.sub(r'^\d+_', '', word) for word in words)] = float(leaf)
-    return found
+            counters['.'.join(re.sub(r'^\d+_', '', word) for word in words)] = float(leaf)
+    return counters
 
 
 def _check_order(spec: str, names: list[str]) -> None:
-    """Raises UserError if a part of the chain makes no sense after one before it."""
-    every = DEFENSES.traits_of_chain(spec)
-    for position, (name, traits) in enumerate(zip(names, every, strict=True)):
-        for before, earlier in zip(names[:position], every, strict=False):
+    """Raises UserError if a part of the chain makes no sense after an earlier part."""
+    all_traits = DEFENSES.traits_of_chain(spec)
+    for position, (name, traits) in enumerate(zip(names, all_traits, strict=True)):
+        for before, earlier in zip(names[:position], all_traits, strict=False):
             moved = traits.compares_answers and earlier.moves_answers
             if moved or before in traits.not_after:
                 raise UserError(

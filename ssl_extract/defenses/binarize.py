@@ -14,7 +14,7 @@ from ssl_extract.numerics import product
 
 
 class Hyperplanes(NamedTuple):
-    """The account's secret hyperplanes through the origin: their normals, float[D, bits]."""
+    """The normals of the account's secret hyperplanes through the origin, float[D, bits]."""
 
     normals: jax.Array
 
@@ -28,14 +28,19 @@ class Hyperplanes(NamedTuple):
 def binarize(bits: int = 0) -> Defense:
     """Replaces each answer by bits, as numbers 0 and 1.
 
-    Where B4B names a binary transform, the two rules here are our own choice.
+    B4B names a binary transform; the two rules are a choice of this project.
+
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('binarize', [[0.0, 3.0, 1.0]])
+    >>> outputs.tolist()
+    [[0.0, 1.0, 0.0]]
 
     Args:
-        bits: 0: a coordinate becomes 1 where it is above the mean of its answer's coordinates,
-            and the width stays D. Else the width of the answers: bit j says on which side of the
-            account's secret random hyperplane j the answer lies, so that two answers at the angle
-            theta differ in a share of theta / pi of the bits (SimHash; Charikar, "Similarity
-            estimation techniques from rounding algorithms", STOC 2002).
+        bits: the width of the answers: bit j is the side of the account's secret random hyperplane
+            j on which the answer lies, so that two answers at the angle theta differ in a share of
+            theta / pi of the bits (SimHash; Charikar, "Similarity estimation techniques from
+            rounding algorithms", STOC 2002). With 0 the width stays D, and a coordinate becomes 1
+            where the coordinate is above the mean of the answer's coordinates.
 
     Raises:
         UserError: `bits` is not a whole number of at least 0.

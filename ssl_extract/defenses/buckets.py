@@ -1,9 +1,9 @@
 """Bucket coverage (B4B): noise that grows with the covered space.
 
 "Bucks for Buckets" (NeurIPS 2023, https://arxiv.org/abs/2310.08571): an attacker needs answers from
-all over the space, a legitimate user from the part where the user's task lies. The space is cut
-into buckets by locality-sensitive hashing, and the answers are spoiled by how many of them are
-filled.
+all over the space, a legitimate user from the part where the user's task lies. Locality-sensitive
+hashing cuts the space into buckets, and the noise on answers grows with the number of filled
+buckets.
 """
 
 import functools
@@ -21,10 +21,10 @@ from ssl_extract.errors import UserError
 
 
 class CoverageState(NamedTuple):
-    """Which buckets an account has filled.
+    """The buckets that an account has filled.
 
     Attributes:
-        filled: bool[T, 2**bits], of each of the T tables; a byte each.
+        filled: bool[T, 2**bits], the filled buckets of each of the T tables; a byte each.
         coverage: float32[], the share of filled buckets.
         stddev: float32[], of the noise on an answer that fills no new bucket.
     """
@@ -48,28 +48,35 @@ def bucket_coverage(
     lambda_: float = 1e-6,
     center: bool = True,
 ) -> Defense:
-    """Adds `N(0, stddev^2)` to every coordinate, `stddev` set by the coverage E at that query.
+    """Adds `N(0, stddev^2)` to every coordinate, with `stddev` set by the coverage E at the query.
 
-    `stddev = lambda_ * (exp(log(alpha / lambda_) * E / beta) - 1)`, E the share of buckets that the
-    account's queries up to and including this one have filled, over the mean of the tables. It is
-    about `alpha` at `E = beta` and more beyond. See `buckets_of` for the buckets; an account takes
-    `tables * 2**bits` bytes (80 KiB). The noise is drawn anew for every query.
+    `stddev = lambda_ * (exp(log(alpha / lambda_) * E / beta) - 1)`, where E is the share of buckets
+    that the account's queries up to and including this query have filled, averaged over the tables.
+    The deviation is about `alpha` at `E = beta` and more beyond. See `buckets_of` for the buckets;
+    an account takes `tables * 2**bits` bytes (80 KiB). The noise is drawn anew for every query.
 
     An attacker may make do with few buckets, share the queries among accounts, or ask many times
-    about one image, which fills one bucket, and average.
+    about one input, which fills one bucket, and average.
 
-    It tells an attacker from a user whose images the victim keeps close together. A CIFAR-10 victim
-    of ours has 2,000 Fashion-MNIST images in 4 % of the buckets and 2,000 CIFAR-10 images in 18 %,
-    but 2,000 of only three CIFAR-10 classes in 17 %.
+    The coverage tells an attacker from a user whose inputs the victim keeps close together. A small
+    CIFAR-10 victim has 2,000 Fashion-MNIST images in 4 % of the buckets and 2,000 CIFAR-10 images
+    in 18 %, but 2,000 of three CIFAR-10 classes alone in 17 %.
+
+    >>> from ssl_extract import defenses
+    >>> defense = bucket_coverage(bits=1, tables=1)
+    >>> outputs, where, state = defenses.apply_once(defense, [[1.0, 0.0]])
+    >>> float(state.coverage)
+    0.5
 
     Args:
-        bits: buckets are 2**bits; fewer fill sooner. 2,000 CIFAR-10 images filled 18 % of 2**12,
-            44 % of 2**10 and 77 % of 2**8 for a victim of ours: a small budget needs fewer bits.
+        bits: there are 2**bits buckets; fewer buckets fill sooner. 2,000 CIFAR-10 images filled
+            18 % of 2**12, 44 % of 2**10 and 77 % of 2**8 buckets for a small victim: a small budget
+            needs fewer bits.
         tables: independent divisions of the space that are averaged (B4B's code: 20).
         alpha: standard deviation at `beta`, in units of the answers' coordinates.
         beta: the coverage, in (0, 1], that only attackers reach.
-        lambda_: how flat the cost is at first, below `alpha`.
-        center: see `buckets_of`; False is what B4B's code does.
+        lambda_: the deviation near coverage 0, below `alpha`; smaller values are flatter.
+        center: see `buckets_of`; B4B's code does not center.
 
     Raises:
         UserError: an argument is out of its range.
@@ -107,25 +114,28 @@ def bucket_coverage(
 
 
 def buckets_of(outputs: jax.Array, bits: int, tables: int, center: bool = True) -> jax.Array:
-    """The buckets of representations, int32[B, tables], each in [0, 2**bits).
+    """Returns the buckets of representations.
 
     A bucket holds the vectors that lie on the same side of each of `bits` random hyperplanes
     through the origin (Charikar 2002, https://doi.org/10.1145/509907.509965). The planes are the
-    same for all accounts: what they divide is the provider's one space, so that coverages compare
-    and a shared query fills the same bucket everywhere. They cost no account anything to store.
+    same for all accounts, so that coverages compare, and a shared query fills the same bucket
+    everywhere. No account stores the planes.
 
-    Representations behind a ReLU lie in the positive orthant, most of their length along the
-    diagonal, and planes through the origin leave nearly all of them on one side. With `center` a
-    vector's mean over its own coordinates is subtracted first. That needs no data, so that an
-    account's first query and its thousandth are divided alike. On a CIFAR-10 victim of ours 2,000
+    Representations behind a ReLU lie in the positive orthant, most of the length along the
+    diagonal, and planes through the origin leave nearly all of them on one side. With `center` the
+    mean of a vector's coordinates is subtracted first. The step needs no data, so that the first
+    query of an account and the thousandth are divided alike. On a small CIFAR-10 victim 2,000
     random CIFAR-10 images then fill 18 % of 2**12 buckets instead of 4 %, and 20 % if the mean
-    representation of the data itself is subtracted.
+    representation of the data is subtracted.
 
     Args:
         outputs: float[B, D].
         bits: hyperplanes a table.
         tables: independent sets of hyperplanes.
-        center: subtract each row's mean.
+        center: whether to subtract each row's mean.
+
+    Returns:
+        int32[B, tables], each in [0, 2**bits).
     """
     x = outputs.astype(jnp.float32)
     if center:
@@ -156,17 +166,17 @@ def fill(filled: jax.Array, buckets: jax.Array, where: jax.Array) -> tuple[jax.A
 
 
 def share(filled: jax.Array) -> jax.Array:
-    """The share of filled buckets, float32[]."""
+    """Computes the share of filled buckets, float32[], of `filled` bool[T, 2**bits]."""
     return jnp.sum(filled, dtype=jnp.int32).astype(jnp.float32) / filled.size
 
 
 def check_buckets(bits: int, tables: int) -> None:
-    """Raises UserError unless `bits` and `tables` make buckets that fit in memory."""
+    """Raises UserError unless the buckets of `bits` and `tables` fit in memory."""
     check_whole('bits', bits, 1, 20)
     check_whole('tables', tables, 1, 64)
 
 
 @functools.lru_cache(maxsize=8)
 def _planes(dim: int, number: int) -> np.ndarray:
-    """The normals of `number` hyperplanes, float32[dim, number]."""
+    """Draws the normals of `number` hyperplanes, float32[dim, number]."""
     return np.random.default_rng(0).standard_normal((dim, number), dtype=np.float32)

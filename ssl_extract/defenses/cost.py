@@ -1,7 +1,7 @@
 """Defenses of cost: rate limits and proof of work, in simulated time.
 
-Nobody waits and no puzzle is solved: what a real service would have made the account wait or
-compute is added up in the state, as `seconds`.
+No time passes and no puzzle is solved: the state adds up, as `seconds`, the time that a real
+service would have made the account wait or compute.
 """
 
 from typing import Any, NamedTuple
@@ -16,11 +16,11 @@ from ssl_extract.errors import UserError
 
 
 class RateState(NamedTuple):
-    """How far an account has come.
+    """The progress of an account.
 
     Attributes:
-        num_answered: int32[].
-        seconds: float32[], when the last answer came, counted from the first.
+        num_answered: int32[], the queries answered so far.
+        seconds: float32[], the time from the first answer to the last.
     """
 
     num_answered: jax.Array
@@ -28,11 +28,11 @@ class RateState(NamedTuple):
 
 
 class WorkState(NamedTuple):
-    """How much an account had to compute.
+    """The work of an account.
 
     Attributes:
         filled: bool[T, 2**bits], the buckets that the account has filled.
-        coverage: float32[], the share of them.
+        coverage: float32[], the share of filled buckets.
         seconds: float32[], the work of all queries together.
     """
 
@@ -43,16 +43,21 @@ class WorkState(NamedTuple):
 
 @register('rate_limit')
 def rate_limit(queries: int = 1000, seconds: float = 86_400.0, total: int = 0) -> Defense:
-    """Answers `queries` queries every `seconds`, and no more than `total` altogether.
+    """Answers `queries` queries every `seconds`, and at most `total` altogether.
 
-    The account sends as fast as it may: query number n, counted from 0, is answered after
-    `n // queries * seconds`. An attack that has the time loses nothing but that; `total` is what
-    takes answers from it, and all queries beyond it are refused.
+    The account sends as fast as the limit allows: query number n, counted from 0, is answered after
+    `n // queries * seconds`. The rate costs an attack nothing but time. `total` costs answers: all
+    queries beyond are refused.
+
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('rate_limit(total=2)', [[1.0], [2.0], [3.0]])
+    >>> where.tolist()
+    [True, True, False]
 
     Args:
-        queries: how many queries are answered in one period.
+        queries: the number of queries that are answered in one period.
         seconds: the length of a period.
-        total: how many queries an account may ever send; 0 is no limit.
+        total: the number of queries that an account may ever send; 0 is no limit.
 
     Raises:
         UserError: `queries` is below 1, `seconds` is not above 0 or `total` is below 0.
@@ -90,15 +95,21 @@ def proof_of_work(
 
     After Dziedzic et al., "Increasing the Cost of Model Extraction with Calibrated Proof of Work"
     (ICLR 2022, https://arxiv.org/abs/2201.09243): a puzzle has to be solved for each answer, and
-    its difficulty follows what the account's queries reveal. They measure that by the privacy
-    budget of votes on labels, which representations do not have; here it is the share E of the
-    buckets that the account has filled (`buckets.buckets_of`). A query costs
-    `seconds * 2 ** (max(E - benign, 0) / doubling)`. As calibrated here an account with E = 0.3
-    pays twice the base and one with E = 0.86 a hundred times, the two factors that they aim at.
+    the difficulty follows the information that the account's queries reveal. The paper measures the
+    information by the privacy budget of votes on labels, which representations do not have. Here
+    the measure is the share E of the buckets that the account has filled (`buckets.buckets_of`). A
+    query costs `seconds * 2 ** (max(E - benign, 0) / doubling)`. With the defaults an account with
+    E = 0.3 pays twice the base and an account with E = 0.86 a hundred times, the two factors of the
+    paper.
+
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('proof_of_work(bits=1, tables=1)', [[1.0, 0.0]])
+    >>> round(defenses.noticed(state)['proof_of_work.seconds'], 3)  # 2 ** ((0.5 - 0.2) / 0.1)
+    8.0
 
     Args:
-        seconds: what a query costs at first.
-        benign: the coverage, in (0, 1], up to which that stays.
+        seconds: the cost of a query at first.
+        benign: the coverage, in (0, 1], up to which the cost stays.
         doubling: the further coverage that doubles the cost, in (0, 1].
         bits, tables: as of `bucket_coverage`.
 

@@ -1,21 +1,21 @@
 """DynaMarks: a watermark in a classifier's posteriors.
 
-The idea is that of DynaMarks (https://arxiv.org/abs/2207.13321): the service changes its scores
-while it answers, by secret parameters, and trains nothing anew. The rule and the test here are our
-own, not the paper's:
+The idea is that of DynaMarks (https://arxiv.org/abs/2207.13321): the service changes the scores of
+its answers by secret parameters, and trains nothing anew. The rule and the test are a choice of
+this project, not the paper's:
 
 *   The secret, drawn from the service's `key`: a vector w, and a sign c_k for each class, one half
     +1 and the other -1 (with an odd number, one class has 0), paired off plus with minus.
 *   An image x has a signal s(x) = tanh <w, v(x)> in (-1, 1), where v(x) are the differences between
-    neighboring cells of the image shrunk to 4 x 4, scaled to norm 1. It is smooth, so that a
-    surrogate learns it; differences, because natural images differ most in their average; and
-    <w, v> ~ N(0, 1) for any image, because w is Gaussian and v of norm 1, so that it needs no data.
+    neighboring cells of the image shrunk to 4 x 4, scaled to norm 1. The signal is smooth, so that
+    a surrogate learns it. Differences are used because natural images differ most in the average.
+    For any image <w, v> ~ N(0, 1), because w is Gaussian and v of norm 1; no data is needed.
 *   Posteriors p are tilted to p_k exp(strength s(x) c_k), renormalized, as far as the most probable
-    class stays the same: the accuracy is exactly what it was.
-*   Labels cannot be tilted. One with c s(x) < 0 becomes its class's partner, with probability
-    `rate |s(x)|`.
+    class stays the same: the accuracy is unchanged.
+*   Labels cannot be tilted. A label with c s(x) < 0 becomes the partner of its class, with
+    probability `rate |s(x)|`.
 
-`verify` finds the same secret in a suspect.
+`verify` tests a suspect for the secret.
 """
 
 import functools
@@ -33,21 +33,25 @@ from ssl_extract.fingerprint import image_keys
 CELLS = 4  # the image is shrunk to CELLS x CELLS
 FLAT = 1e-3  # norm of the differences below which an image has next to no signal
 KEPT_LEAD = 0.9  # share of the first class's lead that a tilt may take away
-LEAST_PROBABILITY = 1e-3  # that `verify` looks at
+LEAST_PROBABILITY = 1e-3  # smaller probabilities count as this in `verify`
 NUM_DECOYS = 9_999
-FOR_DECOYS = 2**31  # folded into the key; the first numbers are its own splits
+FOR_DECOYS = 2**31  # folded into the key; the first numbers are the splits of the key
 EPSILON = 1e-12
 MAX_KEY = 2**32 - 1
 
 
 class DynamarksState(NamedTuple):
-    """num_flipped: int32[], the account's labels that were answered with another class."""
+    """The counter of an account.
+
+    Attributes:
+        num_flipped: int32[], the labels that were answered with another class.
+    """
 
     num_flipped: jax.Array
 
 
 class Secret(NamedTuple):
-    """What the service keeps to itself.
+    """The secret of the service.
 
     Attributes:
         direction: f32 `[C * 2 * CELLS * (CELLS - 1)]`, w.
@@ -63,11 +67,12 @@ class Secret(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """What a suspect shows of a mark.
+    """The evidence of a mark in a suspect.
 
     Attributes:
         statistic: the partial correlation, in [-1, 1], of the suspect's tilt with the signal.
-        p_value: the probability of one at least as large if the suspect never saw these answers.
+        p_value: the probability of a statistic at least as large if the suspect never saw the
+            marked answers.
     """
 
     statistic: float
@@ -87,18 +92,24 @@ class Verification(NamedTuple):
 def dynamarks(key: int = 0, strength: float = 1.0, rate: float = 0.2) -> Defense:
     """Marks the answers of a classifier, by the rule at the top of this file.
 
-    The secret is the service's and not the account's: accounts that collude get one mark, and so do
-    their surrogates. The same image is answered alike, so that asking again averages nothing away.
-    A posterior that is 0 but for one class counts as a label.
+    The secret is that of the service and not of the account: accounts that collude get one mark,
+    and their surrogates too. The same image is answered alike, so that asking again averages
+    nothing away. A posterior that is 0 but for one class counts as a label.
 
-    What it costs: of posteriors the calibration, each log-odds moving by at most `2 * strength`; of
-    labels the accuracy, for about `rate / 4` of them are changed (E |tanh N(0, 1)| is 0.56, and
-    half of the labels have the sign in question). The mark in labels is much the weaker one. A
-    attacker whose augmentation changes the signal (mirroring, large crops) learns less of either.
+    Marked posteriors lose calibration: each log-odds moves by at most `2 * strength`. Marked labels
+    lose accuracy: about `rate / 4` of the labels are changed (E |tanh N(0, 1)| is 0.56, and half of
+    the labels have the sign in question). The mark in labels is much weaker than the mark in
+    posteriors. An attacker whose augmentation changes the signal (mirroring, large crops) learns
+    less of the mark.
+
+    >>> defense = dynamarks(key=3, strength=0.5)
+    >>> state = defense.init(jax.random.key(0), jnp.zeros((1, 10)), jnp.zeros((1, 8, 8, 3)))
+    >>> int(state.num_flipped)
+    0
 
     Args:
-        key: the secret, as a number; keep it out of what is published.
-        strength: how far log-probabilities move, in nats.
+        key: the secret, as a number; do not publish it.
+        strength: the largest move of a log-probability, in nats.
         rate: the largest probability of changing a label, in [0, 1].
 
     Raises:
@@ -128,7 +139,7 @@ def dynamarks(key: int = 0, strength: float = 1.0, rate: float = 0.2) -> Defense
 
 
 def draw_secret(key: jax.Array, num_classes: int, channels: int) -> Secret:
-    """The secret of a service with `num_classes` classes, whose images have `channels`."""
+    """Draws the secret of a service with `num_classes` classes and images of `channels`."""
     for_direction, for_order, salt = jax.random.split(key, 3)
     direction = jax.random.normal(for_direction, (channels * 2 * CELLS * (CELLS - 1),))
     order = jax.random.permutation(for_order, num_classes)
@@ -149,26 +160,26 @@ def verify(
 ) -> Verification:
     """Tests whether a suspect carries the mark of `dynamarks(key=key)`; one-sided.
 
-    A model's tilt on an image is `sum_k c_k log q_k`, with q at least 1e-3, for nobody learns the
-    probabilities below. The statistic is the correlation of the suspect's tilt with the signal over
-    the images, after a regression of both on the tilt of the victim without the mark: the classes
-    themselves have to do with the signal, and that is far more than a mark. It is compared with the
-    statistics of `num_decoys` other secrets, drawn as the true one was. To a suspect that never saw
-    a marked answer they are all alike, whatever the images and the classes, so that
+    A model's tilt on an image is `sum_k c_k log q_k`, with q at least 1e-3, since no surrogate
+    learns smaller probabilities. The statistic is the correlation of the suspect's tilt with the
+    signal over the images, after a regression of both on the tilt of the victim without the mark:
+    the classes correlate with the signal far more than a mark does. The statistic is compared with
+    those of `num_decoys` other secrets, drawn as the true secret was. To a suspect that never saw a
+    marked answer all secrets are alike, whatever the images and the classes, so that
 
         p = (1 + number of decoys with a statistic at least as large) / (1 + num_decoys)
 
     is at most alpha with probability at most alpha over the draw of the key, exactly, as in a
-    permutation test (Phipson and Smyth, https://arxiv.org/abs/1603.05766). It is a statement over
+    permutation test (Phipson and Smyth, https://arxiv.org/abs/1603.05766). The probability is over
     the key: innocent models that resemble each other get similar p-values under one key, so that
-    an owner who has one can find out that a key is unlucky before using it.
+    an owner with an innocent model can reject an unlucky key before using it.
 
     Args:
-        suspect: its probabilities `[N, K]` for the images; one-hot labels will do.
+        suspect: the suspect's probabilities `[N, K]` for the images; one-hot labels will do.
         victim: the probabilities `[N, K]` of the victim, without the mark.
         images: float `[N, H, W, C]` in [0, 1], held out: none that the suspect was trained on.
-        key: the secret, as it was given to the defense.
-        num_decoys: how many other secrets; no p-value is below 1 / (1 + num_decoys).
+        key: the secret of the defense.
+        num_decoys: the number of other secrets; no p-value is below 1 / (1 + num_decoys).
 
     Raises:
         UserError: an argument has a wrong value, or the shapes do not fit.
@@ -188,14 +199,14 @@ def verify(
 
 @jax.jit
 def _statistics(suspect, victim, images, keys) -> jax.Array:
-    """The statistic under the secret of every key: f32 [len(keys)]."""
+    """Computes the statistic under the secret of each key: f32 [len(keys)]."""
     suspect, victim = (jnp.log(jnp.maximum(q, LEAST_PROBABILITY)) for q in (suspect, victim))
     suspect, victim = (q.astype(jnp.float32) for q in (suspect, victim))
     differences = _differences(images)
 
     def statistic(key):
         secret = draw_secret(key, suspect.shape[-1], images.shape[-1])
-        tilt, own, signal = (
+        tilt, unmarked, signal = (
             values - jnp.mean(values)
             for values in (
                 suspect @ secret.signs,
@@ -203,8 +214,8 @@ def _statistics(suspect, victim, images, keys) -> jax.Array:
                 _signal(differences, secret.direction),
             )
         )
-        own = own / jnp.maximum(jnp.linalg.norm(own), EPSILON)
-        tilt, signal = (values - jnp.vdot(own, values) * own for values in (tilt, signal))
+        unit = unmarked / jnp.maximum(jnp.linalg.norm(unmarked), EPSILON)
+        tilt, signal = (values - jnp.vdot(unit, values) * unit for values in (tilt, signal))
         norms = jnp.linalg.norm(tilt) * jnp.linalg.norm(signal)
         return jnp.vdot(tilt, signal) / jnp.maximum(norms, EPSILON)
 
@@ -212,7 +223,7 @@ def _statistics(suspect, victim, images, keys) -> jax.Array:
 
 
 def _differences(images: jax.Array) -> jax.Array:
-    """v(x): of neighboring cells of the shrunk images, `[B, C * 2 * CELLS * (CELLS - 1)]`."""
+    """Computes v(x), the differences of neighboring cells: `[B, C * 2 * CELLS * (CELLS - 1)]`."""
     batch, _, _, channels = images.shape
     shape = (batch, CELLS, CELLS, channels)
     cells = jax.image.resize(images.astype(jnp.float32), shape, 'linear', antialias=True)
@@ -222,25 +233,26 @@ def _differences(images: jax.Array) -> jax.Array:
 
 
 def _signal(differences: jax.Array, direction: jax.Array) -> jax.Array:
-    """s(x), `[B]`, in [-1, 1]; a sum a row, which does not depend on the batch."""
+    """Computes s(x), `[B]`, in [-1, 1], by a sum a row, which does not depend on the batch."""
     return jnp.tanh(jnp.sum(differences * direction[None], axis=-1))
 
 
 def _tilt(outputs: jax.Array, signal: jax.Array, signs: jax.Array, strength: float) -> jax.Array:
-    """p_k exp(strength s c_k), renormalized, with as much strength as keeps the first class."""
+    """Tilts p_k to p_k exp(strength s c_k), with as much strength as keeps the first class."""
     logs = jnp.log(jnp.maximum(outputs, jnp.finfo(outputs.dtype).tiny))
     top = jnp.argmax(outputs, axis=-1)
     lead = jnp.max(logs, axis=-1, keepdims=True) - logs
     tilt = strength * signal[:, None] * signs[None]
     gain = tilt - jnp.take_along_axis(tilt, top[:, None], axis=-1)  # on the first class
-    kept = jnp.where(gain > 0, KEPT_LEAD * lead / jnp.where(gain > 0, gain, 1), jnp.inf)
-    share = jnp.minimum(jnp.min(kept, axis=-1, keepdims=True), 1)
+    limits = jnp.where(gain > 0, KEPT_LEAD * lead / jnp.where(gain > 0, gain, 1), jnp.inf)
+    share = jnp.minimum(jnp.min(limits, axis=-1, keepdims=True), 1)
     marked = jax.nn.softmax(logs + share * tilt)
-    return jnp.where((jnp.argmax(marked, axis=-1) == top)[:, None], marked, outputs)  # of ties
+    same = jnp.argmax(marked, axis=-1) == top  # False where a tie was broken otherwise
+    return jnp.where(same[:, None], marked, outputs)
 
 
 def _uniform(salt: jax.Array, images: jax.Array) -> jax.Array:
-    """A draw from [0, 1) for every image [B, ...], always the same for the same image."""
+    """Draws from [0, 1) for each image [B, ...]; equal images get equal draws."""
     return jax.vmap(jax.random.uniform)(image_keys(salt, images))
 
 

@@ -2,10 +2,9 @@
 
 The transforms of B4B, arXiv 2310.08571.
 
-Whoever knows the map can undo it, and a linear probe works on the answers as before; but the
-answers of several accounts do not fit together, which is what sybils need them for. That the
-transforms are there, and of what kind, is B4B's; from which distribution they are drawn is our own
-choice.
+An attacker who knows the map can undo it, and a linear probe works on mapped answers as before. The
+answers of several accounts do not fit together, though, which sybils need. The kinds of transforms
+are B4B's; their distributions are a choice of this project.
 """
 
 from typing import NamedTuple
@@ -29,7 +28,12 @@ class AffineMap(NamedTuple):
 def orthogonal() -> Defense:
     """Rotates (and perhaps mirrors) the answers by a secret orthogonal matrix, Haar distributed.
 
-    Norms, distances and angles between the answers of one account stay what they are.
+    Norms, distances and angles between the answers of one account stay the same.
+
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('orthogonal', [[3.0, 4.0]])
+    >>> round(float(jnp.linalg.norm(outputs)), 3)
+    5.0
     """
 
     def draw(key, width, dtype):
@@ -45,10 +49,15 @@ def affine(condition: float = 10.0, stddev: float = 1.0) -> Defense:
     A = Q1 diag(s) Q2 with Haar distributed orthogonal matrices and log-uniform singular values
     from `1 / sqrt(condition)` to `sqrt(condition)`, both of which occur; b ~ N(0, stddev^2).
 
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('affine', [[3.0, 4.0]])
+    >>> bool(jnp.allclose(outputs, jnp.array([[3.0, 4.0]])))
+    False
+
     Args:
         condition: the condition number of A, the factor between its largest and smallest singular
             value; 1 is a rotation. Undoing the map in float32 loses log10(condition) digits.
-        stddev: of the coordinates of b, in units of the answers.
+        stddev: standard deviation of the coordinates of b, in units of the answers.
 
     Raises:
         UserError: `condition` is below 1, or `stddev` is negative.

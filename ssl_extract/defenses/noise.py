@@ -14,7 +14,7 @@ from ssl_extract.fingerprint import image_keys
 
 
 class SecretKey(NamedTuple):
-    """What the noise of an account is drawn from, together with the image: key[]."""
+    """The secret key[] of an account's noise."""
 
     key: jax.Array
 
@@ -23,18 +23,23 @@ class SecretKey(NamedTuple):
 def gaussian_noise(mean: float = 0.0, stddev: float = 1.0, keyed_by: str = 'query') -> Defense:
     """Adds `N(mean, stddev^2)` to every coordinate.
 
-    A constant mean is removed by subtracting the average answer.
+    An attacker removes a constant mean by subtracting the average answer.
+
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('gaussian_noise(stddev=0.0)', [[1.0, 2.0]])
+    >>> outputs.tolist()
+    [[1.0, 2.0]]
 
     Args:
         mean: in units of the answers.
-        stddev: in units of the answers.
-        keyed_by: 'query' draws anew for every query, as the paper does, so that whoever asks n
-            times about one image averages the noise down to `stddev / sqrt(n)`; 'image' draws from
-            the account's secret and the image's content, so that asking again gives the same
-            answer, and another account, or another view of the image, gives other noise.
+        stddev: standard deviation, in units of the answers.
+        keyed_by: 'query' draws anew for every query, as the paper does: n queries of one input
+            average the noise down to `stddev / sqrt(n)`. 'image' draws from the account's secret
+            and the content of the input: the same input gets the same answer, and another account,
+            or another view of the input, gets other noise.
 
     Raises:
-        UserError: `stddev` is negative, or `keyed_by` is neither.
+        UserError: `stddev` is negative, or `keyed_by` is neither 'query' nor 'image'.
     """
     check_number('mean', mean)
     check_number('stddev', stddev, least=0)
@@ -54,6 +59,6 @@ def gaussian_noise(mean: float = 0.0, stddev: float = 1.0, keyed_by: str = 'quer
 
 
 def draw_normal(outputs: jax.Array, keys: jax.Array) -> jax.Array:
-    """A draw from N(0, 1) for every coordinate of `outputs [B, D]`, a row from its key of [B]."""
+    """Draws from N(0, 1) for each coordinate of `outputs [B, D]`, row i with key i of `keys`."""
     shape, dtype = outputs.shape[1:], outputs.dtype
     return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)

@@ -15,7 +15,7 @@ from ssl_extract.defenses.base import Defense, register
 class PadShuffle(NamedTuple):
     """The account's secret constants, float[pad], and order, int[D + pad].
 
-    Coordinate j of an answer is coordinate `order[j]` of the padded one.
+    Coordinate j of an answer is coordinate `order[j]` of the padded answer.
     """
 
     constants: jax.Array
@@ -26,8 +26,14 @@ class PadShuffle(NamedTuple):
 def pad_shuffle(pad: int = 64) -> Defense:
     """Appends `pad` constants to every answer and permutes its coordinates; both are secret.
 
-    The constants are drawn from N(0, 1), which is our own choice. Whoever knows the order can undo
-    it. One account finds out which coordinates are the constants: they are the same in all answers.
+    The constants are drawn from N(0, 1), which is a choice of this project. An attacker who knows
+    the order can undo the defense. A single account finds the constants: they are the same in all
+    answers.
+
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('pad_shuffle(pad=2)', [[3.0, 4.0]])
+    >>> outputs.shape
+    (1, 4)
 
     Raises:
         UserError: `pad` is not a whole number of at least 0.

@@ -1,8 +1,8 @@
 """Prediction poisoning: answers that turn an attacker's gradient around.
 
 Orekondy et al., "Prediction Poisoning" (https://arxiv.org/abs/1906.10908) for classifiers; Mazeika
-et al., "How to Steer Your Adversary" (https://arxiv.org/abs/2206.14157) for its closed form; what
-it would be for representations: https://arxiv.org/abs/2205.07890, sections 5.2 and E.1.
+et al., "How to Steer Your Adversary" (https://arxiv.org/abs/2206.14157) for the closed form; the
+form for representations: https://arxiv.org/abs/2205.07890, sections 5.2 and E.1.
 """
 
 import dataclasses
@@ -17,16 +17,17 @@ from ssl_extract.checks import check_number
 from ssl_extract.defenses.base import Defense, EmptyState, register
 from ssl_extract.errors import UserError
 
-GRADIENT_BYTES = 2**30  # of gradients, one a query, that are held at a time
+GRADIENT_BYTES = 2**30  # of the gradients, one a query, in memory at a time
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: `make` remembers its arguments
+# Hashed by identity, since `defenses.make` caches by arguments.
+@dataclasses.dataclass(frozen=True, eq=False)
 class Shadow:
-    """The owner's guess of a surrogate: one that it trained by itself on its victim's answers.
+    """The owner's guess of a surrogate, which the owner trained on the victim's answers.
 
     Attributes:
-        apply: `(variables, images [B, H, W, 3]) -> representations [B, D]`, a row from a row.
-        variables: a dict; what an attacker would train is its 'params'.
+        apply: `(variables, inputs [B, ...]) -> representations [B, D]`, row by row.
+        variables: a dict with 'params', the part that an attacker would train.
     """
 
     apply: Callable[[Any, jax.Array], jax.Array]
@@ -45,31 +46,37 @@ class Shadow:
     endpoints=('representation',),
 )
 def prediction_poisoning(radius: float = 1.0, shadow: Shadow | None = None) -> Defense:
-    """Moves an answer y [D] by `radius * ||y||` where it most turns a shadow's gradient around.
+    """Moves an answer y [D] by `radius * ||y||` to turn a shadow's gradient around the most.
 
-    On the image of the query let F [D] be what the owner's model of an attacker answers, and J [D,
-    P] the Jacobian of F with respect to its parameters. Its gradients of the squared error are
+    For the input of a query let F [D] be the output of the shadow, and J [D, P] the Jacobian of F
+    with respect to the shadow's parameters. The shadow's gradients of the squared error are
 
         a = 2 J^T (F - y)  with the true answer,    b = 2 J^T (F - y~)  with the poisoned one.
 
-    `<a, b> = ||a||^2 - 2 <J a, y~ - y>` is linear in y~, so that over the ball
-    `||y~ - y|| <= r` it is least, `||a||^2 - 2 r ||J a||`, at
+    `<a, b> = ||a||^2 - 2 <J a, y~ - y>` is linear in y~. Over the ball `||y~ - y|| <= r` the least
+    value, `||a||^2 - 2 r ||J a||`, is at
 
         y~ = y + r J a / ||J a||,    r = radius * ||y||.
 
-    It is the redirection of arXiv 2206.14157 towards -a, with a ball where theirs has the simplex.
+    This is the redirection of arXiv 2206.14157 towards -a, with a ball in place of the simplex.
     Section E.1 of arXiv 2205.07890 writes the cosine of a and b instead, which has no closed form,
-    and holds the use of the answers up with a second surrogate, of a legitimate user's classifier,
-    whose task and labels the owner does not know: here the ball bounds what any user loses.
-    The answer to an image is always the same, and stays as it is where `J a = 0`.
+    and preserves the use of the answers by a second surrogate, of a legitimate user's classifier,
+    whose task and labels the owner does not know. Here the ball bounds the loss of any user. The
+    answer to an input is always the same, and unchanged where `J a = 0`.
 
-    It costs a forward pass and about three backward ones a query, and the memory of a gradient of
+    A query costs a forward pass and about three backward passes, and the memory of a gradient of
     all parameters for each query of a batch; from 1 GiB on the queries take turns.
+
+    >>> from ssl_extract import defenses
+    >>> shadow = Shadow(lambda variables, x: x @ variables['params'], {'params': np.eye(2)})
+    >>> defense = prediction_poisoning(radius=0.5, shadow=shadow)
+    >>> jnp.round(defenses.apply_once(defense, [[1.0, 0.0]], [[0.0, 1.0]])[0], 3)
+    Array([[0.646, 0.354]], dtype=float32)
 
     Args:
         radius: of the ball, relative to the norm of the answer.
-        shadow: given to `defenses.make` by the victim's owner; without it the defense can be built
-            but not used.
+        shadow: an argument of `defenses.make` from the victim's owner; without a shadow the defense
+            can be built but not used.
 
     Raises:
         UserError: an argument is of a wrong type, or `radius` is negative; in `init`, there is no
@@ -105,18 +112,18 @@ def prediction_poisoning(radius: float = 1.0, shadow: Shadow | None = None) -> D
     return Defense(init, apply)
 
 
-def _directions(shadow: Shadow, images: jax.Array, answers: jax.Array) -> jax.Array:
-    """`J a / 2`, [B, D]: the gradient of `||J^T e||^2 / 2` with respect to e, at `e = F - y`.
+def _directions(shadow: Shadow, inputs: jax.Array, answers: jax.Array) -> jax.Array:
+    """Computes `J a / 2`, [B, D]: the gradient of `||J^T e||^2 / 2` by e, at `e = F - y`.
 
-    Written as a gradient, for a convolution may have no forward mode (`encoders.conv`).
+    The form is a gradient because a convolution may have no forward mode (`encoders.conv`).
     """
     variables = jax.tree.map(np.asarray, shadow.variables)  # of no device, to go with any mesh
 
     def direction(query):
-        image, answer = query
+        x, answer = query
 
         def predict(params):
-            return shadow.apply({**variables, 'params': params}, image[None])[0]
+            return shadow.apply({**variables, 'params': params}, x[None])[0]
 
         predicted, pull = jax.vjp(predict, variables['params'])
 
@@ -127,6 +134,6 @@ def _directions(shadow: Shadow, images: jax.Array, answers: jax.Array) -> jax.Ar
 
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables['params']))
     rows = max(GRADIENT_BYTES // size, 1)
-    if rows >= len(images):
-        return jax.vmap(direction)((images, answers))
-    return jax.lax.map(direction, (images, answers), batch_size=rows)
+    if rows >= len(inputs):
+        return jax.vmap(direction)((inputs, answers))
+    return jax.lax.map(direction, (inputs, answers), batch_size=rows)

@@ -25,19 +25,19 @@ from ssl_extract.numerics import check_metric
 MAX_WINDOW = 5000  # Royston's coefficients are fitted up to here
 
 _LAST = (0.0, 0.221157, -0.147981, -2.071190, 4.434685, -2.706056)  # in powers of 1 / sqrt(n)
-_BUT_ONE = (0.0, 0.042981, -0.293762, -1.752461, 5.682633, -3.582633)
+_SECOND = (0.0, 0.042981, -0.293762, -1.752461, 5.682633, -3.582633)
 
 
 class PradaState(NamedTuple):
-    """What the test knows of an account.
+    """The state of the test for an account.
 
     Attributes:
-        history: its last `capacity` answers.
+        history: the last `capacity` answers.
         num_seen: int32[], queries answered so far.
-        distances: float32[window], the newest last; NaN where there was none yet.
-        statistic: float32[], the lowest W so far; 1 before there was one.
-        flagged: bool[], whether it ever fell below delta.
-        then: the state of the defense that acts after that.
+        distances: float32[window], the newest last; NaN where there is none yet.
+        statistic: float32[], the lowest W so far; 1 before the first W.
+        flagged: bool[], whether W ever fell below delta.
+        then: the state of the defense that acts on flagged accounts.
     """
 
     history: History
@@ -62,28 +62,34 @@ def prada(
 ) -> Defense:
     """Flags an account whose distances between answers do not look normal.
 
-    PRADA keeps, for each class that the victim predicts, a growing set of queries, takes a new
-    query's smallest distance to those of its class, adds the query if that distance is above a
-    threshold (mean less standard deviation of the set's own), and flags the account when the
-    Shapiro-Wilk statistic W of all distances, those beyond 3 standard deviations removed, is below
-    delta; it tests from 100 distances on. Natural queries give about normal distances; queries
-    synthesized from one another do not.
+    PRADA keeps a growing set of queries for each class that the victim predicts, and takes a new
+    query's smallest distance to the set of the same class. The query joins the set if the distance
+    is above a threshold (mean less standard deviation of the set's distances). The account is
+    flagged when the Shapiro-Wilk statistic W of all distances, without those beyond 3 standard
+    deviations, is below delta; the test starts at 100 distances. Natural queries give about normal
+    distances; queries synthesized from one another do not.
 
-    Ours differs where representations do: they have no classes, so there is one set, and the
-    distance is taken between answers instead of inputs. The set is the last `capacity` answers, for
-    memory must be bounded (`capacity x D x 4` bytes an account) and a threshold would make a row's
-    place in the set depend on all before it one after the other. The test sees the last `window`
-    distances, at every row: distances shrink as the set grows, and an account's whole life mixes
-    them. Distances that are all the same count as W = 0. The lowest of many W is lower than one:
-    choose delta on accounts of your own users (`python -m ssl_extract.studies.detection`).
+    This defense differs as representations require. Representations have no classes, so there is
+    one set, and the distance is between answers instead of inputs. The set is the last `capacity`
+    answers: memory must be bounded (`capacity x D x 4` bytes an account), and with a threshold a
+    row's place in the set would depend on all earlier rows in sequence. The test sees the last
+    `window` distances, at every row: distances shrink as the set grows, and a test over the whole
+    life of an account would mix them. Distances that are all the same count as W = 0. The lowest of
+    many W is lower than a single W: choose delta on accounts of your users
+    (`python -m ssl_extract.studies.detection`).
 
-    A row's statistic depends on the rows before it and not on the batches. Once flagged, an account
-    stays so; `then` is done to the row that raised the flag and all later ones.
+    A row's statistic depends on the rows before it and not on the batches. A flagged account stays
+    flagged; `then` applies to the row that raised the flag and all later rows.
+
+    >>> defense = prada(delta=0.95, window=64, then='refuse')
+    >>> state = defense.init(jax.random.key(0), jnp.zeros((1, 4)), jnp.zeros((1, 8, 8, 3)))
+    >>> float(state.statistic), bool(state.flagged)
+    (1.0, False)
 
     Args:
-        delta: flags W below it, between 0 and 1; PRADA uses 0.90 to 0.96.
-        window: distances tested, from 20 to 5,000.
-        capacity: answers remembered of an account.
+        delta: the W below which an account is flagged, in (0, 1); PRADA uses 0.90 to 0.96.
+        window: number of distances in a test, from 20 to 5,000.
+        capacity: number of answers in an account's history.
         metric: 'l2', or 'cosine' for the distance 1 - cosine.
         then: a chain of defenses; '' only flags.
 
@@ -110,9 +116,9 @@ def prada(
         )
 
     def apply(outputs, state, *, inputs, where, keys):
-        measured, found, history = recall(state.history, state.num_seen, outputs, where, metric)
+        measured, compared, history = recall(state.history, state.num_seen, outputs, where, metric)
         distance = 1 - measured if metric == 'cosine' else measured
-        windows, distances = append(state.distances, distance, found & where)
+        windows, distances = append(state.distances, distance, compared & where)
         tested = where & ~jnp.isnan(windows[:, 0])
         values = jnp.where(tested, statistic(windows), 1)
         low = jax.lax.associative_scan(jnp.logical_or, tested & (values < delta))
@@ -132,21 +138,23 @@ def prada(
     return Defense(init, apply)
 
 
-def append(kept: jax.Array, values: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Appends values one after the other to the W that are kept.
+def append(last: jax.Array, values: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Appends values one after the other to the last W values.
 
     Args:
-        kept: [W], the newest last.
+        last: [W], the newest value last.
         values: [B].
-        where: bool[B], those to append.
+        where: bool[B], marks the values to append.
 
     Returns:
-        (windows [B, W], kept [W]): the last W values up to and including each row, and after all.
+        (windows [B, W], last [W]): the last W values after each row, and after all rows.
     """
-    size, count = len(kept), jnp.cumsum(where, dtype=jnp.int32)
+    # The line holds the W old values, then the appended values in order, then NaN. The window of a
+    # row ends at the row's place in the line, which is the number of values appended so far.
+    size, count = len(last), jnp.cumsum(where, dtype=jnp.int32)
     places = jnp.where(where, size + count - 1, size + len(values))  # past the end: dropped
-    line = jnp.concatenate([kept, jnp.full(len(values), jnp.nan, kept.dtype)])
-    line = line.at[places].set(values.astype(kept.dtype), mode='drop')
+    line = jnp.concatenate([last, jnp.full(len(values), jnp.nan, last.dtype)])
+    line = line.at[places].set(values.astype(last.dtype), mode='drop')
     windows = line[count[:, None] + jnp.arange(size)[None]]
     return windows, jax.lax.dynamic_slice(line, (count[-1],), (size,))
 
@@ -154,8 +162,8 @@ def append(kept: jax.Array, values: jax.Array, where: jax.Array) -> tuple[jax.Ar
 def trimmed_shapiro(window: int) -> Callable[[jax.Array], jax.Array]:
     """Makes `(values [B, window]) -> W [B]`: Shapiro-Wilk without values beyond 3 deviations.
 
-    At most one value in nine lies beyond three standard deviations (Chebyshev), so the coefficients
-    of every size that can remain fit into a small table.
+    At most one value in nine lies beyond three standard deviations (Chebyshev), so that a small
+    table holds the coefficients for all numbers of remaining values.
     """
     least = window - window // 9
     sizes = range(least, window + 1)
@@ -168,9 +176,9 @@ def trimmed_shapiro(window: int) -> Callable[[jax.Array], jax.Array]:
         keep = jnp.abs(values) <= 3 * deviation
         size = jnp.maximum(jnp.sum(keep, axis=1, keepdims=True), least)
         ordered = jnp.sort(jnp.where(keep, values, jnp.inf), axis=1)
-        kept = jnp.arange(window)[None] < size
-        center = jnp.sum(jnp.where(kept, ordered, 0), axis=1, keepdims=True) / size
-        centered = jnp.where(kept, ordered - center, 0)
+        within = jnp.arange(window)[None] < size
+        center = jnp.sum(jnp.where(within, ordered, 0), axis=1, keepdims=True) / size
+        centered = jnp.where(within, ordered - center, 0)
         spread = jnp.sum(centered**2, axis=1)
         explained = jnp.sum(jnp.asarray(table)[size[:, 0] - least] * centered, axis=1) ** 2
         return jnp.where(spread > 0, explained / jnp.where(spread > 0, spread, 1), 0)
@@ -179,15 +187,15 @@ def trimmed_shapiro(window: int) -> Callable[[jax.Array], jax.Array]:
 
 
 def coefficients(n: int) -> np.ndarray:
-    """The weights `a` [n] of the ordered values in `W = (sum a_i x_(i))^2 / sum (x_i - mean)^2`.
+    """Computes the weights `a` [n] of `W = (sum a_i x_(i))^2 / sum (x_i - mean)^2`, x_(i) ordered.
 
     Royston 1995, algorithm AS R94 (Applied Statistics 44, 547-551), for n > 5.
     """
     scores = scipy.stats.norm.ppf((np.arange(1, n + 1) - 0.375) / (n + 0.25))
     total, power = np.sum(scores**2), n**-0.5
     last = np.polynomial.polynomial.polyval(power, _LAST) + scores[-1] / np.sqrt(total)
-    but_one = np.polynomial.polynomial.polyval(power, _BUT_ONE) + scores[-2] / np.sqrt(total)
-    rest = (total - 2 * scores[-1] ** 2 - 2 * scores[-2] ** 2) / (1 - 2 * last**2 - 2 * but_one**2)
+    second = np.polynomial.polynomial.polyval(power, _SECOND) + scores[-2] / np.sqrt(total)
+    rest = (total - 2 * scores[-1] ** 2 - 2 * scores[-2] ** 2) / (1 - 2 * last**2 - 2 * second**2)
     weights = scores / np.sqrt(rest)
-    weights[[0, 1, -2, -1]] = -last, -but_one, but_one, last
+    weights[[0, 1, -2, -1]] = -last, -second, second, last
     return weights

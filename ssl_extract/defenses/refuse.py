@@ -12,7 +12,13 @@ from ssl_extract.defenses.noise import draw_normal
 
 @register('refuse')
 def refuse() -> Defense:
-    """Refuses every query that reaches it; for the `then` of a detector."""
+    """Refuses every query; for the `then` of a detector.
+
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('refuse', [[1.0, 2.0]])
+    >>> where.tolist()
+    [False]
+    """
     return Defense(
         init=lambda key, outputs, inputs: EmptyState(),
         apply=lambda outputs, state, *, inputs, where, keys: (
@@ -25,10 +31,15 @@ def refuse() -> Defense:
 
 @register('replace', moves_answers=True)
 def replace(mean: float = 1000.0, stddev: float = 20.0) -> Defense:
-    """Answers with a draw from N(mean, stddev^2) per coordinate: nothing of the answer is left.
+    """Replaces each coordinate of an answer by a draw from N(mean, stddev^2).
 
-    What the paper does to answers that resemble earlier ones (arXiv 2205.07890, section 5.3), with
-    the mean of its code and the smallest stddev of its table 12.
+    The paper does so to answers that resemble earlier answers (arXiv 2205.07890, section 5.3). The
+    defaults are the mean of the paper's code and the smallest stddev of table 12.
+
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('replace(mean=5.0, stddev=0.0)', [[1.0, 2.0]])
+    >>> outputs.tolist()
+    [[5.0, 5.0]]
 
     Raises:
         UserError: `stddev` is negative.

@@ -10,11 +10,16 @@ from ssl_extract.defenses.base import Defense, register, stateless
 def round_(decimals: int = 2) -> Defense:
     """Rounds every coordinate to `decimals` decimal places (negative: to tens, hundreds, ...).
 
-    Tried against the extraction of encoders by StolenEncoder (arXiv 2201.05889) and Cont-Steal
-    (arXiv 2201.07513), on which it had nearly no effect.
+    StolenEncoder (arXiv 2201.05889) and Cont-Steal (arXiv 2201.07513) tried rounding against the
+    extraction of encoders, with nearly no effect.
+
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('round(decimals=0)', [[0.4, 1.8]])
+    >>> outputs.tolist()
+    [[0.0, 2.0]]
 
     Raises:
-        UserError: `decimals` is not a whole number from -10 to 10; a float32 holds no more.
+        UserError: `decimals` is not a whole number from -10 to 10, the range of float32.
     """
     check_whole('decimals', decimals, -10, 10)
     return stateless(lambda outputs, keys: jnp.round(outputs, decimals))

@@ -2,9 +2,9 @@
 
 arXiv 2205.07890, section 5.3.
 
-Section 5.3 of the paper: contrastive attackers ask several augmentations of each image, whose
-answers lie close together. A `History` keeps an account's last answers; `similarity_guard` acts on
-it, and `ssl_extract.defenses.prada` looks at the distances that it gives.
+Contrastive attackers ask several augmentations of each image, whose answers lie close together. A
+`History` keeps an account's last answers. `similarity_guard` acts on similar answers, and
+`ssl_extract.defenses.prada` tests the distances between answers.
 """
 
 import math
@@ -28,7 +28,7 @@ class History(NamedTuple):
 
     Attributes:
         rows: float32[C, P]; of length 1 where the metric is cosine.
-        squares: float32[C], their squared lengths; zeros where the metric is cosine.
+        squares: float32[C], the squared lengths of the rows; zeros where the metric is cosine.
     """
 
     rows: jax.Array
@@ -36,13 +36,13 @@ class History(NamedTuple):
 
 
 class SimilarityState(NamedTuple):
-    """What the guard knows of an account.
+    """The state of the guard for an account.
 
     Attributes:
-        history: its last `capacity` answers.
+        history: the last `capacity` answers.
         num_seen: int32[], queries answered so far.
-        num_flagged: int32[], those of them that resembled an earlier one.
-        then: the state of the defense that acts on them.
+        num_flagged: int32[], the answered queries that resembled an earlier query.
+        then: the state of the defense that acts on flagged queries.
     """
 
     history: History
@@ -65,27 +65,32 @@ def similarity_guard(
     then: str = 'replace(mean=1000.0, stddev=20.0)',
     head: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Defense:
-    """Flags an answer that is similar to one of the account's last ones, and does `then` to it.
+    """Flags an answer that is similar to one of the account's last answers, and applies `then`.
 
-    A row is compared with exactly the `capacity` answered rows before it, those earlier in its own
-    batch included, whatever the batches; flagged rows are remembered like the others. An account
-    takes `capacity x D x 4` bytes (P in place of D for projections): 4,096 x 512 are 8 MiB, 250,000
-    x 2,048 are 1.9 GiB.
+    A row is compared with exactly the `capacity` answered rows before it, however the queries were
+    batched. Flagged rows join the history like other rows. An account takes `capacity x D x 4`
+    bytes (P in place of D for projections): 4,096 x 512 are 8 MiB, 250,000 x 2,048 are 1.9 GiB.
 
-    The paper compares the head's outputs, flags `cosine > 0.5` or `L2 < 13`, and replaces what is
-    flagged by N(1000, 20^2) (arXiv 2205.07890, sections 5.3 and A.2, tables 12-15). Thresholds
-    depend on the victim, and on the capacity, for among more answers a new one resembles some by
-    chance: a cosine of 0.93 between representations of a small CIFAR-10 victim of ours flags 1 % of
-    new images with a capacity of 1 and 31 % with 50. Choose them with `python -m
-    ssl_extract.studies.detection`.
+    The paper compares the head's outputs, flags `cosine > 0.5` or `L2 < 13`, and replaces flagged
+    answers by N(1000, 20^2) (arXiv 2205.07890, sections 5.3 and A.2, tables 12-15). Thresholds
+    depend on the victim, and on the capacity, since a new answer resembles one of more answers by
+    chance: a cosine of 0.93 between representations of a small CIFAR-10 victim flags 1 % of new
+    images with a capacity of 1 and 31 % with 50. Choose thresholds with
+    `python -m ssl_extract.studies.detection`.
+
+    >>> from ssl_extract import defenses
+    >>> defense = similarity_guard(threshold=0.9, capacity=8, then='refuse')
+    >>> outputs, where, _ = defenses.apply_once(defense, [[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])
+    >>> where.tolist()
+    [True, True, False]
 
     Args:
-        threshold: flags a cosine above it, or an L2 distance below it.
+        threshold: a cosine above, or an L2 distance below, is flagged.
         metric: 'cosine' or 'l2'.
-        of: compares the 'answer' as it arrives, or the 'projection' that `head` makes of it.
-        capacity: answers remembered of an account.
-        then: what is done to the flagged rows, a chain of defenses; '' only counts them.
-        head: representations [B, D] -> projections [B, P]; the victim's owner gives it.
+        of: 'answer' compares answers as they arrive, 'projection' the outputs of `head` for them.
+        capacity: number of answers in an account's history.
+        then: the chain of defenses for flagged rows; '' only counts the rows.
+        head: representations [B, D] -> projections [B, P], from the victim's owner.
 
     Raises:
         UserError: an argument is out of range; projections without a head; `then` changes the width
@@ -112,15 +117,16 @@ def similarity_guard(
         state = acting.init(key, outputs, inputs)
         check_width(then, acting, state, outputs, inputs)
         dim = jax.eval_shape(space, outputs).shape[-1]
-        zero = lambda: jnp.zeros([], jnp.int32)  # noqa: E731  (each its own: they are donated)
-        return SimilarityState(new_history(capacity, dim), zero(), zero(), state)
+        # Two arrays, since each is donated.
+        num_seen, num_flagged = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        return SimilarityState(new_history(capacity, dim), num_seen, num_flagged, state)
 
     def apply(outputs, state, *, inputs, where, keys):
-        measured, found, history = recall(
+        measured, compared, history = recall(
             state.history, state.num_seen, space(outputs), where, metric
         )
         similar = measured > threshold if metric == 'cosine' else measured < threshold
-        flagged = similar & found & where
+        flagged = similar & compared & where
         outputs, answered, acted = apply_where(
             flagged, acting, outputs, state.then, inputs=inputs, where=where, keys=keys
         )
@@ -136,44 +142,49 @@ def similarity_guard(
 
 
 def new_history(capacity: int, dim: int) -> History:
-    """An empty history of `capacity` rows of width `dim`."""
+    """Makes an empty history of `capacity` rows of width `dim`."""
     return History(jnp.zeros((capacity, dim), jnp.float32), jnp.zeros(capacity, jnp.float32))
 
 
 def recall(
     history: History, num_seen: jax.Array, outputs: jax.Array, where: jax.Array, metric: str
 ) -> tuple[jax.Array, jax.Array, History]:
-    """Compares each row with the C answered rows before it, and remembers the batch.
+    """Compares each row with the C answered rows before it, and adds the batch to the history.
 
-    The most similar row is found by `2 a.b - |b|^2`, a matrix product; what is returned is then
-    computed directly, without the difference of large numbers.
+    A matrix product, `2 a.b - |b|^2`, selects the most similar row. The returned value is computed
+    from the two rows directly, without the difference of large numbers.
 
     Args:
-        history: of the answered rows before this batch.
-        num_seen: int32[], how many there were.
+        history: the answered rows before the batch.
+        num_seen: int32[], the number of answered rows before the batch.
         outputs: [B, P].
         where: bool[B], the answered rows of the batch.
         metric: of the history: 'cosine' or 'l2'.
 
     Returns:
         (float32[B], the cosine or distance to the most similar row; bool[B], False where there was
-        no row before; the history after the batch).
+        no earlier row; the history after the batch).
     """
+    # Answered rows are numbered from 0 over the life of the account, and row n lies in slot n % C,
+    # so that a slot holds the newest row of its residue. Row n is compared with the rows n - C to
+    # n - 1. Some of them lie in the history, which holds the rows before the batch, and the others
+    # earlier in the batch. Both are searched under a mask of row numbers, and the better one wins:
+    # the result is the same for all divisions into batches. The batch is written last.
     rows, squares = _prepare(outputs, metric)
     capacity, slots = len(history.rows), jnp.arange(len(history.rows))
     order = num_seen + jnp.cumsum(where, dtype=jnp.int32) - 1
-    held = num_seen - 1 - (num_seen - 1 - slots) % capacity  # order number in each slot; < 0: none
-    held, mine = held[None], order[:, None]
-    in_history = (held >= 0) & (held >= mine - capacity)  # [B, C]
+    held = num_seen - 1 - (num_seen - 1 - slots) % capacity  # row number in each slot; < 0: none
+    held, number = held[None], order[:, None]
+    in_history = (held >= 0) & (held >= number - capacity)  # [B, C]
     other = order[None]
-    in_batch = where[None] & (other < mine) & (other >= mine - capacity)  # [B, B]
+    in_batch = where[None] & (other < number) & (other >= number - capacity)  # [B, B]
     i, past = _best(rows, history.rows, history.squares, in_history)
     j, present = _best(rows, rows, squares, in_batch)
     closest = jnp.where((past >= present)[:, None], history.rows[i], rows[j])
     measured = _measure(rows, closest, metric)
 
-    # NaN is not remembered, nor could it be compared. That the rows to write depend on the reads
-    # also keeps XLA from copying the whole history.
+    # A NaN cannot be compared, so zeros are written in its place. The rows to write depend on the
+    # reads, which also keeps XLA from copying the whole history.
     bad = jnp.isnan(measured)
     survives = where & (order > order[-1] - capacity)
     slots = jnp.where(survives, order % capacity, capacity)  # past the end: dropped
@@ -185,7 +196,7 @@ def recall(
 
 
 def check_width(then: str, acting: Defense, state: Any, outputs: Any, inputs: Any) -> None:
-    """Raises UserError if the defense `then`, built as `acting`, changes the answers' width."""
+    """Raises UserError if the defense `then`, made as `acting`, changes the width of answers."""
 
     def act(state, outputs, inputs, keys):
         where = jnp.ones(len(outputs), bool)

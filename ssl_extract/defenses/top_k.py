@@ -19,10 +19,15 @@ from ssl_extract.errors import UserError
 def top_k(k: int = 64) -> Defense:
     """Keeps the `k` coordinates of each answer that are largest in absolute value; the rest are 0.
 
-    Of coordinates that are equally large the first are kept.
+    Of equally large coordinates the first stay.
+
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('top_k(k=1)', [[3.0, -4.0]])
+    >>> outputs.tolist()
+    [[0.0, -4.0]]
 
     Raises:
-        UserError: `k` is not a whole number of at least 1; or, when an account is opened, it is
+        UserError: `k` is not a whole number of at least 1; or, when an account is opened, `k` is
             more than the width of the answers.
     """
     check_whole('k', k, 1)
@@ -37,8 +42,9 @@ def top_k(k: int = 64) -> Defense:
 
     def apply(outputs, state, *, inputs, where, keys):
         _, places = jax.lax.top_k(jnp.abs(outputs), k)
-        kept = jnp.take_along_axis(outputs, places, axis=1)
-        outputs = jnp.put_along_axis(jnp.zeros_like(outputs), places, kept, axis=1, inplace=False)
+        largest = jnp.take_along_axis(outputs, places, axis=1)
+        zeros = jnp.zeros_like(outputs)
+        outputs = jnp.put_along_axis(zeros, places, largest, axis=1, inplace=False)
         return outputs, where, state
 
     return Defense(init, apply)

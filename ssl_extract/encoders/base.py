@@ -19,16 +19,17 @@ DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
 class Network(NamedTuple):
-    """An encoder (images `[B, H, W, 3]` to representations) or a head (`[B, D]` to `[B, E]`).
+    """An encoder (inputs `[B, ...]` to representations) or a head (`[B, D]` to `[B, E]`).
 
-    init: (key, inputs) -> variables `{'params': ..., 'batch_stats': ...}`, float32; `inputs` may be
-        a `jax.ShapeDtypeStruct`. A network without BatchNorm has an empty `batch_stats`.
-    apply: (variables, inputs) -> outputs float32 `[B, D]`, with BatchNorm frozen at its running
-        statistics: nothing is changed, and a row's output depends on that row only.
-    train: (variables, inputs) -> (outputs float32 `[B, D]`, new batch_stats), with the batch's
-        statistics: on a mesh of Auto axes those of the global batch.
+    All three functions are compiled where they are called outside of `jit`.
 
-    All three are compiled where they are called outside of `jit`, and part of it inside.
+    Attributes:
+        init: (key, inputs) -> variables `{'params': ..., 'batch_stats': ...}`, float32; `inputs`
+            may be a `jax.ShapeDtypeStruct`. A network without BatchNorm has an empty `batch_stats`.
+        apply: (variables, inputs) -> outputs float32 `[B, D]`, with BatchNorm frozen at the running
+            statistics: a row's output depends on the row only, and no statistic changes.
+        train: (variables, inputs) -> (outputs float32 `[B, D]`, new batch_stats), with the
+            statistics of the batch; on a mesh of Auto axes, of the global batch.
     """
 
     init: Callable[[jax.Array, Any], Variables]
@@ -41,7 +42,7 @@ def from_module(module: nn.Module, rank: int) -> Network:
 
     Args:
         module: a module with no collections but `params` and `batch_stats`, and no randomness but
-            its initializers'.
+            that of the initializers.
         rank: the number of axes of `inputs`: 4 for images, 2 for representations.
     """
 
@@ -69,7 +70,7 @@ def from_module(module: nn.Module, rank: int) -> Network:
 
 
 def check_inputs(inputs: Any, rank: int) -> None:
-    """Raises a UserError unless `inputs` is a floating array of `rank` axes."""
+    """Raises UserError unless `inputs` is a floating array of `rank` axes."""
     wanted = 'images [B, H, W, C] in [0, 1]' if rank == 4 else 'representations [B, D]'
     if len(inputs.shape) != rank or not jnp.issubdtype(inputs.dtype, jnp.floating):
         shown = f'{inputs.dtype}{list(inputs.shape)}'
@@ -77,26 +78,26 @@ def check_inputs(inputs: Any, rank: int) -> None:
 
 
 def check_dtype(dtype: str) -> Any:
-    """The compute dtype that `dtype` names; parameters and statistics are always float32."""
+    """Returns the compute dtype `dtype`; parameters and statistics are always float32."""
     if dtype not in DTYPES:
         raise UserError(f'unknown dtype {dtype!r}: write one of {", ".join(DTYPES)}')
     return DTYPES[dtype]
 
 
 def check_positive(**sizes: Any) -> None:
-    """Raises a UserError naming the first of `sizes` that is not an int of at least 1."""
+    """Raises UserError if one of `sizes` is not an int of at least 1."""
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise UserError(f'{name}={size!r}: write a whole number of at least 1')
 
 
 def num_params(variables: Variables) -> int:
-    """The number of parameters, without running statistics; takes shapes as well as arrays."""
+    """Counts the parameters, without running statistics, of arrays or shapes."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(variables['params']))
 
 
 def dim(network: Network, input_shape: tuple[int, ...]) -> int:
-    """The width D of a network's outputs for one input of `input_shape`; computes nothing.
+    """Returns the width D of a network's outputs for an input of `input_shape`, from shapes only.
 
     >>> from ssl_extract import encoders
     >>> encoders.dim(encoders.make('resnet18(stem="cifar")'), (32, 32, 3))

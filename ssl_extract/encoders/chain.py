@@ -21,18 +21,18 @@ from ssl_extract.encoders.base import Network
 
 
 def init(networks: dict[str, Network], key: jax.Array, inputs: jax.Array) -> dict[str, Any]:
-    """Joint variables `{'params': {name: ...}, 'batch_stats': {name: ...}}`."""
+    """Initializes the joint variables `{'params': {name: ...}, 'batch_stats': {name: ...}}`."""
     variables: dict[str, Any] = {'params': {}, 'batch_stats': {}}
     for position, (name, network) in enumerate(networks.items()):
-        made = network.init(jax.random.fold_in(key, position), inputs)
+        initial = network.init(jax.random.fold_in(key, position), inputs)
         for kind in variables:
-            variables[kind][name] = made[kind]
-        inputs = jax.eval_shape(network.apply, made, inputs)
+            variables[kind][name] = initial[kind]
+        inputs = jax.eval_shape(network.apply, initial, inputs)
     return variables
 
 
 def merge(*variables: dict[str, Any]) -> dict[str, Any]:
-    """Joint variables of networks that were initialized apart."""
+    """Merges the joint variables of networks that were initialized apart."""
     return {
         kind: {name: tree for joint in variables for name, tree in joint[kind].items()}
         for kind in ('params', 'batch_stats')
@@ -42,7 +42,7 @@ def merge(*variables: dict[str, Any]) -> dict[str, Any]:
 def train(
     networks: dict[str, Network], params: Any, batch_stats: Any, inputs: jax.Array
 ) -> tuple[dict[str, jax.Array], Any]:
-    """Every network's output by name, and the new batch statistics."""
+    """Returns the outputs of all networks by name, and the new batch statistics."""
     outputs, batch_stats = {}, dict(batch_stats)
     for name, network in networks.items():
         inputs, batch_stats[name] = network.train(
@@ -53,7 +53,7 @@ def train(
 
 
 def part(variables_or_state: Any, name: str) -> dict[str, Any]:
-    """One network's own `{'params', 'batch_stats'}` out of joint variables or a TrainState."""
+    """Returns one network's `{'params', 'batch_stats'}` of joint variables or a TrainState."""
     if isinstance(variables_or_state, dict):
         params, batch_stats = variables_or_state['params'], variables_or_state['batch_stats']
     else:

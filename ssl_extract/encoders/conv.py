@@ -15,13 +15,13 @@ from jax import lax
 from ssl_extract.errors import UserError
 
 CACHE_BYTES = 2**21  # of patches made at a time; measured best between 1 and 4 MiB
-MIN_ROWS = 4  # rows of a product per output channel: less, and adding the products up dominates
+MIN_ROWS = 4  # rows of a product per output channel; with fewer, adding up the products dominates
 
 
 def conv(inputs: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Convolves with symmetric padding k // 2, as torchvision pads (XLA's 'SAME' does not).
 
-    On CPU it cannot be differentiated in forward mode (`jax.jvp`), only in reverse.
+    On CPU the convolution has a reverse-mode derivative only, and no `jax.jvp`.
 
     Args:
         inputs: `[B, H, W, C]`.
@@ -46,7 +46,7 @@ def conv(inputs: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 
 def plain_conv(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """The convolution as XLA does it."""
+    """Convolves as XLA does."""
     half = kernel.shape[0] // 2
     return lax.conv_general_dilated(
         inputs,
@@ -59,7 +59,7 @@ def plain_conv(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def cpu_conv(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """The convolution with the weight gradient of this file, whatever the backend."""
+    """Convolves, with the weight gradient of this file on every backend."""
     return plain_conv(inputs, kernel, stride)
 
 
@@ -78,7 +78,7 @@ cpu_conv.defvjp(_forward, _backward)
 
 
 def weight_gradient(inputs: jax.Array, cotangent: jax.Array, size: int, stride: int) -> jax.Array:
-    """The gradient of `vdot(cotangent, conv(inputs, kernel))` with respect to the kernel.
+    """Computes the gradient of `vdot(cotangent, conv(inputs, kernel))` by the kernel.
 
     Args:
         inputs: `[B, H, W, C]`.
@@ -97,8 +97,10 @@ def weight_gradient(inputs: jax.Array, cotangent: jax.Array, size: int, stride: 
     whole = next(n for n in range(chunks, batch + 1) if batch % n == 0)
     chunks = whole if whole <= 2 * chunks else chunks  # rather smaller chunks than padding
 
-    def split(x: jax.Array) -> jax.Array:  # chunk i has the images i, i + chunks, ...: a batch that
-        missing = -batch % chunks  # is sharded over devices stays so in every chunk
+    # Chunk i has the images i, i + chunks, ..., so that the chunks of a batch that is sharded over
+    # devices are sharded too.
+    def split(x: jax.Array) -> jax.Array:
+        missing = -batch % chunks
         x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) if missing else x
         return x.reshape(-1, chunks, *x.shape[1:])
 
@@ -115,7 +117,7 @@ def weight_gradient(inputs: jax.Array, cotangent: jax.Array, size: int, stride: 
 
 
 def patches(inputs: jax.Array, size: int, stride: int) -> jax.Array:
-    """What each output of a convolution sees: `[B, H, W, C]` to `[B * H' * W', k * k * C]`."""
+    """Collects the inputs of each output: `[B, H, W, C]` to `[B * H' * W', k * k * C]`."""
     half = size // 2
     height, width = (-(-side // stride) for side in inputs.shape[1:3])
     x = jnp.pad(inputs, ((0, 0), (half, half), (half, half), (0, 0)))

@@ -25,8 +25,8 @@ class MLP(nn.Module):
     Attributes:
         widths: output width of each layer.
         norm: BatchNorm (and then no bias) after each linear layer but the last.
-        norm_last: BatchNorm without scale and bias after the last one too.
-        dtype: what it computes in.
+        norm_last: BatchNorm without scale and bias after the last layer too.
+        dtype: of the computation.
     """
 
     widths: tuple[int, ...]
@@ -47,29 +47,58 @@ class MLP(nn.Module):
 
 
 def mlp(*widths: int, norm: bool, norm_last: bool, dtype: str) -> Network:
-    """A head of linear layers of the given output widths."""
+    """Makes a head of linear layers with output widths `widths`."""
     return from_module(MLP(widths, norm, norm_last, check_dtype(dtype)), rank=2)
 
 
 @register_head('simclr')
 def simclr(hidden: int = 512, dim: int = 128, dtype: str = 'float32') -> Network:
-    """SimCLR's projection head: Linear, ReLU, Linear; the paper's victims use 512-512-128."""
+    """Makes SimCLR's projection head: Linear, ReLU, Linear.
+
+    The paper's victims use 512-512-128.
+
+    >>> from ssl_extract import encoders
+    >>> encoders.dim(simclr(hidden=8, dim=4), (16,))
+    4
+
+    Args:
+        hidden: width of the hidden layer.
+        dim: width of the projections.
+        dtype: of the computation, 'float32' or 'bfloat16'.
+    """
     check_positive(hidden=hidden, dim=dim)
     return mlp(hidden, dim, norm=False, norm_last=False, dtype=dtype)
 
 
 @register_head('simsiam_projector')
 def simsiam_projector(hidden: int = 2048, dim: int = 2048, dtype: str = 'float32') -> Network:
-    """SimSiam's projector: three linear layers, each with BatchNorm; no ReLU after the last."""
+    """Makes SimSiam's projector: three linear layers with BatchNorm; no ReLU after the last.
+
+    >>> from ssl_extract import encoders
+    >>> encoders.dim(simsiam_projector(hidden=8, dim=4), (16,))
+    4
+
+    Args:
+        hidden: width of the two hidden layers.
+        dim: width of the projections.
+        dtype: of the computation, 'float32' or 'bfloat16'.
+    """
     check_positive(hidden=hidden, dim=dim)
     return mlp(hidden, hidden, dim, norm=True, norm_last=True, dtype=dtype)
 
 
 @register_head('simsiam_predictor')
 def simsiam_predictor(hidden: int = 512, dim: int = 2048, dtype: str = 'float32') -> Network:
-    """SimSiam's predictor: a bottleneck of two linear layers, BatchNorm and ReLU in between.
+    """Makes SimSiam's predictor: a bottleneck of two linear layers, BatchNorm and ReLU in between.
 
-    `dim` is the projector's; `hidden` a quarter of it in the SimSiam paper.
+    >>> from ssl_extract import encoders
+    >>> encoders.dim(simsiam_predictor(hidden=2, dim=4), (4,))
+    4
+
+    Args:
+        hidden: width of the bottleneck; a quarter of `dim` in the SimSiam paper.
+        dim: width of the projector's outputs.
+        dtype: of the computation, 'float32' or 'bfloat16'.
     """
     check_positive(hidden=hidden, dim=dim)
     return mlp(hidden, dim, norm=True, norm_last=False, dtype=dtype)
@@ -77,6 +106,15 @@ def simsiam_predictor(hidden: int = 512, dim: int = 2048, dtype: str = 'float32'
 
 @register_head('linear')
 def linear(dim: int = 512, dtype: str = 'float32') -> Network:
-    """One linear layer: adapts a surrogate's representations to another width."""
+    """Makes one linear layer, which adapts a surrogate's representations to another width.
+
+    >>> from ssl_extract import encoders
+    >>> encoders.dim(linear(dim=4), (16,))
+    4
+
+    Args:
+        dim: width of the outputs.
+        dtype: of the computation, 'float32' or 'bfloat16'.
+    """
     check_positive(dim=dim)
     return mlp(dim, norm=False, norm_last=False, dtype=dtype)

@@ -21,13 +21,13 @@ MOMENTUM = 0.9  # of the running statistics: new = MOMENTUM * old + (1 - MOMENTU
 class BatchNorm(nn.Module):
     """Normalizes the last axis over all others: with the batch's statistics, or the running ones.
 
-    Under `jit` on a mesh of Auto axes the batch is the global one. Everything but the product with
+    Under `jit` on a mesh of Auto axes the batch is global. Everything but the product with
     the inputs is float32, and so are the parameters and the (biased) running statistics.
 
     Attributes:
-        train: use the statistics of the batch and update the running ones.
+        train: whether to use the statistics of the batch and update the running statistics.
         dtype: of the outputs.
-        affine: with a learned scale and bias.
+        affine: whether there are a learned scale and bias.
     """
 
     train: bool

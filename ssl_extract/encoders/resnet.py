@@ -97,16 +97,20 @@ def resnet(
     width: int = 64,
     dtype: str = 'float32',
 ) -> Network:
-    """A residual network.
+    """Makes a residual network (He et al. 2016).
+
+    >>> from ssl_extract import encoders
+    >>> encoders.dim(resnet(stages=(1, 1), stem='patch', width=8), (16, 16, 3))
+    16
 
     Args:
         block: 'basic' or 'bottleneck'.
-        stages: how many blocks each stage has; each stage after the first halves the image and
+        stages: the number of blocks of each stage; each stage after the first halves the image and
             doubles the width.
         stem: 'imagenet' (7x7 stride 2, max-pool), 'cifar' (3x3 stride 1) or 'patch' (3x3 stride 2:
             a quarter of the 'cifar' cost, for small machines).
         width: channels of the first stage.
-        dtype: what it computes in, 'float32' or 'bfloat16'.
+        dtype: of the computation, 'float32' or 'bfloat16'.
 
     Raises:
         UserError: an argument has a wrong value.
@@ -128,7 +132,18 @@ def resnet18(
     stages: tuple[int, ...] = (2, 2, 2, 2),
     dtype: str = 'float32',
 ) -> Network:
-    """ResNet-18: basic blocks, 512-d; smaller `width` and `stages` make small ones."""
+    """Makes ResNet-18: basic blocks, 512-d; smaller `width` and `stages` make small networks.
+
+    >>> from ssl_extract import encoders
+    >>> encoders.dim(resnet18(stem='patch', width=8, stages=(1,)), (16, 16, 3))
+    8
+
+    Args:
+        stem: see `resnet`.
+        width: channels of the first stage.
+        stages: the number of blocks of each stage.
+        dtype: of the computation, 'float32' or 'bfloat16'.
+    """
     return resnet('basic', stages, stem, width, dtype)
 
 
@@ -139,7 +154,18 @@ def resnet34(
     stages: tuple[int, ...] = (3, 4, 6, 3),
     dtype: str = 'float32',
 ) -> Network:
-    """ResNet-34: basic blocks, 512-d; the paper's CIFAR encoder is `resnet34(stem="cifar")`."""
+    """Makes ResNet-34: basic blocks, 512-d; the paper's CIFAR encoder has `stem="cifar"`.
+
+    >>> from ssl_extract import encoders
+    >>> encoders.dim(resnet34(stem='patch', width=8, stages=(1,)), (16, 16, 3))
+    8
+
+    Args:
+        stem: see `resnet`.
+        width: channels of the first stage.
+        stages: the number of blocks of each stage.
+        dtype: of the computation, 'float32' or 'bfloat16'.
+    """
     return resnet('basic', stages, stem, width, dtype)
 
 
@@ -150,5 +176,16 @@ def resnet50(
     stages: tuple[int, ...] = (3, 4, 6, 3),
     dtype: str = 'float32',
 ) -> Network:
-    """ResNet-50: bottleneck blocks, 2048-d; the paper's ImageNet encoder."""
+    """Makes ResNet-50: bottleneck blocks, 2048-d; the paper's ImageNet encoder.
+
+    >>> from ssl_extract import encoders
+    >>> encoders.dim(resnet50(stem='patch', width=8, stages=(1,)), (16, 16, 3))
+    32
+
+    Args:
+        stem: see `resnet`.
+        width: channels of the first stage, a quarter of the stage's outputs.
+        stages: the number of blocks of each stage.
+        dtype: of the computation, 'float32' or 'bfloat16'.
+    """
     return resnet('bottleneck', stages, stem, width, dtype)

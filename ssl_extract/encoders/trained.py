@@ -13,7 +13,8 @@ from etils import epath
 from ssl_extract.encoders.base import ENCODERS, HEADS, Network
 from ssl_extract.runtime import checkpoint, parallel
 
-make = functools.cache(ENCODERS.make)  # one Network a spec, so that one program serves all
+# Cached, so that all encoders with the same spec share one Network and one compiled program.
+make = functools.cache(ENCODERS.make)
 make_head = functools.cache(HEADS.make)
 
 
@@ -22,10 +23,10 @@ class Encoder(NamedTuple):
 
     Attributes:
         spec: of the network, such as `'resnet18(stem="cifar")'`.
-        variables: its `{'params', 'batch_stats'}`.
+        variables: `{'params', 'batch_stats'}` of the network.
         input_shape: of one input.
-        heads: (name, spec) of the networks that stood behind it in training, in their order.
-        head_variables: theirs, by name.
+        heads: (name, spec) of the networks behind the encoder in training, in order.
+        head_variables: the variables of the heads, by name.
     """
 
     spec: str
@@ -36,21 +37,21 @@ class Encoder(NamedTuple):
 
     @property
     def network(self) -> Network:
-        """The pure functions of `spec`; the same object for the same spec."""
+        """Returns the pure functions of `spec`; the same object for the same spec."""
         return make(self.spec)
 
     @property
     def dim(self) -> int:
-        """The width of a representation."""
+        """Returns the width of a representation."""
         inputs = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
         return jax.eval_shape(self.network.apply, self.variables, inputs).shape[-1]
 
     def apply(self, inputs: jax.Array) -> jax.Array:
-        """Representations float32 [B, D] of what encoders see, float [B, ...]."""
+        """Computes representations float32 [B, D] of decoded inputs, float [B, ...]."""
         return self.network.apply(self.variables, inputs)
 
     def through_heads(self) -> tuple[Callable, Any]:
-        """`(apply, variables)` of the encoder with all its heads: what it was trained to answer."""
+        """Returns `(apply, variables)` of the encoder with all heads, as in training."""
         variables = {'encoder': self.variables, **self.head_variables}
         return _through(self.spec, self.heads), variables
 
@@ -68,7 +69,7 @@ def _through(spec: str, heads: tuple[tuple[str, str], ...]) -> Callable:
 
 
 def content_hash(encoder: Encoder) -> str:
-    """A hash of an encoder's network and parameters, its heads included; 16 hexadecimal digits."""
+    """Hashes the network and the parameters of an encoder, heads included: 16 hex digits."""
     digest = hashlib.sha256(f'{encoder.spec} {encoder.heads}'.encode())
     tree = {'encoder': encoder.variables, **encoder.head_variables}
     for path, leaf in jax.tree.leaves_with_path(tree):
@@ -77,7 +78,7 @@ def content_hash(encoder: Encoder) -> str:
 
 
 def save(folder: epath.PathLike, encoder: Encoder, **meta: Any) -> None:
-    """Writes an encoder; `meta` is kept beside it, in meta.json, which is written last."""
+    """Writes an encoder to a folder, and `meta` to meta.json, which is written last."""
     described = {
         'encoder': encoder.spec,
         'heads': dict(encoder.heads),
@@ -88,10 +89,10 @@ def save(folder: epath.PathLike, encoder: Encoder, **meta: Any) -> None:
 
 
 def load(folder: epath.PathLike, mesh: jax.sharding.Mesh | None = None) -> Encoder:
-    """Reads an encoder that `save` wrote, onto a mesh (default: one of all devices).
+    """Reads an encoder that `save` wrote, onto a mesh (default: of all devices).
 
     Raises:
-        UserError: there is none in that folder, or it is damaged; one line that names it.
+        UserError: the folder holds no encoder, or a damaged encoder.
     """
     mesh = mesh or parallel.data_mesh()
     meta = checkpoint.read_meta(folder)

@@ -59,11 +59,11 @@ class ViT(nn.Module):
         token = self.param('token', nn.initializers.zeros, (1, 1, self.width))
         shape = (1, side * side + 1, self.width)
         if self.has_variable('params', 'position'):
-            known = self.get_variable('params', 'position').shape
-            if known != shape:
+            stored = self.get_variable('params', 'position').shape
+            if stored != shape:
                 raise UserError(
                     f'images of {height}x{width} pixels make {shape[1]} tokens, but this ViT was'
-                    f' initialized for {known[1]}: give images of the size it was initialized with'
+                    f' initialized for {stored[1]}: give images of the size it was initialized with'
                 )
         position = self.param('position', init, shape)
         token = jnp.broadcast_to(token.astype(x.dtype), (batch, 1, self.width))
@@ -82,14 +82,18 @@ def vit(
     patch: int = 4,
     dtype: str = 'float32',
 ) -> Network:
-    """A vision transformer.
+    """Makes a vision transformer (Dosovitskiy et al. 2021).
+
+    >>> from ssl_extract import encoders
+    >>> encoders.dim(vit(depth=1, width=12, heads=2), (16, 16, 3))
+    12
 
     Args:
         depth: number of transformer blocks.
         width: dimension of the tokens and of the representation; a multiple of `heads`.
         heads: attention heads.
         patch: side of a patch in pixels; it must divide the side of the (square) images.
-        dtype: what it computes in, 'float32' or 'bfloat16'.
+        dtype: of the computation, 'float32' or 'bfloat16'.
 
     Raises:
         UserError: an argument has a wrong value, or later the images do not fit.
@@ -102,11 +106,25 @@ def vit(
 
 @register('vit_ti')
 def vit_ti(patch: int = 16, dtype: str = 'float32') -> Network:
-    """ViT-Ti: 12 blocks, 192-d, 3 heads; `patch=4` for 32-pixel images."""
+    """Makes ViT-Ti: 12 blocks, 192-d, 3 heads; `patch=4` for 32-pixel images.
+
+    >>> network = vit_ti(patch=4)
+
+    Args:
+        patch: side of a patch in pixels.
+        dtype: of the computation, 'float32' or 'bfloat16'.
+    """
     return vit(depth=12, width=192, heads=3, patch=patch, dtype=dtype)
 
 
 @register('vit_s')
 def vit_s(patch: int = 16, dtype: str = 'float32') -> Network:
-    """ViT-S: 12 blocks, 384-d, 6 heads; `patch=4` for 32-pixel images."""
+    """Makes ViT-S: 12 blocks, 384-d, 6 heads; `patch=4` for 32-pixel images.
+
+    >>> network = vit_s(patch=4)
+
+    Args:
+        patch: side of a patch in pixels.
+        dtype: of the computation, 'float32' or 'bfloat16'.
+    """
     return vit(depth=12, width=384, heads=6, patch=patch, dtype=dtype)

@@ -1,7 +1,7 @@
 """Evaluation of encoders: probes on labeled tasks, and fidelity.
 
-This package sees encoders, features and labels, never a config. Every metric comes with a 95 %
-interval, as a `Measurement`. `TASKS`, `METRICS` and `PROBES` are registries.
+This package sees encoders, features and labels, never a config. Every metric has a 95 % interval,
+as a `Measurement`. `TASKS`, `METRICS` and `PROBES` are registries.
 
 >>> import numpy as np
 >>> labels = np.arange(60) % 3

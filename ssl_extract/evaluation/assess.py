@@ -21,12 +21,12 @@ SHOWN = 1000  # test inputs in the two-dimensional view
 
 
 class Assessment(NamedTuple):
-    """What was measured of one encoder.
+    """The measurements of one encoder.
 
     Attributes:
         measured: dicts of task, metric, value, ci_low, ci_high, n.
         arrays: `predictions_TASK` int[N] on each test set; `features` float[N, D] of the first
-            task's test inputs; `projection` float[M, 2] and `labels` int[M] of the first M of them.
+            task's test inputs; `projection` float[M, 2] and `labels` int[M] of the first M inputs.
     """
 
     measured: list[dict[str, Any]]
@@ -46,7 +46,7 @@ def assess(
     batch_size: int = 256,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Assessment:
-    """Measures an encoder on every task, and its fidelity to the victim on the first one.
+    """Measures an encoder on every task, and the fidelity to the victim on the first task.
 
     Features are computed once. The probe's penalty is chosen on a validation part of the task's
     training set; test inputs are used once, at the end.
@@ -54,17 +54,17 @@ def assess(
     Args:
         encode: `(apply, variables)` of an encoder in JAX, `apply(variables, inputs) -> [B, D]` with
             frozen BatchNorm; or a plain function `inputs -> [B, D]` of NumPy arrays.
-        tasks: one or more; fidelity to the victim is measured on the first one.
-        classifier: likewise, the encoder with the classifier of the first task that it was trained
-            with, `inputs -> logits [B, K]`: measured as it is, beside the probe.
-        victim: the `arrays` of the victim's own assessment on the same tasks; None for the victim
-            itself.
-        probe: how the linear probe is fitted, 'lbfgs(...)' or the paper's own 'sgd(...)'.
+        tasks: one or more; fidelity to the victim is measured on the first task.
+        classifier: of the same forms as `encode`, the encoder with the classifier of the first task
+            from its training, `inputs -> logits [B, K]`, measured beside the probe.
+        victim: the `arrays` of the victim's assessment on the same tasks; None in the assessment of
+            the victim.
+        probe: a spec of `PROBES`: 'lbfgs(...)' or the paper's 'sgd(...)'.
         neighbors: k of the kNN classifier.
         shots: labeled inputs per class of the few-shot probe; 0 leaves it out.
         metrics: names from `METRICS`; None for all.
         batch_size: inputs per call of the encoder.
-        mesh: shards the batches of an encoder in JAX over its devices.
+        mesh: the batches of an encoder in JAX are sharded over the mesh.
 
     >>> from ssl_extract.evaluation import make_tasks
     >>> tasks = make_tasks(['digits(train="train[:300]", test="test[:100]")'])
@@ -86,8 +86,8 @@ def assess(
         features = _features(task, run, encode, fit, victim, settings)
         if first:
             logits = None if classifier is None else run(classifier, task.test)
-            theirs = None if victim is None else victim['features']
-            features = features._replace(logits=logits, victim=theirs)
+            victim_features = None if victim is None else victim['features']
+            features = features._replace(logits=logits, victim=victim_features)
             arrays = _shown(features, None if victim is None else victim['projection'])
         measured += measure(features, chosen, first_task=first)
         arrays[f'predictions_{task.name}'] = features.predictions
@@ -102,7 +102,7 @@ def _features(
     victim: dict[str, np.ndarray] | None,
     settings: dict[str, Any],
 ) -> Features:
-    """Computes what every task's metrics need: representations, and the linear probe's classes."""
+    """Computes representations and the predictions of the linear probe, for the metrics."""
     train, test = run(encode, task.train), run(encode, task.test)
     labels, num_classes = task.train.labels, task.train.num_classes
     return Features(
@@ -136,9 +136,16 @@ def _victim_predictions(victim: dict[str, np.ndarray] | None, task: Task) -> np.
 
 
 def project(points: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
-    """Returns the first two principal components [N, 2], turned and scaled to lie as `like` [N, 2].
+    """Projects points to the first two principal components, rotated to match `like`.
 
-    Where there is only one, the second coordinate is 0.
+    With one component the second coordinate is 0.
+
+    Args:
+        points: float [N, D].
+        like: float [N, 2], a projection of the same inputs; None does not rotate.
+
+    Returns:
+        float32 [N, 2], of norm 1.
     """
     components = min(2, *points.shape)
     flat = sklearn.decomposition.PCA(components, random_state=0).fit_transform(points)

@@ -33,7 +33,7 @@ def represent(
 
     Args:
         encode: `(apply, variables)`, see `extract`; or a function `inputs [B, ...] -> [B, D]` of
-            NumPy arrays, called in order with what the set's decoder gives and without padding.
+            NumPy arrays, called in order with decoded inputs, without padding.
         dataset: of N inputs.
         batch_size: inputs per call.
         mesh: of an encoder in JAX.
@@ -72,22 +72,22 @@ def extract(
     """Computes the representations of stored inputs, float32 [N, D] on the host.
 
     `apply(variables, decode(inputs)) -> [B, D]` is compiled once for each input shape and batch
-    size, whatever the variables: pass the same functions for every encoder of one architecture. It
-    must treat inputs independently (frozen BatchNorm), so that neither the batch size nor the
-    padding of the last batch changes a row.
+    size, whatever the variables: pass the same functions for every encoder of one architecture. The
+    function must treat inputs independently (frozen BatchNorm), so that neither the batch size nor
+    the padding of the last batch changes a row.
 
     Args:
         apply: the encoder, a pure function.
-        variables: its parameters and statistics.
+        variables: parameters and statistics of the encoder.
         inputs: [N, ...] as stored.
-        decode: from what is stored to what `apply` sees, `data.decoder(dataset)`; None for the
-            decoder of the type, which uint8 and floats have.
+        decode: from stored inputs to the inputs of `apply`, `data.decoder(dataset)`; None for the
+            default decoder of uint8 or floats.
         batch_size: inputs per call; rounded up to a multiple of the devices of `mesh`.
-        mesh: shards each batch over its devices; None computes on the default device.
-        progress: shows a bar, if the work takes more than a few seconds.
+        mesh: batches are sharded over the mesh; None computes on the default device.
+        progress: whether to show a bar, for work of more than a few seconds.
 
     Raises:
-        UserError: there are no inputs, their type has no decoder, or the outputs are not [B, D].
+        UserError: there are no inputs, the type has no decoder, or the outputs are not [B, D].
     """
     inputs = np.asarray(inputs)
     if inputs.ndim < 1 or inputs.size == 0:
@@ -135,10 +135,15 @@ def _compiled(
 
 
 def check_features(features: np.ndarray, name: str = 'features', width: int = 0) -> np.ndarray:
-    """Returns `features` as float32 [N, D], if they are finite, not empty and of width D.
+    """Checks features and returns them as float32 [N, D].
+
+    Args:
+        features: [N, D].
+        name: of the features, for an error message.
+        width: the expected D; 0 accepts any width.
 
     Raises:
-        UserError: naming what is wrong with them.
+        UserError: the features are empty, not finite, or of another width.
     """
     features = np.asarray(features)
     if features.ndim != 2 or 0 in features.shape:
@@ -158,10 +163,16 @@ def check_features(features: np.ndarray, name: str = 'features', width: int = 0)
 def check_labels(
     labels: np.ndarray | None, n: int, num_classes: int, name: str = 'labels'
 ) -> np.ndarray:
-    """Returns `labels` as int32 [n], if there is one in [0, num_classes) for each example.
+    """Checks labels and returns them as int32 [n].
+
+    Args:
+        labels: int [n], or None for a set without labels.
+        n: number of examples.
+        num_classes: of the task.
+        name: of the labels, for an error message.
 
     Raises:
-        UserError: naming what is wrong with them.
+        UserError: labels are missing, are not [n] integers, or lie outside of [0, num_classes).
     """
     if labels is None:
         raise UserError(f'{name} are missing: a task needs a set with labels')
@@ -183,10 +194,10 @@ def check_labels(
 def check_training_set(
     features: np.ndarray, labels: np.ndarray | None, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Checks the labeled features that a classifier learns from: each class must have examples.
+    """Checks labeled features for training and returns them; each class must have examples.
 
     Raises:
-        UserError: naming what is wrong with them.
+        UserError: features or labels do not fit, or a class has no example.
     """
     features = check_features(features, 'training features')
     labels = check_labels(labels, len(features), num_classes, 'training labels')

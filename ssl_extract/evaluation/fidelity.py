@@ -1,7 +1,7 @@
 """Fidelity: the likeness of two encoders on held-out inputs.
 
 Each measure takes the representations of the surrogate and of the victim, float [N, D] and [N, E]
-of the same N images, and gives a `Measurement` with a seeded bootstrap interval over the images.
+of the same N inputs, and returns a `Measurement` with a seeded bootstrap interval over the inputs.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from ssl_extract.evaluation.knn import neighbors
 def compare(
     surrogate: np.ndarray, victim: np.ndarray, *, k: int = 10, seed: int = 0
 ) -> dict[str, Measurement | None]:
-    """All measures of this file; None where one does not exist (cosine and l2 if D != E)."""
+    """Computes all measures of this file; cosine and l2 are None if D != E."""
     return {
         'cosine': cosine(surrogate, victim, seed=seed),
         'l2': l2(surrogate, victim, seed=seed),
@@ -27,7 +27,7 @@ def compare(
 
 
 def cosine(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measurement | None:
-    """Mean cosine between the two representations of an image; None if the widths differ.
+    """Averages the cosine between the two representations of an input; None if D != E.
 
     A representation of zeros has cosine 0 with everything.
 
@@ -42,7 +42,7 @@ def cosine(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measu
 
 
 def l2(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measurement | None:
-    """Mean Euclidean distance of the two representations of an image; None if the widths differ.
+    """Averages the Euclidean distance of the two representations of an input; None if D != E.
 
     >>> l2(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])).value
     5.0
@@ -54,22 +54,22 @@ def l2(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measureme
 
 
 def affine_l2(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measurement:
-    """Relative error of the best affine map from the surrogate's representations to the victim's.
+    """Computes the relative error of the best affine map from the surrogate to the victim.
 
-    The map is fitted by least squares on a seeded half of the images and measured on the other:
-    sqrt(sum |map(s) - v|^2 / sum |mean(v) - v|^2) with mean(v) of the fitted half. It is 0 if the
-    victim is an affine function of the surrogate, about 1 if the surrogate says nothing, and above
-    1 if the map overfits: prefer ten or more images per dimension.
+    The map is fitted by least squares on a seeded half of the inputs and measured on the other:
+    sqrt(sum |map(s) - v|^2 / sum |mean(v) - v|^2) with mean(v) of the fitted half. The error is 0
+    if the victim is an affine function of the surrogate, about 1 if the surrogate holds no
+    information, and above 1 if the map overfits: prefer ten or more inputs per dimension.
 
     Raises:
-        UserError: fewer than 2 (D + 2) images, with which any map would fit, or a constant victim.
+        UserError: fewer than 2 (D + 2) inputs, with which any map would fit, or a constant victim.
     """
     a, b = _pair(surrogate, victim)
     n, width = a.shape
     if n < 2 * (width + 2):
         raise UserError(
             f'affine_l2 on representations of width {width} needs at least {2 * (width + 2)} '
-            f'images, got {n}'
+            f'inputs, got {n}'
         )
     _check_victim(b)
     order = np.random.default_rng(seed).permutation(n)
@@ -88,32 +88,32 @@ def affine_l2(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Me
 
 
 def cka(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measurement:
-    """Linear CKA: |A'B|^2 / (|A'A| |B'B|) of the centered representations (Frobenius norms).
+    """Computes linear CKA, |A'B|^2 / (|A'A| |B'B|) of centered representations (Frobenius norms).
 
     Kornblith et al., "Similarity of neural network representations revisited" (ICML 2019), eq. 4-5.
-    In [0, 1]; 1 for representations that are equal up to rotation, isotropic scale and shift. As
-    published it is biased upwards when N is not large against D and E. A surrogate that answers
-    everything alike has CKA 0.
+    The value is in [0, 1], and 1 for representations that are equal up to rotation, isotropic scale
+    and shift. The published estimate is biased upwards when N is not large against D and E. A
+    surrogate with a constant output has CKA 0.
 
-    The interval is the bootstrap of its linearization (the infinitesimal jackknife, Efron 1982):
-    image i moves log CKA by 2 a'Cb / |C|^2 - a'Ra / |R|^2 - b'Sb / |S|^2 with C, R, S the three
-    covariances, which costs one pass over the images instead of one for each resample.
+    The interval is the bootstrap of the linearization (the infinitesimal jackknife, Efron 1982):
+    input i moves log CKA by 2 a'Cb / |C|^2 - a'Ra / |R|^2 - b'Sb / |S|^2 with C, R, S the three
+    covariances. The linearization costs one pass over the inputs instead of one for each resample.
     """
     a, b = _pair(surrogate, victim)
     if len(a) < 2:
-        raise UserError('cka needs at least 2 images, got 1')
+        raise UserError('cka needs at least 2 inputs, got 1')
     _check_victim(b)
     if _is_constant(a):
         return Measurement(0.0, 0.0, 0.0, len(a))
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     a, b = a / np.sqrt(np.mean(a**2)), b / np.sqrt(np.mean(b**2))
-    cross, own_a, own_b = (_covariance(x, y) for x, y in ((a, b), (a, a), (b, b)))
-    squares = [np.sum(c**2) for c in (cross, own_a, own_b)]
+    cross, cov_a, cov_b = (_covariance(x, y) for x, y in ((a, b), (a, a), (b, b)))
+    squares = [np.sum(c**2) for c in (cross, cov_a, cov_b)]
     value = squares[0] / np.sqrt(squares[1] * squares[2])
     influence = (
         2 * np.sum(a @ cross * b, axis=1) / max(squares[0], np.finfo(float).tiny)
-        - np.sum(a @ own_a * a, axis=1) / squares[1]
-        - np.sum(b @ own_b * b, axis=1) / squares[2]
+        - np.sum(a @ cov_a * a, axis=1) / squares[1]
+        - np.sum(b @ cov_b * b, axis=1) / squares[2]
     )
     low, high = intervals.bootstrap(influence, seed=seed)
     return Measurement(
@@ -127,10 +127,10 @@ def cka(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Measurem
 def neighbor_overlap(
     surrogate: np.ndarray, victim: np.ndarray, *, k: int = 10, seed: int = 0
 ) -> Measurement:
-    """Mean share of an image's k nearest others (by cosine) that both encoders agree on.
+    """Averages the share of an input's k nearest neighbors (by cosine) common to both encoders.
 
-    It does not change when either encoder's representations are rotated or scaled; two unrelated
-    encoders overlap by k / (N - 1). The interval takes the other images as given.
+    The share does not change when either encoder's representations are rotated or scaled. Two
+    unrelated encoders overlap by k / (N - 1). The interval takes the other inputs as fixed.
 
     Raises:
         UserError: k > N - 1.
@@ -145,27 +145,27 @@ def neighbor_overlap(
 
 
 def agreement(surrogate: np.ndarray, victim: np.ndarray) -> Measurement:
-    """Share of images that the probes of both encoders put in one class, int [N] each."""
+    """Computes the share of inputs with equal predicted classes, int [N] each, of both probes."""
     return intervals.accuracy(surrogate, victim)
 
 
 def _pair(surrogate: np.ndarray, victim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64, if they are finite and of the same images."""
+    """Checks both representations and returns them as float64."""
     a = check_features(surrogate, "the surrogate's representations")
     b = check_features(victim, "the victim's representations")
     if len(a) != len(b):
         raise UserError(
-            f'fidelity compares representations of the same images, got {len(a)} of the surrogate '
+            f'fidelity compares representations of the same inputs, got {len(a)} of the surrogate '
             f'and {len(b)} of the victim'
         )
     return a.astype(np.float64), b.astype(np.float64)
 
 
 def _least_squares(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The shortest least-squares solution [D, E] for standardized inputs [N, D].
+    """Computes the shortest least-squares solution [D, E] for standardized inputs [N, D].
 
-    By the eigenvalues of the Gram matrix, without those that are rounding errors of float32
-    features: a collapsed surrogate has many dependent ones.
+    The eigenvalues of the Gram matrix that are rounding errors of float32 features are left out: a
+    collapsed surrogate has many dependent features.
     """
     values, vectors = np.linalg.eigh(inputs.T @ inputs)
     real = values > 1e-12 * values.max()
@@ -178,7 +178,7 @@ def _covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _is_constant(features: np.ndarray) -> bool:
-    """Whether all rows are the same, up to the rounding of their mean."""
+    """Checks whether all rows are the same, up to the rounding of the mean."""
     centered = features - features.mean(axis=0)
     return bool(np.sum(centered**2) <= 1e-20 * np.sum(features**2))
 
@@ -186,6 +186,6 @@ def _is_constant(features: np.ndarray) -> bool:
 def _check_victim(features: np.ndarray) -> None:
     if _is_constant(features):
         raise UserError(
-            "the victim's representations of all images are the same, so there is nothing to be "
+            "the victim's representations of all inputs are the same, so there is nothing to be "
             'faithful to: its training has collapsed'
         )

@@ -9,15 +9,16 @@ from ssl_extract.errors import UserError
 
 RESAMPLES = 1000
 _Z = 1.959963984540054  # 97.5 % quantile of the standard normal
-_CHUNK = 2**22  # resampled indices held at a time
+_CHUNK = 2**22  # resampled indices in memory at a time
 
 
 class Measurement(NamedTuple):
-    """A measured value, its 95 % interval, and what it was averaged over.
+    """A measured value with a 95 % interval.
 
-    value: the estimate.
-    ci_low, ci_high: the ends of the 95 % interval.
-    n: the number of examples (of draws, for few-shot accuracy) behind it.
+    Attributes:
+        value: the estimate.
+        ci_low, ci_high: the ends of the 95 % interval.
+        n: the number of examples (of draws, for few-shot accuracy) behind the value.
     """
 
     value: float
@@ -27,9 +28,9 @@ class Measurement(NamedTuple):
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4).
+    """Computes the score interval of a proportion (Wilson 1927; Brown et al. 2001, eq. 4).
 
-    Unlike the normal interval it stays in [0, 1] and has a width at 0 and 1.
+    The 95 % interval stays in [0, 1] and has a width at 0 and 1, unlike the normal interval.
 
     >>> low, high = wilson(90, 100)
     >>> round(low, 4), round(high, 4)
@@ -46,7 +47,7 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
 
 
 def bootstrap(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval (Efron 1979) of the mean of `values` [N].
+    """Computes the 95 % percentile bootstrap interval (Efron 1979) of the mean of `values` [N].
 
     The same values and seed give the same interval.
     """
@@ -54,9 +55,16 @@ def bootstrap(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
 
 
 def resample_means(values: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Means of `values` ([N] or [N, M]) over RESAMPLES resampled sets of examples: [R] or [R, M].
+    """Computes the means of `values` over RESAMPLES resampled sets of examples.
 
     The columns are resampled together, so that a ratio of two means can be bootstrapped too.
+
+    Args:
+        values: float [N] or [N, M].
+        seed: of the resampling.
+
+    Returns:
+        float64 [R] or [R, M].
     """
     values = np.asarray(values, np.float64)
     n = len(values)
@@ -74,13 +82,13 @@ def resample_means(values: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
 
 def percentiles(samples: np.ndarray) -> tuple[float, float]:
-    """The central 95 % of `samples` [R]."""
+    """Returns the ends of the central 95 % of `samples` [R]."""
     low, high = np.percentile(samples, [2.5, 97.5])
     return float(low), float(high)
 
 
 def student(values: np.ndarray) -> tuple[float, float]:
-    """95 % Student-t interval of the mean of a few independent draws [R], R >= 2."""
+    """Computes the 95 % Student-t interval of the mean of independent draws [R], R >= 2."""
     values = np.asarray(values, np.float64)
     if len(values) < 2:
         raise UserError(f'an interval over draws needs at least 2 draws, got {len(values)}')
@@ -89,14 +97,14 @@ def student(values: np.ndarray) -> tuple[float, float]:
 
 
 def mean(values: np.ndarray, *, seed: int = 0) -> Measurement:
-    """Mean of one value per example [N], with a seeded bootstrap interval."""
+    """Averages values of examples [N], with a seeded bootstrap interval."""
     values = np.asarray(values, np.float64)
     low, high = bootstrap(values, seed=seed)
     return Measurement(float(values.mean()), low, high, len(values))
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> Measurement:
-    """Share of `predictions` [N] equal to `labels` [N], with a Wilson interval.
+    """Computes the share of `predictions` [N] equal to `labels` [N], with a Wilson interval.
 
     >>> accuracy(np.array([0, 1, 2, 2]), np.array([0, 1, 2, 0])).value
     0.75

@@ -11,7 +11,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation import intervals
 from ssl_extract.evaluation.features import check_features, check_labels, check_training_set
 
-_BLOCK = 2**24  # similarities held at a time
+_BLOCK = 2**24  # similarities in memory at a time
 
 
 def knn_predict(
@@ -23,11 +23,11 @@ def knn_predict(
     k: int | None = None,
     temperature: float = 0.5,
 ) -> np.ndarray:
-    """Classes int32 [N] by the k training features of largest cosine, weighted exp(cosine / T).
+    """Predicts classes by the k training features of largest cosine, weighted exp(cosine / T).
 
     Wu et al., "Unsupervised feature learning via non-parametric instance discrimination" (CVPR
-    2018), section 3.4. They use k = 200 and T = 0.07; T = 0.5 is what the monitors of SimCLR and
-    of the extraction attacks use. `temperature=math.inf` counts all k neighbors alike.
+    2018), section 3.4, with k = 200 and T = 0.07. The monitors of SimCLR and of the extraction
+    attacks use T = 0.5. `temperature=math.inf` counts all k neighbors alike.
 
     Args:
         train_features: float [M, D].
@@ -36,6 +36,9 @@ def knn_predict(
         num_classes: of the task.
         k: neighbors; None takes min(200, M).
         temperature: T > 0.
+
+    Returns:
+        int32 [N].
 
     Raises:
         UserError: wrong features or labels, k > M, T <= 0.
@@ -46,7 +49,7 @@ def knn_predict(
     if not temperature > 0:
         raise UserError(f'temperature must be > 0, got {temperature}')
     similarities, index = neighbors(test_features, train_features, k)
-    # Relative to the nearest, so that no temperature underflows.
+    # Relative to the nearest neighbor, so that no temperature underflows.
     weights = np.exp((similarities - similarities[:, :1]) / temperature)
     votes = np.zeros((len(test_features), num_classes))
     np.add.at(votes, (np.arange(len(votes))[:, None], train_labels[index]), weights)
@@ -56,19 +59,19 @@ def knn_predict(
 def neighbors(
     queries: np.ndarray, bank: np.ndarray, k: int, *, exclude_self: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k rows of `bank` [M, D] with the largest cosine to each of `queries` [N, D].
+    """Finds the k rows of `bank` [M, D] with the largest cosine to each of `queries` [N, D].
 
-    Computed in blocks of queries: 10,000 against 50,000 never hold more than 64 MiB of cosines.
+    The cosines are computed in blocks of queries, of at most 64 MiB each.
 
     Args:
         queries: float [N, D].
         bank: float [M, D].
-        k: how many.
-        exclude_self: the queries are the bank, and no row is its own neighbor.
+        k: number of neighbors.
+        exclude_self: whether the queries are the bank, and no row is a neighbor of itself.
 
     Returns:
         Cosines float32 [N, k], decreasing, and row numbers int32 [N, k].
-        A row of zeros has cosine 0 with every other.
+        A row of zeros has cosine 0 with every other row.
 
     Raises:
         UserError: there are fewer than k rows to choose from.
@@ -80,12 +83,12 @@ def neighbors(
         )
     block = min(len(queries), max(1, _BLOCK // len(bank)))
     bank = _unit(jnp.asarray(bank))
-    found = []
+    blocks = []
     for start in range(0, len(queries), block):
         rows = queries[start : start + block]
         padded = np.pad(rows, ((0, block - len(rows)), (0, 0)))
-        found.append(_top(padded, bank, start if exclude_self else -len(queries) - 1, k=k))
-    cosines, index = (np.concatenate(parts)[: len(queries)] for parts in zip(*found, strict=True))
+        blocks.append(_top(padded, bank, start if exclude_self else -len(queries) - 1, k=k))
+    cosines, index = (np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True))
     return cosines, index
 
 
@@ -98,10 +101,10 @@ def _unit(features: jax.Array) -> jax.Array:
 def _top(
     queries: jax.Array, bank: jax.Array, offset: jax.Array, *, k: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Row i of `queries` may not take row offset + i of `bank` (none if that is negative)."""
+    """Finds the nearest rows; row offset + i of `bank` is excluded for query i, if not negative."""
     cosines = jnp.matmul(_unit(queries), bank.T, precision='highest')
-    own = jnp.arange(len(queries))[:, None] + offset == jnp.arange(len(bank))[None]
-    return jax.lax.top_k(jnp.where(own, -jnp.inf, cosines), k)
+    same = jnp.arange(len(queries))[:, None] + offset == jnp.arange(len(bank))[None]
+    return jax.lax.top_k(jnp.where(same, -jnp.inf, cosines), k)
 
 
 def fewshot(
@@ -116,13 +119,25 @@ def fewshot(
     ridge: float = 1.0,
     seed: int = 0,
 ) -> intervals.Measurement:
-    """Mean test accuracy of a classifier that sees `shots` labeled examples of each class.
+    """Measures the test accuracy of classifiers that see `shots` labeled examples of each class.
 
-    Ridge regression of the one-hot labels on the standardized features, in closed form and with a
-    fixed penalty: `ridge` times the mean squared norm of the shots. Nothing is tuned.
+    The classifier is a ridge regression of the one-hot labels on the standardized features, in
+    closed form and with a fixed penalty: `ridge` times the mean squared norm of the shots. Nothing
+    is tuned.
+
+    Args:
+        train_features: float [M, D].
+        train_labels: int [M] in [0, num_classes).
+        test_features: float [N, D].
+        test_labels: int [N] in [0, num_classes).
+        num_classes: of the task.
+        shots: labeled examples of each class.
+        draws: number of random draws of the shots.
+        ridge: the penalty, relative to the mean squared norm of the shots.
+        seed: of the draws.
 
     Returns:
-        Mean over the draws of the shots with its Student-t interval; `n` is the number of draws.
+        The mean over the draws with a Student-t interval; `n` is the number of draws.
 
     Raises:
         UserError: wrong features or labels, or a class with fewer than `shots` examples.
@@ -155,7 +170,7 @@ def fewshot(
 def _ridge_predict(
     shots: jax.Array, labels: jax.Array, test: jax.Array, ridge: jax.Array, num_classes: int
 ) -> jax.Array:
-    """Dual ridge regression: weights = X' (X X' + penalty)^-1 Y, with balanced classes no bias."""
+    """Predicts by dual ridge regression: weights = X' (X X' + penalty)^-1 Y, no bias needed."""
     mean, std = shots.mean(axis=0, keepdims=True), shots.std(axis=0, keepdims=True)
     scale = jnp.where(std > 1e-6 * jnp.abs(shots).max(axis=0, keepdims=True), std, 1)
     inputs = (shots - mean) / scale

@@ -1,7 +1,7 @@
 """The registry of metrics.
 
-A metric is a pure function `(Features) -> Measurement`, or None where it does not exist, registered
-from any module; its rows follow those of the metrics registered before:
+A metric is a pure function from `Features` to a `Measurement`, or to None where the metric does not
+exist. Metrics are registered from any module; rows are in the order of registration:
 
     @evaluation.register_metric('mean_norm')
     def mean_norm(features: evaluation.Features) -> evaluation.Measurement:
@@ -20,22 +20,22 @@ from ssl_extract.registry import Registry
 
 
 class Features(NamedTuple):
-    """What the metrics of one encoder on one task are computed from.
+    """The features of one encoder on one task, for metrics.
 
     Attributes:
         task: the task's name.
         train: float32 [M, D], the encoder's representations of the training inputs.
-        test: float32 [N, D], those of the test inputs.
+        test: float32 [N, D], the encoder's representations of the test inputs.
         train_labels: int32 [M].
         test_labels: int32 [N].
-        num_classes: of both.
-        predictions: int32 [N], the classes that the linear probe gives to the test inputs.
-        victim: float32 [N, E], the victim's representations of the test inputs; None for the
-            victim itself, and on all tasks but the first.
-        victim_predictions: int32 [N], of the victim's own linear probe; None for the victim.
-        logits: float32 [N, K] of the classifier that the encoder was trained with; None without,
-            and on all tasks but the first.
-        probe: how the linear probe was fitted.
+        num_classes: of the task.
+        predictions: int32 [N], the classes that the linear probe predicts for the test inputs.
+        victim: float32 [N, E], the victim's representations of the test inputs; None where the
+            encoder is the victim, and on all tasks but the first.
+        victim_predictions: int32 [N], of the victim's linear probe; None for the victim.
+        logits: float32 [N, K] of the classifier that the encoder was trained with; None without a
+            classifier, and on all tasks but the first.
+        probe: the spec of the linear probe.
         neighbors: k of the kNN classifier.
         shots: labeled inputs per class of the few-shot probe; 0 for none.
     """
@@ -58,8 +58,9 @@ class Features(NamedTuple):
 Metric = Callable[[Features], Measurement | None]
 
 
-# fidelity: it compares an encoder with the victim, and is left out for the victim itself.
-# first_task: it is computed on the first task only.
+# The traits of a metric.
+# fidelity: whether the metric compares an encoder with the victim; left out for the victim.
+# first_task: whether the metric is computed on the first task only.
 METRICS = Registry('metric', fidelity=False, first_task=False)
 register_metric = METRICS.register
 
@@ -70,15 +71,15 @@ def measure(
     """Computes the metrics of one encoder on one task, in the order of their registration.
 
     Args:
-        features: of the encoder; those of the victim with it or not.
-        metrics: names; None for every registered one.
+        features: of the encoder, with or without those of the victim.
+        metrics: names; None for all registered metrics.
         first_task: whether the metrics of the first task are computed too.
 
     Returns:
         Dicts of task, metric, value, ci_low, ci_high, n.
 
     Raises:
-        UserError: a name is unknown, or a metric gives what is no finite `Measurement`.
+        UserError: a name is unknown, or a metric returns no finite `Measurement`.
     """
     rows = []
     for name in names_of(metrics):
@@ -122,13 +123,13 @@ def _checked(result: Any, name: str, task: str) -> Measurement:
 
 @register_metric('linear_probe')
 def linear_probe(features: Features) -> Measurement:
-    """Test accuracy of the linear probe."""
+    """Measures the test accuracy of the linear probe."""
     return intervals.accuracy(features.predictions, features.test_labels)
 
 
 @register_metric('knn')
 def knn_accuracy(features: Features) -> Measurement:
-    """Test accuracy of the weighted nearest neighbors; see `knn_predict`."""
+    """Measures the test accuracy of the weighted nearest neighbors; see `knn_predict`."""
     predictions = knn.knn_predict(
         features.train,
         features.train_labels,
@@ -141,7 +142,7 @@ def knn_accuracy(features: Features) -> Measurement:
 
 @register_metric('fewshot')
 def fewshot(features: Features) -> Measurement | None:
-    """Test accuracy with a few labeled inputs per class; see `knn.fewshot`. None for 0 shots."""
+    """Measures the test accuracy with few labels per class; see `knn.fewshot`. None for 0 shots."""
     if features.shots == 0:
         return None
     return knn.fewshot(
@@ -156,13 +157,13 @@ def fewshot(features: Features) -> Measurement | None:
 
 @register_metric('agreement', fidelity=True)
 def agreement(features: Features) -> Measurement:
-    """Share of test inputs that the encoder's and the victim's linear probes put in one class."""
+    """Measures the share of test inputs with equal predictions of encoder's and victim's probes."""
     return fidelity.agreement(features.predictions, features.victim_predictions)
 
 
 @register_metric('classifier', first_task=True)
 def classifier(features: Features) -> Measurement | None:
-    """Test accuracy of the classifier that the encoder was trained with, as it is."""
+    """Measures the test accuracy of the classifier that the encoder was trained with."""
     if features.logits is None:
         return None
     return intervals.accuracy(features.logits.argmax(axis=1), features.test_labels)
@@ -170,29 +171,29 @@ def classifier(features: Features) -> Measurement | None:
 
 @register_metric('cosine', fidelity=True, first_task=True)
 def cosine(features: Features) -> Measurement | None:
-    """Mean cosine to the victim's representations; see `fidelity.cosine`."""
+    """Measures the mean cosine to the victim's representations; see `fidelity.cosine`."""
     return fidelity.cosine(features.test, features.victim)
 
 
 @register_metric('l2', fidelity=True, first_task=True)
 def l2(features: Features) -> Measurement | None:
-    """Mean distance to the victim's representations; see `fidelity.l2`."""
+    """Measures the mean distance to the victim's representations; see `fidelity.l2`."""
     return fidelity.l2(features.test, features.victim)
 
 
 @register_metric('affine_l2', fidelity=True, first_task=True)
 def affine_l2(features: Features) -> Measurement:
-    """Relative error of the best affine map to the victim's; see `fidelity.affine_l2`."""
+    """Measures the error of the best affine map to the victim; see `fidelity.affine_l2`."""
     return fidelity.affine_l2(features.test, features.victim)
 
 
 @register_metric('cka', fidelity=True, first_task=True)
 def cka(features: Features) -> Measurement:
-    """Linear CKA with the victim's representations; see `fidelity.cka`."""
+    """Measures linear CKA with the victim's representations; see `fidelity.cka`."""
     return fidelity.cka(features.test, features.victim)
 
 
 @register_metric('neighbor_overlap', fidelity=True, first_task=True)
 def neighbor_overlap(features: Features) -> Measurement:
-    """Share of nearest neighbors in common with the victim; see `fidelity.neighbor_overlap`."""
+    """Measures the share of nearest neighbors in common with the victim's; see `fidelity`."""
     return fidelity.neighbor_overlap(features.test, features.victim)

@@ -20,13 +20,16 @@ TOLERANCE = 1e-5  # of the gradient norm, in the whitened coordinates of `_solve
 class Probe(NamedTuple):
     """A fitted linear classifier: logits = (features - mean) / scale @ weights + bias.
 
-    mean, scale: [D], the standardization (0 and 1 where there is none).
-    weights: [D, K]; bias: [K].
-    l2: the weight of the penalty it was fitted with.
-    validation_accuracy: of the probe fitted with this `l2` on the rest of the training set; None if
-        there was nothing to choose.
-    gradient_norm: at the solution, whitened; None for `fit_probe_sgd`.
-    evaluations: how often the whole fit computed the objective and its gradient; likewise None.
+    Attributes:
+        mean: [D], of the standardization; 0 without standardization.
+        scale: [D], of the standardization; 1 without standardization.
+        weights: [D, K].
+        bias: [K].
+        l2: the weight of the penalty.
+        validation_accuracy: of the probe fitted with `l2` on the rest of the training set; None if
+            the grid has one value.
+        gradient_norm: at the solution, whitened; None for `fit_probe_sgd`.
+        evaluations: of the objective and the gradient in the whole fit; None for `fit_probe_sgd`.
     """
 
     mean: np.ndarray
@@ -52,8 +55,8 @@ def fit_probe(
 
     Minimizes mean cross-entropy + l2/2 ||weights||^2 (the bias is free), which is scikit-learn's
     `LogisticRegression(C=1 / (N * l2))`. `l2` is the value of the grid with the best accuracy on a
-    seeded, stratified validation part of the training set (at a tie the larger one); the probe is
-    then fitted on all of it. With one value in the grid there is no validation.
+    seeded, stratified validation part of the training set (at a tie the larger value). The probe is
+    then fitted on the whole training set. With one value in the grid there is no validation.
 
     >>> x = np.array([[0.0, 1.0], [0.2, 0.9], [1.0, 0.1], [0.9, 0.0]])
     >>> probe = fit_probe(x, np.array([0, 0, 1, 1]), num_classes=2, l2_grid=(0.01,))
@@ -65,7 +68,7 @@ def fit_probe(
         labels: int [N] in [0, num_classes).
         num_classes: K.
         l2_grid: penalties to choose from, each > 0.
-        validation_fraction: share of each class held out to choose among them.
+        validation_fraction: share of each class held out to choose a penalty.
         seed: of the validation split.
 
     Raises:
@@ -81,9 +84,9 @@ def fit_probe(
     gram = np.asarray(jnp.matmul(inputs.T, inputs, precision='highest'), np.float64) / len(labels)
 
     def solve(l2: float, where: np.ndarray, start: tuple) -> tuple[tuple, float, int]:
-        """Optimum (weights, bias) where `where`, from `start`; gradient norm; evaluations."""
-        # The Hessian at zero is (gram / K + l2) in `weights`: in coordinates that make it the
-        # identity L-BFGS takes 20-50 steps where raw ones take many hundreds.
+        """Solves for rows in `where`: (weights, bias), the gradient norm and evaluations."""
+        # The Hessian at zero is (gram / K + l2) in `weights`. In whitened coordinates, in which the
+        # Hessian is the identity, L-BFGS takes 20-50 steps instead of many hundreds.
         jitter = 1e-6 * gram.shape[0] / num_classes  # gram is exact to float32 only
         factor = np.linalg.cholesky(gram / num_classes + (l2 + jitter) * np.eye(len(gram)))
         whiten = np.linalg.inv(factor).T.astype(np.float32)
@@ -97,7 +100,7 @@ def fit_probe(
     if len(set(l2_grid)) > 1:
         held_out = stratified(labels, validation_fraction, seed)
         current, best_start = start, start
-        for l2 in sorted(set(l2_grid), reverse=True):  # each starts where the last one ended
+        for l2 in sorted(set(l2_grid), reverse=True):  # each starts at the last solution
             current, _, count = solve(l2, ~held_out, current)
             evaluations += count
             scores = np.asarray(inputs)[held_out] @ current[0] + current[1]
@@ -117,25 +120,25 @@ def fit_probe(
 
 
 def logits(probe: Probe, features: np.ndarray) -> np.ndarray:
-    """Scores [N, K] of `features` [N, D]."""
+    """Computes the logits [N, K] of `features` [N, D]."""
     features = check_features(features, 'features', width=len(probe.mean))
     return (features - probe.mean) / probe.scale @ probe.weights + probe.bias
 
 
 def predict(probe: Probe, features: np.ndarray) -> np.ndarray:
-    """Classes int32 [N] of `features` [N, D]."""
+    """Predicts the classes int32 [N] of `features` [N, D]."""
     return logits(probe, features).argmax(axis=1).astype(np.int32)
 
 
 def standardization(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation [D] of `features` [N, D]; 1 for a feature that is constant."""
+    """Computes mean and standard deviation [D] of `features` [N, D]; 1 for constant features."""
     mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     constant = std <= 1e-6 * np.abs(features).max(axis=0)
     return mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """A random part of each class, bool [N]: at least one example of it, and not all of them.
+    """Draws a random part of each class, bool [N]: at least one example, and not all examples.
 
     Raises:
         UserError: a class has a single example.
@@ -163,13 +166,13 @@ def _solve(
     l2: jax.Array,
     start: tuple[jax.Array, jax.Array],
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
-    """L-BFGS (Liu & Nocedal 1989) on weights = whiten @ start[0]; `where` [N] sums to 1.
+    """Solves by L-BFGS (Liu & Nocedal 1989) on weights = whiten @ start[0]; `where` sums to 1.
 
-    Held-out examples have weight 0 instead of being cut out, so that the solves of the whole grid
-    and the final one share a shape, and one compilation.
+    Held-out examples have weight 0 instead of being cut out, so that all solves of the grid and the
+    final solve share a shape and one compilation.
     """
     num_classes = start[1].shape[0]
-    # Accelerators round the inputs of a float32 product by default; a line search notices.
+    # Accelerators round the inputs of a float32 product by default, which breaks a line search.
     exact = functools.partial(jnp.matmul, precision='highest')
 
     def objective(params):

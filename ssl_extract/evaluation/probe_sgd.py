@@ -1,4 +1,4 @@
-"""Linear probe by minibatch descent, the paper's own recipe."""
+"""Linear probe by minibatch descent, the paper's recipe."""
 
 import functools
 
@@ -24,12 +24,23 @@ def fit_probe_sgd(
     batch_size: int = 256,
     seed: int = 0,
 ) -> Probe:
-    """The linear evaluation of Dziedzic et al. (ICML 2022): minibatches on features as they are.
+    """Fits the linear evaluation of Dziedzic et al. (ICML 2022) on features as they are.
 
-    The defaults are what their code runs for a stolen encoder (Adam, 1e-4, decay added to the
-    gradient); their text says SGD at 1e-4: `optimizer='sgd'`. PyTorch's initialization of a linear
-    layer. Unlike theirs, the encoder is frozen entirely (their BatchNorm keeps learning), and the
-    examples are shuffled in every epoch.
+    The defaults are those of the paper's code for a stolen encoder (Adam, 1e-4, decay added to the
+    gradient); the paper's text says SGD at 1e-4: `optimizer='sgd'`. The initialization is that of a
+    linear layer in PyTorch. Two things differ from the paper: the encoder is frozen entirely, while
+    the paper's BatchNorm keeps learning, and the examples are shuffled in every epoch.
+
+    Args:
+        features: float [N, D] of the training set.
+        labels: int [N] in [0, num_classes).
+        num_classes: K.
+        optimizer: 'adam' or 'sgd'.
+        learning_rate: constant.
+        weight_decay: factor of the weights in the gradient.
+        epochs: over the training set.
+        batch_size: examples in a step.
+        seed: of initialization and order.
 
     Raises:
         UserError: wrong features, labels or settings.
@@ -73,7 +84,7 @@ def _descend(
     epochs: int,
     batch_size: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Minibatch descent as one scan; the last batch of an epoch may be short."""
+    """Descends by minibatches in one scan; the last batch of an epoch may be short."""
     n, width = features.shape
     num_batches = -(-n // batch_size)
     tx = optax.chain(

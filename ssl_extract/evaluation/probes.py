@@ -1,9 +1,9 @@
 """The registry of linear probes.
 
-A probe of one's own is a factory of `fit(features, labels, num_classes) -> Probe`:
+A new probe is a factory of `fit(features, labels, num_classes) -> Probe`:
 
-    @evaluation.register_probe('mine')
-    def mine(ridge: float = 1.0) -> Callable[..., Probe]: ...
+    @evaluation.register_probe('my_probe')
+    def my_probe(ridge: float = 1.0) -> Callable[..., Probe]: ...
 """
 
 import functools
@@ -19,7 +19,15 @@ register_probe = PROBES.register
 
 @register_probe('lbfgs')
 def lbfgs(l2_grid: tuple[float, ...] = L2_GRID) -> Callable[..., Probe]:
-    """The optimum of softmax regression; `l2_grid` holds the penalties to choose from."""
+    """Fits softmax regression to the optimum; see `fit_probe`.
+
+    >>> fit = lbfgs(l2_grid=(0.01,))
+    >>> callable(fit)
+    True
+
+    Args:
+        l2_grid: penalties to choose from.
+    """
     return functools.partial(fit_probe, l2_grid=l2_grid)
 
 
@@ -31,7 +39,12 @@ def sgd(
     epochs: int = 100,
     batch_size: int = 256,
 ) -> Callable[..., Probe]:
-    """The paper's own recipe; see `fit_probe_sgd`."""
+    """Fits by the paper's recipe; see `fit_probe_sgd` for the arguments.
+
+    >>> fit = sgd(epochs=10)
+    >>> callable(fit)
+    True
+    """
     return functools.partial(
         fit_probe_sgd,
         optimizer=optimizer,

@@ -1,6 +1,6 @@
 """ROC curves of detectors.
 
-Pure NumPy: arrays of answers, flags and scores come in, rates with 95 % intervals go out.
+Pure NumPy: from arrays of answers, flags and scores to rates with 95 % intervals.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from ssl_extract.numerics import check_metric
 
 
 class Roc(NamedTuple):
-    """How a score separates two kinds of accounts.
+    """The separation of two kinds of accounts by a score.
 
     Attributes:
         auc: the probability that an attacker scores higher than a user (ties count half), with a
             bootstrap interval over accounts of both kinds; `n` counts both.
         fpr, tpr: [K], the curve.
-        thresholds: [K]; a score of at least the threshold is called an attacker's.
+        thresholds: [K]; an account with a score of at least the threshold counts as an attacker.
     """
 
     auc: Measurement
@@ -30,15 +30,15 @@ class Roc(NamedTuple):
 
 
 def nearest_before(rows: np.ndarray, metric: str, history: int) -> np.ndarray:
-    """How near each row comes to one of the `history` rows before it.
+    """Computes the nearness of each row to the nearest of the `history` rows before.
 
     Args:
-        rows: [N, D], answers in the order they were given.
+        rows: [N, D], answers in order.
         metric: 'cosine' for the largest cosine, 'l2' for the smallest distance.
-        history: how many rows back it looks.
+        history: number of earlier rows to compare with.
 
     Returns:
-        float64[N]; NaN for the first row, which has none before it.
+        float64[N]; NaN for the first row.
     """
     check_metric(metric)
     if isinstance(history, bool) or not isinstance(history, int) or history < 1:
@@ -46,21 +46,21 @@ def nearest_before(rows: np.ndarray, metric: str, history: int) -> np.ndarray:
     rows = np.asarray(rows, np.float64)
     if metric == 'cosine':
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
-    found = np.full(len(rows), np.nan)
+    nearest = np.full(len(rows), np.nan)
     for i in range(1, len(rows)):
         past = rows[max(0, i - history) : i]
         if metric == 'cosine':
-            found[i] = (past @ rows[i]).max()
+            nearest[i] = (past @ rows[i]).max()
         else:
-            found[i] = np.sqrt(((past - rows[i]) ** 2).sum(axis=1).min())
-    return found
+            nearest[i] = np.sqrt(((past - rows[i]) ** 2).sum(axis=1).min())
+    return nearest
 
 
 def thresholds(nearest: np.ndarray, rates: Sequence[float], metric: str) -> list[float]:
-    """The thresholds that flag these shares of fresh queries.
+    """Computes the thresholds that flag given shares of fresh queries.
 
     Args:
-        nearest: [N], as of `nearest_before`, of a user's account; NaN is left out.
+        nearest: [N], as of `nearest_before`, of a user's account; NaNs are left out.
         rates: false positive rates in (0, 1).
         metric: 'cosine' flags above, 'l2' below the threshold.
 
@@ -75,17 +75,17 @@ def thresholds(nearest: np.ndarray, rates: Sequence[float], metric: str) -> list
 
 
 def repeated_order(num_images: int, history: int) -> tuple[np.ndarray, np.ndarray]:
-    """The order in which to ask two views of each image, with `history` answers between them.
+    """Returns an order of two views of each image, with `history` answers from first to second.
 
-    The images come in groups of `history`: first views of a group, then its second views, so that
-    each second view's first view is exactly the oldest of the `history` answers before it.
+    The images come in groups of `history`: the first views of a group, then the second views, so
+    that the first view is exactly the oldest of the `history` answers before the second view.
 
     Args:
         num_images: a multiple of `history`.
         history: the guard's capacity.
 
     Returns:
-        (image int[2 N], second bool[2 N]): which image, and whether it is its second view.
+        (image int[2 N], second bool[2 N]): the image, and whether the view is the second.
 
     >>> image, second = repeated_order(4, 2)
     >>> image.tolist(), second.astype(int).tolist()
@@ -100,33 +100,35 @@ def repeated_order(num_images: int, history: int) -> tuple[np.ndarray, np.ndarra
 
 
 def rate(flags: Sequence[np.ndarray]) -> Measurement:
-    """The share of True, with a 95 % interval over seeds.
+    """Computes the share of True, with a 95 % interval over seeds.
+
+    With several seeds, the interval is Student's over the seeds' rates, within [0, 1] and not
+    narrower than Wilson's over all rows, since the rates of a few seeds may agree by chance. With
+    one seed, the interval is Wilson's.
 
     Args:
-        flags: one bool[N] a seed. With several, the interval is Student's over the seeds' rates,
-            within [0, 1] and not narrower than Wilson's over all rows, which stands alone for one
-            seed: the rates of a few seeds may agree by chance.
+        flags: bool[N] for each seed.
 
     Returns:
         The mean of the seeds' rates; `n` counts all rows.
     """
-    if not len(flags) or not all(len(one) for one in flags):
+    if not len(flags) or not all(len(rows) for rows in flags):
         raise UserError('a rate needs at least one flag of each seed, got none')
-    each = [float(np.mean(one)) for one in flags]
-    n = sum(len(one) for one in flags)
-    low, high = wilson(sum(int(np.sum(one)) for one in flags), n)
-    if len(each) > 1:
-        ends = student(each)
+    rates = [float(np.mean(rows)) for rows in flags]
+    n = sum(len(rows) for rows in flags)
+    low, high = wilson(sum(int(np.sum(rows)) for rows in flags), n)
+    if len(rates) > 1:
+        ends = student(rates)
         low, high = max(min(low, ends[0]), 0.0), min(max(high, ends[1]), 1.0)
-    return Measurement(float(np.mean(each)), low, high, n)
+    return Measurement(float(np.mean(rates)), low, high, n)
 
 
 def roc(attackers: np.ndarray, users: np.ndarray, *, seed: int = 0) -> Roc:
-    """The receiver operating characteristic of a score that should be higher for attackers.
+    """Computes the receiver operating characteristic of a score, higher for attackers.
 
     Args:
-        attackers: [T], a score an account.
-        users: [U].
+        attackers: [T], the scores of attackers' accounts.
+        users: [U], the scores of users' accounts.
         seed: of the bootstrap, which resamples attackers and users apart.
 
     Raises:
@@ -156,6 +158,6 @@ def roc(attackers: np.ndarray, users: np.ndarray, *, seed: int = 0) -> Roc:
     return Roc(Measurement(area, *percentiles(np.array(samples)), len(scores)), *curve)
 
 
-def power(found: Roc, rate: float) -> float:
-    """The largest share of attackers caught at a false positive rate of at most `rate`."""
-    return float(found.tpr[found.fpr <= rate].max())
+def power(curve: Roc, rate: float) -> float:
+    """Returns the largest share of detected attackers at false positive rates up to `rate`."""
+    return float(curve.tpr[curve.fpr <= rate].max())

@@ -5,11 +5,11 @@
     folder(path="photos", train="all[:80%]", test="all[80%:]")
     cifar10:3.0.2(train="train[:10000]")
 
-A task that is not two slices of one set is a factory of its own, with the parameters `size` and
-`data_dir` where it needs them:
+A task that is not two slices of one set is a registered factory, with the parameters `size` and
+`data_dir` where they are needed:
 
-    @evaluation.register_task('mine')
-    def mine(*, size: int | None) -> evaluation.Task: ...
+    @evaluation.register_task('my_task')
+    def my_task(*, size: int | None) -> evaluation.Task: ...
 """
 
 import inspect
@@ -29,9 +29,9 @@ class Task(NamedTuple):
     """A labeled downstream task.
 
     Attributes:
-        name: in the rows; no two tasks of a run share one.
-        train: what classifiers are fitted on.
-        test: what they are tested on.
+        name: in the rows; the tasks of a run have different names.
+        train: the set that classifiers are fitted on.
+        test: the set that classifiers are tested on.
     """
 
     name: str
@@ -50,20 +50,20 @@ def make_tasks(
     """Makes the tasks that `specs` describe.
 
     Args:
-        specs: each a registered task, or a data set of which `train="train"` and `test="test"` are
-            the splits; `name="..."` names the task, which is called as its set otherwise.
+        specs: registered tasks, or data sets with the splits `train="train"` and `test="test"`;
+            `name="..."` names the task, which has the name of the set otherwise.
         size: side of images in pixels, see `data.load`.
-        data_dir: where TFDS sets are prepared.
+        data_dir: the folder of the prepared TFDS sets.
         load: loads a data set, `(spec, split, *, size, data_dir) -> Dataset`.
-        field: what the specs were written in, for the error message.
+        field: the field of the specs, for an error message.
 
     >>> few, whole = make_tasks(['digits(name="few", train="train[:100]")', 'digits'])
     >>> few.name, few.train.name, whole.name
     ('few', 'digits/train[:100]', 'digits')
 
     Raises:
-        UserError: a task does not exist or has an argument that does not fit, lacks labels, has two
-            numbers of classes, or two tasks have one name.
+        UserError: a task does not exist, has an argument that does not fit, lacks labels, or has
+            two numbers of classes; or two tasks have one name.
     """
     tasks: dict[str, Task] = {}
     for spec in specs:
@@ -106,16 +106,16 @@ def make_task(
 
 
 def check_task(task: Task) -> None:
-    """Refuses a task whose test inputs are, by content, among its training inputs.
+    """Checks that no test input of a task is, by content, among the training inputs.
 
     Raises:
-        UserError: naming the two sets.
+        UserError: an input is in both sets, which the message names.
     """
     data.check_train_test(task.train, task.test)
 
 
 def _check_arguments(spec: str, head: str, kwargs: dict[str, Any]) -> None:
-    """Refuses what neither a task nor its data set has a parameter for."""
+    """Refuses arguments that are parameters of neither tasks nor the data set."""
     factory = data.DATASETS.get(head)
     parameters = inspect.signature(factory).parameters if factory else {}
     unknown = kwargs.keys() - parameters

@@ -4,10 +4,10 @@
     account = oracle.init(jax.random.key(0), inputs)            # one account
     answer, account = oracle.query(inputs, account)             # bills the granted rows
 
-A query has three parts, on one ledger. *Charge* finds the rows that the budget pays for, and their
-keys. *Encode* is the victim. *Defend* transforms the answers, may refuse some, and books the rest.
-For a victim that is a JAX function all three are one pure function, and the oracle is a pytree:
-it goes into a compiled step as an argument, and the victim's parameters are not part of the
+A query has three parts, on one ledger. *Charge* finds the rows that the budget pays for, and the
+keys of the rows. *Encode* is the victim. *Defend* transforms the answers, refuses some perhaps, and
+bills the rest. For a victim that is a JAX function all three are one pure function, and the oracle
+is a pytree: it is an argument of compiled steps, and the victim's parameters are not part of the
 program. Several accounts are a stack of states under `jax.vmap(oracle.query)`. For any other victim
 `ssl_extract.oracle.remote` runs the same charge and defend around a call from the host.
 """
@@ -30,13 +30,13 @@ MAX_BUDGET = 2**30  # num_queries is an int32, and needs room for one more batch
 
 
 class OracleState(NamedTuple):
-    """An account: what was billed to it and what the defense remembers of it.
+    """An account: the billed queries and the state of the defense.
 
     Attributes:
         num_queries: int32[], granted rows so far, over all devices.
         num_refused: int32[], rows that were sent and not answered.
-        num_withheld: int32[], those of them that the budget paid for and the defense refused.
-        key: key[], the account's key; constant, each query folds its number in.
+        num_withheld: int32[], refused rows that the budget paid for and the defense refused.
+        key: key[], the account's key; constant, since each query folds the query's number in.
         defense: the state of the defense.
     """
 
@@ -48,7 +48,7 @@ class OracleState(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What comes back: representations float[B, D] (zeros where refused) and granted bool[B]."""
+    """Answers to a batch: representations float[B, D] (zeros where refused) and granted bool[B]."""
 
     representations: jax.Array
     granted: jax.Array
@@ -56,15 +56,15 @@ class Answer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class About:
-    """What an oracle is, in words. It is equal to any other, so that oracles share programs.
+    """The description of an oracle. All descriptions are equal, so that oracles share programs.
 
     Attributes:
         victim: the victim's address.
-        defense: the defense's spec; '(a function)' where it was given as one.
-        budget: queries that an account may send.
-        answers: what an answer is; see `Victim`.
-        input_shape: of one input; None where the victim takes any, or does not say.
-        dim: width of the victim's answers; 0 where only its outputs tell.
+        defense: the defense's spec; '(a function)' of a defense without a spec.
+        budget: number of queries that an account may send.
+        answers: the kind of an answer; see `Victim`.
+        input_shape: of one input; None where the victim takes any, or where it is unknown.
+        dim: width of the victim's answers; 0 where it is unknown.
     """
 
     victim: str = ''
@@ -88,14 +88,14 @@ class About:
 )
 @dataclasses.dataclass(frozen=True)
 class Oracle:
-    """Two functions; pure ones, where the victim is a JAX function.
+    """Access to a victim by two functions, which are pure where the victim is a JAX function.
 
     Attributes:
-        init: `(key, inputs) -> OracleState`; a new account. Of `inputs` only the shape matters.
+        init: `(key, inputs) -> OracleState`, a new account. Of `inputs` only the shape matters.
         query: `(inputs [B, ...], state, where=None) -> (Answer, OracleState)`. Rows with
-            `where == False` are padding: they are neither sent nor counted. No gradient passes.
-        traced: whether both may be called under `jit`.
-        about: victim, defense and budget, in words.
+            `where == False` are padding, which is neither sent nor counted. No gradient passes.
+        traced: whether both functions may be called under `jit`.
+        about: victim, defense and budget.
     """
 
     init: Callable[..., OracleState]
@@ -110,11 +110,11 @@ def make_oracle(
     *,
     budget: int,
 ) -> Oracle:
-    """Black-box access to a victim ([B, ...] -> [B, D]) behind `defense`, for `budget` queries.
+    """Makes black-box access to a victim ([B, ...] -> [B, D]), for `budget` queries an account.
 
-    The first `budget` rows sent are granted, whatever the batches, devices and restarts; later rows
-    are answered with zeros and `granted == False`. So is a row that the defense refuses: it uses up
-    its place in the budget, for it was sent, but it is not billed.
+    The first `budget` rows sent are granted, whatever the batches, devices and restarts. Later rows
+    are answered with zeros and `granted == False`. A row that the defense refuses is answered
+    likewise: it takes a place in the budget, because it was sent, but it is not billed.
 
     >>> inputs = jnp.ones((4, 2))
     >>> oracle = make_oracle(lambda x: 2 * x, 'round(decimals=1)', budget=3)
@@ -123,19 +123,19 @@ def make_oracle(
     ([True, True, True, False], 3)
 
     Args:
-        victim: a `Victim`, or a JAX function. To keep a function's parameters out of compiled
-            programs, give a `jax.tree_util.Partial(apply, variables)`; a plain function is closed
-            over.
-        defense: what is done to the answers, or its spec; None is the identity.
-        budget: how many queries an account may send, in [1, 2**30].
+        victim: a `Victim`, or a JAX function. A `jax.tree_util.Partial(apply, variables)` keeps
+            the function's parameters out of compiled programs; a plain function becomes part of
+            the programs.
+        defense: of the answers, or the spec of a defense; None is the identity.
+        budget: number of queries that an account may send, in [1, 2**30].
 
     Raises:
-        UserError: the budget is not a whole number in that range, or the defense's spec is wrong.
+        UserError: the budget is not a whole number in [1, 2**30], or the defense's spec is wrong.
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or not 0 < budget <= MAX_BUDGET:
         raise UserError(f'budget must be a whole number from 1 to {MAX_BUDGET}, got {budget!r}')
-    written = isinstance(defense, str)
-    about = About('', defense if written else '(a function)' if defense else '', budget)
+    is_spec = isinstance(defense, str)
+    about = About('', defense if is_spec else '(a function)' if defense else '', budget)
     if isinstance(victim, Victim):
         about = dataclasses.replace(
             about,
@@ -144,27 +144,27 @@ def make_oracle(
             input_shape=victim.input_shape,
             dim=victim.dim,
         )
-    made = defenses.make(defense) if written else defense or defenses.make('')
+    defense = defenses.make(defense) if is_spec else defense or defenses.make('')
     if isinstance(victim, Victim) and not victim.traced:
-        from ssl_extract.oracle import remote  # it needs the parts below
+        from ssl_extract.oracle import remote  # which imports this module
 
-        return Oracle(*remote.functions(victim, made, budget), traced=False, about=about)
+        return Oracle(*remote.functions(victim, defense, budget), traced=False, about=about)
     encode = victim.answer if isinstance(victim, Victim) else victim
     if not isinstance(encode, jax.tree_util.Partial):
         encode = jax.tree_util.Partial(encode)
-    init, query = _functions(made)
+    init, query = _functions(defense)
     query = jax.tree_util.Partial(query, encode, np.int32(budget))
     return Oracle(jax.tree_util.Partial(init, encode), query, about=about)
 
 
 def open_account(defense: Defense, key: jax.Array, outputs: Any, inputs: Any) -> OracleState:
-    """A new account; of `outputs [B, D]` and `inputs [B, ...]` only the shapes matter."""
-    zero = lambda: jnp.zeros([], jnp.int32)  # noqa: E731  (each its own: they are donated)
+    """Opens an account; of `outputs [B, D]` and `inputs [B, ...]` only the shapes matter."""
+    zero = lambda: jnp.zeros([], jnp.int32)  # noqa: E731  (a new array each, for donation)
     return OracleState(
         num_queries=zero(),
         num_refused=zero(),
         num_withheld=zero(),
-        key=jnp.copy(key),  # the caller's key must survive the donation of this state
+        key=jnp.copy(key),  # a copy, so that the caller's key survives the donation of the state
         defense=defense.init(jax.random.fold_in(key, MAX_BUDGET), outputs, inputs),
     )
 
@@ -172,7 +172,10 @@ def open_account(defense: Defense, key: jax.Array, outputs: Any, inputs: Any) ->
 def charge(
     state: OracleState, sent: jax.Array, budget: jax.typing.ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
-    """Finds the rows that the budget pays for, and every row's key.
+    """Finds the rows that the budget pays for, and the keys of all rows.
+
+    Queries are numbered over the life of an account. A number is a place in the budget and the seed
+    of the query's key, so that neither depends on the batches.
 
     Args:
         state: the account before the rows.
@@ -180,8 +183,7 @@ def charge(
         budget: of the oracle.
 
     Returns:
-        bool[B] of the rows to encode, and key[B], made from the account's key and the number of
-        the query, whatever the batch.
+        (bool[B], the rows to encode; key[B], made from the account's key and the query's number).
     """
     number = state.num_queries + state.num_withheld + jnp.cumsum(sent, dtype=jnp.int32) - 1
     keys = jax.vmap(lambda n: jax.random.fold_in(state.key, n))(number)
@@ -198,14 +200,17 @@ def defend(
     paid: jax.Array,
     keys: jax.Array,
 ) -> tuple[Answer, OracleState]:
-    """Transforms the victim's outputs [B, D] into answers and books them.
+    """Transforms the victim's outputs [B, D] into answers, and bills the granted rows.
 
     Args:
-        defense: what is done to the outputs.
-        outputs: float[B, D], of the rows in `paid`; other rows hold anything.
+        defense: of the outputs.
+        outputs: float[B, D], of the rows in `paid`; other rows may hold anything.
         state: the account before the rows.
-        inputs: [B, ...], what was sent.
+        inputs: [B, ...], the queries.
         sent, paid, keys: of `charge`.
+
+    Returns:
+        The answers and the account after the rows.
     """
     outputs, answered, defense_state = defense.apply(
         outputs, state.defense, inputs=inputs, where=paid, keys=keys
@@ -224,7 +229,8 @@ def defend(
     return Answer(outputs, granted), state
 
 
-@functools.lru_cache(maxsize=64)  # the same functions, so that one program serves several oracles
+# Cached, so that oracles with the same defense share one compiled program.
+@functools.lru_cache(maxsize=64)
 def _functions(defense: Defense) -> tuple[Callable, Callable]:
     def init(encode, key, inputs):
         return open_account(defense, key, jax.eval_shape(encode, inputs), inputs)

@@ -1,7 +1,7 @@
 """Oracles of victims that are no JAX functions.
 
-The victim sees the granted rows only, unpadded, as NumPy arrays. Nothing here remembers an answer:
-`ssl_extract.oracle.store` writes each batch down before it sends the next.
+The victim sees the granted rows only, unpadded, as NumPy arrays. Answers are not stored here:
+`ssl_extract.oracle.store` writes each batch to disk before the next is sent.
 """
 
 import functools
@@ -19,7 +19,7 @@ from ssl_extract.victims.model import Victim
 
 
 def functions(victim: Victim, defense: Defense, budget: int) -> tuple[Callable, Callable]:
-    """`init` and `query` of an `Oracle` before `victim`, whose `answer` takes and returns NumPy."""
+    """Makes `init` and `query` of an `Oracle` for a victim that takes and returns NumPy arrays."""
     charge, defend = _compiled(defense)
 
     def init(key: jax.Array, inputs: Any) -> oracle.OracleState:
@@ -42,10 +42,10 @@ def functions(victim: Victim, defense: Defense, budget: int) -> tuple[Callable, 
 
 
 def answers_of(victim: Victim, inputs: np.ndarray) -> np.ndarray:
-    """Calls the victim once with `inputs` [n, ...] and checks what it answers: float32 [n, dim].
+    """Calls the victim once with `inputs` [n, ...] and checks the answers, float32 [n, dim].
 
     Raises:
-        UserError: the answer has another shape, is no number or is not finite.
+        UserError: the answers have another shape, or are not finite numbers.
     """
     answer = victim.answer(inputs)
     try:
@@ -68,6 +68,7 @@ def answers_of(victim: Victim, inputs: np.ndarray) -> np.ndarray:
     return answer
 
 
-@functools.lru_cache(maxsize=64)  # one program a defense, for every victim of its width
+# Cached, so that victims with the same defense and width share one compiled program.
+@functools.lru_cache(maxsize=64)
 def _compiled(defense: Defense) -> tuple[Callable, Callable]:
     return jax.jit(oracle.charge), jax.jit(functools.partial(oracle.defend, defense))

@@ -1,10 +1,10 @@
 """The answer store and the bill of an account.
 
-The store is a folder of numbered parts, append-only: the answers of one account in the order it
-asked, each under the fingerprint of the image that was sent; and the account's state after the last
-part. The state is written before its part and the older one removed after it, so a run killed
-anywhere has an answer together with its bill or neither, and a query whose answer is stored is
-never sent again. A query that was refused is stored as such.
+The store is a folder of numbered parts, append-only. The parts hold the answers of one account in
+the order of the queries, each under the fingerprint of the query. Beside the parts lies the
+account's state after the last part. The state is written before the part, and the older state is
+removed after the part. A run killed at any moment thus has an answer together with the bill, or
+neither, and a query with a stored answer is never sent again. A refused query is stored as refused.
 """
 
 import functools
@@ -22,15 +22,15 @@ from ssl_extract.fingerprint import fingerprint
 from ssl_extract.oracle import Oracle, OracleState
 from ssl_extract.runtime import files, parallel, progress
 
-PART_SIZE = 2048  # answers in a part: what a kill can cost in repeated computation
+PART_SIZE = 2048  # answers in a part, which a kill may cost in repeated computation
 
 
 class Bill(NamedTuple):
-    """What the queries of one attack cost its account, in queries (one view sent is one query).
+    """The bill of an account, in queries (one view sent is one query).
 
     Attributes:
         billed: granted queries; each is paid for.
-        unique: how many different inputs were among them.
+        unique: different inputs among the granted queries.
         repeated: `billed - unique`, inputs that were paid for again.
         refused: queries sent and not answered: the defense refused, or the budget was spent.
     """
@@ -47,8 +47,8 @@ class Answers(NamedTuple):
     Attributes:
         representations: float32[Q, D], zeros where refused.
         granted: bool[Q].
-        bill: what they cost.
-        noticed: what the defense knows of the account; see `defenses.noticed`.
+        bill: of the queries.
+        noticed: the counters of the defense for the account; see `defenses.noticed`.
     """
 
     representations: np.ndarray
@@ -57,22 +57,22 @@ class Answers(NamedTuple):
     noticed: dict[str, float]
 
 
-def make_bill(asked: np.ndarray, refused: int = 0) -> Bill:
-    """The bill for granted queries with the fingerprints `asked` uint32[Q, 2]."""
-    unique = len(np.unique(asked, axis=0))
-    return Bill(len(asked), unique, len(asked) - unique, int(refused))
+def make_bill(prints: np.ndarray, refused: int = 0) -> Bill:
+    """Makes the bill of granted queries with the fingerprints `prints` uint32[Q, 2]."""
+    unique = len(np.unique(prints, axis=0))
+    return Bill(len(prints), unique, len(prints) - unique, int(refused))
 
 
 class Queries(NamedTuple):
-    """What is to be asked: row q is the view `seeds[q]` of `inputs[index[q]]`.
+    """Queries to ask: row q is the view `seeds[q]` of `inputs[index[q]]`.
 
     Attributes:
         inputs: [N, ...], as they are stored.
         index: int32[Q].
-        seeds: uint32[Q]; where the image is asked as it is, 0, and 1, 2, ... to ask it again.
-        view: `(inputs float[B, ...], seeds uint32[B]) -> queries`, a pure function, the same
-            object for the same plan, so that it is compiled once; None asks the inputs.
-        decode: stored [B, ...] to what encoders see, a pure function.
+        seeds: uint32[Q]; without a view 0, and 1, 2, ... to ask the same input again.
+        view: `(inputs float[B, ...], seeds uint32[B]) -> queries`, a pure function, the same object
+            for the same plan, for one compilation; None asks the inputs as they are.
+        decode: stored [B, ...] to the inputs of encoders, a pure function.
     """
 
     inputs: np.ndarray
@@ -83,7 +83,7 @@ class Queries(NamedTuple):
 
 
 def plain(inputs: np.ndarray, decode: Callable = augment.to_float) -> Queries:
-    """Every input as it is, once."""
+    """Makes queries of every input as it is, once."""
     number = len(inputs)
     return Queries(inputs, np.arange(number), np.zeros(number, np.uint32), decode=decode)
 
@@ -100,26 +100,27 @@ def collect(
     identity: dict[str, Any] | None = None,
     description: str = 'ask',
 ) -> Answers:
-    """Answers to `queries`, in their order; sends the oracle only what the store does not hold.
+    """Collects answers to `queries`, in order; the oracle gets queries without stored answers only.
 
-    A victim that is no JAX function is sent one batch at a time, and each batch is on disk before
-    the next is sent. After an error or a kill the same call goes on behind the last one.
+    A victim that is no JAX function gets one batch at a time, and the answers to a batch are on
+    disk before the next batch is sent. After an error or a kill the same call goes on after the
+    last stored batch.
 
     Args:
         folder: the store of one account; another victim, defense or seed needs another folder.
-        oracle: what is asked.
+        oracle: access to the victim.
         key: the account's key, used when the account is opened.
-        queries: what to ask.
+        queries: to ask.
         batch_size: queries sent at a time.
-        mesh: a traced oracle's batches are sharded over it.
-        budget: of the oracle; a store may already hold more, from a run with a larger one.
-        identity: what the account's answers depend on; it is written into the folder, and a folder
-            with another one is refused.
-        description: for the progress bar.
+        mesh: the batches of a traced oracle are sharded over the mesh.
+        budget: of the oracle; the store may hold more answers, from a run with a larger budget.
+        identity: everything that the account's answers depend on. The identity is written into the
+            folder, and a folder with another identity is refused.
+        description: the title of the progress bar.
 
     Raises:
         UserError: more queries are to be sent than the budget leaves (nothing is sent then), the
-            folder is another account's, or its files are damaged.
+            folder is that of another account, or files are damaged.
     """
     budget = oracle.about.budget if budget is None else budget
     if identity is not None:
@@ -139,6 +140,11 @@ def collect(
             f'{len(missing)} different queries were to be sent, and {left} of the budget of '
             f'{budget} are left: nothing was sent; send at most {left}, or raise the budget'
         )
+    # The missing queries are sent in the order of their first occurrence, each once. A part ends
+    # when all batches of the part were answered. The part and the account after the part are then
+    # written together, and `places` grows: the account on disk never runs ahead of or behind the
+    # answers on disk. A victim that is no JAX function has one batch a part, so that no paid answer
+    # is lost; a traced victim has larger parts, since answers can be computed again.
     query = _compile_query(queries.view, queries.decode, mesh) if oracle.traced else _send
     part_size = PART_SIZE if oracle.traced else batch_size
     with progress.progress(total=len(missing), desc=description, unit='query') as bar:
@@ -174,9 +180,9 @@ def _check_identity(folder: epath.Path, identity: dict[str, Any]) -> None:
     path = folder / 'account.json'
     if not path.exists():
         files.write_json(path, identity)
-    there = files.read_json(path)
-    if there != identity:
-        differing = ', '.join(k for k in identity if there.get(k) != identity[k])
+    stored = files.read_json(path)
+    if stored != identity:
+        differing = ', '.join(k for k in identity if stored.get(k) != identity[k])
         raise UserError(
             f'{folder} holds the answers of another account ({differing} differs): give each '
             'account a folder of its own'
@@ -184,11 +190,11 @@ def _check_identity(folder: epath.Path, identity: dict[str, Any]) -> None:
 
 
 def _bill(queries: Queries, prints: np.ndarray, contents: np.ndarray, granted: np.ndarray) -> Bill:
-    """The bill of stored answers: whoever asks the same view twice in `queries` sends it once."""
+    """Makes the bill of stored answers; a view that occurs twice in `queries` was sent once."""
     _, sent = np.unique(prints, axis=0, return_index=True)
     paid = sent[granted[sent]]
-    what = contents if queries.view is None else prints  # unseeded, what is sent is the image
-    return make_bill(what[paid], refused=len(sent) - len(paid))
+    inputs = contents if queries.view is None else prints  # without a view the input is sent
+    return make_bill(inputs[paid], refused=len(sent) - len(paid))
 
 
 @functools.lru_cache(maxsize=32)
@@ -213,9 +219,9 @@ def _compile_fingerprint(decode: Callable, mesh: jax.sharding.Mesh) -> Any:
 def _fingerprints(
     queries: Queries, batch_size: int, mesh: jax.sharding.Mesh
 ) -> tuple[np.ndarray, np.ndarray]:
-    """uint32[Q, 2] of each image, and of image and seed.
+    """Computes fingerprints uint32[Q, 2] of inputs, and of inputs with seeds.
 
-    The view's own would differ with the hardware's rounding.
+    The view is not fingerprinted: the result would differ with the rounding of the hardware.
     """
     compute = _compile_fingerprint(queries.decode, mesh)
     whole = plain(queries.inputs)
@@ -226,7 +232,7 @@ def _fingerprints(
 
 
 def _batches(queries: Queries, rows: np.ndarray, batch_size: int) -> Iterator[tuple]:
-    """(images, seeds, where) of `rows`; all batches have one size, so that it is compiled once."""
+    """Yields (inputs, seeds, where) of `rows`, in batches of one size, for one compilation."""
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         where = np.arange(batch_size) < len(batch)
@@ -252,29 +258,29 @@ def _write(folder, count, prints, representations, granted, account) -> None:
 def _read(
     folder, account, mesh
 ) -> tuple[list[np.ndarray], list[np.ndarray], dict[bytes, int], OracleState]:
-    """All stored answers, which were granted, where each is, and the account after the last."""
-    held, given, known = [], [], {}
+    """Reads the stored answers, whether each was granted, their places, and the account."""
+    answers, granted, places = [], [], {}
     parts = sorted(folder.glob('part-*.npz')) if folder.exists() else []
     for path in parts:
         part = files.read_npz(path)
-        if len(known) != int(path.stem.split('-')[1]):
+        if len(places) != int(path.stem.split('-')[1]):
             raise UserError(f'{folder}: a part before {path.name} is missing; remove the folder')
-        known |= {bytes(p): len(known) + i for i, p in enumerate(part['fingerprints'])}
-        held.append(part['representations'])
-        given.append(part['granted'])
+        places |= {bytes(p): len(places) + i for i, p in enumerate(part['fingerprints'])}
+        answers.append(part['representations'])
+        granted.append(part['granted'])
     if parts:
         leaves, treedef = jax.tree.flatten(account)
-        kept = files.read_npz(folder / f'account-{len(known):010d}.npz')
-        if len(kept) != len(leaves):
+        saved = files.read_npz(folder / f'account-{len(places):010d}.npz')
+        if len(saved) != len(leaves):
             raise UserError(f'{folder}: its account is of another defense; give each its folder')
         restored = [
-            jax.random.wrap_key_data(kept[str(i)])
+            jax.random.wrap_key_data(saved[str(i)])
             if _is_key(leaf)
-            else jnp.asarray(kept[str(i)], leaf.dtype)
+            else jnp.asarray(saved[str(i)], leaf.dtype)
             for i, leaf in enumerate(leaves)
         ]
         account = parallel.replicate(jax.tree.unflatten(treedef, restored), mesh)
-    return held, given, known, account
+    return answers, granted, places, account
 
 
 def _is_key(leaf: jax.Array) -> bool:

@@ -1,4 +1,7 @@
-"""Feasibility of victim and attack: choices go together, budgets fit, steps can be built."""
+"""Feasibility of victim and attack: choices, budgets and training steps.
+
+Choices must go together, the budget must fit the pool, and the steps must build.
+"""
 
 from typing import Any
 

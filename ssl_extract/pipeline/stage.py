@@ -239,7 +239,7 @@ def fit_encoder(
         description=f'{role} {label}'.strip(),
     )
     if oracle is not None:
-        bill = make_bill(fit.asked, fit.state.oracle.num_refused)
+        bill = make_bill(fit.queries, fit.state.oracle.num_refused)
         noticed = defenses.noticed(fit.state.oracle.defense)
     heads = tuple((name, spec) for name, spec in recipe.heads if name in fit.state.params)
     made = Encoder(

@@ -1,4 +1,4 @@
-"""Validation of a run before any training: numbers, names, then each stage's own checks."""
+"""Validation of a run before training: numbers, names, then each stage."""
 
 import functools
 from typing import Any

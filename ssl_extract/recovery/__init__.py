@@ -3,9 +3,9 @@
     recover = recovery.make('drop_outliers | denoise')
     received = recover(received, shadow)
 
-`RECOVERIES` is the registry; a new one registers itself there from any module, and says in its
-traits what it needs: `@recovery.register('mine', needs=('shadow',))`. One idea, one file;
-`sybils` shares queries out among several accounts and brings their answers together.
+`RECOVERIES` is the registry. A new recovery registers itself there from any module and declares its
+needs: `@recovery.register('my_recovery', needs=('shadow',))`. One idea, one file; `sybils` shares
+queries out among several accounts and merges the answers.
 """
 
 from ssl_extract.recovery import denoise, harden, outliers, shift, sybils  # noqa: F401  (they register themselves)

@@ -8,8 +8,10 @@ import numpy as np
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 
-# needs: what it takes from the attacker; same_width: whether the attacker's own encoder must be as
-# wide as the answers; adaptive: whether it acts against a defense.
+# The traits of a recovery.
+# needs: 'shadow', the attacker's encoder.
+# same_width: whether the shadow must be as wide as the answers.
+# adaptive: whether the recovery acts against a defense.
 RECOVERIES = Registry(
     'recovery', choices={'needs': ('shadow',)}, needs=(), same_width=False, adaptive=True
 )
@@ -17,11 +19,11 @@ register = RECOVERIES.register
 
 
 class Received(NamedTuple):
-    """What an account holds after asking.
+    """The answers that an account received.
 
     Attributes:
-        inputs: uint8 [N, H, W, 3], those asked.
-        answers: float32 [N, m, D], to m views of each; zeros where there is none.
+        inputs: [N, ...] as stored, the asked inputs.
+        answers: float32 [N, m, D], to m views of each input; zeros where there is no answer.
         answered: bool [N, m].
     """
 
@@ -31,12 +33,13 @@ class Received(NamedTuple):
 
 
 class Shadow(NamedTuple):
-    """The attacker's own means, nothing of the victim.
+    """The attacker's shadow encoder and seed, which hold nothing of the victim.
 
     Attributes:
-        represent: uint8 [M, H, W, 3] -> float32 [M, R], an encoder of its own, trained without the
-            victim. It may train on its first call: a recovery that needs no encoder never calls it.
-        seed: of this attack.
+        represent: stored [M, ...] -> float32 [M, R], an encoder that the attacker trained without
+            the victim. The first call may train the encoder, so that a recovery without calls costs
+            no training.
+        seed: of the attack.
     """
 
     represent: Callable[[np.ndarray], np.ndarray]
@@ -47,7 +50,7 @@ Recover = Callable[[Received, Shadow], Received]
 
 
 def make(spec: str) -> Recover:
-    """Makes the recovery that `spec` writes down, applied from left to right; `''` does nothing.
+    """Makes the recovery that `spec` names, applied from left to right; `''` does nothing.
 
     >>> received = Received(None, np.array([[[1.0]], [[2.0]], [[99.0]]]), np.ones((3, 1), bool))
     >>> make('drop_outliers(z=6.0)')(received, None).answered.ravel().tolist()
@@ -56,8 +59,8 @@ def make(spec: str) -> Recover:
     Raises:
         UserError: a part of the chain is unknown or has an argument that does not fit.
     """
-    names, every = RECOVERIES.names(spec), RECOVERIES.traits_of_chain(spec)
-    parts = list(zip(names, RECOVERIES.make_all(spec), every, strict=True))
+    names, all_traits = RECOVERIES.names(spec), RECOVERIES.traits_of_chain(spec)
+    parts = list(zip(names, RECOVERIES.make_all(spec), all_traits, strict=True))
 
     def recover(received: Received, shadow: Shadow) -> Received:
         for name, part, traits in parts:
@@ -69,7 +72,7 @@ def make(spec: str) -> Recover:
 
 
 def needs(spec: str) -> frozenset[str]:
-    """Returns what the parts of a chain need: 'shadow', an encoder of the attacker's own.
+    """Returns the needs of a chain: 'shadow', an encoder that the attacker trained.
 
     >>> make('harden') and sorted(needs('harden'))
     []
@@ -82,11 +85,16 @@ def same_width(spec: str) -> bool:
     return any(traits.same_width for traits in RECOVERIES.traits_of_chain(spec))
 
 
-def given(received: Received, least: int, name: str) -> np.ndarray:
-    """The answers that came, float32 [K, D].
+def answered_rows(received: Received, least: int, name: str) -> np.ndarray:
+    """Returns the received answers, float32 [K, D].
+
+    Args:
+        received: of an account.
+        least: the number of answers that the recovery needs.
+        name: of the recovery, for an error message.
 
     Raises:
-        UserError: there are fewer than the recovery `name` needs.
+        UserError: there are fewer than `least` answers.
     """
     rows = received.answers[received.answered]
     if len(rows) < least:
@@ -98,9 +106,9 @@ def given(received: Received, least: int, name: str) -> np.ndarray:
 
 
 def _undeclared(name: str, shadow: Shadow | None) -> Shadow | None:
-    """The shadow for a recovery that declared no need of its encoder."""
+    """Makes the shadow for a recovery that declared no need; a call of the encoder is an error."""
 
-    def represent(images: np.ndarray) -> np.ndarray:
+    def represent(inputs: np.ndarray) -> np.ndarray:
         raise UserError(
             f"recovery {name!r} learns from the attacker's own encoder and does not say so: "
             "register it with needs=('shadow',)"
@@ -110,7 +118,7 @@ def _undeclared(name: str, shadow: Shadow | None) -> Shadow | None:
 
 
 def replaced(received: Received, rows: np.ndarray) -> Received:
-    """`received` with other answers, [K, D], where there are any."""
+    """Returns `received` with `rows` [K, D] in place of the K answers."""
     answers = np.zeros((*received.answers.shape[:2], rows.shape[-1]), np.float32)
     answers[received.answered] = rows
     return received._replace(answers=answers)

@@ -13,23 +13,23 @@ import scipy
 from ssl_extract import augment, defenses
 from ssl_extract.errors import UserError
 
-_BLOCK = 256  # representations that are defended at a time
+_BLOCK = 256  # representations sent through a defense at a time
 
 
 class Pairs(NamedTuple):
-    """The attacker's representations behind a defense, float32 [K, D], and without it."""
+    """The attacker's representations with and without a defense, float32 [K, D] each."""
 
     perturbed: np.ndarray
     clean: np.ndarray
 
 
 def perturb(spec: str, clean: np.ndarray, images: np.ndarray, seed: int) -> Pairs:
-    """Sends representations through a defense, as one new account; refused ones are left out.
+    """Sends representations through a defense, as one new account; refused rows are left out.
 
     Args:
         spec: a defense, as of `defenses.make`.
         clean: float32 [N, D].
-        images: uint8 [N, H, W, 3], their images.
+        images: uint8 [N, H, W, 3], the images of the representations.
         seed: of the account.
 
     Raises:
@@ -39,7 +39,7 @@ def perturb(spec: str, clean: np.ndarray, images: np.ndarray, seed: int) -> Pair
     key = jax.random.key(seed)
     shapes = jnp.zeros((_BLOCK, clean.shape[1])), jnp.zeros((_BLOCK, *images.shape[1:]))
     state = init(key, *shapes)
-    got, kept = [], []
+    outputs_blocks, answered_blocks = [], []
     for start in range(0, len(clean), _BLOCK):
         rows = slice(start, start + _BLOCK)
         where = np.arange(_BLOCK) < len(clean[rows])
@@ -48,20 +48,20 @@ def perturb(spec: str, clean: np.ndarray, images: np.ndarray, seed: int) -> Pair
             for x in (clean.astype(np.float32), images)
         )
         outputs, answered, state = apply(key, start, sent, inputs, where, state)
-        got.append(np.asarray(outputs)[where])
-        kept.append(np.asarray(answered)[where])
-    perturbed, kept = np.concatenate(got), np.concatenate(kept)
-    return Pairs(perturbed[kept], clean[kept])
+        outputs_blocks.append(np.asarray(outputs)[where])
+        answered_blocks.append(np.asarray(answered)[where])
+    perturbed, rows = np.concatenate(outputs_blocks), np.concatenate(answered_blocks)
+    return Pairs(perturbed[rows], clean[rows])
 
 
 def check_width(spec: str) -> None:
-    """Raises UserError if a defense is unknown, needs its owner, or changes the width."""
+    """Raises UserError if a defense is unknown, needs the victim's owner, or changes the width."""
     width, images = 2**14, jnp.zeros((1, 8, 8, 3))  # traced only
     defense = defenses.make(spec)
 
     def defend(key, outputs):
-        given = dict(inputs=images, where=jnp.ones(1, bool), keys=jax.random.split(key, 1))
-        return defense.apply(outputs, defense.init(key, outputs, images), **given)[0]
+        query = dict(inputs=images, where=jnp.ones(1, bool), keys=jax.random.split(key, 1))
+        return defense.apply(outputs, defense.init(key, outputs, images), **query)[0]
 
     shape = jax.eval_shape(defend, jax.random.key(0), jnp.zeros((1, width))).shape
     if shape[1] != width:
@@ -82,41 +82,56 @@ def _compiled(spec: str) -> tuple[Callable, Callable]:
     return defense.init, apply
 
 
-def variants(own: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
-    """`own` [N, D], and `number - 1` stand-ins for other encoders, of the same spread.
+def variants(clean: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
+    """Makes stand-ins for the representations of other encoders, of the same spread.
 
-    Their coordinates are multiplied by random factors, and up to four spreads are added to half of
-    them: encoders differ in how unequal their coordinates are and in how often these are zero.
+    The coordinates are multiplied by random factors, and up to four spreads are added to half of
+    the coordinates: encoders differ in how unequal the coordinates are, and in the share of zeros.
+
+    Args:
+        clean: float [N, D], the representations of the attacker's encoder.
+        number: of representations to return.
+        seed: of the factors.
+
+    Returns:
+        `clean` and `number - 1` variants.
     """
-    rng, unit, made = np.random.default_rng((seed, 7)), spread(own), [own]
+    rng, unit, variants = np.random.default_rng((seed, 7)), spread(clean), [clean]
     for _ in range(number - 1):
-        varied = own * np.exp(rng.normal(scale=0.5, size=own.shape[1]))
+        varied = clean * np.exp(rng.normal(scale=0.5, size=clean.shape[1]))
         varied *= unit / max(spread(varied), 1e-12)
-        raised = rng.integers(2, size=own.shape[1]) * rng.uniform(size=own.shape[1])
-        made.append(varied + rng.uniform(0, 4) * unit * raised)
-    return made
+        raised = rng.integers(2, size=clean.shape[1]) * rng.uniform(size=clean.shape[1])
+        variants.append(varied + rng.uniform(0, 4) * unit * raised)
+    return variants
 
 
 def spread(rows: np.ndarray) -> float:
-    """Root mean square deviation of [K, D] from the coordinates' means."""
+    """Computes the root mean square deviation of rows [K, D] from the coordinates' means."""
     return float(np.sqrt(rows.var(axis=0, dtype=np.float64).mean()))
 
 
-def scale(spec: str, own: np.ndarray, images: np.ndarray, target: float, seed: int) -> float:
-    """The factor by which to multiply `own` so that the defended rows have the spread `target`.
+def scale(spec: str, clean: np.ndarray, images: np.ndarray, target: float, seed: int) -> float:
+    """Finds the factor for `clean` with which the defended rows have the spread `target`.
 
-    Two encoders differ in their scale, and noise or rounding act in absolute units: at this scale
-    they do to the attacker's representations what they did to the victim's. Only the scale is
-    matched: a shift would move the zeros of a ReLU. Where no factor does it (`normalize`), it is
-    the one that gives `own` that spread.
+    Two encoders differ in scale, and noise or rounding act in absolute units. At the returned scale
+    a defense changes the attacker's representations as much as the victim's. Only the scale is
+    matched: a shift would move the zeros of a ReLU. Where no factor exists (`normalize`), the
+    returned factor gives `clean` the spread `target`.
+
+    Args:
+        spec: a defense, as of `defenses.make`.
+        clean: float32 [N, D], the representations of the attacker's encoder.
+        images: uint8 [N, H, W, 3], the images of the representations.
+        target: the spread of the received answers.
+        seed: of the account.
     """
     few = slice(0, _BLOCK)
-    start = target / max(spread(own), 1e-12)
+    start = target / max(spread(clean), 1e-12)
 
     def excess(power: float) -> float:
-        clean = (own[few] * (start * math.exp(power))).astype(np.float32)
+        scaled = (clean[few] * (start * math.exp(power))).astype(np.float32)
         return math.log(
-            max(spread(perturb(spec, clean, images[few], seed).perturbed), 1e-12) / target
+            max(spread(perturb(spec, scaled, images[few], seed).perturbed), 1e-12) / target
         )
 
     low, high = -7.0, 7.0

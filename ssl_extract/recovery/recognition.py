@@ -13,52 +13,54 @@ _VARIANTS, _SETS, _VOTES, _ROWS = 4, 8, 31, 1024
 
 
 def default_candidates(width: int, spread: float) -> tuple[str, ...]:
-    """The defenses to tell apart: none, noise, rounding, top-k, unit length, bits.
+    """Returns the defenses to tell apart: none, noise, rounding, top-k, unit length, bits.
 
     Args:
         width: D of the answers.
-        spread: of the answers; the noise makes up 6, 25, 50, 75 and 90 % of their variance.
+        spread: of the answers; the noise makes up 6, 25, 50, 75 and 90 % of the variance.
     """
     noise = [
         f'gaussian_noise(stddev={spread * share**0.5!r})' for share in (0.06, 0.25, 0.5, 0.75, 0.9)
     ]
-    kept = sorted({max(1, round(width * share)) for share in (0.05, 0.1, 0.25, 0.5)})
-    top = [f'top_k(k={k})' for k in kept]
+    counts = sorted({max(1, round(width * share)) for share in (0.05, 0.1, 0.25, 0.5)})
+    top = [f'top_k(k={k})' for k in counts]
     return ('', *noise, 'round(decimals=0)', 'round(decimals=1)', *top, 'normalize', 'binarize')
 
 
 @threadpool_limits.wrap(1)  # small products: threads only wait
 def recognize(
     answers: np.ndarray,
-    own: np.ndarray,
+    clean: np.ndarray,
     images: np.ndarray,
     candidates: Sequence[str],
     seed: int,
 ) -> tuple[str, float]:
-    """The candidate that the answers come from, and its share of the votes.
+    """Recognizes the defense of answers among candidates.
 
-    The recognition of BESA (arXiv 2506.04556); the classifier and what it is shown are our own.
-
-    The attacker's own representations are sent through each candidate; a random forest learns to
-    tell sets of `SIZE` perturbed representations apart by their `features`, and classifies sets of
-    the answers, which vote. The victim's encoder is another one than the attacker's: so the forest
-    also sees `pairs.variants` of the latter.
+    The recognition is that of BESA (arXiv 2506.04556); the classifier and its features are a choice
+    of this project. The representations of the attacker's encoder are sent through each candidate.
+    A random forest learns to tell sets of `SIZE` perturbed representations apart by `features`.
+    The forest then classifies sets of the answers, which vote. The victim's encoder differs from
+    the attacker's, so the forest also learns from `pairs.variants` of the representations.
 
     Args:
         answers: float32 [K, D], received.
-        own: float32 [N, D], of the attacker's encoder.
-        images: uint8 [N, H, W, 3], their images.
+        clean: float32 [N, D], the representations of the attacker's encoder.
+        images: uint8 [N, H, W, 3], the images of `clean`.
         candidates: specs of defenses.
         seed: of chance.
+
+    Returns:
+        (the candidate with the most votes, its share of the votes).
     """
     from sklearn.ensemble import RandomForestClassifier  # takes a second to import
 
     rng, unit = np.random.default_rng((seed, 8)), pairs.spread(answers)
     size = min(SIZE, len(answers))
-    own, images = own[:_ROWS], images[:_ROWS]
-    factors = [pairs.scale(spec, own, images, unit, seed) for spec in candidates]
+    clean, images = clean[:_ROWS], images[:_ROWS]
+    factors = [pairs.scale(spec, clean, images, unit, seed) for spec in candidates]
     samples, labels = [], []
-    for number, varied in enumerate(pairs.variants(own, _VARIANTS, seed)):
+    for number, varied in enumerate(pairs.variants(clean, _VARIANTS, seed)):
         for label, (spec, factor) in enumerate(zip(candidates, factors, strict=True)):
             perturbed = pairs.perturb(spec, varied * factor, images, seed + number).perturbed
             for _ in range(_SETS):
@@ -73,13 +75,21 @@ def recognize(
 
 
 def features(rows: np.ndarray, unit: float) -> np.ndarray:
-    """Numbers that tell perturbations apart and do not know the coordinates by name, float [18].
+    """Computes numbers that tell perturbations apart, whatever the order of coordinates.
 
-    Shares of zeros and of negative values (their logarithms, for a few zeros already show that
-    there is no noise), and of the others on grids of 1, 0.1 and 0.01; distinct values; how much the
-    rows' numbers of nonzeros and their norms vary; norm and spread in `unit`s; skewness and
-    kurtosis around the coordinates' means; how even the spectrum is (noise fills it); the smallest
-    deviations of a coordinate in `unit`s (noise raises them).
+    The features are: the logarithms of the shares of zeros and of negative values (a few zeros
+    already exclude noise); the shares of the nonzeros on grids of 1, 0.1 and 0.01; the share of
+    distinct values; the variation of the rows' numbers of nonzeros and of the rows' norms; norm and
+    spread in `unit`s; skewness and kurtosis around the coordinates' means; the evenness of the
+    spectrum, which noise fills; the smallest deviations of coordinates in `unit`s, which noise
+    raises.
+
+    Args:
+        rows: float [K, D].
+        unit: the spread of all answers.
+
+    Returns:
+        float [18].
     """
     x = np.asarray(rows, np.float64)
     unit = max(unit, 1e-12)

@@ -1,8 +1,9 @@
 """Sybils: accounts that share queries, and maps between their answers.
 
-A defense that counts what an account asks, or gives every account its own transformation of the
-representations, meets this attack (B4B, arXiv 2310.08571, section 3.5). All accounts ask the first
-`overlap` images; from each account's answers to them a map into the first account's is fitted.
+Sybils attack a defense that counts the queries of an account, or that gives each account another
+transformation of the representations (B4B, arXiv 2310.08571, section 3.5). All accounts ask the
+first `overlap` inputs. The answers to the overlap determine a map from each account's answers to
+those of the first account.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +18,15 @@ PENALTIES = tuple(10.0**power for power in range(-10, 3))
 
 
 def num_images(budget: int, accounts: int, overlap: int) -> int:
-    """How many different images `budget` pays for, if all accounts ask `overlap` of them.
+    """Returns the number of different inputs that `budget` pays for.
 
     >>> num_images(1_000, 4, 100)
     700
 
     Args:
-        budget: in images asked, over all accounts.
-        accounts: how many accounts; of one account the overlap is no matter.
-        overlap: images that every account asks.
+        budget: number of inputs asked by all accounts together.
+        accounts: number of accounts; a single account has no overlap.
+        overlap: number of inputs that all accounts ask.
 
     Raises:
         UserError: an argument is not a whole number of at least 1, or the budget leaves an account
@@ -50,9 +51,9 @@ def num_images(budget: int, accounts: int, overlap: int) -> int:
 
 
 def deal(num_images: int, accounts: int, overlap: int) -> list[np.ndarray]:
-    """Which images each account asks: the first `overlap`, then its share of the others.
+    """Deals the inputs out to accounts: the first `overlap` to all, the others one by one.
 
-    The others are dealt out one by one, so that more images only add to what each account asks.
+    With more inputs each account gets the same inputs and more.
 
     >>> [indices.tolist() for indices in deal(7, 2, 2)]
     [[0, 1, 2, 4, 6], [0, 1, 3, 5]]
@@ -69,10 +70,10 @@ def deal(num_images: int, accounts: int, overlap: int) -> list[np.ndarray]:
 def fit_map(
     source: np.ndarray, target: np.ndarray, penalties: Sequence[float] = PENALTIES
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Ridge regression with an intercept, from rows of `source` to those of `target`.
+    """Fits a ridge regression with an intercept from rows of `source` to rows of `target`.
 
-    Of the penalties the one with the least leave-one-out error is taken. More rows than columns
-    determine a linear map that is there; more rows than that average noise out.
+    The penalty is the one with the least leave-one-out error. More rows than columns determine an
+    existing linear map; further rows average noise out.
 
     >>> source = np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0], [3.0, 5.0]])
     >>> second = fit_map(source, source[:, 1:])
@@ -92,7 +93,7 @@ def fit_map(
 
     source, target = (np.asarray(x, np.float64) for x in (source, target))
     scale = np.square(source - source.mean(axis=0)).sum() / source.shape[1]
-    if scale == 0:  # constant answers tell nothing
+    if scale == 0:  # constant answers determine no map
         mean = target.mean(axis=0, dtype=np.float64).astype(np.float32)
         return lambda rows: np.tile(mean, (len(rows), 1))
     ridge = RidgeCV(alphas=[p * scale for p in penalties]).fit(source, target)
@@ -101,16 +102,16 @@ def fit_map(
 
 
 def merge(received: Sequence[Received], overlap: int) -> Received:
-    """All answers in the first account's space, in the order in which the images were dealt out.
+    """Merges the answers of all accounts in the first account's space, in the order of the inputs.
 
-    An image of the overlap keeps the first account's answers.
+    An input of the overlap keeps the first account's answers.
 
     Args:
-        received: of each account, the images as `deal` gave them; the same views of the overlap.
-        overlap: images that every account asked.
+        received: of each account, the inputs as `deal` gave them; the same views of the overlap.
+        overlap: number of inputs that all accounts asked.
 
     Raises:
-        UserError: another account's answers to the overlap are fewer than two.
+        UserError: another account has fewer than two answers to the overlap.
     """
     first, *others = received
     if not others:
@@ -124,11 +125,11 @@ def merge(received: Sequence[Received], overlap: int) -> Received:
                 f'the same queries, and a map needs at least 2: raise attack.overlap'
             )
         mapped = fit_map(other.answers[:overlap][both], first.answers[:overlap][both])
-        own = Received(*(rows[overlap:] for rows in other))
-        answers = np.zeros((*own.answered.shape, first.answers.shape[-1]), np.float32)
-        if own.answered.any():
-            answers[own.answered] = mapped(own.answers[own.answered])
-        parts.append(own._replace(answers=answers))
+        share = Received(*(rows[overlap:] for rows in other))
+        answers = np.zeros((*share.answered.shape, first.answers.shape[-1]), np.float32)
+        if share.answered.any():
+            answers[share.answered] = mapped(share.answers[share.answered])
+        parts.append(share._replace(answers=answers))
     number = sum(len(part.inputs) for part in parts)
     dealt = deal(number, len(received), overlap)
     order = np.argsort(np.concatenate([dealt[0], *(rows[overlap:] for rows in dealt[1:])]))

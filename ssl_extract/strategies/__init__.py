@@ -1,10 +1,10 @@
-"""Query strategies: the attacker's choice of images from its pool.
+"""Query strategies: the attacker's choice of inputs from a pool.
 
     strategy = strategies.make('kcenter(rounds=4)')
     chosen, state = strategy.choose(seen, count, state)  # once per round
 
 `STRATEGIES` is the registry; a new strategy registers itself there from any module. One idea, one
-file. The term is active learning's (Settles, Active Learning Literature Survey, 2009).
+file. The term is that of active learning (Settles, Active Learning Literature Survey, 2009).
 """
 
 from ssl_extract.strategies import consistency, kcenter, knockoff, random, stay_close  # noqa: F401  (they register themselves)

@@ -8,8 +8,10 @@ import numpy as np
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 
-# needs: what the pool and the answers must have; adaptive: whether it acts against a defense;
-# chooses: whether it prefers some images to others.
+# The traits of a strategy.
+# needs: 'labels' of the pool, 'probabilities' for answers.
+# adaptive: whether the strategy acts against a defense.
+# chooses: whether the strategy prefers some inputs to others.
 STRATEGIES = Registry(
     'query strategy',
     choices={'needs': ('labels', 'probabilities')},
@@ -18,24 +20,23 @@ STRATEGIES = Registry(
     chooses=True,
 )
 register = STRATEGIES.register
-_BLOCK = 4096  # images represented at a time
+_BLOCK = 4096  # inputs represented at a time
 
 
 class Seen(NamedTuple):
-    """What the attacker knows when it chooses its next queries: of the victim, only its answers.
+    """The attacker's knowledge before a choice of queries; of the victim, the answers alone.
 
     Attributes:
-        inputs: uint8 [N, H, W, 3], the pool, each image once.
-        labels: int32 [N], the attacker's own annotation of its pool, or None.
-        asked: int32 [Q], the pool's indices asked so far, in order.
-        answers: float32 [Q, D], what came back; the mean over an image's answered views.
-        represent: uint8 [M, H, W, 3] -> float32 [M, R], the encoder of the surrogate trained on
-            all answers so far; None in the first round.
-        predict: uint8 [M, H, W, 3] -> float32 [M, D], the same surrogate's output in the space of
-            the answers (logits, where the answers are labels or posteriors); None in the first
-            round.
-        seed: of this attack; draw with `np.random.default_rng((seed, tag, round))`, the tag above
-            1: NumPy seeds (s, 1, 0) and (s, 1), which is the order of chance, alike.
+        inputs: [N, ...] as stored, the pool, each input once.
+        labels: int32 [N], the attacker's annotation of the pool, or None.
+        asked: int32 [Q], the indices of the pool asked so far, in order.
+        answers: float32 [Q, D], the mean over the answered views of each asked input.
+        represent: stored [M, ...] -> float32 [M, R], the encoder of the surrogate trained on all
+            answers so far; None in the first round.
+        predict: stored [M, ...] -> float32 [M, D], the same surrogate's output in the space of the
+            answers (logits, where the answers are labels or posteriors); None in the first round.
+        seed: of the attack. Draw with `np.random.default_rng((seed, tag, round))` and a tag above
+            1: NumPy seeds (s, 1, 0) and (s, 1), the order of chance, alike.
         round: 0 is the first.
     """
 
@@ -54,15 +55,15 @@ Choose = Callable[[Seen, int, State], tuple[np.ndarray, State]]
 
 
 class Strategy(NamedTuple):
-    """How the attacker chooses its queries.
+    """A choice of queries in rounds.
 
     Attributes:
-        rounds: how many times it chooses; between two rounds the answers are paid and a surrogate
-            is trained on all of them.
-        choose: (seen, count, state) -> (int32 [count] indices into the pool, state): none that was
-            asked, none twice, in the order in which to ask; count is at least 1. `state` is a dict
-            of arrays, {} in round 0 and kept on disk between rounds. The same arguments give the
-            same choice.
+        rounds: the number of choices. Between two rounds the queries are asked, and a surrogate is
+            trained on all answers.
+        choose: (seen, count, state) -> (int32 [count] indices into the pool, state): distinct
+            indices that were not asked, in the order in which to ask; count is at least 1. `state`
+            is a dict of arrays, {} in round 0, and lies on disk between rounds. The same arguments
+            give the same choice.
     """
 
     rounds: int
@@ -82,30 +83,30 @@ def make(spec: str) -> Strategy:
 
 
 def needs(spec: str) -> frozenset[str]:
-    """Returns what a strategy needs: 'labels' of the pool, 'probabilities' for answers."""
+    """Returns the needs of a strategy: 'labels' of the pool, 'probabilities' for answers."""
     return STRATEGIES.needs(spec)
 
 
 def left(seen: Seen, count: int) -> np.ndarray:
-    """The pool's indices not asked yet, int32 [N - Q], in the order of chance.
+    """Returns the indices of the pool not asked yet, int32 [N - Q], in the order of chance.
 
-    That order is drawn from the seed alone, so that a larger count extends a smaller one.
+    The order is drawn from the seed alone, so that a larger count extends a smaller count.
 
     Raises:
-        UserError: fewer than `count` are left.
+        UserError: fewer than `count` indices are left.
     """
     order = np.random.default_rng((seen.seed, 1)).permutation(len(seen.inputs))
-    found = order[~np.isin(order, seen.asked)].astype(np.int32)
-    if len(found) < count:
+    remaining = order[~np.isin(order, seen.asked)].astype(np.int32)
+    if len(remaining) < count:
         raise UserError(
-            f'attack.budget: {count} more images cannot be asked, {len(found)} of the '
+            f'attack.budget: {count} more images cannot be asked, {len(remaining)} of the '
             f"pool's {len(seen.inputs)} are left: lower the budget or enlarge attack.split"
         )
-    return found
+    return remaining
 
 
 def represent(seen: Seen, rows: np.ndarray) -> np.ndarray:
-    """Representations float32 [len(rows), R], without a copy of all those images."""
+    """Computes the representations of `rows` of the pool, float32 [len(rows), R], in blocks."""
     starts = range(0, len(rows), _BLOCK)
     blocks = [seen.represent(seen.inputs[rows[start : start + _BLOCK]]) for start in starts]
     return np.concatenate(blocks, dtype=np.float32)

@@ -13,20 +13,23 @@ _BLOCK = 512  # images augmented at a time
 
 @register('consistency')
 def consistency(rounds: int = 4, views: int = 4, augmentation: str = 'simclr') -> Strategy:
-    """Asks where the surrogate is least sure of itself, by its own views of an image.
+    """Asks the images on whose views the surrogate disagrees most.
 
     After Gao et al. (ECCV 2020), who ask the images with the largest variance of the predicted
-    class probabilities over an image and its perturbations, summed over the classes. Carried over
-    to representations, which have no classes: the variance is that of the L2-normalized
-    representations of `views` augmented views, summed over the coordinates, which is one minus the
-    squared length of their mean. Further differences: the image itself is not among the views; the
-    views are SimCLR's instead of flips and crops; the surrogate is trained on the answered images
-    alone, while the paper's learner is also trained to be consistent on the others. The first
-    round, without a surrogate, is random; ties go by the order of chance.
+    class probabilities over an image and its perturbations, summed over the classes.
+    Representations have no classes: the variance is that of the L2-normalized representations of
+    `views` augmented views, summed over the coordinates, which is one minus the squared length of
+    the mean. Three more things differ. The image is not among the views. The views are SimCLR's
+    instead of flips and crops. The surrogate is trained on the answered images alone, while the
+    paper's learner is also trained to be consistent on the others. The first round, without a
+    surrogate, is random; ties go by the order of chance.
+
+    >>> consistency(rounds=3, views=2).rounds
+    3
 
     Args:
-        rounds: times it chooses, the random first one included.
-        views: of each image.
+        rounds: number of choices, the random first choice included.
+        views: number of views of each image.
         augmentation: of a view, a spec of `ssl_extract.augment`.
 
     Raises:
@@ -46,7 +49,7 @@ def consistency(rounds: int = 4, views: int = 4, augmentation: str = 'simclr') -
         if seen.represent is None:
             return candidates[:count], state
         key = jax.random.fold_in(jax.random.key(seen.seed), seen.round)
-        block = min(_BLOCK, len(seen.inputs))  # of one size, so that it compiles once
+        block = min(_BLOCK, len(seen.inputs))  # all of one size, for one compilation
         scores = []
         for start in range(0, len(candidates), block):
             images = seen.inputs[candidates[start : start + block]]
@@ -61,12 +64,18 @@ def consistency(rounds: int = 4, views: int = 4, augmentation: str = 'simclr') -
 
 
 def instability(representations: np.ndarray) -> np.ndarray:
-    """Variance over the views of [V, M, R], each row L2-normalized, summed over R: [M].
+    """Computes the variance over views of L2-normalized rows, summed over the coordinates.
 
-    In [0, 1]. A zero row stays zero.
+    A zero row stays zero.
 
     >>> instability(np.array([[[1.0, 0.0], [3.0, 0.0]], [[0.0, 2.0], [1.0, 0.0]]])).tolist()
     [0.5, 0.0]
+
+    Args:
+        representations: float [V, M, R], of V views of M inputs.
+
+    Returns:
+        float [M], in [0, 1].
     """
     norms = np.linalg.norm(representations, axis=-1, keepdims=True)
     units = representations / np.where(norms > 0, norms, 1)

@@ -5,24 +5,27 @@ import numpy as np
 from ssl_extract.checks import check_whole
 from ssl_extract.strategies.base import Seen, State, Strategy, left, register, represent
 
-_BLOCK = 256  # asked images compared with the pool at a time
+_BLOCK = 256  # asked inputs compared with the pool at a time
 
 
 @register('kcenter')
 def kcenter(rounds: int = 4) -> Strategy:
-    """Covers the pool with balls around the asked images, as the surrogate represents them.
+    """Covers the pool with balls around the asked inputs, in the surrogate's representations.
 
-    Each pick is the image whose nearest center, asked or already picked, is farthest in Euclidean
-    distance (Sener and Savarese, ICLR 2018, algorithm 1): the largest distance that remains is at
+    Each pick is the input whose nearest center, asked or already picked, is farthest in Euclidean
+    distance (Sener and Savarese, ICLR 2018, algorithm 1). The largest distance that remains is at
     most twice the smallest that as many picks can reach. Ties go by the order of chance. The paper
-    takes the last layer of a classifier trained on labels; here it is the surrogate's
+    takes the last layer of a classifier trained on labels; this strategy takes the surrogate's
     representation, and the first round, without a surrogate, is random.
 
     Time grows with N (Q + count) R; memory with N R, 0.4 GB for each copy of 50,000 float32
     representations of 2,048 features.
 
+    >>> kcenter(rounds=3).rounds
+    3
+
     Args:
-        rounds: times it chooses, the random first one included.
+        rounds: number of choices, the random first choice included.
 
     Raises:
         UserError: rounds is not a whole number of at least 2.
@@ -34,7 +37,7 @@ def kcenter(rounds: int = 4) -> Strategy:
         if seen.represent is None:
             return candidates[:count], state
         points = represent(seen, candidates)
-        mean = points.mean(axis=0)  # around 0 the products below keep more digits
+        mean = points.mean(axis=0)  # subtracted, because products around 0 keep more digits
         points -= mean
         norms = _square(points)
         distances = np.full(len(points), np.inf, np.float32)
@@ -55,18 +58,18 @@ def _farthest(
 
     Args:
         points: float32 [N, R].
-        norms: their squared lengths, [N].
+        norms: the squared lengths of the points, [N].
         distances: squared, to the nearest center, [N]; changed in place.
-        count: rows to pick.
+        count: number of rows to pick.
     """
     picked = np.empty(count, np.intp)
     for i in range(count):
         best = picked[i] = np.argmax(distances)
         np.minimum(distances, points @ (-2 * points[best]) + norms + norms[best], out=distances)
-        distances[best] = -np.inf  # not 0: another row can be as near, or the same
+        distances[best] = -np.inf  # not 0, since another row can be as near, or the same
     return picked
 
 
 def _square(rows: np.ndarray) -> np.ndarray:
-    """The squared length of each row of [N, R]."""
+    """Computes the squared length of each row of [N, R]."""
     return np.einsum('nr,nr->n', rows, rows)

@@ -7,43 +7,46 @@ from ssl_extract.checks import check_number, check_whole
 from ssl_extract.errors import UserError
 from ssl_extract.strategies.base import Seen, State, Strategy, left, register
 
-_TAG = 11  # of its random draws
-_TOLERANCE = 1e-3  # of a sum of float32 probabilities, or of some rounded to four decimals
-_CONSTANT = 1e-6  # a reward that varies by less carries no signal
+_TAG = 11  # of the random draws
+_TOLERANCE = 1e-3  # of a sum of float32 probabilities, rounded to four decimals or not
+_CONSTANT = 1e-6  # a reward that varies less carries no signal
 
 
 @register('knockoff', needs=('labels', 'probabilities'))
 def knockoff(rounds: int = 8, learning_rate: float = 1.0, window: int = 100) -> Strategy:
-    """Learns which classes of its own pool are worth asking (Orekondy et al., CVPR 2019, 4.1.2).
+    """Learns the classes of the pool that are worth asking (Orekondy et al., CVPR 2019, 4.1.2).
 
-    The attacker's labels z need have nothing to do with the victim's classes k. Query t draws a
-    class from the policy `pi_t(z) = softmax(H_t)(z)`, then an image of that class at random, and
-    its reward r_t moves the preferences H by the gradient bandit algorithm: `H(z_t) += a (r_t -
-    rbar_t)(1 - pi_t(z_t))`, `H(z) -= a (r_t - rbar_t) pi_t(z)` for the others, `a = learning_rate /
+    The attacker's labels z need not correspond to the victim's classes k. Query t draws a class
+    from the policy `pi_t(z) = softmax(H_t)(z)`, then an input of the class at random. The reward
+    r_t moves the preferences H by the gradient bandit algorithm: `H(z_t) += a (r_t - rbar_t)(1 -
+    pi_t(z_t))`, `H(z) -= a (r_t - rbar_t) pi_t(z)` for the other classes, `a = learning_rate /
     N(z_t)` with N the number of times the class was drawn (the paper's a is 1/N). The reward is a
-    sum of three, each of them rescaled to [0, 1] and compared with its mean over the `window`
-    queries before:
+    sum of three parts, each rescaled to [0, 1] and compared with the mean of the part over the
+    `window` queries before:
 
-    - certainty, the margin of the answer y_t: its largest minus its second largest probability;
+    - certainty, the margin of the answer y_t: the largest minus the second largest probability;
     - diversity, `sum_k max(0, y_tk - ybar_k)`, ybar the mean of the `window` answers before;
     - loss, the cross-entropy of the surrogate's prediction against y_t.
 
-    Differences from the paper. The policy is updated query by query, in the order asked, but only
-    when the round's answers are in; the surrogate learns only between rounds. A prediction is that
-    of the surrogate at the time of asking, which has not seen the answer; the first round has none,
-    and no loss among its rewards. The paper does not say how it rescales: here by the smallest and
-    the largest value among the query and those it is compared with, which are of the same round,
-    since another round has another surrogate. The classes have no hierarchy. No image is asked
-    twice; a class all of whose images were asked leaves the policy.
+    Differences from the paper. The policy is updated query by query, in order, but after all
+    answers of the round; the surrogate learns between rounds. A prediction is that of the surrogate
+    at the time of the query, which has not seen the answer; the first round has no predictions, and
+    no loss in the rewards. The paper does not say how rewards are rescaled. Here the smallest and
+    the largest value set the scale, among the query and the queries of the same round that it is
+    compared with, since another round has another surrogate. The classes have no hierarchy. No
+    input is asked twice; a class whose inputs were all asked leaves the policy.
+
+    >>> knockoff(rounds=3).rounds
+    3
 
     Args:
-        rounds: times it chooses.
+        rounds: number of choices.
         learning_rate: multiplies the step 1/N(z).
-        window: queries that a reward and an answer are compared with, the paper's Delta.
+        window: number of queries that a reward and an answer are compared with, the paper's Delta.
 
     Raises:
-        UserError: an argument has a wrong value; and, when it chooses, the pool has no labels, or
-            the answers are no probabilities.
+        UserError: an argument has a wrong value; and, in `choose`, the pool has no labels, or the
+            answers are no probabilities.
     """
     check_whole('rounds', rounds, 2)
     check_number('learning_rate', learning_rate, above=0)
@@ -79,12 +82,12 @@ def knockoff(rounds: int = 8, learning_rate: float = 1.0, window: int = 100) -> 
 def rewards(
     answers: np.ndarray, start: int, window: int, predictions: np.ndarray | None
 ) -> np.ndarray:
-    """Certainty, diversity and loss of the queries from `start` on, not yet rescaled.
+    """Computes certainty, diversity and loss of the queries from `start` on, before rescaling.
 
     Args:
-        answers: [Q, K], probabilities, in the order asked.
+        answers: [Q, K], probabilities, in the order of the queries.
         start: the first query that is rewarded.
-        window: answers before a query that make its mean; before the first one the mean is 0.
+        window: number of earlier answers in the mean; the mean before the first answer is 0.
         predictions: [Q - start, K], logits of the surrogate; None leaves the loss out.
 
     Returns:
@@ -98,11 +101,11 @@ def rewards(
     mean = (sums[stop] - sums[begin]) / np.maximum(1, stop - begin)[:, None]
     new = recent[start - first :]
     top = np.partition(new, -2, axis=1)[:, -2:]
-    found = [top[:, 1] - top[:, 0], np.maximum(0, new - mean).sum(axis=1)]
+    parts = [top[:, 1] - top[:, 0], np.maximum(0, new - mean).sum(axis=1)]
     if predictions is not None:
         logits = np.asarray(predictions, np.float64)
-        found.append(-(new * log_softmax(logits, axis=1)).sum(axis=1))
-    return np.stack(found, axis=1)
+        parts.append(-(new * log_softmax(logits, axis=1)).sum(axis=1))
+    return np.stack(parts, axis=1)
 
 
 def learn(
@@ -113,15 +116,15 @@ def learn(
     learning_rate: float,
     window: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Updates the bandit by one query after the other; the first has nothing to be compared with.
+    """Updates the bandit query by query; the first query has no comparison and moves nothing.
 
     Args:
         preferences: [C], H of each class of the pool.
-        draws: int [C], how often each was drawn.
+        draws: int [C], the number of draws of each class.
         actions: int [n], the class of each query.
-        gained: [n, M], its rewards, which are rescaled here, one by one, and summed.
+        gained: [n, M], the M parts of each query's reward, before rescaling.
         learning_rate: multiplies the step 1/N(z).
-        window: queries before it that a query is compared with.
+        window: number of earlier queries that a query is compared with.
 
     Returns:
         preferences float64 [C], draws int64 [C].
@@ -144,17 +147,17 @@ def learn(
 def _draw(
     preferences: np.ndarray, actions: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws `count` of the images whose classes are `actions [L]`, in their order within a class.
+    """Draws `count` of the inputs with classes `actions [L]`; within a class, in order.
 
-    The policy is that of the classes that have an image left.
+    The policy covers the classes that have an input left.
     """
     queues = [np.flatnonzero(actions == c)[::-1].tolist() for c in range(len(preferences))]
     chosen = np.empty(count, np.intp)
     total = None
     for i, uniform in enumerate(rng.random(count)):
         if total is None:  # at first, and when a class has run out
-            some = [len(queue) > 0 for queue in queues]
-            total = np.cumsum(softmax(np.where(some, preferences, -np.inf)))
+            available = [len(queue) > 0 for queue in queues]
+            total = np.cumsum(softmax(np.where(available, preferences, -np.inf)))
             total /= total[-1]
         queue = queues[np.searchsorted(total, uniform, side='right')]
         chosen[i] = queue.pop()
@@ -162,16 +165,16 @@ def _draw(
     return chosen
 
 
-def _predictions(state: State, asked: np.ndarray) -> np.ndarray | None:
-    """What the surrogate predicted of `asked` when they were chosen, if there was one."""
+def _predictions(state: State, queries: np.ndarray) -> np.ndarray | None:
+    """Returns the surrogate's predictions for `queries` at the choice, or None."""
     if 'predictions' not in state:
         return None
     order = np.argsort(state['chosen'])
-    return state['predictions'][order[np.searchsorted(state['chosen'], asked, sorter=order)]]
+    return state['predictions'][order[np.searchsorted(state['chosen'], queries, sorter=order)]]
 
 
 def _check_answers(answers: np.ndarray) -> None:
-    """Stops answers that are not probabilities of at least two classes."""
+    """Checks that answers are probabilities of at least two classes."""
     sound = answers.shape[1] > 1 and (answers >= -_TOLERANCE).all()
     if not (sound and (np.abs(answers.sum(axis=1) - 1) <= _TOLERANCE).all()):
         raise UserError(

@@ -1,14 +1,17 @@
-"""Random choice of images."""
+"""Random choice of queries."""
 
 from ssl_extract.strategies.base import Seen, State, Strategy, left, register
 
 
 @register('random', chooses=False)
 def random() -> Strategy:
-    """Asks images drawn uniformly, without replacement, all at once.
+    """Asks inputs drawn uniformly, without replacement, all at once.
 
-    The first ones of `np.random.default_rng((seed, 1)).permutation(N)`: a larger budget asks the
-    same images and more.
+    The inputs are the first of `np.random.default_rng((seed, 1)).permutation(N)`: a larger budget
+    asks the same inputs and more.
+
+    >>> random().rounds
+    1
     """
 
     def choose(seen: Seen, count: int, state: State):

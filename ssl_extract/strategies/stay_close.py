@@ -1,4 +1,4 @@
-"""Stay close: the images that are most like one another."""
+"""Stay close: the inputs that are most like one another."""
 
 import numpy as np
 
@@ -8,24 +8,27 @@ from ssl_extract.strategies.base import Seen, State, Strategy, left, register, r
 
 @register('stay_close', adaptive=True)
 def stay_close(rounds: int = 4) -> Strategy:
-    """Asks around one image, so that the answers fill little of the victim's space.
+    """Asks around one input, so that the answers fill little of the victim's space.
 
-    The adversary of a defense that makes queries dearer the more of the space of representations
-    an account has seen (B4B, arXiv 2310.08571). The victim tells that by the signs of random
-    projections (`defenses.bucket_coverage`), and two representations agree in these the more often
-    the smaller the angle between them. The attacker cannot ask for angles without paying, and takes
-    those of its surrogate, after subtracting each representation's mean over its coordinates, since
-    behind a ReLU all angles are small before. It asks the images with the smallest angle to the
-    medoid of all it asked so far, which is the one among them with the largest sum of cosines to
-    the others and lies where its images are dense. There is one center, for the neighbors of every
-    asked image would fill the space around all that the first round has touched.
+    The strategy is the adversary of a defense that makes queries dearer the more of the space an
+    account has seen (B4B, arXiv 2310.08571). The victim measures the covered space by the signs of
+    random projections (`defenses.bucket_coverage`). Two representations agree in more signs the
+    smaller the angle between them. The attacker cannot ask for angles without paying, and takes the
+    angles of the surrogate. The mean over the coordinates is subtracted from each representation
+    first, since all angles behind a ReLU are small. The attacker asks the inputs with the smallest
+    angle to the medoid of all asked inputs: the asked input with the largest sum of cosines to the
+    others, which lies where asked inputs are dense. There is one center, because the neighbors of
+    every asked input would fill the space around the whole first round.
 
-    The first round, without a surrogate, is random, and what it fills stays filled: more rounds
-    make it a smaller share of the budget, and cost the training of more surrogates. Ties go by the
-    order of chance.
+    The first round, without a surrogate, is random, and its buckets stay filled. More rounds make
+    the first round a smaller share of the budget, and cost the training of more surrogates. Ties go
+    by the order of chance.
+
+    >>> stay_close(rounds=3).rounds
+    3
 
     Args:
-        rounds: times it chooses, the random first one included.
+        rounds: number of choices, the random first choice included.
 
     Raises:
         UserError: rounds is not a whole number of at least 2.
@@ -36,8 +39,8 @@ def stay_close(rounds: int = 4) -> Strategy:
         candidates = left(seen, count)
         if seen.represent is None:
             return candidates[:count], state
-        asked = _directions(seen, seen.asked)
-        medoid = asked[np.argmax(asked @ asked.sum(axis=0))]
+        centers = _directions(seen, seen.asked)
+        medoid = centers[np.argmax(centers @ centers.sum(axis=0))]
         order = np.argsort(-(_directions(seen, candidates) @ medoid), kind='stable')
         return candidates[order[:count]], state
 
@@ -45,7 +48,7 @@ def stay_close(rounds: int = 4) -> Strategy:
 
 
 def _directions(seen: Seen, rows: np.ndarray) -> np.ndarray:
-    """Centered, L2-normalized representations, float32 [len(rows), R]; a constant one is zero."""
+    """Centers and L2-normalizes representations, float32 [len(rows), R]; a constant row is 0."""
     points = represent(seen, rows)
     points -= points.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(points, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Contracts, for authors of losses, defenses, attacks, query strategies and encoders.
+"""Contracts for authors of losses, defenses, attacks and encoders.
 
     testing.check_defense('mine(strength=2.0)')
 

@@ -1,4 +1,4 @@
-"""The contract of a defense, tried behind an oracle on small random queries."""
+"""The contract of a defense, tried behind an oracle on random queries."""
 
 import io
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def check_defense(
 
 
 def _representations(images: jax.Array) -> jax.Array:
-    return jnp.sin(images.reshape(len(images), -1)[:, :_DIM] * _SCALE)
+    return jnp.sin(images.reshape(len(images), -1)[:, :_DIM] * _SCALE[None])
 
 
 def _posteriors(images: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """The training loop and its one compiled step.
 
-A victim's pretraining and an attack are both a `Recipe`: what is initialized, how a batch is made
-ready on the device (views, queries), and the objective. `fit` trains any of them.
+A victim's pretraining and an attack are both a `Recipe`: the initialization, the preparation of a
+batch on the device (views, queries), and the objective. `fit` trains any recipe.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from ssl_extract.runtime import checkpoint, files, loggers, parallel, progress
 from ssl_extract.training.optimizers import SCHEDULES, make_tx
 from ssl_extract.training.recipe import Fit, Recipe, TrainState
 
-RESIDENT_BYTES = 4 * 2**30  # larger sets stay on the host and travel batch by batch
+RESIDENT_BYTES = 4 * 2**30  # larger sets stay on the host and are sent batch by batch
 
 
 @functools.cache
@@ -32,17 +32,24 @@ def make_step(
     mesh: jax.sharding.Mesh,
     decode: Callable = to_float,
 ) -> Callable:
-    """Compiles `step(state, batch, oracle, learning_rate, num_steps) -> (state, metrics, asked)`.
+    """Compiles `step(state, batch, oracle, learning_rate, num_steps) -> (state, metrics, queries)`.
 
     The same recipe gives the same compiled step, whatever the set size, rate and number of steps.
+
+    Args:
+        recipe: see `Recipe`.
+        optimizer: a spec of `OPTIMIZERS`.
+        schedule: a spec of `SCHEDULES`.
+        mesh: batches are sharded over the mesh.
+        decode: stored inputs to the inputs of encoders, a pure function.
     """
     tx, factor = make_tx(optimizer), SCHEDULES.make(schedule)
 
     def step(state: TrainState, batch, oracle, learning_rate, num_steps):
         key = jax.random.fold_in(state.key, state.step)
-        ask = None if oracle is None else lambda queries, account: oracle.query(queries, account)
+        ask = None if oracle is None else lambda inputs, account: oracle.query(inputs, account)
         batch = batch | {'inputs': decode(batch['inputs'])}
-        batch, account, asked = recipe.prepare(batch, key, ask, state.oracle)
+        batch, account, queries = recipe.prepare(batch, key, ask, state.oracle)
         (loss, (batch_stats, measured)), grads = jax.value_and_grad(recipe.objective, has_aux=True)(
             state.params, state.batch_stats, batch
         )
@@ -56,7 +63,7 @@ def make_step(
             opt_state=opt_state,
             oracle=account,
         )
-        return state, {'loss': loss, 'learning_rate': rate, **measured}, asked
+        return state, {'loss': loss, 'learning_rate': rate, **measured}, queries
 
     return parallel.compile_step(step, mesh)
 
@@ -82,12 +89,16 @@ def init_state(
     account: Any = (),
     frozen: dict[str, Any] | None = None,
 ) -> TrainState:
-    """A fresh state at step 0.
+    """Makes a fresh state at step 0.
 
     Args:
-        account: an OracleState or ().
-        frozen: variables of networks trained before, by name; they travel with the statistics,
-            which no optimizer touches.
+        recipe: see `Recipe`.
+        optimizer: a spec of `OPTIMIZERS`.
+        key: of initialization and of the steps.
+        input_shape: of one decoded input.
+        account: an OracleState, or () where nothing is asked.
+        frozen: variables of networks trained before, by name. They are part of `batch_stats`, which
+            no optimizer changes.
     """
     init_key, train_key = jax.random.split(key)
     variables = recipe.init(init_key, jnp.zeros((1, *input_shape)))
@@ -102,7 +113,7 @@ def init_state(
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order in which an epoch visits the examples: int32[size]."""
+    """Returns the order in which an epoch visits the examples: int32[size]."""
     return np.random.default_rng((seed, epoch)).permutation(size).astype(np.int32)
 
 
@@ -128,16 +139,29 @@ def fit(
 ) -> Fit:
     """Trains a recipe for `num_steps` steps, or goes on from the newest checkpoint in `folder`.
 
-    Each epoch visits the examples in a fresh order and leaves out its last, incomplete batch.
+    Each epoch visits the examples in a fresh order and leaves out the last, incomplete batch.
 
     Args:
+        recipe: see `Recipe`.
         data: arrays [N, ...] with a common first axis, among them `inputs` as they are stored.
-        decode: stored inputs to what encoders see, a pure function; applied on the device.
-        oracle: `recipe.prepare` may ask it; with it comes the attacker's `account`.
+        num_steps: the number of steps of the whole training.
+        batch_size: examples in a step, a multiple of the devices of the mesh.
+        learning_rate: the factor of the schedule.
+        optimizer: a spec of `OPTIMIZERS`.
+        schedule: a spec of `SCHEDULES`.
+        seed: of initialization, order and draws.
+        folder: of checkpoints, metrics and the fingerprints of queries.
+        mesh: batches are sharded over the mesh.
+        decode: stored inputs to the inputs of encoders, a pure function; applied on the device.
+        oracle: answers the queries of `recipe.prepare`; needs `account`.
+        account: the attacker's OracleState.
         frozen: see `init_state`.
+        checkpoint_every: steps from one checkpoint to the next.
+        log_every: steps from one fetch of metrics to the next.
+        description: the title of the progress bar.
 
     Raises:
-        FloatingPointError: the loss stopped being finite; names the step.
+        FloatingPointError: the loss is not finite; the message names the step.
     """
     size = len(data['inputs'])
     stored = jax.ShapeDtypeStruct((1, *data['inputs'].shape[1:]), data['inputs'].dtype)
@@ -154,21 +178,27 @@ def fit(
     start, clock = meta['step'], time.monotonic() - meta['seconds']
     _drop_parts_after(folder, start)
 
-    pending, rows, asked = [], [], []
+    # The order of a step's end matters. Metrics are fetched from the device in groups, so that the
+    # device does not wait for the host, and a loss that is not finite stops the run before a
+    # checkpoint is written. Metrics and fingerprints since the last checkpoint are written as parts
+    # first and the checkpoint last: after a kill, `_drop_parts_after` removes the parts that belong
+    # to no complete checkpoint, and the steps since then run again. Closing the manager lets a run
+    # that stops finish the last save.
+    pending, rows, queries = [], [], []
     bar = progress.progress(total=num_steps, initial=start, desc=description, unit='step')
-    with bar, contextlib.closing(manager):  # a run that stops still finishes its last save
+    with bar, contextlib.closing(manager):
         for step in range(start, num_steps):
             epoch, position = divmod(step, steps_per_epoch)
             if position == 0 or step == start:
                 order = epoch_order(seed, epoch, size)
             batch = take(order[position * batch_size : (position + 1) * batch_size])
-            state, measured, step_asked = step_fn(state, batch, oracle, learning_rate, num_steps)
+            state, measured, step_queries = step_fn(state, batch, oracle, learning_rate, num_steps)
             if step == 0:
                 args = (state, batch, oracle, learning_rate, num_steps)
                 flops = parallel.count_flops(step_fn, *args) * mesh.size
             pending.append((step, measured))
-            if step_asked is not None:
-                asked.append(step_asked)
+            if step_queries is not None:
+                queries.append(step_queries)
             last = step + 1 == num_steps
             if last or (step + 1) % log_every == 0:
                 rows += _fetch(pending, description)
@@ -178,17 +208,17 @@ def fit(
                 rows += _fetch(pending, description)
                 pending.clear()
                 loggers.write_part(folder / 'metrics', step + 1, rows)
-                _write_asked(folder / 'asked', step + 1, asked)
-                rows, asked = [], []
+                _write_queries(folder / 'asked', step + 1, queries)
+                rows, queries = [], []
                 meta = {'step': step + 1, 'seconds': time.monotonic() - clock, 'flops': flops}
                 checkpoint.save(manager, step + 1, state, meta)
             bar.update()
-    asked = _read_asked(folder / 'asked')
-    return Fit(state, time.monotonic() - clock, flops * num_steps, asked)
+    prints = _read_queries(folder / 'asked')
+    return Fit(state, time.monotonic() - clock, flops * num_steps, prints)
 
 
 def _make_take(data: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Callable:
-    """Row look-up: on the devices if the set fits there, else on the host."""
+    """Makes the look-up of rows: on the devices if the set fits there, else on the host."""
     if sum(x.nbytes for x in data.values()) > RESIDENT_BYTES:
         sharding = parallel.batch_sharding(mesh)
         return lambda indices: jax.device_put({k: x[indices] for k, x in data.items()}, sharding)
@@ -209,13 +239,13 @@ def _fetch(pending: list[tuple[int, Any]], description: str) -> list[dict[str, f
     return rows
 
 
-def _write_asked(folder: epath.Path, step: int, asked: list[Any]) -> None:
-    if asked:
-        parts = [prints[granted] for prints, granted in jax.device_get(asked)]
+def _write_queries(folder: epath.Path, step: int, queries: list[Any]) -> None:
+    if queries:
+        parts = [prints[granted] for prints, granted in jax.device_get(queries)]
         files.write_npz(folder / f'part-{step:010d}.npz', fingerprints=np.concatenate(parts))
 
 
-def _read_asked(folder: epath.Path) -> np.ndarray:
+def _read_queries(folder: epath.Path) -> np.ndarray:
     parts = sorted(folder.glob('part-*.npz')) if folder.exists() else []
     prints = [files.read_npz(part)['fingerprints'] for part in parts]
     return np.concatenate([np.zeros((0, 2), np.uint32), *prints])

@@ -1,7 +1,8 @@
 """Kinds of legitimate users, and the classifiers that they fit.
 
-A new kind of user is a factory that returns a `User`, under `@users.register('its_name')`; a new
-classifier is one that returns `fit`, under `@users.register_model('its_name')`.
+A new kind of user is a factory that returns a `User`, under `@users.register('its_name')`. A new
+classifier is a factory that returns `fit(features, labels, num_classes) -> Predict`, under
+`@users.register_model('its_name')`.
 """
 
 import functools
@@ -26,13 +27,13 @@ Predict = Callable[[np.ndarray], np.ndarray]  # features [N, D] -> classes [N]
 
 
 class User(NamedTuple):
-    """What a user asks.
+    """The queries of a kind of user.
 
     Attributes:
-        classes: `(rng, num_classes) -> int[K]`, those of the task that it has to do with.
-        views: augmented views asked of each of its own images; 0: the image as it is. Test images
-            are always asked as they are.
-        augmentation: what a view is; see `ssl_extract.augment`.
+        classes: `(rng, num_classes) -> int[K]`, the classes of the task that the user works with.
+        views: number of augmented views to ask of each training input of the user; 0 asks the input
+            as it is. Test inputs are always asked as they are.
+        augmentation: of a view; see `ssl_extract.augment`.
     """
 
     classes: Callable[[np.random.Generator, int], np.ndarray]
@@ -42,13 +43,23 @@ class User(NamedTuple):
 
 @register('broad')
 def broad() -> User:
-    """Has images of all classes."""
-    return User(_every)
+    """Works with inputs of all classes.
+
+    >>> broad().classes(np.random.default_rng(0), 3).tolist()
+    [0, 1, 2]
+    """
+    return User(_all_classes)
 
 
 @register('narrow')
 def narrow(classes: int = 3) -> User:
-    """Has images of a few classes, drawn from the seed, and is tested on those.
+    """Works with inputs of a few classes, drawn from the seed; tests use the same classes.
+
+    >>> len(narrow(classes=3).classes(np.random.default_rng(0), 10))
+    3
+
+    Args:
+        classes: number of classes.
 
     Raises:
         UserError: `classes` is not a whole number of at least 2, or more than the task has.
@@ -65,19 +76,34 @@ def narrow(classes: int = 3) -> User:
 
 @register('augmenting')
 def augmenting(views: int = 2, augmentation: str = 'simclr(strength=0.5, min_scale=0.2)') -> User:
-    """Has images of all classes and asks `views` augmented views of each, to train on them all.
+    """Works with images of all classes, and asks and trains on `views` augmented views of each.
+
+    >>> augmenting(views=2, augmentation='flip').views
+    2
+
+    Args:
+        views: number of views of each training image.
+        augmentation: of a view, a spec of `ssl_extract.augment`.
 
     Raises:
-        UserError: `views` is not a whole number of at least 1, or there is no such augmentation.
+        UserError: `views` is not a whole number of at least 1, or the augmentation is unknown.
     """
     check_whole('views', views, 1)
     augment.make(augmentation)
-    return User(_every, views, augmentation)
+    return User(_all_classes, views, augmentation)
 
 
 @register_model('probe')
 def linear(probe: str = 'lbfgs') -> Callable[..., Predict]:
-    """The linear probe that the encoders are evaluated with."""
+    """Fits the linear probe of the evaluation of encoders.
+
+    >>> fit = linear('sgd(epochs=1)')
+    >>> callable(fit)
+    True
+
+    Args:
+        probe: a spec of `ssl_extract.evaluation.PROBES`.
+    """
 
     def fit(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Predict:
         return functools.partial(predict, PROBES.make(probe)(features, labels, num_classes))
@@ -94,9 +120,25 @@ def mlp(
     weight_decay: float = 1e-4,
     seed: int = 0,
 ) -> Callable[..., Predict]:
-    """The user of arXiv 2205.07890 (its code): two layers, ReLU, Adam with decay in the gradient.
+    """Fits two layers with ReLU by Adam with decay in the gradient, as arXiv 2205.07890 does.
 
-    The biases do not decay, as they do there; the initialization is scikit-learn's (Glorot).
+    The biases do not decay, while they do in the paper's code. The initialization is that of
+    scikit-learn (Glorot).
+
+    >>> fit = mlp(width=4, epochs=1)
+    >>> fit(np.eye(2), np.array([0, 1]), 2)(np.eye(2)).shape
+    (2,)
+
+    Args:
+        width: of the hidden layer.
+        epochs: over the user's answers.
+        batch_size: answers in a step; at most all of them.
+        learning_rate: of Adam.
+        weight_decay: factor of the weights in the gradient.
+        seed: of initialization and order.
+
+    Raises:
+        UserError: an argument has a wrong value.
     """
     for name, value in (('width', width), ('epochs', epochs), ('batch_size', batch_size)):
         check_whole(name, value, 1)
@@ -110,7 +152,7 @@ def mlp(
         from sklearn.exceptions import ConvergenceWarning  # takes a second to import
         from sklearn.neural_network import MLPClassifier
 
-        del num_classes  # those of the labels
+        del num_classes  # read from the labels
         size = min(batch_size, len(labels))
         network = MLPClassifier(
             (width,),
@@ -118,7 +160,7 @@ def mlp(
             batch_size=size,
             learning_rate_init=learning_rate,
             max_iter=epochs,
-            n_iter_no_change=epochs,  # all of them, whether the loss still falls or not
+            n_iter_no_change=epochs,  # all epochs, whether the loss still falls or not
             random_state=seed,
         )
         with warnings.catch_warnings():
@@ -128,6 +170,6 @@ def mlp(
     return fit
 
 
-def _every(rng: np.random.Generator, num_classes: int) -> np.ndarray:
+def _all_classes(rng: np.random.Generator, num_classes: int) -> np.ndarray:
     del rng
     return np.arange(num_classes)

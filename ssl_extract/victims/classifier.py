@@ -6,5 +6,5 @@ from ssl_extract.evaluation.probe import Probe
 
 
 def variables_of(probe: Probe) -> dict[str, np.ndarray]:
-    """A fitted probe as the variables of 'classifier'."""
+    """Returns a fitted probe as the variables of the network 'classifier'."""
     return {name: getattr(probe, name) for name in ('mean', 'scale', 'weights', 'bias')}

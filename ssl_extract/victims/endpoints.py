@@ -1,7 +1,7 @@
 """Endpoints: representations, projections, posteriors, labels.
 
-An endpoint is a pure function `(networks, variables, images [B, H, W, 3]) -> outputs [B, D]` over
-the victim's networks by name ('encoder' first) and their variables; 'classifier' is a softmax
+An endpoint is a pure function `(networks, variables, inputs [B, ...]) -> outputs [B, D]` over the
+victim's networks by name ('encoder' first) and their variables. 'classifier' is a softmax
 regression that the victim's owner fitted on a labeled task.
 """
 
@@ -17,7 +17,9 @@ from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 from ssl_extract.victims.model import Victim
 
-# needs: what the owner of the victim must have; gives: what the answers are.
+# The traits of an endpoint.
+# needs: the parts that the victim's owner must have, 'head' or 'classifier'.
+# gives: the kind of the answers.
 ENDPOINTS = Registry(
     'endpoint',
     choices={
@@ -35,22 +37,30 @@ Networks = dict[str, encoders.Network]
 
 @register('representation')
 def representation() -> Callable:
-    """The encoder's output: what the paper's victims answer with."""
+    """Answers with the encoder's output, as the paper's victims do.
+
+    >>> gives('representation')
+    'representations'
+    """
     return _represent
 
 
 @register('projection', needs=('head',), gives='projections')
 def projection() -> Callable:
-    """The output of the projection head, the network behind the encoder in its pretraining."""
+    """Answers with the output of the projection head, the network behind the encoder.
 
-    def encode(networks: Networks, variables: Any, images: jax.Array) -> jax.Array:
+    >>> sorted(needs('projection'))
+    ['head']
+    """
+
+    def encode(networks: Networks, variables: Any, inputs: jax.Array) -> jax.Array:
         heads = [name for name in networks if name != 'encoder']
         if not heads:
             raise UserError(
                 'the victim has no projection head: pretrain it here (victim.source="pretrain") or '
                 'attack representations'
             )
-        outputs = _represent(networks, variables, images)
+        outputs = _represent(networks, variables, inputs)
         return networks[heads[0]].apply(variables[heads[0]], outputs)
 
     return encode
@@ -58,39 +68,47 @@ def projection() -> Callable:
 
 @register('posteriors', needs=('classifier',), gives='probabilities')
 def posteriors() -> Callable:
-    """The probability of every class, under the fitted classifier."""
-    return lambda networks, variables, images: jax.nn.softmax(_logits(networks, variables, images))
+    """Answers with the probability of every class, by the fitted classifier.
+
+    >>> sorted(needs('posteriors')), gives('posteriors')
+    (['classifier'], 'probabilities')
+    """
+    return lambda networks, variables, inputs: jax.nn.softmax(_logits(networks, variables, inputs))
 
 
 @register('labels', needs=('classifier',), gives='probabilities')
 def labels() -> Callable:
-    """The most probable class, one-hot."""
+    """Answers with the most probable class, as a one-hot row.
 
-    def encode(networks: Networks, variables: Any, images: jax.Array) -> jax.Array:
-        logits = _logits(networks, variables, images)
+    >>> sorted(needs('labels')), gives('labels')
+    (['classifier'], 'probabilities')
+    """
+
+    def encode(networks: Networks, variables: Any, inputs: jax.Array) -> jax.Array:
+        logits = _logits(networks, variables, inputs)
         return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
 
     return encode
 
 
 def needs(endpoint: str) -> frozenset[str]:
-    """Returns what the owner of the victim must have for an endpoint: 'head', 'classifier'."""
+    """Returns the needs of an endpoint: 'head', 'classifier'."""
     return ENDPOINTS.needs(endpoint)
 
 
 def gives(endpoint: str) -> str:
-    """Returns what the answers are: 'representations', 'projections' or 'probabilities'."""
+    """Returns the kind of answers: 'representations', 'projections' or 'probabilities'."""
     return ENDPOINTS.traits(endpoint).gives
 
 
 @functools.cache
 def make(endpoint: str, encoder: str, heads: tuple[tuple[str, str], ...] = ()) -> Callable:
-    """`(variables, images) -> outputs` of an endpoint, for a victim of these networks.
+    """Makes `(variables, inputs) -> outputs` of an endpoint, for a victim with given networks.
 
     Args:
         endpoint: a registered name.
         encoder: the spec of the victim's encoder.
-        heads: (name, spec) of the networks behind it, in their order.
+        heads: (name, spec) of the networks behind the encoder, in order.
     """
     networks = {'encoder': encoders.make(encoder)}
     networks |= {name: encoders.make_head(spec) for name, spec in heads}
@@ -98,10 +116,10 @@ def make(endpoint: str, encoder: str, heads: tuple[tuple[str, str], ...] = ()) -
 
 
 def at(victim: Victim, endpoint: str, *, classifier: dict[str, Any] | None = None) -> Victim:
-    """The victim as it answers at an endpoint.
+    """Returns the victim with the answers of an endpoint.
 
     Args:
-        victim: one with an encoder of ours has all endpoints, any other its own one only.
+        victim: with an `encoder` a victim has all endpoints; any other victim has one.
         endpoint: a registered name.
         classifier: the fitted variables of endpoints that need one.
 
@@ -125,7 +143,7 @@ def at(victim: Victim, endpoint: str, *, classifier: dict[str, Any] | None = Non
 
 
 def example_classifier(dim: int, num_classes: int) -> dict[str, Any]:
-    """The shapes of a classifier's variables."""
+    """Returns the shapes of a classifier's variables."""
     shapes = {
         'mean': (dim,),
         'scale': (dim,),
@@ -135,13 +153,13 @@ def example_classifier(dim: int, num_classes: int) -> dict[str, Any]:
     return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
 
 
-def _represent(networks: Networks, variables: Any, images: jax.Array) -> jax.Array:
-    return networks['encoder'].apply(variables['encoder'], images)
+def _represent(networks: Networks, variables: Any, inputs: jax.Array) -> jax.Array:
+    return networks['encoder'].apply(variables['encoder'], inputs)
 
 
-def _logits(networks: Networks, variables: Any, images: jax.Array) -> jax.Array:
+def _logits(networks: Networks, variables: Any, inputs: jax.Array) -> jax.Array:
     fitted = variables[CLASSIFIER]
     mean, scale, bias = (fitted[name][None] for name in ('mean', 'scale', 'bias'))
-    inputs = (_represent(networks, variables, images) - mean) / scale
-    product = jnp.matmul(inputs, fitted['weights'], precision=jax.lax.Precision.HIGHEST)
+    features = (_represent(networks, variables, inputs) - mean) / scale
+    product = jnp.matmul(features, fitted['weights'], precision=jax.lax.Precision.HIGHEST)
     return product + bias

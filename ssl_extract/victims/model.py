@@ -1,8 +1,8 @@
 """The `Victim` type and its constructors.
 
-A victim that is *traced* answers by a pure JAX function, which oracles compile into one program
-with charge and defense. Any other victim answers NumPy arrays with NumPy arrays: a scikit-learn
-model, a service, a table. It is called from the host, with the granted rows only.
+A *traced* victim answers by a pure JAX function, which oracles compile into one program with charge
+and defense. Any other victim answers NumPy arrays with NumPy arrays: a scikit-learn model, a
+service, a table. Such a victim is called from the host, with the granted rows only.
 """
 
 import types
@@ -21,19 +21,20 @@ from ssl_extract.identity import content_of, name_of
 
 
 class Victim(NamedTuple):
-    """What an oracle stands before.
+    """A function that answers queries, with an identity.
 
     Attributes:
-        address: the content hash of what answers; of a function, the name that its owner gives it,
-            for nobody can tell whether the function behind a name changed.
+        address: the content hash of the function and its parameters. The address of a Python
+            function is a name that its owner declares, since a change of the function behind a name
+            cannot be detected.
         dim: D, the width of an answer.
-        answer: `inputs [B, ...] -> outputs [B, D]`: under `traced` a pure JAX function (a
-            `jax.tree_util.Partial`), else one on NumPy arrays.
-        traced: which of the two.
-        answers: what an output is: 'representation', 'projection', 'posteriors' or 'labels'.
+        answer: `inputs [B, ...] -> outputs [B, D]`: a pure JAX function if `traced` (a
+            `jax.tree_util.Partial`), else a function on NumPy arrays.
+        traced: whether `answer` is a pure JAX function.
+        answers: the kind of an answer: 'representation', 'projection', 'posteriors' or 'labels'.
         input_shape: of one input; None where the victim takes any.
-        encoder: the network behind the answers, where there is one of ours.
-        folder: where it was read from; None of others.
+        encoder: the network behind the answers; None of other victims.
+        folder: the folder that the victim was read from; None of other victims.
     """
 
     address: str
@@ -47,11 +48,11 @@ class Victim(NamedTuple):
 
 
 def from_encoder(encoder: Encoder, address: str = '') -> Victim:
-    """A victim that answers with an encoder's representations.
+    """Makes a victim that answers with an encoder's representations.
 
     Args:
         encoder: a trained encoder.
-        address: its stage's; '' is the hash of its parameters.
+        address: of the encoder's stage; '' is the hash of the parameters.
     """
     answer = jax.tree_util.Partial(encoder.network.apply, encoder.variables)
     where = address or content_hash(encoder)
@@ -66,17 +67,17 @@ def from_flax(
     input_shape: tuple[int, ...],
     answers: str = 'representation',
 ) -> Victim:
-    """A victim of a pure JAX function and its variables, of Flax or not.
+    """Makes a victim of a pure JAX function and variables, of Flax or not.
 
     >>> victim = from_flax(lambda v, x: x @ v, jnp.ones((3, 2)), input_shape=(3,))
     >>> victim.dim, victim.traced
     (2, True)
 
     Args:
-        apply: `(variables, inputs float32 [B, ...]) -> [B, D]`; a row depends on its input only.
+        apply: `(variables, inputs float32 [B, ...]) -> [B, D]`, row by row.
         variables: a pytree of arrays.
         input_shape: of one input.
-        answers: what an output is; see `Victim`.
+        answers: the kind of an answer; see `Victim`.
 
     Raises:
         UserError: the outputs are not [B, D].
@@ -101,7 +102,7 @@ def from_function(
     input_shape: tuple[int, ...] | None = None,
     answers: str = 'representation',
 ) -> Victim:
-    """A victim of any function on NumPy arrays: a scikit-learn model, a service, a table.
+    """Makes a victim of any function on NumPy arrays: a scikit-learn model, a service, a table.
 
     >>> victim = from_function(lambda x: x[:, :2], dim=2, address='first two')
     >>> victim.address, victim.traced
@@ -116,7 +117,7 @@ def from_function(
             lambda, of a function within another, of a method's object, of bound arguments. Another
             model behind the same function needs another name.
         input_shape: of one input; None takes any.
-        answers: what an output is; see `Victim`.
+        answers: the kind of an answer; see `Victim`.
 
     Raises:
         UserError: `fn` cannot be called, or `dim` is not a whole number of at least 1.

@@ -24,12 +24,17 @@ Load = Callable[[jax.sharding.Mesh], Victim]
 
 @register_source('pretrain')
 def pretrain() -> None:
-    """A victim that the experiment pretrains, as its `victim` fields say."""
+    """Pretrains a victim in the experiment, by the fields of `victim`.
+
+    >>> pretrain()
+    """
 
 
 @register_source('checkpoint')
 def checkpoint(path: str) -> Load:
-    """A saved encoder: the folder of a stage, or of `ssl_extract.encoders.save`.
+    """Reads a saved encoder: the folder of a stage, or of `encoders.trained.save`.
+
+    >>> load = checkpoint('runs/stages/victim-0123')  # read when called with a mesh
 
     Args:
         path: the folder that holds meta.json and variables/.
@@ -40,17 +45,21 @@ def checkpoint(path: str) -> Load:
 
 @register_source('function')
 def function(name: str, dim: int, address: str = '', answers: str = 'representation') -> Load:
-    """A Python function on NumPy arrays, called with granted rows only.
+    """Imports a Python function on NumPy arrays, which is called with granted rows only.
+
+    >>> load = function('numpy:abs', dim=3)
+    >>> load(None).address
+    'numpy:abs'
 
     Args:
-        name: 'module:function'; the module is found from the working directory too.
-        dim: width of its answers.
-        address: the name that stands for the function and its weights where answers are kept; give
-            another one whenever the model behind it changes. '' is `name`.
-        answers: what an output is: 'representation', 'posteriors', ...
+        name: 'module:function'; modules of the working directory can be imported too.
+        dim: width of the answers.
+        address: the name of the function and its weights where answers are stored; give another
+            name whenever the model behind the function changes. '' is `name`.
+        answers: the kind of an answer: 'representation', 'posteriors', ...
 
     Raises:
-        UserError: there is no such module or function, or `dim` is not a whole number of at least
+        UserError: the module or function does not exist, or `dim` is not a whole number of at least
             1.
     """
     check_whole('dim', dim, 1)

@@ -108,7 +108,7 @@ class TestPlans:
     def test_online_spends_exactly_its_budget(self, tmp_path, budget, refused):
         fit = steal(tmp_path, build(plan='online'), budget, -(-budget // 8))
         assert int(fit.state.oracle.num_queries) == budget
-        assert store.make_bill(fit.asked, fit.state.oracle.num_refused) == (
+        assert store.make_bill(fit.queries, fit.state.oracle.num_refused) == (
             budget,
             min(budget, 24),
             max(0, budget - 24),  # asking an image again is paid again
@@ -119,7 +119,7 @@ class TestPlans:
         fit = steal(tmp_path, build(plan='online', asked=FLIP), 24, 3)
         flipped = augment.to_float(jnp.asarray(IMAGES[:, :, ::-1]))
         expected = {bytes(p) for p in np.asarray(store.fingerprint(flipped))}
-        assert {bytes(p) for p in fit.asked} == expected
+        assert {bytes(p) for p in fit.queries} == expected
 
     def test_online_asks_all_views_of_an_image_before_the_next(self):
         plan = attacks.PLANS.make('online', query_augmentation=RESIZE)

@@ -159,7 +159,7 @@ def test_wrong_representations_are_named(name):
 
 
 def test_too_few_images_are_named():
-    with pytest.raises(UserError, match='width 12 needs at least 28 images, got 27'):
+    with pytest.raises(UserError, match='width 12 needs at least 28 inputs, got 27'):
         fidelity.affine_l2(VICTIM[:27], VICTIM[:27])
     with pytest.raises(UserError, match='at least 2 images'):
         fidelity.cka(VICTIM[:1], VICTIM[:1])

@@ -396,7 +396,7 @@ def test_shapes_that_do_not_fit_stop_instead_of_broadcasting(name):
 
 def test_loss_of_a_third_party(tmp_path, monkeypatch, registries_restored):
     """The page's example, saved as a module of the user's own, works by name."""
-    page = (HERE.parent / 'docs' / 'add_a_loss.md').read_text()
+    page = (HERE.parent / 'docs' / 'how_to/add_a_loss.md').read_text()
     (example,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
     assert len(example.splitlines()) < 25
     (tmp_path / 'my_losses.py').write_text(example)

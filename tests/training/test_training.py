@@ -213,4 +213,4 @@ def test_parts_of_a_checkpoint_never_completed_are_dropped(tmp_path):
     files.write_npz(tmp_path / 'asked/part-0000000014.npz', fingerprints=np.ones((1, 2), np.uint32))
     again = fit(SIMCLR, tmp_path)
     assert len(loggers.read_parts(tmp_path / 'metrics')) == 10
-    assert len(again.asked) == len(whole.asked) == 0
+    assert len(again.queries) == len(whole.queries) == 0

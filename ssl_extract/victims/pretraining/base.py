@@ -12,7 +12,7 @@ register = VICTIMS.register
 
 
 def prepare_two_views(augmentation: Callable) -> Callable:
-    """A `Recipe.prepare` that draws two views of each image; it asks nothing."""
+    """Makes a `Recipe.prepare` that draws two views of each image and asks nothing."""
 
     def prepare(batch, key: jax.Array, ask, account):
         views = augment.two_views(augmentation, key, batch['inputs'])

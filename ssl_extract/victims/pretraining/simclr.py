@@ -12,7 +12,7 @@ from ssl_extract.encoders import chain
 from ssl_extract.training import Recipe
 from ssl_extract.victims.pretraining.base import prepare_two_views, register
 
-# Section 4.1 and appendix A.1 of arXiv 2205.07890; the temperature is its code's.
+# Section 4.1 and appendix A.1 of arXiv 2205.07890; the temperature is that of the code.
 PAPER = dict(
     method='simclr(temperature=0.07, hidden=512, dim=128)',
     augmentation='simclr',
@@ -32,14 +32,19 @@ def simclr(
     hidden: int = 512,
     dim: int = 128,
 ) -> Recipe:
-    """Two views of an image attract each other, all other views of the batch repel (NT-Xent).
+    """Trains two views of an image to attract, and all other views to repel each other (NT-Xent).
+
+    >>> network = encoders.make('resnet18(stem="patch", width=8, stages=(1,))')
+    >>> recipe = simclr(network, lambda key, image: image, hidden=8, dim=4)
+    >>> recipe.heads
+    (('head', 'simclr(hidden=8, dim=4)'),)
 
     Args:
         encoder: the network whose output is the representation.
         augmentation: `(key, image) -> image`.
         temperature: of the NT-Xent loss.
         hidden: width of the projection head's hidden layer.
-        dim: width of its output.
+        dim: width of the projections.
     """
     heads = (('head', f'simclr(hidden={hidden}, dim={dim})'),)
     networks = {'encoder': encoder} | {name: encoders.make_head(spec) for name, spec in heads}

@@ -13,7 +13,7 @@ from ssl_extract.encoders import chain
 from ssl_extract.training import Recipe
 from ssl_extract.victims.pretraining.base import prepare_two_views, register
 
-# Its authors' CIFAR-10 settings (appendix D of arXiv 2011.10566): SGD, rate 0.03 at batch 512, 800
+# The authors' CIFAR-10 settings (appendix D of arXiv 2011.10566): SGD, rate 0.03 at batch 512, 800
 # epochs, no blur; the projector there has two layers, here three as in the main text.
 PAPER = dict(
     method='simsiam(hidden=2048, dim=2048, bottleneck=512)',
@@ -36,9 +36,14 @@ def simsiam(
     dim: int = 2048,
     bottleneck: int = 512,
 ) -> Recipe:
-    """Each view predicts the other's projection, which is held constant; there are no negatives.
+    """Trains each view to predict the constant projection of the other view, without negatives.
 
     `-1/2 [cos(p1, stop(z2)) + cos(p2, stop(z1))]`, z = projector(encoder(x)), p = predictor(z).
+
+    >>> network = encoders.make('resnet18(stem="patch", width=8, stages=(1,))')
+    >>> recipe = simsiam(network, lambda key, image: image, hidden=8, dim=4, bottleneck=2)
+    >>> [name for name, spec in recipe.heads]
+    ['projector', 'predictor']
 
     Args:
         encoder: the network whose output is the representation.
@@ -55,7 +60,7 @@ def simsiam(
 
     def objective(params, batch_stats, batch):
         outputs = []
-        for view in batch['views']:  # as its authors do, BatchNorm sees one view at a time
+        for view in batch['views']:  # BatchNorm sees one view at a time, as in the authors' code
             output, batch_stats = chain.train(networks, params, batch_stats, view)
             outputs.append(output)
         first, second = outputs
