@@ -220,6 +220,9 @@ def test_functions_are_accepted_for_loss_and_defense(answers):
     assert np.isfinite(encoder.apply(np.ones((2, 8, 8, 3)))).all()
     first = defenses.stateless(lambda outputs, keys: outputs[:, :1])
     oracle = ssl_extract.make_oracle(lambda x: x[:, :3], first, budget=9)
+    plain = ssl_extract.make_oracle(lambda x: x[:, :3], lambda y, keys: y[:, :1], budget=9)
+    given = [ssl_extract.collect(o, np.eye(5)).representations for o in (oracle, plain)]
+    np.testing.assert_array_equal(*given)
     assert ssl_extract.collect(oracle, np.ones((9, 4))).representations.shape == (9, 1)
 
 
@@ -365,7 +368,7 @@ SMALL = ssl_extract.victims.from_flax(project, jnp.asarray(MAP), input_shape=(8,
         (dict(victim=lambda x: x.mean()), r'answers 64 inputs with \[\]; it must give \[64, D\]'),
         (dict(victim=lambda x: x @ MAP), r'does not take inputs \[64, 8, 8, 3\]: dot_general'),
         (dict(victim=3), 'victim: 3 is no Victim, Encoder or JAX function'),
-        (dict(defense=lambda y: y), 'is neither a spec nor a Defense'),
+        (dict(defense=lambda y: y), 'is neither a spec, nor a Defense, nor a function'),
         (dict(defense='rond'), "did you mean 'round'"),
         (dict(defense='dynamarks'), 'changes posteriors'),
         (dict(budget=0), 'budget must be a whole number'),

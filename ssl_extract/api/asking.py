@@ -1,8 +1,9 @@
 """Oracles and collected answers, for the facade."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ class Answers(NamedTuple):
 
 def make_oracle(
     victim: Victim | Encoder | Callable[[jax.Array], jax.Array],
-    defense: str | defenses.Defense | None = None,
+    defense: str | defenses.Defense | Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     *,
     budget: int,
 ) -> Oracle:
@@ -65,7 +66,7 @@ def make_oracle(
     Args:
         victim: a `Victim`, an `Encoder`, or a pure JAX function `[B, ...] -> [B, D]`; wrap any
             other function in `victims.from_function`.
-        defense: a spec, a `Defense` or None.
+        defense: a spec, a `Defense`, a function as `defenses.stateless` takes it, or None.
         budget: queries that one account may send.
 
     Raises:
@@ -75,11 +76,7 @@ def make_oracle(
     victim = victims_room.from_encoder(victim) if isinstance(victim, Encoder) else victim
     if not isinstance(victim, Victim) and not callable(victim):
         raise UserError(f'victim: {victim!r} is no Victim, Encoder or JAX function')
-    if not isinstance(defense, str | defenses.Defense | None):
-        raise UserError(
-            f'defense: {defense!r} is neither a spec nor a Defense: make one of a function with '
-            'defenses.stateless'
-        )
+    defense = _defense_of(defense)
     plain = None if isinstance(victim, Victim) else jax.tree_util.Partial(victim)
     answering = jax.tree_util.Partial(_rows_of, plain) if plain else victim
     made = oracle.make_oracle(answering, defense, budget=budget)
@@ -165,6 +162,24 @@ def collect(
         dataset.decode,
         oracle.about.answers,
     )
+
+
+def _defense_of(defense: Any) -> str | defenses.Defense | None:
+    """The defense that was given, a plain function as a stateless one.
+
+    Raises:
+        UserError: it is neither a spec, nor a `Defense`, nor a function of outputs and keys.
+    """
+    if isinstance(defense, str | defenses.Defense | None):
+        return defense
+    try:
+        inspect.signature(defense).bind(None, None)
+    except (TypeError, ValueError):
+        raise UserError(
+            f'defense: {defense!r} is neither a spec, nor a Defense, nor a function (outputs '
+            '[B, D], keys key[B]) -> outputs'
+        ) from None
+    return defenses.stateless(defense)
 
 
 def make_plan(plan: str, query_augmentation: str) -> Plan:
