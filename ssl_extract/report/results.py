@@ -23,6 +23,8 @@ _KEYS = {
     'views.json': ('title', 'folder'),
 }
 
+_MEASURED = ('value', 'ci_low', 'ci_high', 'n')
+
 
 class FinishedRun(NamedTuple):
     """One finished run, as its folder says.
@@ -88,7 +90,9 @@ def tidy(runs: Sequence[FinishedRun]) -> list[Row]:
     A row has the columns of `columns.NAMES`, and one for every config field that differs between
     the runs, under its dotted name. Rows that are the same in several runs, as the victim's, are
     one row: its `run`, and each field, is the value on which these runs agree, else None. Rows of
-    two workdirs are the same however long they took, and the first run's time stands.
+    two workdirs are the same however long they took, and the first run's time stands. Two
+    evaluations of one encoder may share a value by chance; where they do not share that of another
+    encoder, they stay two rows.
 
     Args:
         runs: as `read_runs` returns them.
@@ -96,18 +100,33 @@ def tidy(runs: Sequence[FinishedRun]) -> list[Row]:
     Returns:
         Rows in the order of the runs; all have the same keys.
     """
-    names = differing(runs)
+    names, told_apart = differing(runs), _depend_on_the_evaluation(runs)
     merged: dict[str, tuple[Row, list[FinishedRun]]] = {}
     for run in runs:
         for row in run.rows:
             row = {name: row.get(name) for name in columns.NAMES if name != 'run'}
-            merged.setdefault(_text(_untimed(row)), (row, []))[1].append(run)
+            how = run.config.get('evaluation') if _measurement(row) in told_apart else None
+            merged.setdefault(_text([_untimed(row), how]), (row, []))[1].append(run)
     own: dict[tuple[str, ...], Row] = {}  # by the runs that share a row: many rows share theirs
     for _, sharing in merged.values():
         ids = tuple(run.id for run in sharing)
         if ids not in own:
             own[ids] = {'run': _agreed(ids), **agreed_fields(sharing, names)}
     return [row | own[tuple(run.id for run in sharing)] for row, sharing in merged.values()]
+
+
+def _depend_on_the_evaluation(runs: Sequence[FinishedRun]) -> set[tuple]:
+    """Finds the measurements of which one encoder has several values, by role, task and metric."""
+    values: dict[tuple, set[str]] = {}
+    for run in runs:
+        for row in run.rows:
+            key = (*_measurement(row), row.get('stage'))
+            values.setdefault(key, set()).add(_text([row.get(name) for name in _MEASURED]))
+    return {key[:-1] for key, told in values.items() if len(told) > 1}
+
+
+def _measurement(row: Row) -> tuple:
+    return row['role'], row.get('task'), row['metric']
 
 
 def differing(runs: Sequence[FinishedRun]) -> list[str]:

@@ -168,6 +168,19 @@ def test_seeds_of_a_baseline_stay_together_in_an_uneven_sweep(tmp_path):
     assert len(probed(rows, 'scratch')) == 2
 
 
+def test_a_value_that_two_evaluations_share_by_chance_counts_in_both(tmp_path):
+    for number, (seed, neighbors, value) in enumerate(
+        [(1, 5, 0.8), (1, 6, 0.8), (2, 5, 0.7), (2, 6, 0.75)]
+    ):
+        write_run(tmp_path, f'r{number}', value, seed=seed, evaluation__neighbors=neighbors)
+    rows = read(tmp_path)
+    assert {e.fields: sorted(e.by_seed.values()) for e in probed(rows)} == {
+        (('evaluation.neighbors', 5),): [0.7, 0.8],
+        (('evaluation.neighbors', 6),): [0.75, 0.8],
+    }
+    assert [e.fields for e in probed(rows, 'victim')] == [()]
+
+
 def test_two_values_of_one_condition_are_refused_by_name(tmp_path):
     write_run(tmp_path, 'r1', 0.7)
     write_run(tmp_path, 'r2', 0.8)
