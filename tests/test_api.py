@@ -16,6 +16,7 @@ from finished_runs import write_run
 
 import ssl_extract
 from ssl_extract import UserError, defenses, losses
+from ssl_extract.oracle import make_oracle
 
 ENCODER = 'resnet18(stem="patch", width=8, stages=(1,))'
 DIGITS, LABELS = sklearn.datasets.load_digits(return_X_y=True)
@@ -219,6 +220,9 @@ def test_functions_are_accepted_for_loss_and_defense(answers):
     assert np.isfinite(encoder.apply(np.ones((2, 8, 8, 3)))).all()
     first = defenses.stateless(lambda outputs, keys: outputs[:, :1])
     oracle = ssl_extract.make_oracle(lambda x: x[:, :3], first, budget=9)
+    plain = ssl_extract.make_oracle(lambda x: x[:, :3], lambda y, keys: y[:, :1], budget=9)
+    given = [ssl_extract.collect(o, np.eye(5)).representations for o in (oracle, plain)]
+    np.testing.assert_array_equal(*given)
     assert ssl_extract.collect(oracle, np.ones((9, 4))).representations.shape == (9, 1)
 
 
@@ -364,7 +368,7 @@ SMALL = ssl_extract.victims.from_flax(project, jnp.asarray(MAP), input_shape=(8,
         (dict(victim=lambda x: x.mean()), r'answers 64 inputs with \[\]; it must give \[64, D\]'),
         (dict(victim=lambda x: x @ MAP), r'does not take inputs \[64, 8, 8, 3\]: dot_general'),
         (dict(victim=3), 'victim: 3 is no Victim, Encoder or JAX function'),
-        (dict(defense=lambda y: y), 'is neither a spec nor a Defense'),
+        (dict(defense=lambda y: y), 'is neither a spec, nor a Defense, nor a function'),
         (dict(defense='rond'), "did you mean 'round'"),
         (dict(defense='dynamarks'), 'changes posteriors'),
         (dict(budget=0), 'budget must be a whole number'),
@@ -374,7 +378,7 @@ SMALL = ssl_extract.victims.from_flax(project, jnp.asarray(MAP), input_shape=(8,
         (dict(inputs=np.ones((4, 9)), plan='views(m=2)'), r"'simclr' does not fit inputs \[9\]"),
         (
             dict(victim=ssl_extract.victims.from_function(lambda x: x[:, 0, 0], dim=4)),
-            r'answered 8 inputs with float32 \[8, 3\]; it must answer numbers \[8, 4\]',
+            r'answered 8 inputs with float32 \[8, 3\]; it must answer real numbers \[8, 4\]',
         ),
     ],
 )
@@ -411,6 +415,30 @@ def test_wrong_trainings_are_refused_in_one_line(answers, call, message):
     with pytest.raises(UserError, match=message) as error:
         ssl_extract.steal(answers, **{**STEAL, **call})
     assert '\n' not in str(error.value)
+
+
+def test_what_is_given_in_a_wrong_place_is_refused_in_one_line(answers):
+    with pytest.raises(UserError, match='oracle: Victim is none: write ssl_extract.make_oracle'):
+        ssl_extract.collect(SMALL, INPUTS)
+    with pytest.raises(UserError, match='answers: ndarray is none: give what collect returned'):
+        ssl_extract.steal(INPUTS, **STEAL)
+    with pytest.raises(UserError, match='encoder: Answers is none: give what steal'):
+        ssl_extract.evaluate(answers, **MEASURE)
+
+
+def test_answers_of_an_oracle_that_does_not_say_what_it_is_are_not_kept(tmp_path):
+    oracle = make_oracle(lambda images: project(MAP, images), budget=9)
+    assert ssl_extract.collect(oracle, INPUTS[:8]).bill.billed == 8
+    with pytest.raises(UserError, match='make it with ssl_extract.make_oracle'):
+        ssl_extract.collect(oracle, INPUTS[:8], folder=tmp_path)
+
+
+def test_an_evaluation_does_not_spend_the_attackers_account(stolen, tmp_path):
+    victim = ssl_extract.victims.from_function(Service(), dim=16, address='pca')
+    oracle = ssl_extract.make_oracle(victim, budget=8)
+    ssl_extract.collect(oracle, INPUTS[:4], folder=tmp_path)
+    ssl_extract.evaluate(stolen[0], victim=victim, folder=tmp_path, **MEASURE)
+    assert ssl_extract.collect(oracle, INPUTS[:8], folder=tmp_path).bill.billed == 8
 
 
 def test_vectors_need_an_encoder_of_vectors():

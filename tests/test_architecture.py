@@ -5,6 +5,8 @@ import pathlib
 
 import pytest
 
+from ssl_extract.report import columns
+
 PACKAGE = pathlib.Path(__file__).parent.parent / 'ssl_extract'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 # Rooms from the ground up: a room imports from those before it, and from none after it.
@@ -84,3 +86,27 @@ def test_only_encoders_know_flax_and_only_checkpoints_know_orbax():
 def test_no_module_is_longer_than_an_afternoon():
     lengths = {name_of(path): len(path.read_text().splitlines()) for path in MODULES}
     assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
+def test_only_the_report_knows_titles_of_columns():
+    titles = {title for title in columns.TITLES.values() if ' ' in title}
+    assert len(titles) > 5
+    for path in MODULES:
+        if '/report/' not in name_of(path):
+            texts = {n.value for n in ast.walk(ast.parse(path.read_text())) if is_text(n)}
+            assert not titles & texts, name_of(path)
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_no_spec_is_taken_apart_for_its_name():
+    """What others must know of a name is a trait of its registry."""
+    for path in MODULES:
+        if path.name not in ('registry.py', 'loading.py') and '/report/' not in name_of(path):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    called = node.func.attr in ('partition', 'split', 'startswith')
+                    first = node.args[0].value if node.args and is_text(node.args[0]) else ''
+                    assert not (called and first.endswith('(')), (name_of(path), node.lineno)

@@ -1,8 +1,9 @@
 """Oracles and collected answers, for the facade."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ class Answers(NamedTuple):
 
 def make_oracle(
     victim: Victim | Encoder | Callable[[jax.Array], jax.Array],
-    defense: str | defenses.Defense | None = None,
+    defense: str | defenses.Defense | Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     *,
     budget: int,
 ) -> Oracle:
@@ -65,7 +66,7 @@ def make_oracle(
     Args:
         victim: a `Victim`, an `Encoder`, or a pure JAX function `[B, ...] -> [B, D]`; wrap any
             other function in `victims.from_function`.
-        defense: a spec, a `Defense` or None.
+        defense: a spec, a `Defense`, a function as `defenses.stateless` takes it, or None.
         budget: queries that one account may send.
 
     Raises:
@@ -75,11 +76,7 @@ def make_oracle(
     victim = victims_room.from_encoder(victim) if isinstance(victim, Encoder) else victim
     if not isinstance(victim, Victim) and not callable(victim):
         raise UserError(f'victim: {victim!r} is no Victim, Encoder or JAX function')
-    if not isinstance(defense, str | defenses.Defense | None):
-        raise UserError(
-            f'defense: {defense!r} is neither a spec nor a Defense: make one of a function with '
-            'defenses.stateless'
-        )
+    defense = _defense_of(defense)
     plain = None if isinstance(victim, Victim) else jax.tree_util.Partial(victim)
     answering = jax.tree_util.Partial(_rows_of, plain) if plain else victim
     made = oracle.make_oracle(answering, defense, budget=budget)
@@ -123,6 +120,7 @@ def collect(
         UserError: more queries are to be sent than the budget leaves (nothing is sent then), the
             folder is another account's, or the inputs do not fit the victim.
     """
+    _check_oracle(oracle, kept=folder is not None)
     dataset = given.dataset_of(inputs, 'inputs')
     given.check_shape(dataset, oracle.about.input_shape, f'victim {oracle.about.victim}')
     check_whole('batch_size', batch_size, 1)
@@ -166,6 +164,24 @@ def collect(
     )
 
 
+def _defense_of(defense: Any) -> str | defenses.Defense | None:
+    """The defense that was given, a plain function as a stateless one.
+
+    Raises:
+        UserError: it is neither a spec, nor a `Defense`, nor a function of outputs and keys.
+    """
+    if isinstance(defense, str | defenses.Defense | None):
+        return defense
+    try:
+        inspect.signature(defense).bind(None, None)
+    except (TypeError, ValueError):
+        raise UserError(
+            f'defense: {defense!r} is neither a spec, nor a Defense, nor a function (outputs '
+            '[B, D], keys key[B]) -> outputs'
+        ) from None
+    return defenses.stateless(defense)
+
+
 def make_plan(plan: str, query_augmentation: str) -> Plan:
     return attacks.PLANS.make(plan, query_augmentation=augment.make(query_augmentation))
 
@@ -195,6 +211,20 @@ def _plan_of(plan: str, query_augmentation: str, dataset: Dataset) -> tuple[Plan
     shape = given.decoded_shape(dataset)
     given.check_view(augment.make(view), shape, f'query_augmentation={view!r}')
     return make_plan(plan, view), view
+
+
+def _check_oracle(oracle: Oracle, kept: bool) -> None:
+    """Raises UserError unless it is an oracle; one whose answers are kept must say what it is."""
+    if not isinstance(oracle, Oracle):
+        raise UserError(
+            f'oracle: {type(oracle).__name__} is none: write ssl_extract.make_oracle(victim, '
+            'budget=...)'
+        )
+    if kept and (not oracle.about.victim or oracle.about.defense == '(a function)'):
+        raise UserError(
+            'folder: this oracle does not say which victim or defense its answers are of: make it '
+            'with ssl_extract.make_oracle'
+        )
 
 
 def _check_victim(oracle: Oracle, shape: tuple[int, ...], batch_size: int) -> int:

@@ -58,6 +58,10 @@ def evaluate(
     Raises:
         UserError: sets overlap, or do not fit each other, the encoder or the victim.
     """
+    if not isinstance(encoder, Encoder):
+        raise UserError(
+            f'encoder: {type(encoder).__name__} is none: give what steal, pretrain or load returned'
+        )
     parts = [
         given.dataset_of(pair, f'{name}/{part}', labeled=True)
         for part, pair in (('train', train), ('test', test))

@@ -82,6 +82,8 @@ def steal(
         UserError: an argument is wrong, no answer was granted, or the folder holds the encoder of
             another call.
     """
+    if not isinstance(answers, Answers):
+        raise UserError(f'answers: {type(answers).__name__} is none: give what collect returned')
     if not answers.granted.any():
         raise UserError('answers: none of the queries was answered; there is nothing to learn from')
     dataset, preset = Dataset(answers.inputs, decode=answers.decode), attacks.own_settings(attack)

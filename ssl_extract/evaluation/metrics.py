@@ -90,7 +90,7 @@ def measure(
             continue
         result = METRICS[name](features)
         if result is not None:
-            _check_finite(result, name, features.task)
+            result = _checked(result, name, features.task)
             rows.append({'task': features.task, 'metric': name, **result._asdict()})
     return rows
 
@@ -108,11 +108,17 @@ def names_of(metrics: Iterable[str] | None = None) -> list[str]:
     return [name for name in METRICS if name in chosen]
 
 
-def _check_finite(result: Measurement, name: str, task: str) -> None:
+def _checked(result: Any, name: str, task: str) -> Measurement:
+    """Returns the measurement as plain numbers, which a row can hold."""
     if not isinstance(result, Measurement):
         raise UserError(f'metric {name!r} gives {type(result)}: return a Measurement, or None')
-    if not np.isfinite(result).all():
+    try:
+        plain = Measurement(*map(float, result[:3]), int(result.n))
+    except (TypeError, ValueError):
+        raise UserError(f'metric {name!r} on {task!r} gives no numbers: {result}') from None
+    if not np.isfinite(plain).all():
         raise UserError(f'metric {name!r} on {task!r} is not finite: {result}')
+    return plain
 
 
 @register_metric('linear_probe')

@@ -47,11 +47,16 @@ def answers_of(victim: Victim, inputs: np.ndarray) -> np.ndarray:
     Raises:
         UserError: the answers have another shape, or are not finite numbers.
     """
-    answer = np.asarray(victim.answer(inputs))
-    if answer.shape != (len(inputs), victim.dim) or not np.issubdtype(answer.dtype, np.number):
+    answer = victim.answer(inputs)
+    try:
+        answer = np.asarray(answer)
+    except ValueError:  # rows of several lengths
+        answer = np.asarray(answer, object)
+    real = any(jnp.issubdtype(answer.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    if answer.shape != (len(inputs), victim.dim) or not real:
         raise UserError(
             f'victim {victim.address}: it answered {len(inputs)} inputs with {answer.dtype} '
-            f'{list(answer.shape)}; it must answer numbers [{len(inputs)}, {victim.dim}]'
+            f'{list(answer.shape)}; it must answer real numbers [{len(inputs)}, {victim.dim}]'
         )
     answer = answer.astype(np.float32)
     finite = np.isfinite(answer).all(axis=1)

@@ -38,13 +38,14 @@ class OwnModules(NamedTuple):
 
         A stage depends on own modules if its description names one of them or what one of them
         registered. Then it depends on all of them, for they may use each other. On modules that
-        registered nothing every stage depends; on what was registered elsewhere, where it is named.
+        registered nothing every stage depends; on what was registered elsewhere, likewise.
         """
         own = self.names.union(name.rpartition('.')[2] for name, _ in self.sources)
         words = set(re.findall(r'\w+', json.dumps(spec)))
         uses = not own.isdisjoint(words)
         used = {name: source for name, source in self.sources if uses or name in self.effects}
-        return used | {name: made for name, made in self.unlisted if name.split()[-1] in words}
+        named = any(name.split()[-1] in words for name, _ in self.unlisted)
+        return used | (dict(self.unlisted) if named else {})
 
 
 NO_MODULES = OwnModules()

@@ -154,8 +154,10 @@ def resolved(one: Run, sets: Sets, sketch: Sketch) -> Json:
             content[name] = task[part]['content']
     modules = one.workspace.modules
     content |= {f'module {name}': source for name, source in modules.sources}
-    named = modules.used_in({'fields': fields, 'metrics': list(evaluation.METRICS)})
-    content |= {name: source for name, source in named.items() if name in dict(modules.unlisted)}
+    metrics = list(evaluation.METRICS)
+    specs = (sets.victim_spec, sets.pool_spec, sets.tasks_spec)
+    named = modules.used_in({'fields': fields, 'metrics': metrics, 'sets': specs})
+    content |= {name: named[name] for name, _ in modules.unlisted if name in named}
     content |= {one.config.victim.source: sketch.address} if sketch.address else {}
     return fields | {'content': content}
 

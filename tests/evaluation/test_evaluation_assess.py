@@ -123,13 +123,25 @@ def test_a_metric_of_ones_own(registries_restored, victim, tasks):
             lambda features: intervals.Measurement(float('nan'), 0.0, 1.0, 3),
             "metric 'mine' on 'npz' is not finite",
         ),
+        (
+            lambda features: intervals.Measurement(0.5, None, None, 3),
+            "metric 'mine' on 'npz' gives no numbers",
+        ),
     ],
-    ids=['a number', 'NaN'],
+    ids=['a number', 'NaN', 'None'],
 )
 def test_metrics_are_finite_measurements(registries_restored, tasks, metric, message):
     evaluation.register_metric('mine')(metric)
     with pytest.raises(UserError, match=message):
         assess(identity, tasks[:1], metrics=['mine'], **FAST)
+
+
+def test_a_row_holds_plain_numbers(registries_restored, tasks):
+    evaluation.register_metric('mine')(
+        lambda features: intervals.Measurement(*np.float32([0.5, 0.25, 1.0]), np.int64(3))
+    )
+    (row,) = assess(identity, tasks[:1], metrics=['mine'], **FAST).measured
+    assert [type(row[name]) for name in ('value', 'ci_low', 'n')] == [float, float, int]
 
 
 def test_wrong_assessments(tasks, victim):

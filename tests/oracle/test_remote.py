@@ -94,9 +94,11 @@ def test_it_has_the_ledger_of_a_traced_oracle(tmp_path):
 @pytest.mark.parametrize(
     ('answer', 'message'),
     [
-        (lambda x: x[:, :2], r'float32 \[8, 2\]; it must answer numbers \[8, 3\]'),
+        (lambda x: x[:, :2], r'float32 \[8, 2\]; it must answer real numbers \[8, 3\]'),
         (lambda x: np.full((len(x), 3), np.nan), '8 of 8 answers hold NaN'),
-        (lambda x: np.array([['a'] * 3] * len(x)), 'it must answer numbers'),
+        (lambda x: np.array([['a'] * 3] * len(x)), 'it must answer real numbers'),
+        (lambda x: x[:, :3] * 1j, r'complex64 \[8, 3\]; it must answer real numbers'),
+        (lambda x: [[1.0] * (1 + i % 2) for i in range(len(x))], 'it must answer real numbers'),
     ],
 )
 def test_a_wrong_answer_is_refused_and_nothing_of_it_is_kept(tmp_path, answer, message):
