@@ -38,6 +38,13 @@ def folder(path: str, *, split: str, size: int | None) -> Dataset:
     transparency is left out. Files whose names begin with a dot, and files beside the class
     folders, are no part of the set.
 
+    >>> import pathlib, tempfile
+    >>> root = pathlib.Path(tempfile.mkdtemp())
+    >>> for kind in ('cat', 'dog'):
+    ...     (root / kind).mkdir(); Image.new('L', (8, 8)).save(root / kind / '0.png')
+    >>> folder(str(root), split='all', size=4).inputs.shape
+    (2, 4, 4, 3)
+
     Args:
         path: the folder; a relative path is one of the working directory.
         split: 'all[:80%]', 'train', 'train[:100]+test', ...

@@ -24,6 +24,12 @@ def npz(
 ) -> Dataset:
     """Reads arrays of N rows; the split 'all' holds all rows, in the order of the file.
 
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + '/vectors.npz'
+    >>> np.savez(path, inputs=np.ones((4, 3)), labels=np.array([0, 1, 0, 1]))
+    >>> npz(path, split='all[:3]').labels.tolist()
+    [0, 1, 0]
+
     Args:
         path: the .npz; a relative path is one of the working directory.
         inputs: the name of the array [N, ...] of inputs, of any number type.

@@ -27,13 +27,13 @@ class Column(NamedTuple):
         name: the key in a row.
         title: the heading in a table.
         kind: 'condition' separates estimates; 'seed' is averaged over; 'measure' is one measured
-            value with its task, metric and interval; 'bill' is an amount that an encoder took;
-            'note' says where a row comes from, and does neither separate nor average.
+            value with task, metric and interval; 'bill' is a cost of an encoder; 'note' is the
+            origin of a row, which neither separates nor averages.
         roles: the roles that have a value.
-        table: 'always' stands in a table wherever an encoder has a value, 'varied' only where the
+        table: 'always' is in a table wherever an encoder has a value, 'varied' only where the
             column tells encoders apart, '' never.
-        label: 'anywhere' is said in a label wherever the column varies, 'attack' only where it
-            varies within one attack, '' where the label has a rule of its own or none.
+        label: 'anywhere' is in a label wherever the column varies, 'attack' only where the column
+            varies within one attack, '' where the label has another rule or none.
         phrase: a value in a label.
         fields: the config fields that the column expresses; they need no column of their own.
     """

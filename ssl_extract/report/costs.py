@@ -26,10 +26,10 @@ class Prices(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """The amounts that one encoder took, as means over seeds; None: not known, or none.
+    """The costs of one encoder, as means over seeds; None where unknown, or where there are none.
 
     Attributes:
-        estimate: one of its amounts, for its condition.
+        estimate: of one amount, which holds the condition.
         amounts: billed, unique, repeated and refused queries, `dollars` for them, training `flops`
             and `seconds`.
         training_dollars: for the training time.
@@ -43,7 +43,7 @@ class Cost(NamedTuple):
 
     @property
     def total_dollars(self) -> float | None:
-        """For queries and training; None where a part of it is not known."""
+        """Adds the dollars for queries and training; None where a part is unknown."""
         paid = self.amounts['dollars'] if self.estimate.role == 'surrogate' else 0.0
         return None if None in (paid, self.training_dollars) else paid + self.training_dollars
 
@@ -52,7 +52,7 @@ def prices(config: dict[str, Any], rows: Iterable[Row] = ()) -> Prices | None:
     """Reads the prices from the config given to `report.write`.
 
     Args:
-        config: its `['config']['cost']` holds the prices on which all runs agree.
+        config: `['config']['cost']` holds the prices on which all runs agree.
         rows: hold the prices on which the runs do not agree, as columns.
 
     Returns:
@@ -80,7 +80,7 @@ def break_even(victim_dollars: float, training_dollars: float, queries: float) -
         queries: paid by the attacker.
 
     Returns:
-        Dollars; None: never cheaper, even if the queries were free; infinite: there were none.
+        Dollars. None where stealing costs more even with free queries; infinite without queries.
 
     >>> break_even(10.0, 2.0, 4000)
     2.0
@@ -93,7 +93,7 @@ def break_even(victim_dollars: float, training_dollars: float, queries: float) -
 
 
 def costs(rows: Iterable[Row], price: Prices) -> list[Cost]:
-    """Lists what every victim, surrogate and encoder from scratch took, as tables are ordered."""
+    """Lists the costs of victims, surrogates and encoders from scratch, in the order of tables."""
     rows = [_priced(row, price) for row in rows if row['role'] in _ROLES]
     by_amount = {}
     for amount in (*_AMOUNTS, _TRAINING):
@@ -118,7 +118,7 @@ def _cost(e: Estimate, by_amount: dict[str, dict[tuple, Estimate]]) -> Cost:
 
 
 def spent(rows: Sequence[Row], price: Prices) -> Table | None:
-    """Tabulates what every encoder cost; None where nothing is known."""
+    """Tabulates the costs of all encoders; None where no cost is known."""
     encoders = costs(rows, price)
     if not encoders:
         return None

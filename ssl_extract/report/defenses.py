@@ -15,7 +15,7 @@ USER, USER_CLEAN = 'user_accuracy', 'user_accuracy_clean'
 
 
 class Change(NamedTuple):
-    """The change of an accuracy, its 95 % interval if any, and how that was found."""
+    """The change of an accuracy, the 95 % interval if any, and the kind of the interval."""
 
     delta: float
     interval: Interval
@@ -23,12 +23,12 @@ class Change(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether the accuracy surely goes down: the interval does not reach 0."""
+        """Checks whether the accuracy surely goes down: the interval lies below 0."""
         return self.interval is not None and self.interval[1] < 0
 
 
 class User(NamedTuple):
-    """A kind of legitimate user behind a defense, and what changed for it."""
+    """A kind of legitimate user behind a defense, and the change of the accuracy."""
 
     kind: str
     estimate: Estimate
@@ -36,14 +36,14 @@ class User(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A defense ('': none), the attackers it met at one endpoint and budget, and its users.
+    """A defense ('': none), with attackers at one endpoint and budget, and with users.
 
     Attributes:
         fields: of the victim and the evaluation, where they differ between runs.
-        endpoint, budget, defense: what the oracle was.
+        endpoint, budget, defense: of the oracle.
         attackers: the surrogates, with linear-probe accuracy.
-        best: of all surrogates without a defense at this endpoint and budget.
-        users: kind -> the user that lost most, where a kind was there in several ways.
+        best: of all surrogates without a defense at the same endpoint and budget.
+        users: kind -> the user of the kind that lost most.
     """
 
     fields: Fields
@@ -56,22 +56,22 @@ class Setting(NamedTuple):
 
     @property
     def usual(self) -> Estimate | None:
-        """The best attacker that does nothing against the defense."""
+        """Returns the best attacker that does nothing against the defense."""
         return _best(e for e in self.attackers if not e.is_adaptive)
 
     @property
     def adaptive(self) -> Estimate | None:
-        """The best attacker that adapts to the defense."""
+        """Returns the best attacker that adapts to the defense."""
         return _best(e for e in self.attackers if e.is_adaptive)
 
     @property
     def worst(self) -> Estimate | None:
-        """The best attacker of all, by the mean over seeds."""
+        """Returns the best attacker of all, by the mean over seeds."""
         return _best(self.attackers)
 
     @property
     def worst_user(self) -> User | None:
-        """The user that lost most."""
+        """Returns the user that lost most."""
         compared = [user for user in self.users.values() if user.change]
         return min(compared, key=lambda user: user.change.delta, default=None)
 
@@ -252,9 +252,9 @@ def _overview_caption(shown: Sequence[Setting], task: str | None, ways: set[str]
     ]
 
 
-def _missing(what: str, shown: Sequence[Setting]) -> str:
+def _missing(words: str, shown: Sequence[Setting]) -> str:
     names = list(dict.fromkeys(s.defense for s in shown))
-    return f'{what}: {", ".join(names)}.' if names else ''
+    return f'{words}: {", ".join(names)}.' if names else ''
 
 
 def _met_best(s: Setting) -> bool:
@@ -262,9 +262,9 @@ def _met_best(s: Setting) -> bool:
 
 
 def _victims(encoders: Sequence[Estimate]) -> list[Fields]:
-    """Lists the fields of each victim, the fullest there are: an estimate may lack some."""
-    given = list(dict.fromkeys(e.setting for e in encoders))
-    return [one for one in given if not any({*one} < {*other} for other in given)]
+    """Lists the fields of each victim, without those that are a part of another's fields."""
+    distinct = list(dict.fromkeys(e.setting for e in encoders))
+    return [fields for fields in distinct if not any({*fields} < {*other} for other in distinct)]
 
 
 def _at(

@@ -15,15 +15,15 @@ Fields = tuple[tuple[str, Any], ...]
 
 
 class Estimate(NamedTuple):
-    """One measured quantity under one condition, over all its seeds.
+    """One measured quantity under one condition, over all seeds.
 
     Attributes:
-        role, attack, loss, defense, budget, plan: the condition ('' or None: not given).
-        strategy: how the queries were chosen.
-        data: the set they were chosen from.
-        endpoint: what the oracle answered with.
+        role, attack, loss, defense, budget, plan: the condition ('' or None where there is none).
+        strategy: of choosing queries.
+        data: the attacker's set.
+        endpoint: of the oracle's answers.
         views: a word for the augmentations.
-        adaptive: what the attacker did against the defense.
+        adaptive: the attacker's measures against the defense.
         user: the kind of a legitimate user.
         encoder: the network.
         fields: the last of the condition, (name, value) of each config field that differs between
@@ -31,8 +31,8 @@ class Estimate(NamedTuple):
         value: mean over seeds of the finite values; None where no value is finite.
         interval: 95 % interval, see `aggregate`; None where none can be given.
         by_seed: finite value of each seed; a seed is the values of `columns.SEEDS`.
-        seeds: how many independent runs `value` is the mean of.
-        lost: how many seeds gave a value that is not finite (they are not in the mean).
+        seeds: number of independent runs in the mean `value`.
+        lost: number of seeds whose value is not finite (they are not in the mean).
         mixed: one seed has several values; see `aggregate`.
         billed: smallest and largest number of queries billed, or None.
         is_adaptive: whether the attacker does something against the defense.
@@ -63,16 +63,16 @@ class Estimate(NamedTuple):
 
     @property
     def condition(self) -> tuple:
-        """What was measured, without how it came out."""
+        """Returns the condition, without the measured value."""
         return self[: len(CONDITION)]
 
     @property
     def setting(self) -> Fields:
-        """The fields that the victim and the evaluation depend on; see `columns.SETTING`."""
+        """Returns the fields of the victim and the evaluation; see `columns.SETTING`."""
         return tuple((name, v) for name, v in self.fields if name.split('.')[0] in columns.SETTING)
 
     def get(self, name: str) -> Any:
-        """Returns the value of a column or of a config field; '' where it has none."""
+        """Returns the value of a column or of a config field; '' where there is none."""
         return getattr(self, name) if name in CONDITION else dict(self.fields).get(name, '')
 
 
@@ -88,12 +88,12 @@ def aggregate(
     differ between runs. An estimate averages over seeds and over nothing else.
 
     With several seeds the interval is the t-interval of the mean over seeds (see `t_interval`);
-    with one it is the row's own, over test inputs. Where several seeds share one and the same
-    measurement (one victim, several attackers), it counts as one.
+    with one seed the interval is that of the row, over test inputs. A measurement that several
+    seeds share (one victim, several attackers) counts once.
 
     Args:
         rows: as `results.tidy` returns them.
-        task: the task, or None for what was measured on no task.
+        task: the task, or None for a metric without a task.
         metric: the metric.
         allow_mixed: one seed may have several values, as a time measured on two machines; their
             mean stands for the seed and the estimate is `mixed`.
@@ -130,11 +130,11 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def difference(new: Estimate, old: Estimate) -> tuple[float, Interval, str] | None:
-    """Returns `new - old`, its 95 % interval, and how that was found.
+    """Returns `new - old`, the 95 % interval and its kind; None where a value is missing.
 
-    None where a value is missing. Two or more seeds in common: the t-interval of the differences
-    seed by seed. Otherwise both intervals are combined as if independent (Newcombe 1998, method 10;
-    Zou and Donner 2008, MOVER), which is wide for two encoders tested on the same inputs.
+    With two or more seeds in common, the interval is the t-interval of the differences seed by
+    seed. Otherwise both intervals are combined as if independent (Newcombe 1998, method 10; Zou and
+    Donner 2008, MOVER), which is wide for two encoders tested on the same inputs.
     """
     if new.value is None or old.value is None:
         return None
@@ -156,8 +156,8 @@ def reference(
 ) -> Estimate | None:
     """Finds the estimate of `role` that `like` compares to.
 
-    That is the only one whose config fields agree with those of `like`; of several, the one with
-    the same encoder.
+    The result is the only estimate whose config fields agree with those of `like`; of several, the
+    estimate with the same encoder.
     """
     alike = [e for e in estimates if e.role == role and e.value is not None]
     alike = [e for e in alike if like is None or _agree(e, like)]
@@ -177,8 +177,8 @@ def gap_recovered(estimate: Estimate, estimates: Sequence[Estimate]) -> float | 
 def undefended(estimate: Estimate, estimates: Sequence[Estimate]) -> Estimate | None:
     """Finds the same condition without a defense.
 
-    Failing that, for an attacker that adapted, the same attack that had nothing to adapt to; for a
-    legitimate user, the victim.
+    Without such an estimate, the result is the same attack without adaptation for an adaptive
+    attacker, and the victim for a legitimate user.
     """
     for like in (estimate, estimate._replace(adaptive='')):
         alike = [e for e in estimates if not e.defense and e.value is not None and _same(e, like)]
@@ -190,7 +190,7 @@ def undefended(estimate: Estimate, estimates: Sequence[Estimate]) -> Estimate | 
 
 
 def scratch_for(attacker: Estimate, estimates: Sequence[Estimate]) -> Estimate | None:
-    """Finds the encoder pretrained without a victim on as many images as the attacker asked."""
+    """Finds the encoder pretrained without a victim on as many inputs as the attacker asked."""
     alike = [
         e
         for e in estimates
@@ -252,12 +252,12 @@ def _seed(row: Row) -> tuple:
 
 
 def _joined(groups: dict[Fields, list[Row]]) -> dict[Fields, list[Row]]:
-    """Joins the seeds of one condition whose runs differ in fields that it does not depend on.
+    """Joins the seeds of one condition whose runs differ in fields without effect on the condition.
 
-    A row without a value of a field is shared by runs that differ in the field: the row does not
-    depend on it. Another seed of the same condition may have been in one run only, and then has
-    that run's value. The row with fewer fields speaks for it, unless it has another value of the
-    same seed.
+    Runs that differ in a field share a row without a value of the field: the row does not depend on
+    the field. Another seed of the same condition may have been in one run only, and then has the
+    value of that run. The row with fewer fields stands for the other row, unless the two have
+    different values of the same seed.
     """
     joined: dict[Fields, list[Row]] = {}
     for fields, rows in sorted(groups.items(), key=lambda group: len(group[0])):
@@ -274,7 +274,7 @@ def _fit(rows: Sequence[Row], others: Sequence[Row]) -> bool:
 
 def _estimate(condition: tuple, rows: Sequence[Row], allow_mixed: bool) -> Estimate:
     seeds: dict[tuple, dict[float, Row]] = {}
-    for row in rows:  # the same value met again is the same measurement, seen by another run
+    for row in rows:  # an equal value is the same measurement in another run
         if is_finite(row['value']):
             seeds.setdefault(_seed(row), {})[row['value']] = row
     mixed = any(len(measured) > 1 for measured in seeds.values())
@@ -305,7 +305,7 @@ def _estimate(condition: tuple, rows: Sequence[Row], allow_mixed: bool) -> Estim
 
 
 def _conflict(measured: dict[float, Row]) -> str:
-    """Says which rows give one condition and seed several values."""
+    """Describes the rows that give one condition and seed several values."""
     rows = list(measured.values())
     where = [f'{row["value"]} (run {row.get("run")}, stage {row.get("stage")})' for row in rows]
     names = [name for name in columns.CONDITIONS if rows[0].get(name) not in (None, '')]

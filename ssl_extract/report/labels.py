@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from ssl_extract.report import columns
 from ssl_extract.report.estimates import Estimate
 
-# Said where it varies at all; what belongs to an attack only where one attack has it both ways.
+# Columns in a label where they vary at all, and where they vary within one attack.
 _ANYWHERE, _WITHIN_AN_ATTACK = columns.said('anywhere'), columns.said('attack')
 _PHRASES = {column.name: column.phrase for column in columns.COLUMNS}
-_USUAL = ('data', 'encoder')  # unsaid where it is what most of them have
+_USUAL = ('data', 'encoder')  # left out of labels with the most frequent value
 _UNSAID = ('', 'random')  # the strategy of an attacker that does not choose
 
 
@@ -19,19 +19,19 @@ def role_name(e: Estimate) -> str:
 
 
 def series(e: Estimate) -> tuple:
-    """Returns the condition without its budget: what a line over budgets is drawn for."""
+    """Returns the condition without the budget, for a line over budgets."""
     return e._replace(budget=None).condition
 
 
 def varies(estimates: Sequence[Estimate], name: str) -> bool:
     """Returns whether a column or config field tells two of the estimates apart.
 
-    That a role lacks what others have says nothing.
+    A value that one role has and another lacks does not count.
     """
-    given = {(e.role, e.get(name)) for e in estimates}
-    roles = {role for role, _ in given}
-    values = {value for _, value in given if value not in ('', None)}
-    return len(given) > len(roles) or len(values) > 1
+    pairs = {(e.role, e.get(name)) for e in estimates}
+    roles = {role for role, _ in pairs}
+    values = {value for _, value in pairs if value not in ('', None)}
+    return len(pairs) > len(roles) or len(values) > 1
 
 
 def column(estimates: Sequence[Estimate], name: str) -> list[str]:
@@ -60,12 +60,12 @@ def labels(estimates: Sequence[Estimate], always: tuple[str, ...] = ('loss',)) -
 
 
 def label(e: Estimate, among: Sequence[Estimate], always: tuple[str, ...] = ('loss',)) -> str:
-    """Says what tells `e` from others of its role, whatever its budget; '' where nothing does.
+    """Writes the differences of `e` from others of the same role, budgets aside; '' without any.
 
     Args:
         e: one of `among`.
         among: the conditions that are shown side by side.
-        always: columns that are said even where all have them in common.
+        always: columns in every label, even where all estimates agree.
     """
     alike = [other for other in among if (other.attack, other.loss) == (e.attack, e.loss)]
     used = {name for name in ('attack', *_ANYWHERE) if varies(among, name)}
@@ -88,6 +88,6 @@ def _with_user(e: Estimate, words: str) -> str:
 
 
 def _is_usual(e: Estimate, among: Sequence[Estimate], name: str) -> bool:
-    """Returns whether most of `e`'s role have its value of the column."""
+    """Returns whether most estimates of the same role have the same value of the column."""
     values = [other.get(name) for other in among if other.role == e.role]
     return values.count(e.get(name)) > len(values) / 2

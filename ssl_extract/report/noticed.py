@@ -1,4 +1,4 @@
-"""Tables of what defenses noticed of accounts."""
+"""Tables of the defenses' counters for accounts."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ PREFIX = 'noticed.'  # of the metrics, before the name of a scalar in a defense'
 
 
 def noticed_tables(rows: Sequence[Row]) -> list[Table]:
-    """Tabulates what each defense knew of each account in the end: a table per kind of defense."""
+    """Tabulates the final counters of each defense for each account, a table a kind of defense."""
     metrics = list(dict.fromkeys(r['metric'] for r in rows if r['metric'].startswith(PREFIX)))
     by_metric = {
         m: {e.condition: e for e in estimates.aggregate(rows, None, m) if e.value is not None}

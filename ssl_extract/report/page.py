@@ -30,7 +30,7 @@ _PARETO = (
 
 
 class Picture(NamedTuple):
-    """A figure: file name without folder, PNG bytes, words for those who cannot see it, caption."""
+    """A figure: file name without folder, PNG bytes, alternative text, caption."""
 
     name: str
     png: bytes
@@ -39,12 +39,12 @@ class Picture(NamedTuple):
 
     @property
     def base64(self) -> str:
-        """The PNG as the text of a data URL."""
+        """Encodes the PNG for a data URL."""
         return base64.b64encode(self.png).decode('ascii')
 
 
 class Section(NamedTuple):
-    """A heading of the report and what stands under it, in order."""
+    """A heading of the report and the parts under the heading, in order."""
 
     title: str
     items: list[Table | Picture]
@@ -249,7 +249,7 @@ def _breakable(text: str) -> markupsafe.Markup:
 
 
 def _escape(text: str) -> str:
-    """Writes plain text as markdown: nothing in it is read as a mark or as HTML."""
+    """Writes plain text as markdown, with all marks and HTML escaped."""
     text = re.sub(r'([\\`*|\[\]])', r'\\\1', ' '.join(text.split()))
     return text.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
 

@@ -76,7 +76,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def read_curves(runs: Sequence[FinishedRun]) -> dict[str, list[dict[str, Any]]]:
-    """Reads the training curve of every stage, once, by a name that no other stage has.
+    """Reads the training curve of every stage, once, under a unique name.
 
     Returns:
         Name -> rows, each with its step, its metrics, `stage` (the role) and `address`.
@@ -135,7 +135,7 @@ def read_views(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
 
 
 def bills(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
-    """Lists the bills of all runs; an account that two workdirs have was paid in both."""
+    """Lists the bills of all runs; an account in two workdirs was paid in both."""
     places: dict[str, set[str]] = {}
     for run in runs:
         for bill in run.bills:
@@ -150,7 +150,7 @@ def bills(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
 
 
 def describe(runs: Sequence[FinishedRun]) -> dict[str, Any]:
-    """Describes the runs for the end of the report: what they share, and what each has of its own.
+    """Describes the runs for the end of the report: common fields, then those of each run.
 
     Returns:
         `command` (a line for each), `commit`, `versions` and `devices` (a list of them where runs
@@ -194,18 +194,20 @@ def _distinct(
     entries: dict[str, tuple[dict[str, Any], list[FinishedRun]]],
     runs: Sequence[FinishedRun],
 ) -> list[str]:
-    """Adds to names that are the same the config fields that tell them apart.
+    """Adds to equal names the config fields that tell them apart.
 
     A figure puts the name before ': ' above a panel and takes the mean over 'seed 1', 'seed 2'.
     """
     fields = results.differing(runs)
     cells = [results.agreed_fields(sharing, fields) for _, sharing in entries.values()]
     distinct: list[str] = []
-    for name, own, key in zip(names, cells, entries, strict=True):
+    for name, values, key in zip(names, cells, entries, strict=True):
         alike = [other for n, other in zip(names, cells, strict=True) if n == name]
         varied = [f for f in fields if len({str(other[f]) for other in alike}) > 1]
-        seeds = [f'seed {own[f]}' for f in varied if f in columns.SEEDS]
-        words = [f'{f}={own[f]}' for f in varied if f not in columns.SEEDS and own[f] is not None]
+        seeds = [f'seed {values[f]}' for f in varied if f in columns.SEEDS]
+        words = [
+            f'{f}={values[f]}' for f in varied if f not in columns.SEEDS and values[f] is not None
+        ]
         panel = name if ': ' in name or not words else f'{name}: {words.pop(0)}'
         full = ', '.join([panel, *words, *seeds])
         distinct.append(full if full not in distinct else f'{full}, {key[:8]}')

@@ -1,7 +1,7 @@
 """The results of finished runs, and their tidy rows.
 
 A finished run is a folder `runs/ID/` of a workdir. `run.json` is written last, as the sign that the
-run is finished; a folder without it is passed over.
+run is finished; a folder without `run.json` is passed over.
 """
 
 import json
@@ -27,17 +27,17 @@ _MEASURED = ('value', 'ci_low', 'ci_high', 'n')
 
 
 class FinishedRun(NamedTuple):
-    """One finished run, as its folder says.
+    """A finished run, as read from a folder.
 
     Attributes:
-        id, name, title: the hash of its resolved config, the run in a few words, the experiment.
-        command, started, commit, versions, devices: how, when and on what it ran.
+        id, name, title: the hash of the resolved config, the run in a few words, the experiment.
+        command, started, commit, versions, devices: of the process.
         config: the resolved config, nested.
         rows: of `rows.jsonl`.
         bills: of `bills.json`.
         curves: of `curves.json`; a folder holds `part-*.jsonl` and is relative to `workdir`.
         views: of `views.json`; a folder holds `arrays.npz` and is relative to `workdir`.
-        workdir: where it was found.
+        workdir: of the run.
     """
 
     id: str
@@ -57,14 +57,14 @@ class FinishedRun(NamedTuple):
 
     @property
     def folder(self) -> epath.Path:
-        """Where its files are."""
+        """Returns the folder of the run's files."""
         return self.workdir / RUNS / self.id
 
 
 def read_runs(*workdirs: epath.PathLike) -> list[FinishedRun]:
     """Reads all finished runs of some workdirs, in the order in which they were started.
 
-    A run that two workdirs have with the same results counts once; how long it took may differ.
+    A run that is in two workdirs with the same results counts once; times may differ.
 
     Args:
         workdirs: folders with a folder `runs`; a workdir without one has no finished run.
@@ -87,12 +87,12 @@ def read_runs(*workdirs: epath.PathLike) -> list[FinishedRun]:
 def tidy(runs: Sequence[FinishedRun]) -> list[Row]:
     """Returns the rows of all runs, each measured value once.
 
-    A row has the columns of `columns.NAMES`, and one for every config field that differs between
-    the runs, under its dotted name. Rows that are the same in several runs, as the victim's, are
-    one row: its `run`, and each field, is the value on which these runs agree, else None. Rows of
-    two workdirs are the same however long they took, and the first run's time stands. Two
-    evaluations of one encoder may share a value by chance; where they do not share that of another
-    encoder, they stay two rows.
+    A row has the columns of `columns.NAMES`, and a column for every config field that differs
+    between the runs, under the dotted name of the field. Rows that are the same in several runs, as
+    the victim's, are one row: `run`, and each field, is the value on which the runs agree, else
+    None. Times do not distinguish rows of two workdirs, and the first run's time stands. Two
+    evaluations of one encoder may have the same value by chance: the rows stay apart where the two
+    evaluations give another encoder different values.
 
     Args:
         runs: as `read_runs` returns them.
@@ -107,12 +107,13 @@ def tidy(runs: Sequence[FinishedRun]) -> list[Row]:
             row = {name: row.get(name) for name in columns.NAMES if name != 'run'}
             how = run.config.get('evaluation') if _measurement(row) in told_apart else None
             merged.setdefault(_text([_untimed(row), how]), (row, []))[1].append(run)
-    own: dict[tuple[str, ...], Row] = {}  # by the runs that share a row: many rows share theirs
+    # By the runs that share a row, since many rows are shared by the same runs.
+    agreed: dict[tuple[str, ...], Row] = {}
     for _, sharing in merged.values():
         ids = tuple(run.id for run in sharing)
-        if ids not in own:
-            own[ids] = {'run': _agreed(ids), **agreed_fields(sharing, names)}
-    return [row | own[tuple(run.id for run in sharing)] for row, sharing in merged.values()]
+        if ids not in agreed:
+            agreed[ids] = {'run': _agreed(ids), **agreed_fields(sharing, names)}
+    return [row | agreed[tuple(run.id for run in sharing)] for row, sharing in merged.values()]
 
 
 def _depend_on_the_evaluation(runs: Sequence[FinishedRun]) -> set[tuple]:
@@ -132,10 +133,10 @@ def _measurement(row: Row) -> tuple:
 def differing(runs: Sequence[FinishedRun]) -> list[str]:
     """Names the config fields that differ between runs and that no column expresses.
 
-    A column expresses a field where its value tells the field's: the surrogates of runs with
-    another field have another value in the column. A field of the victim or of the data must show
-    in the rows of all roles. A field that lists what the column names one by one, as the users, is
-    expressed. A `content` differs only between runs that name the same thing.
+    A column expresses a field where the value of the column determines the value of the field: the
+    surrogates of runs with another field have another value in the column. A field of the victim or
+    of the data must show in the rows of all roles. A field that lists the values of a column, as
+    the users, is expressed. A `content` differs only between runs that name the same thing.
     """
     configs = {run.id: flatten(run.config) for run in runs}
     names = list(dict.fromkeys(name for config in configs.values() for name in config))
@@ -222,7 +223,7 @@ def _damaged(folder: epath.Path, name: str, reason: str) -> UserError:
 
 
 def _results(run: FinishedRun) -> tuple[list[Row], list[Row]]:
-    """What two copies of a run must agree on; its id stands for its config."""
+    """Returns the results on which two copies of a run must agree; the id stands for the config."""
     return [_untimed(row) for row in run.rows], run.bills
 
 

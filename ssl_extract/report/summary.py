@@ -10,7 +10,7 @@ from ssl_extract.report.tables import PROBE, percent, span
 
 
 def summarize(rows: Sequence[Row], bill: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """Says the results in plain words: one paragraph per task, and what was paid."""
+    """Writes the results in plain words: a paragraph for each task, and the billed queries."""
     probed = tables.tasks(rows)
     words = [_in_words(rows, task) for task in probed[:3]]
     if len(probed) > 3:
@@ -43,10 +43,12 @@ def _in_words(rows: Sequence[Row], task: str | None) -> str:
         rest = rest[:1].upper() + rest[1:] + f' on {task}. ' if rest else ''
         return rest + f'No surrogate has been evaluated on {task} yet.'
     paid = best.billed[1] if best.billed else best.budget
-    who = 'the surrogate' if len(attackers) == 1 else f'the best of {len(attackers)} surrogates'
+    subject = 'the surrogate' if len(attackers) == 1 else f'the best of {len(attackers)} surrogates'
     how = ', '.join(filter(None, (_how(best, attackers), best.defense)))
     seeds = f', mean of {best.seeds} seeds' if best.seeds > 1 else ''
-    words = f'With {paid:,} paid queries {who} ' if paid is not None else f'{who.capitalize()} '
+    words = (
+        f'With {paid:,} paid queries {subject} ' if paid is not None else f'{subject.capitalize()} '
+    )
     words += f'({how}{seeds}) ' if how or seeds else ''
     words += f'reaches {_percent(best)} on {task}' + (f'; {rest}.' if rest else '.')
     gap = estimates.gap_recovered(best, measured)
@@ -56,7 +58,7 @@ def _in_words(rows: Sequence[Row], task: str | None) -> str:
 
 
 def _defense_words(settings: Sequence[Setting], best: Estimate) -> str:
-    """Says behind which defense the best attack is worst, and what its users lost."""
+    """Describes the defense behind which the best attack is worst, and the users' losses."""
     same = [
         s
         for s in settings
@@ -102,7 +104,7 @@ def _user_words(s: Setting) -> str:
 
 
 def _points(change: defenses.Change) -> str:
-    """Writes '−7.0 points (−9.0 to −5.0)', and whether that may be nothing."""
+    """Writes '−7.0 points (−9.0 to −5.0)', and whether the interval includes 0."""
     points = f'{tables.signed(change.delta)} points'
     if change.interval is None:
         return f'{points} (no interval)'
@@ -112,7 +114,7 @@ def _points(change: defenses.Change) -> str:
 
 
 def _how(e: Estimate, attackers: Sequence[Estimate]) -> str:
-    """Says what tells a surrogate from others under the same defense."""
+    """Labels a surrogate among the surrogates under the same defense."""
     alike = [other for other in attackers if other.defense == e.defense]
     return labels.label(e, alike, always=('attack', 'loss'))
 

@@ -62,12 +62,12 @@ def span(interval: Interval, show: Callable[[float], str] = percent) -> str:
 
 
 def clipped(interval: Interval) -> Interval:
-    """Cuts an interval of a proportion to what a proportion can be."""
+    """Cuts an interval of a proportion to [0, 1]."""
     return interval and (max(interval[0], 0.0), min(interval[1], 1.0))
 
 
 def tasks(rows: Iterable[Row], metrics: Iterable[str] = (PROBE,)) -> list[str | None]:
-    """Names the tasks that one of the metrics was measured on, in the order of the rows."""
+    """Names the tasks on which one of the metrics was measured, in the order of the rows."""
     wanted = set(metrics)
     return list(dict.fromkeys(row.get('task') for row in rows if row.get('metric') in wanted))
 
@@ -146,7 +146,7 @@ def defended(rows: Sequence[Row], task: str | None) -> Table | None:
 
 
 def change_words(ways: set[str]) -> str:
-    """Says how changes and their intervals were found; `ways` are of `estimates.difference`."""
+    """Describes the intervals of changes; `ways` are kinds of `estimates.difference`."""
     words = {
         'paired': 'with several seeds, the t-interval of the differences seed by seed',
         'independent': 'the two intervals combined as if independent (Newcombe’s method)',
@@ -197,7 +197,7 @@ def assemble(
     caption: list[str],
     measured: Sequence[Estimate] = (),
 ) -> Table:
-    """Puts what tells the encoders apart before `body`; leaves out columns that say nothing.
+    """Puts the columns that tell encoders apart before `body`; leaves out constant columns.
 
     Args:
         title: above the table.
@@ -239,11 +239,11 @@ def _are_numbers(shown: Sequence[Estimate], name: str) -> bool:
 def _interval_words(measured: Sequence[Estimate]) -> str:
     several = any(e.seeds > 1 for e in measured)
     single = any(e.seeds == 1 and e.interval for e in measured)
-    one = '95 % interval over the test images of one run'
+    words = '95 % interval over the test images of one run'
     if several:
-        rest = f' (where there is one seed: {one})' if single else ''
+        rest = f' (where there is one seed: {words})' if single else ''
         return f'Mean over seeds and 95 % t-interval of that mean over seeds{rest}.'
-    return f'{one}.' if single else ''
+    return f'{words}.' if single else ''
 
 
 def _value(e: Estimate, metric: str) -> str:

@@ -3,9 +3,9 @@
     python -m ssl_extract.studies.detection --victim=FOLDER ...
 
 Writes a page with (a) the false positive and false negative rates of `similarity_guard` over
-thresholds, as in tables 13-15 of arXiv 2205.07890, and (b) how well the guard, `prada` and
-`bucket_coverage` tell attackers' accounts from users'. All accounts are real: they ask the victim's
-answers through the oracle and the defenses.
+thresholds, as in tables 13-15 of arXiv 2205.07890, and (b) the separation of attackers' accounts
+from users' accounts by the guard, `prada` and `bucket_coverage`. All accounts are real: they get
+the victim's answers through the oracle and the defenses.
 """
 
 import functools
@@ -28,10 +28,10 @@ from ssl_extract.studies.detection_tables import PAPER, Account, Point, accounts
 
 FLAGS = flags.FlagValues()  # of this command alone
 flags.DEFINE_string('victim', '', "A trained victim's folder, with its head.", flag_values=FLAGS)
-flags.DEFINE_string('data', 'cifar10', 'What users and attackers ask.', flag_values=FLAGS)
-flags.DEFINE_string('data_dir', '', 'Where the sets lie; see data.load.', flag_values=FLAGS)
+flags.DEFINE_string('data', 'cifar10', 'The set of users and attackers.', flag_values=FLAGS)
+flags.DEFINE_string('data_dir', '', 'The folder of the sets; see data.load.', flag_values=FLAGS)
 flags.DEFINE_string('split', 'test', 'Of the data.', flag_values=FLAGS)
-flags.DEFINE_string('other', '', 'A set that a user from elsewhere asks.', flag_values=FLAGS)
+flags.DEFINE_string('other', '', 'The set of a user from elsewhere.', flag_values=FLAGS)
 flags.DEFINE_string('out', 'detection.md', 'The page.', flag_values=FLAGS)
 flags.DEFINE_string(
     'view', 'simclr(strength=0.5, min_scale=0.2)', "An attacker's views.", flag_values=FLAGS
@@ -49,18 +49,18 @@ flags.DEFINE_list(
 )
 
 GUARD_RATE = 0.05  # the threshold of (b)
-USUAL_VIEW = 'random_crop(padding=4) | flip'  # what a user averages an answer over
+USUAL_VIEW = 'random_crop(padding=4) | flip'  # of a user that averages answers over views
 BATCH = 250
 
 
 class Victim(NamedTuple):
-    """The victim as its owner has it.
+    """A victim with the head, as the owner has it.
 
     Attributes:
         represent: uint8[N, H, W, 3] -> float32[N, D].
         head: representations [B, D] -> projections [B, P].
-        input_shape: of its inputs.
-        name: the specs of its encoder and head.
+        input_shape: of one input.
+        name: the specs of encoder and head.
     """
 
     represent: Callable[[np.ndarray], np.ndarray]
@@ -70,10 +70,10 @@ class Victim(NamedTuple):
 
 
 def load_victim(folder: str, mesh: jax.sharding.Mesh) -> Victim:
-    """Reads a victim that was trained here.
+    """Reads a pretrained victim.
 
     Raises:
-        UserError: there is none in the folder, or it has no head.
+        UserError: the folder holds no victim, or a victim without head.
     """
     if not folder or not (epath.Path(folder) / 'meta.json').exists():
         raise UserError(f'--victim={folder}: write the folder of a victim, with its meta.json')
@@ -93,8 +93,9 @@ def send(spec: str, victim: Victim, answers: np.ndarray) -> tuple[np.ndarray, An
 
     Args:
         spec: the defense.
-        answers: float32[A, Q, D], what the victim answers to each; it is looked up here, so that
-            one query need not be computed for every defense.
+        victim: for the head.
+        answers: float32[A, Q, D], the victim's answers to the queries of each account, computed
+            once for all defenses.
 
     Returns:
         (granted bool[A, Q], the accounts' defense states, stacked).
@@ -114,11 +115,11 @@ def send(spec: str, victim: Victim, answers: np.ndarray) -> tuple[np.ndarray, An
     return np.concatenate(granted, axis=1)[:, :count], state.defense
 
 
-@functools.lru_cache(maxsize=4)  # all kinds of accounts meet one program
+@functools.lru_cache(maxsize=4)  # one program for all kinds of accounts
 def _compile(spec: str, head: Callable, budget: int) -> tuple[Callable, Callable]:
-    asked = oracle.make_oracle(_look_up, defenses.make(spec, head=head), budget=budget)
-    init = jax.jit(jax.vmap(asked.init, in_axes=(0, None)))
-    return init, jax.jit(jax.vmap(asked.query), donate_argnums=1)
+    defended = oracle.make_oracle(_look_up, defenses.make(spec, head=head), budget=budget)
+    init = jax.jit(jax.vmap(defended.init, in_axes=(0, None)))
+    return init, jax.jit(jax.vmap(defended.query), donate_argnums=1)
 
 
 def _look_up(inputs: jax.Array) -> jax.Array:
@@ -133,11 +134,25 @@ def sweep(
     histories: Sequence[int],
     rates: Sequence[float],
 ) -> tuple[list[Point], float]:
-    """(a): the guard's rates; and the threshold of (b), a cosine of projections.
+    """Measures the guard's rates (a), and chooses the threshold of (b), a cosine of projections.
 
-    Thresholds come from one account that is not measured. A fresh query is a new image; a repeat is
-    an augmented view of an image of which the oldest remembered answer was another view. Of 2 M
-    queries, M being the longest history, the later M are measured, of repeats the second views.
+    Thresholds come from one account that is not measured. A fresh query is a new image. A repeat is
+    an augmented view of an image whose other view is the oldest answer in the history. Of 2 M
+    queries, with M the longest history, the later M are measured; of repeats, the second views.
+
+    Args:
+        victim: see `Victim`.
+        images: uint8[N, H, W, 3], for all accounts.
+        view: the augmentation of repeats.
+        seeds: number of draws of images and views.
+        histories: capacities of the guard, divisors of the largest.
+        rates: false positive rates that thresholds aim at.
+
+    Returns:
+        The rates at each threshold, and the threshold of (b).
+
+    Raises:
+        UserError: there are too few images.
     """
     longest = max(histories)
     order = np.random.default_rng(1).permutation(len(images))
@@ -146,8 +161,8 @@ def sweep(
             f'{len(images)} images do not do for --seeds={seeds} with --histories up to {longest}: '
             f'{longest * (2 + 3 * seeds)} are needed'
         )
-    known = victim.represent(images[order[: longest * (2 + 3 * seeds)]])
-    calibration, rest = known[: 2 * longest], known[2 * longest :]
+    represented = victim.represent(images[order[: longest * (2 + 3 * seeds)]])
+    calibration, rest = represented[: 2 * longest], represented[2 * longest :]
     fresh = [rest[3 * longest * s :][: 2 * longest] for s in range(seeds)]
     repeated = []
     for s in range(seeds):
@@ -158,8 +173,8 @@ def sweep(
     points = []
     for metric, space, history in progress.progress(conditions, desc='sweep', unit='guard'):
         image, second = roc.repeated_order(longest, history)
-        asked = [np.where(second[:, None], two[image], one[image]) for one, two in repeated]
-        answers = np.stack([*fresh, *asked])
+        repeats = [np.where(second[:, None], b[image], a[image]) for a, b in repeated]
+        answers = np.stack([*fresh, *repeats])
         nearest = roc.nearest_before(spaces[space], metric, history)[longest:]
         for threshold in roc.thresholds(nearest, rates, metric):
             threshold = max(float(f'{threshold:.5g}'), 1e-6 if metric == 'l2' else -1)
@@ -174,7 +189,7 @@ def sweep(
 
 
 def guard(threshold: float, metric: str, of: str, capacity: int, then: str) -> str:
-    """The spec of a `similarity_guard`."""
+    """Writes the spec of a `similarity_guard`."""
     return (
         f'similarity_guard(threshold={threshold}, metric={metric!r}, of={of!r}, '
         f'capacity={capacity}, then={then!r})'
@@ -182,9 +197,9 @@ def guard(threshold: float, metric: str, of: str, capacity: int, then: str) -> s
 
 
 def viewed(images: np.ndarray, view: str, seed: Sequence[int]) -> np.ndarray:
-    """An augmented view of each image, uint8[N, H, W, 3], as it would be sent."""
+    """Draws an augmented view of each image, uint8[N, H, W, 3], as an attacker would send it."""
     draws = np.random.default_rng(seed).integers(2**32, size=len(images), dtype=np.uint32)
-    pad = -len(images) % BATCH  # one shape is compiled
+    pad = -len(images) % BATCH  # to whole batches, for one compilation
     padded, draws = (np.pad(x, [(0, pad)] + [(0, 0)] * (x.ndim - 1)) for x in (images, draws))
     parts = [
         np.asarray(_view(view)(padded[start : start + BATCH], draws[start : start + BATCH]))
@@ -205,26 +220,27 @@ def _view(view: str) -> Callable:
 
 
 def kinds(
-    victim: Victim, own: data.Dataset, other: data.Dataset | None, view: str, queries: int
+    victim: Victim, dataset: data.Dataset, other: data.Dataset | None, view: str, queries: int
 ) -> list[Account]:
-    """The accounts of (b), users first."""
-    labels, known = data.require_labels(own), victim.represent(own.inputs)
-    size = np.bincount(labels, minlength=own.num_classes)
+    """Makes the kinds of accounts of (b), users first."""
+    labels, answers = data.require_labels(dataset), victim.represent(dataset.inputs)
+    size = np.bincount(labels, minlength=dataset.num_classes)
     if np.sort(size)[: min(2, len(size))].sum() < queries or len(labels) < queries:
         raise UserError(
-            f'--queries={queries}: two classes of {own.name} have only '
+            f'--queries={queries}: two classes of {dataset.name} have only '
             f'{np.sort(size)[:2].sum()} images; write that or less'
         )
 
     def narrow(rng):
-        classes = rng.choice(own.num_classes, 2, replace=False)
-        return known[rng.choice(np.flatnonzero(np.isin(labels, classes)), queries, replace=False)]
+        classes = rng.choice(dataset.num_classes, 2, replace=False)
+        rows = np.flatnonzero(np.isin(labels, classes))
+        return answers[rng.choice(rows, queries, replace=False)]
 
     def broad(rng):
-        return known[rng.choice(len(known), queries, replace=False)]
+        return answers[rng.choice(len(answers), queries, replace=False)]
 
     def two_views(rng, how):
-        images = own.inputs[rng.choice(len(known), (queries + 1) // 2, replace=False)]
+        images = dataset.inputs[rng.choice(len(answers), (queries + 1) // 2, replace=False)]
         seeds = rng.integers(2**31, size=2)
         both = [viewed(images, how, (int(seed),)) for seed in seeds]
         return victim.represent(np.stack(both, axis=1).reshape(-1, *images.shape[1:])[:queries])
@@ -254,11 +270,11 @@ def kinds(
 
 
 def account_scores(
-    victim: Victim, every: list[Account], threshold: float, window: int, seeds: int, accounts: int
+    victim: Victim, types: list[Account], threshold: float, window: int, seeds: int, accounts: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """(b): by score and kind, the scores [seeds * accounts], higher for likely attackers."""
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for number, kind in enumerate(progress.progress(every, desc='accounts', unit='kind')):
+    """Scores accounts (b), higher for likely attackers: by score and kind, [seeds * accounts]."""
+    lists: dict[str, dict[str, list[float]]] = {}
+    for number, kind in enumerate(progress.progress(types, desc='accounts', unit='kind')):
         rngs = [
             np.random.default_rng((s, number, a)) for s in range(seeds) for a in range(accounts)
         ]
@@ -278,12 +294,12 @@ def account_scores(
                 'bucket coverage': noticed['bucket_coverage.coverage'],
             }
             for score, value in scores.items():
-                found.setdefault(score, {}).setdefault(kind.name, []).append(value)
-    return {s: {k: np.array(v) for k, v in of.items()} for s, of in found.items()}
+                lists.setdefault(score, {}).setdefault(kind.name, []).append(value)
+    return {s: {k: np.array(v) for k, v in of.items()} for s, of in lists.items()}
 
 
 def write(flag: flags.FlagValues) -> None:
-    """Runs the study that the flags describe and writes its page."""
+    """Runs the study of the flags and writes the page."""
     histories = [int(h) if h.isdigit() else 0 for h in flag.histories]
     if not histories or min(histories) < 1 or any(max(histories) % h for h in histories):
         raise UserError(
@@ -299,17 +315,17 @@ def write(flag: flags.FlagValues) -> None:
         raise UserError(f'--window={flag.window}: write less than --queries={flag.queries}')
     victim = load_victim(flag.victim, parallel.data_mesh(1))
     load = functools.partial(data.load, size=victim.input_shape[0], data_dir=flag.data_dir)
-    own = load(flag.data, flag.split)
+    dataset = load(flag.data, flag.split)
     other = load(flag.other, flag.split) if flag.other else None
-    every = kinds(victim, own, other, flag.view, flag.queries)
-    points, threshold = sweep(victim, own.inputs, flag.view, flag.seeds, histories, rates)
-    scores = account_scores(victim, every, threshold, flag.window, flag.seeds, flag.accounts)
+    types = kinds(victim, dataset, other, flag.view, flag.queries)
+    points, threshold = sweep(victim, dataset.inputs, flag.view, flag.seeds, histories, rates)
+    scores = account_scores(victim, types, threshold, flag.window, flag.seeds, flag.accounts)
     interval = "Student's over seeds, Wilson's where wider" if flag.seeds > 1 else "Wilson's"
     text = f"""# Detection of attackers' queries
 
 Written by `python -m ssl_extract.studies.detection`; [defenses.md](defenses.md) says how it was
-called. Victim {epath.Path(flag.victim).name} ({victim.name}), queries from {own.name}, {flag.seeds}
-seeds (images and views; one victim).
+called. Victim {epath.Path(flag.victim).name} ({victim.name}), queries from {dataset.name},
+{flag.seeds} seeds (images and views; one victim).
 
 ## Similar answers: false positives and negatives over thresholds
 
@@ -335,13 +351,13 @@ their images each for itself from one set and may share some. A direct attacker 
 user asks: what an AUC between these two differs from 0.5 by is chance. The paper has no numbers for
 accounts.
 
-{accounts_tables(scores, every)}"""
+{accounts_tables(scores, types)}"""
     epath.Path(flag.out).parent.mkdir(parents=True, exist_ok=True)
     epath.Path(flag.out).write_text(text)
 
 
 def main(argv: list[str]) -> int:
-    """Writes the page; what the user got wrong goes to stderr in one line."""
+    """Writes the page; a wrong flag is one line on stderr."""
     try:
         if len(argv) > 1:
             raise UserError(f'unexpected {argv[1]!r}')

@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 class Account(NamedTuple):
-    """A kind of account: `ask(rng) -> float32[Q, D]`, the victim's answers to its queries."""
+    """A kind of account: `ask(rng) -> float32[Q, D]` draws queries and returns the answers."""
 
     name: str
     attacker: bool
@@ -37,7 +37,7 @@ class Account(NamedTuple):
 
 
 def sweep_table(points: list[Point]) -> str:
-    """The points as Markdown."""
+    """Writes the points as a Markdown table."""
     lines = ['| metric | of | history | threshold | FPR % | FNR % | n |', '|---' * 7 + '|']
     lines += [
         f'| {p.metric} | {SPACES[p.space]} | {p.history} | {p.threshold:g} | {_percent(p.fpr)} | '
@@ -47,16 +47,16 @@ def sweep_table(points: list[Point]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def accounts_tables(scores: dict[str, dict[str, np.ndarray]], every: list[Account]) -> str:
-    """Mean scores and areas under the ROC as Markdown."""
-    users = [kind.name for kind in every if not kind.attacker]
-    attackers = [kind.name for kind in every if kind.attacker]
+def accounts_tables(scores: dict[str, dict[str, np.ndarray]], types: list[Account]) -> str:
+    """Writes mean scores and areas under the ROC as Markdown tables."""
+    users = [kind.name for kind in types if not kind.attacker]
+    attackers = [kind.name for kind in types if kind.attacker]
     lines = [f'| account | n | {" | ".join(scores)} |', '|---' * (2 + len(scores)) + '|']
-    for kind in every:
+    for kind in types:
         each = [of[kind.name] for of in scores.values()]
         words = [f'{x.mean():.3f} ({x.min():.3f} to {x.max():.3f})' for x in each]
-        who = 'attacker' if kind.attacker else 'user'
-        lines.append(f'| {who}, {kind.name} | {len(each[0])} | {" | ".join(words)} |')
+        role = 'attacker' if kind.attacker else 'user'
+        lines.append(f'| {role}, {kind.name} | {len(each[0])} | {" | ".join(words)} |')
     for score, of in scores.items():
         header = [f'AUC of {score}', *users, 'all users', 'caught at FPR 10 %']
         lines += ['', f'| {" | ".join(header)} |', '|---' * len(header) + '|']

@@ -161,7 +161,7 @@ def test_wrong_representations_are_named(name):
 def test_too_few_images_are_named():
     with pytest.raises(UserError, match='width 12 needs at least 28 inputs, got 27'):
         fidelity.affine_l2(VICTIM[:27], VICTIM[:27])
-    with pytest.raises(UserError, match='at least 2 images'):
+    with pytest.raises(UserError, match='at least 2 inputs'):
         fidelity.cka(VICTIM[:1], VICTIM[:1])
     with pytest.raises(UserError, match='k=10 neighbors cannot be taken from 9'):
         fidelity.neighbor_overlap(VICTIM[:10], VICTIM[:10])

@@ -124,14 +124,14 @@ def thefts(rows: Sequence[Row], task: str | None, price: Prices) -> list[Theft]:
 
 
 def _span(shown: Sequence[Theft], price: Prices) -> tuple[float, float]:
-    """Returns the prices from where training outweighs queries to ten times any worth showing."""
+    """Returns the range of prices, up to ten times the largest; training dominates at the left."""
     worth = [theft.price for theft in shown if theft.price]
     worth += [price.per_1000_queries] if price.per_1000_queries else []
     low, high = min(worth, default=1.0) / 10, max(worth, default=1.0) * 10
-    thousands_asked = [theft.cost.amounts['queries_billed'] / 1000 for theft in shown]
+    query_thousands = [theft.cost.amounts['queries_billed'] / 1000 for theft in shown]
     paid = [theft.cost.training_dollars for theft in shown]
     alike = min(
-        dollars / thousands for dollars, thousands in zip(paid, thousands_asked, strict=True)
+        dollars / thousands for dollars, thousands in zip(paid, query_thousands, strict=True)
     )
     return max(low / 100, min(low, alike / 3)), high
 

@@ -19,7 +19,7 @@ _WASH = '#f3f3f3'
 
 
 class _Row(NamedTuple):
-    """An encoder, or a kind of surrogate that is there at several budgets."""
+    """An encoder, or a kind of surrogate with several budgets."""
 
     name: str
     role: str
@@ -28,7 +28,7 @@ class _Row(NamedTuple):
 
 
 def figure_forest(measured: Sequence[Estimate]) -> Figure:
-    """Draws every encoder in a row of its own with its interval; a panel per budget.
+    """Draws each encoder in a separate row with an interval; a panel per budget.
 
     The rows are in the same order in all panels: by accuracy at the largest budget. Hollow points
     are defended; the attack 'direct' stands out where there are others; at most MAX_ATTACKERS.
@@ -90,7 +90,7 @@ def _attackers(attackers: Sequence[Estimate], budgets: Sequence[int | None]) -> 
 
 
 def _others(measured: Sequence[Estimate], budgets: Sequence[int | None]) -> list[_Row]:
-    """Makes rows of encoders that are no surrogates: at the budget they belong to, or at all."""
+    """Makes rows of encoders that are no surrogates: at one budget, or at all budgets."""
     rows: dict[tuple, _Row] = {}
     for e in measured:
         bound = e.budget is not None and e.budget in budgets
@@ -136,7 +136,7 @@ def _panel(
 
 
 def _title(attackers: Sequence[Estimate]) -> str:
-    """Says what was paid in a panel."""
+    """Writes the title of a panel: the billed queries."""
     paid = [n for e in attackers for n in (e.billed or (e.budget,)) if n is not None]
     if not paid:
         return ''

@@ -113,7 +113,7 @@ def _family(axes: Axes, alike: Sequence[Point], *, color: str, marker: str, labe
 
 
 def _frontier(axes: Axes, shown: Sequence[Point]) -> None:
-    """Draws steps through the defenses that no other beats; no defense is the origin."""
+    """Draws steps through the unbeaten defenses; the origin is no defense."""
     points = [(0.0, 0.0), *((p.lost, p.taken) for p in shown)]
     best = np.array([points[i] for i in defenses.frontier(points)])
     style = {'color': INK, 'linestyle': (0, (4, 2.5)), 'linewidth': 1, 'alpha': 0.7, 'zorder': 1.5}
@@ -163,16 +163,16 @@ def _notes(
 
 
 def _names(name: str, alike: Sequence[Point]) -> list[str]:
-    """Names what varies between the strengths of a defense, or a lone one."""
+    """Names the strengths of a defense by the arguments that vary."""
     if len(alike) == 1:
         return [name]
     try:
-        given = [_arguments(p.defense) for p in alike]
+        specs = [_arguments(p.defense) for p in alike]
     except UserError:  # not a spec
         return [p.defense for p in alike]
-    keys = dict.fromkeys(key for arguments in given for key in arguments)
-    varied = [key for key in keys if len({repr(arguments.get(key)) for arguments in given}) > 1]
-    words = [', '.join(f'{k[1]}={f[k]}' for k in varied if k in f) for f in given]
+    keys = dict.fromkeys(key for arguments in specs for key in arguments)
+    varied = [key for key in keys if len({repr(arguments.get(key)) for arguments in specs}) > 1]
+    words = [', '.join(f'{k[1]}={f[k]}' for k in varied if k in f) for f in specs]
     return [text or 'default' for text in words]
 
 
