@@ -37,6 +37,15 @@ def pytest_configure(config):
         shutil.rmtree(COMPILED)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def programs_dropped():
+    """Lets go of a module's compiled programs: all of them would fill the memory."""
+    yield
+    import jax
+
+    jax.clear_caches()
+
+
 @pytest.fixture
 def registries_restored():
     """What a test registers is forgotten after it."""

@@ -49,7 +49,9 @@ def error_of(capsys, *words):
 
 def test_list_shows_signatures_and_first_lines(capsys):
     _, out, _ = call(capsys, 'list', 'losses', 'plans')
-    assert out.startswith('losses\n  barlow(lambda_: float = 0.0051)\n      Barlow Twins between')
+    assert out.startswith(
+        'losses\n  barlow(lambda_: float = 0.0051)\n      Computes the loss of Barlow Twins'
+    )
     assert '\n\nplans\n' in out and 'views(m: int = 10, query_augmentation=...)' in out
     assert max(map(len, out.splitlines())) <= 100
 

@@ -409,7 +409,7 @@ def test_loss_of_a_third_party(tmp_path, monkeypatch, registries_restored):
     student, teacher = np.array([[0.2, 3.0]]), np.zeros((1, 2))
     assert_allclose(loss(student, teacher), (0.02 + 0.5 * (3.0 - 0.25)) / 2, rtol=1e-6)
     assert_allclose(module.huber(0.5)(student, teacher), loss(student, teacher))
-    with pytest.raises(UserError, match=r'it takes \(delta=1.0\)'):
+    with pytest.raises(UserError, match=r'it takes \(delta: float = 1.0\)'):
         losses.make('huber(dleta=0.5)')
 
 

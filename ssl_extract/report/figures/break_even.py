@@ -68,14 +68,16 @@ def figure_break_even(
     shown = attacks[:MAX_THEFTS]
     if not shown:
         return None
-    figure = new_figure(7.0, 4.2 + 0.19 * len(shown))
+    legend = [wrapped(label, 96) for label in _legend(shown)]
+    lines = sum(label.count('\n') + 1 for label in legend)
+    figure = new_figure(7.0, 4.2 + 0.19 * lines)
     axes = new_axes(figure, 1, 1)[0]
     axes.set(xscale='log', yscale='log')
     x = np.geomspace(*_span(shown, price), 200)
-    for i, (theft, label) in enumerate(zip(shown, _legend(shown), strict=True)):
+    for i, (theft, label) in enumerate(zip(shown, legend, strict=True)):
         color, dash = LINES[i % len(LINES)], _DASHES[i // len(LINES) % len(_DASHES)]
         style = {'color': color, 'linestyle': dash, 'linewidth': 1.6, 'zorder': 3 - 0.01 * i}
-        axes.plot(x, theft.dollars(x), label=wrapped(label, 96), **style)
+        axes.plot(x, theft.dollars(x), label=label, **style)
         if theft.price is not None:
             style = {'color': color, 's': 26, 'zorder': 4 - 0.01 * i, 'edgecolors': 'white'}
             axes.scatter([theft.price], [theft.victim_dollars], **style)
