@@ -19,7 +19,7 @@ from mkdocs.structure.files import File
 
 import ssl_extract
 from ssl_extract import config as fields
-from ssl_extract import encoders, oracle, victims
+from ssl_extract import encoders, oracle, testing, victims
 from ssl_extract.api import Answers
 from ssl_extract.cli import catalog, experiments
 from ssl_extract.encoders.trained import Encoder
@@ -108,6 +108,8 @@ def facade() -> str:
         lines += ['', *_object(name, getattr(ssl_extract, name))]
     for name in ('from_function', 'from_flax', 'from_encoder'):
         lines += ['', *_object(f'victims.{name}', getattr(victims, name))]
+    for name in testing.__all__:
+        lines += ['', *_object(f'testing.{name}', getattr(testing, name))]
     lines += ['', '## Types']
     for one in TYPES:
         lines += ['', f'### `{one.__name__}`', '', markdown(inspect.getdoc(one) or '')]
