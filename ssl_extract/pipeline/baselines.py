@@ -126,5 +126,11 @@ def untrained(
 
 
 def untrained_spec(encoder: str, input_shape: tuple[int, ...], seed: int) -> dict[str, Any]:
-    """Returns what an untrained encoder depends on."""
+    """Returns what an untrained encoder depends on.
+
+    Args:
+        encoder: the spec of the network.
+        input_shape: the shape of one input.
+        seed: the attacker's seed.
+    """
     return {'stage': 'random', 'encoder': encoder, 'seed': seed, 'shape': input_shape}

@@ -119,6 +119,11 @@ def victim_subject(run: Run, sets: Sets, victim: Victim) -> tuple[Subject | None
     evaluation sends every input of the tasks once, on a separate account outside of the attack's
     budget. The victim's rows carry the bill.
 
+    Args:
+        run: the run.
+        sets: the run's data.
+        victim: the run's victim.
+
     Returns:
         (None, None) where the victim is not measured; the bill is None where no query is sent.
     """
@@ -197,6 +202,11 @@ def _form(whole: bool) -> Form:
 
 def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
     """Checks the labels and sizes of the tasks, and that the pool holds no test input.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
 
     Raises:
         UserError: one line that names the field, its value and what to write instead.

@@ -21,6 +21,11 @@ from ssl_extract.victims import endpoints
 def check_victim(run: Run, sets: Sets, sketch: Sketch) -> None:
     """Checks the batches and the step of a victim that is to be pretrained.
 
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
+
     Raises:
         UserError: one line that names the field, its value and what to write instead.
     """
@@ -34,6 +39,11 @@ def check_victim(run: Run, sets: Sets, sketch: Sketch) -> None:
 
 def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
     """Checks that attack, service, strategy and recovery go together, and builds the steps.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
 
     Raises:
         UserError: one line that names the field, its value and what to write instead.
@@ -75,6 +85,10 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
 
 def check_budget(run: Run, sets: Sets) -> None:
     """Checks that the budget fits the pool, and every batch its set.
+
+    Args:
+        run: the run.
+        sets: the run's data.
 
     Raises:
         UserError: one line that names the field, its value and what to write instead.

@@ -74,7 +74,13 @@ class Service(NamedTuple):
 
 
 def owner_of(run: Run, sets: Sets, victim: Victim) -> Owner:
-    """Returns the owner of a run's victim."""
+    """Returns the owner of a run's victim.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        victim: the victim.
+    """
     c = run.config
     first = sets.victim._replace(inputs=sets.victim.inputs[:SHADOW_INPUTS], labels=None)
     spec = {**sets.victim_spec, 'first': len(first.inputs)}
@@ -90,7 +96,14 @@ def owner_of(run: Run, sets: Sets, victim: Victim) -> Owner:
 
 
 def service_spec(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> dict[str, Any]:
-    """Returns what the answers of a service depend on; computes nothing."""
+    """Returns what the answers of a service depend on; computes nothing.
+
+    Args:
+        workspace: where results are kept.
+        owner: the victim's owner.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+    """
     spec: dict[str, Any] = {'victim': owner.victim.address, 'endpoint': endpoint}
     spec['defense'] = defense
     if _fits_classifier(owner, endpoint):
@@ -111,7 +124,12 @@ def classifier_spec(owner: Owner) -> dict[str, Any]:
 
 
 def shadow_spec(workspace: Workspace, owner: Owner) -> dict[str, Any]:
-    """Returns what the owner's shadow depends on."""
+    """Returns what the owner's shadow depends on.
+
+    Args:
+        workspace: where results are kept.
+        owner: the victim's owner.
+    """
     return {
         'stage': 'shadow',
         'victim': owner.victim.address,
@@ -157,6 +175,10 @@ def serve(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> Se
 def fit_classifier(workspace: Workspace, owner: Owner) -> dict[str, np.ndarray]:
     """Fits the victim's classifier of the owner's task, once.
 
+    Args:
+        workspace: where results are kept.
+        owner: the victim's owner.
+
     Returns:
         The classifier's variables by name.
     """
@@ -182,6 +204,10 @@ def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
     """Trains a surrogate of the owner's victim: what an attacker would learn.
 
     The shadow is a direct extraction under MSE on the first inputs of the victim's pretraining.
+
+    Args:
+        workspace: where results are kept.
+        owner: the victim's owner.
     """
     encoder, inputs, mesh = owner.victim.encoder, owner.inputs.inputs, workspace.mesh
 
@@ -220,6 +246,11 @@ def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
 def check_service(sketch: Sketch, endpoint: str, defense: str) -> None:
     """Checks that a victim of this kind can be set up as a service.
 
+    Args:
+        sketch: the victim.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+
     Raises:
         UserError: the defense does not fit the endpoint, or the victim lacks what either needs.
     """
@@ -244,7 +275,14 @@ def check_service(sketch: Sketch, endpoint: str, defense: str) -> None:
 
 
 def example_oracle(sketch: Sketch, endpoint: str, defense: str, num_classes: int) -> Oracle:
-    """Makes an oracle of a victim without values, for `jax.eval_shape` only."""
+    """Makes an oracle of a victim without values, for `jax.eval_shape` only.
+
+    Args:
+        sketch: the victim.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+        num_classes: classes of the owner's task.
+    """
     victim, needs, parts = example_victim(sketch), defenses.needs(defense), {}
     classifier = endpoints.example_classifier(sketch.dim, num_classes)
     if 'head' in needs and sketch.heads and endpoints.gives(endpoint) == 'representations':
@@ -259,7 +297,14 @@ def example_oracle(sketch: Sketch, endpoint: str, defense: str, num_classes: int
 
 
 def answer_dim(sketch: Sketch, endpoint: str, defense: str, num_classes: int) -> int:
-    """Returns the width of a service's answers, after endpoint and defense."""
+    """Returns the width of a service's answers, after endpoint and defense.
+
+    Args:
+        sketch: the victim.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+        num_classes: classes of the owner's task.
+    """
     oracle = example_oracle(sketch, endpoint, defense, num_classes)
     inputs = jax.ShapeDtypeStruct((1, *sketch.input_shape), jnp.float32)
 

@@ -66,7 +66,13 @@ def look_for_mark(
 
 
 def mark_spec(victims_owner: Owner, suspect: str, service_spec: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the test for a mark depends on; `suspect` is an address."""
+    """Returns what the test for a mark depends on; `suspect` is an address.
+
+    Args:
+        victims_owner: the victim's owner.
+        suspect: the address of the suspect's stage.
+        service_spec: the description of the service.
+    """
     task = victims_owner.task_spec
     part, _ = defenses.mark_of(service_spec['defense'])
     return {

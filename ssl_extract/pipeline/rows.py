@@ -44,7 +44,12 @@ def encoder_rows(
 
 
 def complete(rows: Rows, run_id: str) -> Rows:
-    """Returns the rows with all columns, in the schema's order."""
+    """Returns the rows with all columns, in the schema's order.
+
+    Args:
+        rows: the rows.
+        run_id: the run's id, for the column `run`.
+    """
     return [{name: (row | {'run': run_id}).get(name) for name in columns.NAMES} for row in rows]
 
 

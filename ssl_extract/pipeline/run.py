@@ -106,6 +106,11 @@ def prepare(
 ) -> list[Run]:
     """Expands a config to its runs and validates all of them; computes nothing.
 
+    Args:
+        cfg: as made by an experiment file from `config.base()`.
+        workdir: the folder of all results.
+        fixed: fields that were given on the command line; they win over `cfg.runs`.
+
     Raises:
         UserError: something in the config is wrong; the message names the run.
     """
@@ -121,6 +126,10 @@ def prepare(
 def pick(runs: list[Any], run_index: int | None) -> list[Any]:
     """Returns the run of a number, from 0, or all runs where the number is None.
 
+    Args:
+        runs: the runs, or a dict for each.
+        run_index: the number; None is all.
+
     Raises:
         UserError: there is no run of that number.
     """
@@ -132,7 +141,13 @@ def pick(runs: list[Any], run_index: int | None) -> list[Any]:
 
 
 def id_of(run: Run, sets: Sets, sketch: Sketch) -> str:
-    """Returns a run's id: the hash of all that its results depend on."""
+    """Returns a run's id: the hash of all that its results depend on.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
+    """
     whole = {'version': stage.VERSION, 'config': resolved(run, sets, sketch)}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -143,6 +158,11 @@ def resolved(run: Run, sets: Sets, sketch: Sketch) -> Json:
     The folder of the data and the fields of `training` are left out: results do not depend on
     them. The field `content` holds the hashes of the data, of the user's modules and of a loaded
     victim, by name. Two runs with the same names differ in `content` only if a content changed.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
     """
     fields = run.config.to_dict()
     del fields['data']['dir'], fields['training'], fields['modules']

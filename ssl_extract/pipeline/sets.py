@@ -60,7 +60,12 @@ def forget() -> None:
 
 
 def pool_order(size: int, seed: int) -> np.ndarray:
-    """Returns int32[size], the order of the pool that is drawn from the seed."""
+    """Returns int32[size], the order of the pool that is drawn from the seed.
+
+    Args:
+        size: the number of inputs.
+        seed: the seed of the run.
+    """
     return np.random.default_rng((seed, 1)).permutation(size).astype(np.int32)
 
 

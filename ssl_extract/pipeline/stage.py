@@ -117,7 +117,12 @@ def cached(
 
 
 def address(workspace: Workspace, spec: dict[str, Any]) -> str:
-    """Returns the hash of a stage's description, with the user's modules that it names."""
+    """Returns the hash of a stage's description, with the user's modules that it names.
+
+    Args:
+        workspace: where results are kept.
+        spec: the description, as JSON.
+    """
     sources = workspace.modules.used_in(spec)
     whole = {'version': VERSION, **spec} | ({'modules': sources} if sources else {})
     text = json.dumps(whole, sort_keys=True)
@@ -125,12 +130,23 @@ def address(workspace: Workspace, spec: dict[str, Any]) -> str:
 
 
 def lock(workspace: Workspace, kind: str, where: str) -> Any:
-    """Returns the lock of one stage, or of one account."""
+    """Returns the lock of one stage, or of one account.
+
+    Args:
+        workspace: where results are kept.
+        kind: the kind of result.
+        where: the address.
+    """
     return locks.lock(workspace.folder / 'locks' / f'{kind}-{where}.lock', f'{kind}/{where}')
 
 
 def describe(folder: epath.Path, spec: dict[str, Any]) -> None:
-    """Writes a stage's description beside its files."""
+    """Writes a stage's description beside its files.
+
+    Args:
+        folder: the stage's folder.
+        spec: the description, as JSON.
+    """
     if not (folder / 'spec.json').exists():
         files.write_json(folder / 'spec.json', spec)
 
@@ -140,13 +156,22 @@ def seed_of(role: str, seed: int) -> int:
 
     A surrogate that starts from the victim's initialization ends closer to the victim than an
     attacker could come.
+
+    Args:
+        role: the role of the encoder, such as 'victim'.
+        seed: the seed of the role.
     """
     text = json.dumps({'role': role, 'seed': seed, 'version': 2}, sort_keys=True)
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) % 2**31
 
 
 def encoder_form(workspace: Workspace, role: str) -> Form:
-    """Returns the files of a trained encoder, as `encoders.load` reads them."""
+    """Returns the files of a trained encoder, as `encoders.load` reads them.
+
+    Args:
+        workspace: where results are kept.
+        role: the role of the encoder, such as 'victim'.
+    """
 
     def write(folder: epath.Path, result: Trained) -> None:
         record = result.record
@@ -164,12 +189,23 @@ def encoder_form(workspace: Workspace, role: str) -> Form:
 
 
 def read_encoder(folder: epath.Path, mesh: jax.sharding.Mesh, role: str) -> Trained:
-    """Reads a trained encoder, of a stage or from elsewhere, with the record in meta.json."""
+    """Reads a trained encoder, of a stage or from elsewhere, with the record in meta.json.
+
+    Args:
+        folder: the encoder's folder.
+        mesh: the devices.
+        role: the role of the encoder, such as 'victim'.
+    """
     return Trained(trained.load(folder, mesh), read_record(folder, role))
 
 
 def read_record(folder: epath.Path, role: str) -> StageRecord:
-    """Reads the record of a training from the meta.json of an encoder."""
+    """Reads the record of a training from the meta.json of an encoder.
+
+    Args:
+        folder: the encoder's folder.
+        role: the role of the encoder, such as 'victim'.
+    """
     meta = checkpoint.read_meta(folder)
     bill = meta.get('bill')
     return StageRecord(

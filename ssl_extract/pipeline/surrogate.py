@@ -70,7 +70,17 @@ def make_attack(
     student_augmentation: str,
     answer_dim: int,
 ) -> Attack:
-    """Makes an attack; the same specs give the same object, which is compiled once."""
+    """Makes an attack; the same specs give the same object, which is compiled once.
+
+    Args:
+        name: the spec of the attack.
+        loss: the spec of the loss.
+        encoder: the spec of the surrogate's network.
+        plan: the spec of the query plan.
+        query_augmentation: the spec of a view under the plan.
+        student_augmentation: the spec of the surrogate's views.
+        answer_dim: the width of an answer.
+    """
     return attacks.make(
         name,
         encoder=trained.make(encoder),
@@ -82,7 +92,13 @@ def make_attack(
 
 
 def attack_of(run: Run, sketch: Sketch, num_classes: int) -> Attack:
-    """Returns the attack that a config describes on a victim of this kind."""
+    """Returns the attack that a config describes on a victim of this kind.
+
+    Args:
+        run: the run.
+        sketch: the run's victim.
+        num_classes: classes of the first task.
+    """
     a = run.config.attack
     endpoint = attacks.endpoint_of(a.name)
     dim = owner.answer_dim(sketch, endpoint, run.config.defense, num_classes)
@@ -102,6 +118,12 @@ def specs_of(
     does an attack that chooses by what it learned. Behind a defense every budget has a separate
     account, so that the defense's findings belong to that budget. Every budget also has a separate
     account where the strategy may choose other inputs for another budget.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
+        victims_owner: the victim's owner.
 
     Returns:
         The description of the surrogate and that of the account.
@@ -136,12 +158,24 @@ def specs_of(
 
 
 def scout_spec(spec: dict[str, Any], number: int) -> dict[str, Any]:
-    """Returns what the scout of a round depends on; `spec` describes the surrogate."""
+    """Returns what the scout of a round depends on; `spec` describes the surrogate.
+
+    Args:
+        spec: the description of the surrogate.
+        number: the number of the round, from 0.
+    """
     return spec | {'stage': 'scout', 'round': number}
 
 
 def extraction_of(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner) -> Extraction:
-    """Returns the extraction that a config describes; sets the service up, sends nothing."""
+    """Returns the extraction that a config describes; sets the service up, sends nothing.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
+        victims_owner: the victim's owner.
+    """
     c, a, workspace = run.config, run.config.attack, run.workspace
     spec, account = specs_of(run, sets, sketch, victims_owner)
     endpoint, scratch = attacks.endpoint_of(a.name), None

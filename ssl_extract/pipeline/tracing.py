@@ -14,7 +14,14 @@ from ssl_extract.runtime import parallel
 
 
 def check_batch(count: int, batch_size: int, field: str, mesh: jax.sharding.Mesh) -> None:
-    """Raises UserError, naming `field`, where `count` inputs or the devices do not make a batch."""
+    """Raises UserError, naming `field`, where `count` inputs or the devices do not make a batch.
+
+    Args:
+        count: the inputs that a batch is drawn from.
+        batch_size: inputs in a batch.
+        field: the field that the message names.
+        mesh: the devices.
+    """
     if batch_size > count:
         raise UserError(f'{field}={batch_size} is more than the {count} images it draws from')
     parallel.check_batch_size(batch_size, mesh, field)

@@ -72,6 +72,10 @@ class UserSettings(NamedTuple):
 def check_users(run: Run, sets: Sets) -> None:
     """Checks the fields of `legitimate` against the first task, whose sets must have labels.
 
+    Args:
+        run: the run.
+        sets: the run's data.
+
     Raises:
         UserError: one line that names the field, its value and what to write instead.
     """
@@ -82,7 +86,12 @@ def check_users(run: Run, sets: Sets) -> None:
 
 
 def settings_of(run: Run, sets: Sets) -> UserSettings:
-    """Returns the settings of the users that a config describes."""
+    """Returns the settings of the users that a config describes.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+    """
     c = run.config
     return UserSettings(
         sets.tasks[0],
@@ -103,6 +112,11 @@ def user_rows(run: Run, sets: Sets, victims_owner: Owner) -> dict[str, list[dict
     `user_accuracy_clean`, of the same classifier on undefended answers to them (none where the
     defense changes the width of the answers); and `noticed.NAME`, what the defense knows of the
     account in the end. Without a defense there are no users.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        victims_owner: the victim's owner.
 
     Returns:
         The rows of each measured user, by the address of its stage.
@@ -139,7 +153,13 @@ def user_rows(run: Run, sets: Sets, victims_owner: Owner) -> dict[str, list[dict
 def accounts_of(
     run: Run, sets: Sets, victims_owner: Owner
 ) -> list[tuple[str, str, dict[str, Any], int]]:
-    """Returns (user, defense, spec, number of queries) of each account; computes nothing."""
+    """Returns (user, defense, spec, number of queries) of each account; computes nothing.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        victims_owner: the victim's owner.
+    """
     c, settings = run.config, settings_of(run, sets)
     endpoint, accounts = attacks.endpoint_of(c.attack.name), []
     for kind in c.legitimate.users if c.defense else ():
@@ -160,6 +180,13 @@ def ask_service(
     """Returns the answers to all queries of a user; sends those that the store lacks.
 
     The budget of a user has no end, so that one compiled program serves all users.
+
+    Args:
+        workspace: where results are kept.
+        victims_owner: the victim's owner.
+        settings: the common settings of the users.
+        kind: the spec of the user.
+        service: the service that the user queries.
     """
     endpoint, defense = service.spec['endpoint'], service.spec['defense']
     return ask.collect(
@@ -182,7 +209,16 @@ def account_spec(
     endpoint: str,
     defense: str,
 ) -> dict[str, Any]:
-    """Returns what a user's answers depend on."""
+    """Returns what a user's answers depend on.
+
+    Args:
+        workspace: where results are kept.
+        victims_owner: the victim's owner.
+        settings: the common settings of the users.
+        kind: the spec of the user.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+    """
     return {
         'stage': 'answers',
         'role': 'legitimate',
@@ -219,6 +255,11 @@ def visit_of(settings: UserSettings, kind: str, answers_classes: bool = False) -
     order drawn from the seed, or all of them. A user that is answered with classes has no labeled
     inputs. The test inputs are the first `test_count` of the user's classes, or all of them.
 
+    Args:
+        settings: the common settings of the users.
+        kind: the spec of the user.
+        answers_classes: whether the endpoint answers with classes.
+
     Raises:
         UserError: there is no such user, or the task has no inputs of its classes.
 
@@ -252,7 +293,13 @@ def visit_of(settings: UserSettings, kind: str, answers_classes: bool = False) -
 
 
 def fit_model(settings: UserSettings, features: np.ndarray, labels: np.ndarray) -> Predict | None:
-    """Fits the user's model to its answers; None where they are of fewer than two classes."""
+    """Fits the user's model to its answers; None where they are of fewer than two classes.
+
+    Args:
+        settings: the common settings of the users.
+        features: float32[M, D], the answers.
+        labels: int[M].
+    """
     classes, targets, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(classes) < 2:
         return None

@@ -53,7 +53,12 @@ class Sketch(NamedTuple):
 
 
 def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
-    """Returns the victim, pretrained or loaded, and the record of its stage."""
+    """Returns the victim, pretrained or loaded, and the record of its stage.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+    """
     victim = _load(run)
     if victim is not None:
         if victim.folder is None:
@@ -85,7 +90,12 @@ def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
 
 
 def address_of(run: Run, sets: Sets) -> str:
-    """Returns the address of a victim that is pretrained; computes nothing."""
+    """Returns the address of a victim that is pretrained; computes nothing.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+    """
     return stage.address(run.workspace, _spec_of(run, sets))
 
 
@@ -124,6 +134,10 @@ def pretraining_spec(fields: dict[str, Any], *without: str) -> dict[str, Any]:
 
 def sketch_of(run: Run, sets: Sets) -> Sketch:
     """Checks the fields of `victim` and returns the sketch of the victim.
+
+    Args:
+        run: the run.
+        sets: the run's data.
 
     Raises:
         UserError: one line that names the field, its value and what to write instead.
@@ -189,14 +203,25 @@ def example_victim(sketch: Sketch) -> Victim:
 
 @functools.cache
 def abstract_variables(encoder: str, input_shape: tuple[int, ...]) -> Any:
-    """Returns the shapes of a network's variables."""
+    """Returns the shapes of a network's variables.
+
+    Args:
+        encoder: the spec of the network.
+        input_shape: the shape of one input.
+    """
     inputs = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     return jax.eval_shape(trained.make(encoder).init, jax.random.key(0), inputs)
 
 
 @functools.cache
 def make_recipe(method: str, encoder: str, augmentation: str) -> training.Recipe:
-    """Makes a pretraining; the same specs give the same object, which is compiled once."""
+    """Makes a pretraining; the same specs give the same object, which is compiled once.
+
+    Args:
+        method: the spec of the pretraining.
+        encoder: the spec of the network.
+        augmentation: the spec of a view.
+    """
     return victims.VICTIMS.make(
         method, encoder=trained.make(encoder), augmentation=make_augmentation(augmentation)
     )
