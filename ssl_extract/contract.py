@@ -12,7 +12,9 @@ from ssl_extract.errors import UserError
 
 
 class Contract:
-    """Tries clauses, prints a line for each that holds, and stops at the first that does not.
+    """A list of clauses that are tried one by one, up to the first that does not hold.
+
+    A line is printed for each clause that holds.
 
     >>> contract = Contract('the number 4')
     >>> with contract.clause('it is even'):
@@ -25,10 +27,13 @@ class Contract:
 
     @contextlib.contextmanager
     def clause(self, text: str) -> Iterator[None]:
-        """Tries what the block requires.
+        """Tries the requirements of a block.
+
+        Args:
+            text: the clause, as it is printed.
 
         Raises:
-            UserError: the block raised anything: the clause and why it does not hold.
+            UserError: the block raised an error; the message holds the clause and the reason.
         """
         try:
             yield
@@ -42,7 +47,12 @@ class Contract:
 
 
 def require(holds: Any, why: str = '') -> None:
-    """Raises AssertionError, which a clause reports, unless `holds`."""
+    """Raises AssertionError, which a clause reports, unless `holds`.
+
+    Args:
+        holds: the condition.
+        why: the reason in the report.
+    """
     if not holds:
         raise AssertionError(why)
 
@@ -51,9 +61,12 @@ def require_same(tree: Any, expected: Any, tolerance: float = 0.0) -> None:
     """Requires the same structure, types and values.
 
     Args:
-        tree: arrays, keys among them.
-        expected: likewise.
-        tolerance: of floating values, relative to the largest and absolute.
+        tree: a tree of arrays and random keys.
+        expected: the tree to compare with.
+        tolerance: the tolerance of floating values, relative to the largest and absolute.
+
+    Raises:
+        AssertionError: the trees differ.
     """
     require(jax.tree.structure(tree) == jax.tree.structure(expected), 'another structure')
     for leaf, other in zip(raw(tree), raw(expected), strict=True):

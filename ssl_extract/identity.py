@@ -1,8 +1,8 @@
 """Identity of arguments by content.
 
-A spec identifies what the package registered. The code of what a user registered counts too. A
-function is identified by its code, closure, defaults and the globals that it names, so that an
-edited loss, or a loss with another temperature, is another loss.
+A spec identifies a factory of the package. Of a user's factory the code counts too. A function is
+identified by its code, closure, defaults and the globals that it names: an edited loss, or a loss
+with another temperature, is another loss.
 """
 
 import dataclasses
@@ -26,9 +26,8 @@ _ABSENT = object()
 def content_of(value: Any) -> str:
     """Hashes a value by content: 16 hexadecimal digits.
 
-    Arrays, containers and functions are read to the bottom. The functions and classes that a
-    function names count too where they are of the same module or of another module of the user; of
-    an installed module's function the name counts.
+    Arrays, containers and functions are read to the bottom. A function's globals count too. Of the
+    user's functions and classes the code counts; of an installed module's function the name counts.
 
     >>> scaled = lambda factor: lambda x: factor * x
     >>> content_of(scaled(2.0)) == content_of(scaled(2.0))
@@ -53,7 +52,7 @@ def spec_content(registry: Registry, spec: str) -> str:
 
 
 def name_of(fn: Any) -> str:
-    """Returns 'module:name' of a function, or of an object's type; a module's own name."""
+    """Returns 'module:name' of a function, or of an object's type; of a module the name."""
     if isinstance(fn, types.ModuleType):
         return fn.__name__
     name = getattr(fn, '__qualname__', type(fn).__qualname__)
@@ -141,7 +140,7 @@ def _of_function(fn: types.FunctionType) -> Iterator[Any]:
 
 
 def _is_foreign(used: Any) -> bool:
-    """Returns whether a global of the user counts by its name: modules, what is installed."""
+    """Returns whether a global counts by its name: a module, or an installed object."""
     if isinstance(used, types.ModuleType | types.BuiltinFunctionType):
         return True
     defined = isinstance(used, types.FunctionType | type) or hasattr(used, '__wrapped__')
@@ -149,7 +148,7 @@ def _is_foreign(used: Any) -> bool:
 
 
 def _of_class(cls: type) -> Iterator[Any]:
-    """Yields what the user wrote into a class; any other class counts by its name."""
+    """Yields the parts of a class that the user wrote; any other class counts by its name."""
     if not _is_users(cls.__module__):
         return
     yield cls.__bases__
@@ -161,7 +160,7 @@ def _of_class(cls: type) -> Iterator[Any]:
 
 
 def _of_object(value: Any) -> Iterator[Any]:
-    """Yields the class and the attributes of an object; of Python's own objects nothing."""
+    """Yields the class and the attributes of an object; of Python's objects the class alone."""
     yield type(value)
     if dataclasses.is_dataclass(value):  # not what it keeps beside its fields, such as a number
         names = [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]

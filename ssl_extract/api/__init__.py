@@ -1,4 +1,4 @@
-"""The facade for notebooks and own programs: no config.
+"""The facade for notebooks and programs: no config.
 
     victim = ssl_extract.victims.from_function(fn, dim=16)
     oracle = ssl_extract.make_oracle(victim, 'gaussian_noise(stddev=0.1)', budget=200)

@@ -12,7 +12,7 @@ from etils import epath
 
 from ssl_extract import attacks, augment, data, defenses, oracle
 from ssl_extract import victims as victims_room
-from ssl_extract.api import inputs as given
+from ssl_extract.api import inputs as inputs_lib
 from ssl_extract.api.inputs import Inputs
 from ssl_extract.attacks.plans import Plan, sent_views, view_seeds
 from ssl_extract.checks import check_whole
@@ -27,18 +27,18 @@ from ssl_extract.victims.model import Victim
 
 
 class Answers(NamedTuple):
-    """What an account has asked and been answered.
+    """The inputs that an account has sent, and their answers.
 
     Attributes:
-        inputs: [N, ...], as they were given.
-        representations: float32[N, D], the answer to each, zeros where there is none; [N, m, D]
-            under a plan that asks m times.
-        granted: bool[N] or [N, m], whether there is one.
-        bill: what these answers cost: billed, unique, repeated and refused queries.
-        plan: how they were asked: the plan's spec and the query augmentation's.
-        view_seeds: uint32[N, m], from which a view is made again.
+        inputs: [N, ...], as they were passed to `collect`.
+        representations: float32[N, D], the answer to each input, zeros where there is no answer;
+            [N, m, D] under a plan that sends an input m times.
+        granted: bool[N] or [N, m], whether there is an answer.
+        bill: the cost of the answers: billed, unique, repeated and refused queries.
+        plan: the specs of the plan and of the query augmentation.
+        view_seeds: uint32[N, m], the seeds of the views.
         decode: the name of the inputs' decoder.
-        endpoint: what an answer is, such as 'representation'; see `Victim`.
+        endpoint: the kind of an answer, such as 'representation'; see `Victim`.
     """
 
     inputs: np.ndarray
@@ -57,7 +57,7 @@ def make_oracle(
     *,
     budget: int,
 ) -> Oracle:
-    """Black-box access to a victim behind a defense; see `ssl_extract.oracle.make_oracle`.
+    """Makes black-box access to a victim behind a defense; see `ssl_extract.oracle.make_oracle`.
 
     >>> oracle = make_oracle(lambda inputs: inputs[:, :2], 'round(decimals=1)', budget=100)
     >>> collect(oracle, np.full((3, 4), 0.26)).representations[0].tolist()
@@ -69,9 +69,12 @@ def make_oracle(
         defense: a spec, a `Defense`, a function as `defenses.stateless` takes it, or None.
         budget: queries that one account may send.
 
+    Returns:
+        The oracle, with a description of victim and defense by content.
+
     Raises:
-        UserError: the victim cannot be called, the defense is none or does not fit what the victim
-            answers, or the budget is not a whole number.
+        UserError: the victim cannot be called, the defense is no defense or does not fit the
+            victim's answers, or the budget is not a whole number.
     """
     victim = victims_room.from_encoder(victim) if isinstance(victim, Encoder) else victim
     if not isinstance(victim, Victim) and not callable(victim):
@@ -79,8 +82,8 @@ def make_oracle(
     defense = _defense_of(defense)
     plain = None if isinstance(victim, Victim) else jax.tree_util.Partial(victim)
     answering = jax.tree_util.Partial(_rows_of, plain) if plain else victim
-    made = oracle.make_oracle(answering, defense, budget=budget)
-    about = made.about
+    victims_oracle = oracle.make_oracle(answering, defense, budget=budget)
+    about = victims_oracle.about
     if isinstance(defense, str):
         defenses.check_endpoint(defense, about.answers)
         about = dataclasses.replace(about, defense=spec_content(defenses.DEFENSES, defense))
@@ -88,7 +91,7 @@ def make_oracle(
         about = dataclasses.replace(about, defense=content_of(defense))
     if plain:
         about = dataclasses.replace(about, victim=content_of(victim))
-    return dataclasses.replace(made, about=about)
+    return dataclasses.replace(victims_oracle, about=about)
 
 
 def collect(
@@ -101,28 +104,31 @@ def collect(
     plan: str = 'once',
     query_augmentation: str = '',
 ) -> Answers:
-    """Sends inputs to an oracle and keeps the answers; what the folder holds is not sent again.
+    """Sends inputs to an oracle and keeps the answers; stored answers are not sent again.
 
-    The folder is one account: its budget goes on from call to call, also after an error or a kill.
-    Inputs of the same content are sent once and billed once, and share their answer; to ask one
-    again, and pay again, take the plan 'repeat(m=2)'.
+    The folder is one account: the budget goes on from call to call, also after an error or a kill.
+    Inputs of the same content are sent once and billed once, and share their answer. The plan
+    'repeat(m=2)' sends an input again and pays again.
 
     Args:
         oracle: from `make_oracle`.
         inputs: [N, ...].
-        folder: of the account; None opens a new one that is forgotten afterwards.
+        folder: the account's folder; None opens a new account that is forgotten afterwards.
         batch_size: queries sent at a time.
-        seed: of the account's secrets and of the views.
+        seed: the seed of the account's secrets and of the views.
         plan: a stored query plan, 'once', 'views(m=2)' or 'repeat(m=4)'.
-        query_augmentation: what a view is, under 'views'; '' is 'simclr' there.
+        query_augmentation: the spec of a view, under 'views'; '' is 'simclr' there.
+
+    Returns:
+        The answers to all inputs, stored and new, and the bill of the inputs.
 
     Raises:
         UserError: more queries are to be sent than the budget leaves (nothing is sent then), the
-            folder is another account's, or the inputs do not fit the victim.
+            folder holds another account, or the inputs do not fit the victim.
     """
-    _check_oracle(oracle, kept=folder is not None)
-    dataset = given.dataset_of(inputs, 'inputs')
-    given.check_shape(dataset, oracle.about.input_shape, f'victim {oracle.about.victim}')
+    _check_oracle(oracle, stored=folder is not None)
+    dataset = inputs_lib.dataset_of(inputs, 'inputs')
+    inputs_lib.check_shape(dataset, oracle.about.input_shape, f'victim {oracle.about.victim}')
     check_whole('batch_size', batch_size, 1)
     check_whole('seed', seed, 0)
     mesh = parallel.data_mesh()
@@ -133,8 +139,8 @@ def collect(
     if asks.view is not None:  # views of another kind are other queries
         kind = content_of(spec_content(augment.AUGMENTATIONS, query_augmentation))
         seeds ^= np.uint32(int(kind[:8], 16))
-    dim = _check_victim(oracle, given.decoded_shape(dataset), batch_size)
-    with given.opened(folder) as where:
+    dim = _check_victim(oracle, inputs_lib.decoded_shape(dataset), batch_size)
+    with inputs_lib.opened(folder) as where:
         answers = store.collect(
             where,
             oracle,
@@ -165,10 +171,11 @@ def collect(
 
 
 def _defense_of(defense: Any) -> str | defenses.Defense | None:
-    """The defense that was given, a plain function as a stateless one.
+    """Returns the defense of an argument; a plain function becomes a stateless defense.
 
     Raises:
-        UserError: it is neither a spec, nor a `Defense`, nor a function of outputs and keys.
+        UserError: the argument is neither a spec, nor a `Defense`, nor a function of outputs and
+            keys.
     """
     if isinstance(defense, str | defenses.Defense | None):
         return defense
@@ -183,11 +190,20 @@ def _defense_of(defense: Any) -> str | defenses.Defense | None:
 
 
 def make_plan(plan: str, query_augmentation: str) -> Plan:
+    """Makes a query plan.
+
+    Args:
+        plan: the spec of the plan.
+        query_augmentation: the spec of the augmentation that makes a view.
+
+    Raises:
+        UserError: a spec does not parse, or a name is unknown.
+    """
     return attacks.PLANS.make(plan, query_augmentation=augment.make(query_augmentation))
 
 
 def _plan_of(plan: str, query_augmentation: str, dataset: Dataset) -> tuple[Plan, str]:
-    """The plan, and what its views are.
+    """Returns the plan and the spec of its views.
 
     Raises:
         UserError: the plan asks while it trains, or plan, views and inputs do not go together.
@@ -208,19 +224,19 @@ def _plan_of(plan: str, query_augmentation: str, dataset: Dataset) -> tuple[Plan
             f'plan={plan!r} would ask the same input {asks.stored} times; write '
             f"query_augmentation='simclr', or plan='repeat(m={asks.stored})'"
         )
-    shape = given.decoded_shape(dataset)
-    given.check_view(augment.make(view), shape, f'query_augmentation={view!r}')
+    shape = inputs_lib.decoded_shape(dataset)
+    inputs_lib.check_view(augment.make(view), shape, f'query_augmentation={view!r}')
     return make_plan(plan, view), view
 
 
-def _check_oracle(oracle: Oracle, kept: bool) -> None:
-    """Raises UserError unless it is an oracle; one whose answers are kept must say what it is."""
+def _check_oracle(oracle: Oracle, stored: bool) -> None:
+    """Raises UserError unless it is an oracle, and one with a description if answers are stored."""
     if not isinstance(oracle, Oracle):
         raise UserError(
             f'oracle: {type(oracle).__name__} is none: write ssl_extract.make_oracle(victim, '
             'budget=...)'
         )
-    if kept and (not oracle.about.victim or oracle.about.defense == '(a function)'):
+    if stored and (not oracle.about.victim or oracle.about.defense == '(a function)'):
         raise UserError(
             'folder: this oracle does not say which victim or defense its answers are of: make it '
             'with ssl_extract.make_oracle'
@@ -228,7 +244,7 @@ def _check_oracle(oracle: Oracle, kept: bool) -> None:
 
 
 def _check_victim(oracle: Oracle, shape: tuple[int, ...], batch_size: int) -> int:
-    """D, the width of an answer, found without sending anything.
+    """Returns D, the width of an answer, which is found without a query.
 
     Raises:
         UserError: a JAX victim does not take such inputs, or does not give [B, D].

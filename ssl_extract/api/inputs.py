@@ -20,20 +20,25 @@ Inputs = np.ndarray | Dataset
 Labeled = tuple[np.ndarray, np.ndarray] | Dataset
 
 
-def dataset_of(given: Any, name: str, labeled: bool = False) -> Dataset:
+def dataset_of(value: Any, name: str, labeled: bool = False) -> Dataset:
     """Returns inputs, a pair (inputs, labels) or a `Dataset` as a checked `Dataset`.
 
+    Args:
+        value: the argument of the user.
+        name: the name in an error message.
+        labeled: whether labels are required.
+
     Raises:
-        UserError: naming what is wrong with it.
+        UserError: the inputs or the labels are wrong; the message names the argument.
     """
-    if not isinstance(given, Dataset):
-        if labeled and not (isinstance(given, tuple | list) and len(given) == 2):
+    if not isinstance(value, Dataset):
+        if labeled and not (isinstance(value, tuple | list) and len(value) == 2):
             raise UserError(f'{name} must be a pair (inputs, labels) or a Dataset')
-        inputs, labels = given if labeled else (given, None)
-        given = Dataset(_as_array(inputs, name), None if labels is None else np.asarray(labels))
-        if labels is not None and given.labels.size and given.labels.dtype.kind in 'iu':
-            given = given._replace(num_classes=int(given.labels.max()) + 1)
-    dataset = data.checked(given._replace(name=name))
+        inputs, labels = value if labeled else (value, None)
+        value = Dataset(_as_array(inputs, name), None if labels is None else np.asarray(labels))
+        if labels is not None and value.labels.size and value.labels.dtype.kind in 'iu':
+            value = value._replace(num_classes=int(value.labels.max()) + 1)
+    dataset = data.checked(value._replace(name=name))
     if labeled:
         data.require_labels(dataset)
     return dataset
@@ -53,7 +58,13 @@ def decoded_shape(dataset: Dataset) -> tuple[int, ...]:
 
 
 def check_shape(dataset: Dataset, wanted: tuple[int, ...] | None, taken_by: str) -> None:
-    """Raises UserError unless the inputs have the shape that a victim or an encoder takes."""
+    """Raises UserError unless the inputs have the shape that a victim or an encoder takes.
+
+    Args:
+        dataset: the inputs.
+        wanted: the shape of one input; None takes every shape.
+        taken_by: the victim or the encoder, for the message.
+    """
     shape = decoded_shape(dataset)
     if wanted is not None and shape != tuple(wanted):
         raise UserError(
@@ -63,7 +74,13 @@ def check_shape(dataset: Dataset, wanted: tuple[int, ...] | None, taken_by: str)
 
 
 def check_view(view: Callable, shape: tuple[int, ...], field: str) -> None:
-    """Raises UserError unless an augmentation `(key, input) -> input` takes inputs of a shape."""
+    """Raises UserError unless an augmentation `(key, input) -> input` takes inputs of a shape.
+
+    Args:
+        view: the augmentation.
+        shape: of one decoded input.
+        field: the argument that the message names, with its value.
+    """
     example = jax.ShapeDtypeStruct(shape, jnp.float32)
     try:
         fits = jax.eval_shape(view, jax.random.key(0), example).shape == tuple(shape)
@@ -74,23 +91,29 @@ def check_view(view: Callable, shape: tuple[int, ...], field: str) -> None:
 
 
 def check_loss(loss: Callable, dim: int, labels: np.ndarray | None) -> None:
-    """Raises UserError unless a user's loss can be called as one, and gives a scalar."""
+    """Raises UserError unless a loss takes the arguments of `losses.Loss` and gives a scalar.
+
+    Args:
+        loss: the loss.
+        dim: the width of an answer.
+        labels: int[N], or None without labels.
+    """
     usage = 'loss(student [B, D], teacher [B, D], *, labels=None, where=None) -> float []'
     try:
         inspect.signature(loss).bind(None, None, labels=None, where=None)
     except TypeError as error:
         raise UserError(f'loss: {error}; write {usage}') from None
     rows = jax.ShapeDtypeStruct((4, dim), jnp.float32)
-    given = None if labels is None else jnp.zeros(4, jnp.int32)
+    classes = None if labels is None else jnp.zeros(4, jnp.int32)
     where = jnp.ones(4, bool)
-    value = jax.eval_shape(lambda s, t: loss(s, t, labels=given, where=where), rows, rows)
+    value = jax.eval_shape(lambda s, t: loss(s, t, labels=classes, where=where), rows, rows)
     if getattr(value, 'shape', None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise UserError(f'loss: it gives {value}, and not one number; write {usage}')
 
 
 @contextlib.contextmanager
 def opened(folder: epath.PathLike | None) -> Iterator[epath.Path]:
-    """Gives the folder of a call, locked; without one a folder that is removed afterwards."""
+    """Yields the folder of a call, locked; None yields a folder that is removed afterwards."""
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
             yield epath.Path(temporary)

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from ssl_extract import data, report
-from ssl_extract.api import inputs as given
+from ssl_extract.api import inputs as inputs_lib
 from ssl_extract.api.asking import Answers, collect, make_oracle
 from ssl_extract.api.inputs import Labeled
 from ssl_extract.data import Dataset
@@ -35,21 +35,21 @@ def evaluate(
     folder: epath.PathLike | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """Measures an encoder on a labeled task, and its fidelity to the victim where that is given.
+    """Measures an encoder on a labeled task, and its fidelity to a victim.
 
-    A victim that is no JAX function is sent each different input of the task once, on an account of
-    its own; the rows of the victim say in `queries_billed` what that costs.
+    A victim that is no JAX function is sent each different input of the task once, on a separate
+    account. The column `queries_billed` of the victim's rows is the cost.
 
     Args:
-        encoder: what is measured.
+        encoder: the encoder to measure.
         train: (inputs [N, ...], labels int[N]) that classifiers are fitted on.
-        test: (inputs, labels) that they are tested on; none of them may be among `train`.
-        victim: is measured too, and the encoder compared with it.
-        answers: what the encoder was trained on: its rows carry the bill, and no test input may be
-            among the queries.
-        name: of the task.
-        folder: where the answers of a victim that is asked are kept, so that none is paid twice;
-            they lie in its subfolder 'evaluation', apart from an attacker's account.
+        test: (inputs, labels) that the classifiers are tested on; no input may be among `train`.
+        victim: a victim to measure too, and to compare the encoder with.
+        answers: the answers that the encoder was trained on: the encoder's rows carry their bill,
+            and no test input may be among the queries.
+        name: the task's name.
+        folder: keeps the victim's answers, so that no answer is paid twice; the answers lie in the
+            subfolder 'evaluation', apart from an attacker's account.
         **settings: probe, neighbors, shots and metrics of `evaluation.assess`.
 
     Returns:
@@ -63,13 +63,13 @@ def evaluate(
             f'encoder: {type(encoder).__name__} is none: give what steal, pretrain or load returned'
         )
     parts = [
-        given.dataset_of(pair, f'{name}/{part}', labeled=True)
+        inputs_lib.dataset_of(pair, f'{name}/{part}', labeled=True)
         for part, pair in (('train', train), ('test', test))
     ]
     classes = max(part.num_classes for part in parts)
     task = Task(name, *(part._replace(num_classes=classes) for part in parts))
     data.check_train_test(task.train, task.test)
-    given.check_shape(task.train, encoder.input_shape, 'the encoder')
+    inputs_lib.check_shape(task.train, encoder.input_shape, 'the encoder')
     bill = {}
     if answers is not None:
         data.check_disjoint(Dataset(answers.inputs, name='answers'), task.test)
@@ -85,19 +85,28 @@ def evaluate(
 
 
 def load(folder: epath.PathLike) -> Encoder:
-    """Reads an encoder: a stage's folder of an experiment, or the `folder` of `steal`.
+    """Reads an encoder.
+
+    Args:
+        folder: a stage's folder of an experiment, or the `folder` of `steal` or `pretrain`.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: the folder holds no encoder, or the encoder is damaged.
     """
     return trained.load(folder)
 
 
 def results(*workdirs: epath.PathLike) -> Any:
-    """The rows of all finished runs of workdirs: a pandas frame where pandas is there, else dicts.
+    """Returns the rows of all finished runs of workdirs.
+
+    Args:
+        *workdirs: folders of experiments.
+
+    Returns:
+        A pandas frame where pandas is installed, else dicts.
 
     Raises:
-        UserError: no run is finished there, or its files are damaged.
+        UserError: no run is finished in the workdirs, or the files of a run are damaged.
     """
     runs = report.read_runs(*workdirs)
     if not runs:
@@ -111,17 +120,17 @@ def results(*workdirs: epath.PathLike) -> Any:
 
 
 def _encode_of(victim: Any, task: Task, folder: epath.PathLike | None) -> tuple[Any, dict]:
-    """What `assess` calls for a victim, and what its answers cost, as columns of a row."""
-    asked = make_oracle(victim, budget=MAX_BUDGET)
-    given.check_shape(task.train, asked.about.input_shape, 'the victim')
+    """Returns the `encode` of `assess` for a victim, and the bill as columns of a row."""
+    victims_oracle = make_oracle(victim, budget=MAX_BUDGET)
+    inputs_lib.check_shape(task.train, victims_oracle.about.input_shape, 'the victim')
     if isinstance(victim, Encoder):
         return (victim.network.apply, victim.variables), {}
-    if asked.traced:
+    if victims_oracle.traced:
         answer = victim.answer if isinstance(victim, Victim) else jax.tree_util.Partial(victim)
         return (_call, answer), {}
     seen = np.concatenate([_decoded(part) for part in (task.train, task.test)])
     where = None if folder is None else epath.Path(folder) / 'evaluation'
-    answers = collect(asked, Dataset(seen, decode='identity'), folder=where)
+    answers = collect(victims_oracle, Dataset(seen, decode='identity'), folder=where)
     hashes = data.hashes(answers.inputs)
     by_content = dict(zip(hashes, answers.representations, strict=True))
     encode = lambda inputs: np.stack([by_content[h] for h in data.hashes(inputs)])  # noqa: E731
@@ -129,7 +138,7 @@ def _encode_of(victim: Any, task: Task, folder: epath.PathLike | None) -> tuple[
 
 
 def _decoded(part: Dataset) -> np.ndarray:
-    """The inputs as an evaluation asks them: decoded by the batch, bit for bit."""
+    """Returns the inputs as an evaluation sends them: decoded by the batch, bit for bit."""
     batches: list[np.ndarray] = []
 
     def keep(inputs: np.ndarray) -> np.ndarray:

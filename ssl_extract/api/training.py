@@ -8,7 +8,7 @@ from etils import epath
 
 from ssl_extract import attacks, augment, data, encoders, losses, training
 from ssl_extract import victims as victims_room
-from ssl_extract.api import inputs as given
+from ssl_extract.api import inputs as inputs_lib
 from ssl_extract.api.asking import Answers, make_plan
 from ssl_extract.api.inputs import Inputs
 from ssl_extract.attacks import Attack
@@ -23,14 +23,14 @@ from ssl_extract.runtime import files, parallel
 
 
 class Job(NamedTuple):
-    """A training: which network, on what, and how.
+    """A training: the network, the arrays and the settings.
 
     Attributes:
         encoder: the spec of the network.
         arrays: with a common first axis; `inputs` are among them.
         decode: the name of the decoder of `inputs`.
         epochs, batch_size, learning_rate, optimizer, schedule: see `training.fit`.
-        seed: of the initialization and the order.
+        seed: the seed of the initialization and the order.
     """
 
     encoder: str
@@ -45,7 +45,7 @@ class Job(NamedTuple):
 
     @property
     def num_steps(self) -> int:
-        """Steps of all epochs; a batch that is not full is left out."""
+        """Counts the steps of all epochs; a batch that is not full is left out."""
         return self.epochs * (len(self.arrays['inputs']) // self.batch_size)
 
 
@@ -68,15 +68,18 @@ def steal(
     """Trains a surrogate on answers.
 
     Args:
-        answers: from `collect`, under a plan that stores what the attack works with.
+        answers: from `collect`, under a plan whose answers the attack can use.
         encoder: the spec of the surrogate's network.
-        attack: how it is trained, such as 'direct' or 'rda(views=5)'.
-        loss: a spec, or a function as `losses.Loss` describes it; '' is the attack's.
-        student_augmentation: what the surrogate sees; '' is the attack's own choice.
-        labels: int[N], for losses that use them.
+        attack: the spec of the attack, such as 'direct' or 'rda(views=5)'.
+        loss: a spec, or a function as `losses.Loss` describes it; '' is the attack's loss.
+        student_augmentation: the spec of the surrogate's views; '' is the attack's choice.
+        labels: int[N], for losses that use labels.
         epochs, batch_size, learning_rate, optimizer, schedule: of the training.
-        seed: of its initialization and order.
-        folder: where checkpoints and the encoder are kept; a killed call goes on there.
+        seed: the seed of the initialization and the order.
+        folder: keeps checkpoints and the encoder; a killed call goes on there.
+
+    Returns:
+        The surrogate, with the heads that the attack trains behind it.
 
     Raises:
         UserError: an argument is wrong, no answer was granted, or the folder holds the encoder of
@@ -92,17 +95,17 @@ def steal(
         raise UserError(f'attack={attack!r} works on {endpoint}, the answers: {answers.endpoint}')
     seen = student_augmentation or preset['student_augmentation']
     sees = augment.make(seen)
-    given.check_view(sees, given.decoded_shape(dataset), f'student_augmentation={seen!r}')
+    inputs_lib.check_view(sees, inputs_lib.decoded_shape(dataset), f'student_augmentation={seen!r}')
     if labels is not None:
-        labels = given.dataset_of((answers.inputs, labels), 'inputs', labeled=True).labels
+        labels = inputs_lib.dataset_of((answers.inputs, labels), 'inputs', labeled=True).labels
     compare = loss if callable(loss) else losses.make(loss or preset['loss'])
-    given.check_loss(compare, dim, labels)
-    plan, asked = answers.plan
+    inputs_lib.check_loss(compare, dim, labels)
+    plan, query_augmentation = answers.plan
     recipe = attacks.make(
         attack,
         encoder=trained.make(encoder),
         answer_dim=dim,
-        plan=make_plan(plan, asked),
+        plan=make_plan(plan, query_augmentation),
         loss=compare,
         student_augmentation=sees,
     )
@@ -118,7 +121,7 @@ def steal(
         loss=content_of(loss) if callable(loss) else spec_content(losses.LOSSES, loss),
         student_augmentation=spec_content(augment.AUGMENTATIONS, seen),
         plan=spec_content(attacks.PLANS, plan),
-        query_augmentation=spec_content(augment.AUGMENTATIONS, asked),
+        query_augmentation=spec_content(augment.AUGMENTATIONS, query_augmentation),
     )
 
 
@@ -140,18 +143,21 @@ def pretrain(
 
     Args:
         inputs: [N, ...].
-        encoder: the spec of its network.
-        method: of the pretraining, such as 'simclr' or 'simsiam'.
-        augmentation: what a view is.
+        encoder: the spec of the encoder's network.
+        method: the spec of the pretraining, such as 'simclr' or 'simsiam'.
+        augmentation: the spec of a view.
         epochs, batch_size, learning_rate, optimizer, schedule: of the training.
-        seed: of its initialization and order.
-        folder: where checkpoints and the encoder are kept; a killed call goes on there.
+        seed: the seed of the initialization and the order.
+        folder: keeps checkpoints and the encoder; a killed call goes on there.
+
+    Returns:
+        The encoder, with the heads that the method trains behind it.
 
     Raises:
         UserError: an argument is wrong, or the folder holds the encoder of another call.
     """
-    dataset, sees = given.dataset_of(inputs, 'inputs'), augment.make(augmentation)
-    given.check_view(sees, given.decoded_shape(dataset), f'augmentation={augmentation!r}')
+    dataset, sees = inputs_lib.dataset_of(inputs, 'inputs'), augment.make(augmentation)
+    inputs_lib.check_view(sees, inputs_lib.decoded_shape(dataset), f'augmentation={augmentation!r}')
     methods = victims_room.VICTIMS
     recipe = methods.make(method, encoder=trained.make(encoder), augmentation=sees)
     how = (epochs, batch_size, learning_rate, optimizer, schedule, seed)
@@ -164,37 +170,37 @@ def pretrain(
     )
 
 
-def _fit(job: Job, made: Attack, folder: epath.PathLike | None, **described: Any) -> Encoder:
-    """Trains an encoder, or reads it where the same call has trained it before.
+def _fit(job: Job, phases: Attack, folder: epath.PathLike | None, **described: Any) -> Encoder:
+    """Trains an encoder, or reads the encoder that the same call has trained before.
 
     Args:
         job: the training.
-        made: its recipe, and what is trained before.
-        folder: where checkpoints and the encoder are kept; None keeps nothing.
-        **described: what the encoder depends on beside the job.
+        phases: the recipe of the encoder, and that of the phase before.
+        folder: keeps checkpoints and the encoder; None keeps nothing.
+        **described: the arguments that the encoder depends on beside the job.
 
     Raises:
         UserError: a setting is wrong, or the folder holds something else.
     """
     _check(job)
     call = {**described, **_describe(job)}
-    with given.opened(folder) as where:
+    with inputs_lib.opened(folder) as where:
         _check_call(where, call)
         if (where / 'meta.json').exists():
             return trained.load(where)
         frozen = None
-        if made.before is not None:
-            steps = math.ceil(made.before_epochs * job.num_steps)
-            first = _train(job, made.before, where / 'before', steps, job.seed + 1)
+        if phases.before is not None:
+            steps = math.ceil(phases.before_epochs * job.num_steps)
+            first = _train(job, phases.before, where / 'before', steps, job.seed + 1)
             frozen = {name: chain.part(first.state, name) for name in first.state.params}
-        last = _train(job, made.recipe, where, job.num_steps, job.seed, frozen)
-        encoder = _encoder(job, made.recipe, last.state)
+        last = _train(job, phases.recipe, where, job.num_steps, job.seed, frozen)
+        encoder = _encoder(job, phases.recipe, last.state)
         trained.save(where, encoder, seconds=round(last.seconds, 2), flops=last.flops)
     return encoder
 
 
 def _describe(job: Job) -> dict[str, Any]:
-    """The job by its content: own networks, decoders and optimizers with their code."""
+    """Describes a job by content: the user's networks, decoders and optimizers with their code."""
     kinds = {
         'encoder': encoders.ENCODERS,
         'decode': data.DECODERS,
@@ -258,12 +264,12 @@ def _train(
 
 
 def _encoder(job: Job, recipe: training.Recipe, state: training.TrainState) -> Encoder:
-    """The trained network with the heads that stood behind it."""
+    """Returns the trained network with the heads behind it."""
     heads = tuple((name, spec) for name, spec in recipe.heads if name in state.params)
     return Encoder(
         job.encoder,
         chain.part(state, 'encoder'),
-        given.decoded_shape(Dataset(job.arrays['inputs'], decode=job.decode)),
+        inputs_lib.decoded_shape(Dataset(job.arrays['inputs'], decode=job.decode)),
         heads,
         {name: chain.part(state, name) for name, _ in heads},
     )

@@ -19,12 +19,12 @@ READ_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSE
 
 
 class Command(NamedTuple):
-    """A command as the help text shows it.
+    """A command of the help text.
 
     Attributes:
-        usage: what is written behind its name.
-        summary: what it does.
-        define: defines its flags.
+        usage: the words behind the command's name.
+        summary: the command in one sentence.
+        define: a function that defines the command's flags.
     """
 
     usage: str
@@ -102,23 +102,28 @@ COMMANDS = {
 
 
 def new_values(command: str, shared: Iterable[flags.Flag] = ()) -> flags.FlagValues:
-    """Makes the flags of a command, absl's logging flags and those `shared` with a library."""
+    """Makes the flags of a command, with absl's logging flags and shared flags.
+
+    Args:
+        command: the command's name.
+        shared: flags that the command shares with a library.
+    """
     values = flags.FlagValues()
     values.set_gnu_getopt(True)  # a flag may stand behind a folder
     COMMANDS[command].define(values)
     for flag in (*flags.FLAGS.flags_by_module_dict()['absl.logging'], *shared):
         values[flag.name] = flag
-    flags.FLAGS.mark_as_parsed()  # libraries read their own from there
+    flags.FLAGS.mark_as_parsed()  # libraries read their flags from there
     return values
 
 
 def parse(values: flags.FlagValues, argv: list[str], known_only: bool = False) -> list[str]:
-    """Parses `argv`, the program's name first, into `values`; returns all that is no flag.
+    """Parses `argv` into `values` and returns the words that are no flags.
 
     Args:
         values: as made by `new_values`.
         argv: the program's name and its arguments.
-        known_only: leaves unknown flags in what is returned.
+        known_only: returns unknown flags with the words.
 
     Raises:
         UserError: a flag is unknown or has a wrong value.

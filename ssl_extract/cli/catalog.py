@@ -14,7 +14,17 @@ from ssl_extract.registry import Registry
 
 
 def main(argv: list[str]) -> int:
-    """Prints the rooms that are named, or all of them."""
+    """Prints the named rooms, or all rooms.
+
+    Args:
+        argv: the program's name, rooms and flags.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: there is no such room, module or flag.
+    """
     values = arguments.new_values('list')
     wanted = arguments.parse(values, argv)
     import_modules(tuple(values.modules))
@@ -27,7 +37,7 @@ def main(argv: list[str]) -> int:
 
 
 def rooms() -> dict[str, list[tuple[str, str]]]:
-    """Returns what each registry and the experiments hold: (how it is written, first lines)."""
+    """Returns the entries of each registry and of the experiments: (signature, description)."""
     described = {name: _described(registry) for name, registry in registries().items()}
     return described | {'experiments': list(experiments.names().items())}
 
@@ -53,7 +63,7 @@ def _described(registry: Mapping[str, Callable[..., Any]]) -> list[tuple[str, st
 
 
 def signature(factory: Callable[..., Any]) -> str:
-    """Writes the arguments of a factory; of their types, those that a spec can write.
+    """Writes the arguments of a factory, with the types that a spec can hold.
 
     >>> def views(m: int, weights: tuple[float, ...] = (1.0,), sort: Callable = sorted): ...
     >>> signature(views)

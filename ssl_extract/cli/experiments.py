@@ -16,11 +16,11 @@ from ssl_extract.errors import UserError
 
 
 class Experiment(NamedTuple):
-    """A loaded experiment file.
+    """The title and the config of a loaded experiment file.
 
     Attributes:
-        title: its name, with the argument if it was given one.
-        config: what its `get_config()` returned.
+        title: the file's name, with the argument where there is one.
+        config: the result of the file's `get_config()`.
     """
 
     title: str
@@ -30,7 +30,7 @@ class Experiment(NamedTuple):
 def folder() -> pathlib.Path:
     """Returns the folder of the experiments that come with the package.
 
-    An installed package holds them; in a checkout they lie beside it.
+    An installed package holds the folder; in a checkout the folder lies beside the package.
     """
     package = pathlib.Path(__file__).parents[1]
     installed = package / 'experiments'
@@ -54,7 +54,7 @@ def find(text: str) -> tuple[pathlib.Path, str]:
     """Finds the file of `'quickstart'`, `'paper:rda'` or `'my/file.py:argument'`.
 
     Returns:
-        The file, and what stands behind the colon or ''.
+        The file, and the argument behind the colon or ''.
 
     Raises:
         UserError: there is no such name or file.
@@ -122,10 +122,10 @@ def _call(get_config, argument: str, where: str) -> ml_collections.ConfigDict:
 
 
 def _where(error: Exception, path: pathlib.Path) -> str:
-    """The error with the last line of the experiment, or of its neighbors, that led to it."""
+    """Writes an error with the last line of the experiment, or of its neighbors, that led to it."""
     if isinstance(error, SyntaxError):
         return f'{error.filename}, line {error.lineno}: {error.msg}'
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if pathlib.Path(f.filename).parent == path.parent]
-    place = f'{own[-1].filename}, line {own[-1].lineno}' if own else str(path)
+    inside = [f for f in frames if pathlib.Path(f.filename).parent == path.parent]
+    place = f'{inside[-1].filename}, line {inside[-1].lineno}' if inside else str(path)
     return f'{place}: {type(error).__name__}: {error}'

@@ -22,11 +22,11 @@ _DAMAGED = (
 
 
 class Failure(NamedTuple):
-    """What the user is told.
+    """The message and the exit code of an error.
 
     Attributes:
-        line: for stderr.
-        exit_code: of the process.
+        line: the message for stderr.
+        exit_code: the exit code of the process.
     """
 
     line: str
@@ -34,7 +34,7 @@ class Failure(NamedTuple):
 
 
 def explain(error: BaseException) -> Failure | None:
-    """Explains an error in one line; None for a bug, whose traceback is what helps."""
+    """Explains an error in one line; None for a bug, which needs its traceback."""
     if isinstance(error, KeyboardInterrupt):
         line = 'interrupted: give the same command again to go on from what is finished'
         return Failure(line, 130)

@@ -7,7 +7,17 @@ from ssl_extract.errors import UserError
 
 
 def main(argv: list[str]) -> int:
-    """Writes the report that the flags describe and prints where it is."""
+    """Writes the report that the flags describe and prints its path.
+
+    Args:
+        argv: the program's name, workdirs and flags.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: a workdir or a flag is missing or wrong.
+    """
     values = arguments.new_values('report')
     workdirs = [epath.Path(word).expanduser() for word in arguments.parse(values, argv)]
     if not workdirs:

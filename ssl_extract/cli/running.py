@@ -16,7 +16,17 @@ _JAX_FLAGS = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith('jax_
 
 
 def main(argv: list[str]) -> int:
-    """Runs the experiment that the flags describe, or prints what it would do."""
+    """Runs the experiment that the flags describe, or prints its plan.
+
+    Args:
+        argv: the program's name and flags.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: a flag or a field of the config is wrong.
+    """
     values = arguments.new_values('run', _JAX_FLAGS)
     overrides = arguments.parse(values, argv, known_only=True)
     experiment = experiments.load(values.config)
@@ -61,8 +71,8 @@ def describe(plans: list[dict[str, Any]]) -> str:
     """Describes runs: their stages, queries and time.
 
     >>> stages = [dict(kind='victim', address='0af3', done=True)]
-    >>> one = dict(run=0, id='77c1', name='mse', stages=stages, queries=1500, seconds=90.0)
-    >>> print(describe([one]))
+    >>> plan = dict(run=0, id='77c1', name='mse', stages=stages, queries=1500, seconds=90.0)
+    >>> print(describe([plan]))
       0  77c1  mse
            victim       0af3  done
            1,500 queries, about 2 min
@@ -71,7 +81,7 @@ def describe(plans: list[dict[str, Any]]) -> str:
     Args:
         plans: one dict a run, as `ssl_extract.pipeline.plan.plan` returns them.
     """
-    lines = [line for plan in plans for line in _one(plan)]
+    lines = [line for plan in plans for line in _lines_of(plan)]
     stages = {stage['address']: stage['done'] for plan in plans for stage in plan['stages']}
     total = [f'{_count(len(plans), "run")}, {_queries(_shared_queries(plans))}']
     others = {o['address']: o['queries'] for plan in plans for o in plan.get('others', ())}
@@ -81,7 +91,7 @@ def describe(plans: list[dict[str, Any]]) -> str:
     return '\n'.join([*lines, '; '.join(total)])
 
 
-def _one(plan: dict[str, Any]) -> list[str]:
+def _lines_of(plan: dict[str, Any]) -> list[str]:
     stages = [
         f'       {stage["kind"]:<12} {stage["address"]}  {"done" if stage["done"] else "to do"}'
         for stage in plan['stages']
@@ -99,7 +109,7 @@ def _one(plan: dict[str, Any]) -> list[str]:
 
 
 def _shared_queries(plans: list[dict[str, Any]]) -> int:
-    """The queries of all runs; those that ask one account are answered from one store."""
+    """Counts the queries of all runs; runs with one account share one store."""
     queries: dict[Any, int] = {}
     for plan in plans:
         stores = [stage['address'] for stage in plan['stages'] if stage['kind'] == 'answers']
@@ -109,7 +119,7 @@ def _shared_queries(plans: list[dict[str, Any]]) -> int:
 
 
 def _shared_time(plans: list[dict[str, Any]]) -> list[str]:
-    """The time of all runs, if it is known of all; stages that runs share are counted in each."""
+    """Writes the time of all runs, if it is known of all; each run counts shared stages."""
     seconds = [plan['seconds'] for plan in plans]
     if None in seconds:
         return []
@@ -133,5 +143,5 @@ def _time(seconds: float) -> str:
     return f'{seconds / 60:.0f} min' if seconds >= 60 else f'{seconds:.0f} s'
 
 
-def _count(number: int, one: str, many: str = '') -> str:
-    return f'{number:,} {one if number == 1 else many or one + "s"}'
+def _count(number: int, singular: str, plural: str = '') -> str:
+    return f'{number:,} {singular if number == 1 else plural or singular + "s"}'

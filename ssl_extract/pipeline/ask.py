@@ -21,18 +21,18 @@ Arrays = dict[str, np.ndarray]
 
 
 class Attacker(NamedTuple):
-    """Who sends the queries.
+    """An attacker: its service, its inputs, its query plan and its accounts.
 
     Attributes:
-        service: what is asked.
-        pool: the attacker's own inputs.
-        plan: how often each is asked, and as what.
+        service: the service that the attacker queries.
+        pool: the attacker's inputs.
+        plan: the views under which an input is sent.
         budget: queries over all accounts.
-        seed: of the order of the pool, the views and the accounts' keys.
+        seed: the seed of the pool's order, the views and the accounts' keys.
         batch_size: queries sent at a time.
-        accounts: how many accounts share the inputs.
-        overlap: of several accounts: inputs that all of them ask.
-        spec: everything that the answers depend on: the account's address.
+        accounts: the number of accounts that share the inputs.
+        overlap: the number of inputs that every account sends, where there are several accounts.
+        spec: everything that the answers depend on; the account's address is its hash.
     """
 
     service: Service
@@ -46,16 +46,16 @@ class Attacker(NamedTuple):
     spec: dict[str, Any]
 
     def account_spec(self, number: int = 0) -> dict[str, Any]:
-        """What the answers of one of the accounts depend on."""
+        """Returns what the answers of account `number` depend on."""
         return self.spec | ({'account': number} if self.accounts > 1 else {})
 
     def key(self, number: int = 0) -> jax.Array:
-        """The key of one of the accounts."""
+        """Returns the random key of account `number`."""
         return jax.random.fold_in(jax.random.key(self.seed), 2 + 1000 * number)
 
     @property
     def num_inputs(self) -> int:
-        """How many inputs the budget pays for; the whole pool, where a step asks."""
+        """Returns how many inputs the budget pays for; under plan 'online' the whole pool."""
         if self.accounts > 1:
             return sybils.num_images(self.budget, self.accounts, self.overlap)
         stored = self.plan.stored
@@ -64,7 +64,15 @@ class Attacker(NamedTuple):
 
 @functools.cache
 def make_plan(plan: str, query_augmentation: str) -> Plan:
-    """A query plan; the same object for the same specs."""
+    """Makes a query plan; the same specs give the same object.
+
+    Args:
+        plan: the spec of the plan.
+        query_augmentation: the spec of the augmentation that makes a view.
+
+    Raises:
+        UserError: a spec does not parse, or a name is unknown.
+    """
     return PLANS.make(plan, query_augmentation=make_augmentation(query_augmentation))
 
 
@@ -79,9 +87,19 @@ def collect(
     batch_size: int,
     description: str = 'ask',
 ) -> Answers:
-    """The answers of one account, whose store lies under the address of `spec`.
+    """Returns the answers of one account, from a store at the address of `spec`.
 
     Two processes with the same account take turns.
+
+    Args:
+        workspace: where results are kept.
+        service: the service that is queried.
+        spec: everything that the answers depend on.
+        key: the account's random key.
+        queries: the queries, in the order in which they are sent.
+        budget: queries that the account may send.
+        batch_size: queries sent at a time.
+        description: for the progress bar.
     """
     where = stage.address(workspace, spec)
     folder = workspace.folder / 'answers' / where
@@ -101,9 +119,17 @@ def collect(
 def ask(
     workspace: Workspace, attacker: Attacker, chosen: np.ndarray
 ) -> tuple[Arrays, Bill, dict[str, float]]:
-    """Training arrays of the chosen inputs with their answers, what these cost and gave away.
+    """Returns training arrays of the chosen inputs, the bill and the defense's findings.
 
-    Of several accounts, what the defense noticed is the largest that it noticed of one.
+    Of several accounts, a value that the defense noticed is the largest over the accounts.
+
+    Args:
+        workspace: where results are kept.
+        attacker: sends the queries.
+        chosen: int32[N], rows of the attacker's pool.
+
+    Returns:
+        The arrays [N, ...] with the answers, the bill of all accounts, and the defense's findings.
     """
     if attacker.accounts == 1:
         return _ask_account(workspace, attacker, chosen)
@@ -125,7 +151,9 @@ def ask(
     billed, refused = (
         sum(getattr(bill, name) for _, bill, _ in answered) for name in ('billed', 'refused')
     )
-    paid = [share[one.answered.any(axis=1)] for share, one in zip(shares, received, strict=True)]
+    paid = [
+        share[account.answered.any(axis=1)] for share, account in zip(shares, received, strict=True)
+    ]
     unique = len(np.unique(np.concatenate(paid)))
     names = answered[0][2]
     noticed = {name: max(noticed[name] for _, _, noticed in answered) for name in names}
@@ -133,7 +161,15 @@ def ask(
 
 
 def rows_of(pool: Dataset, chosen: np.ndarray) -> Arrays:
-    """Training arrays of some inputs of the pool, without answers."""
+    """Returns training arrays of some inputs of the pool, without answers.
+
+    Args:
+        pool: the inputs.
+        chosen: int32[N], rows of the pool.
+
+    Returns:
+        `inputs` [N, ...], and `labels` [N] where the pool has labels.
+    """
     labels = {} if pool.labels is None else {'labels': pool.labels[chosen]}
     return {'inputs': pool.inputs[chosen], **labels}
 

@@ -19,15 +19,15 @@ from ssl_extract.pipeline.victim import make_recipe, pretraining_spec
 
 
 class Scratch(NamedTuple):
-    """A pretraining on the attacker's own inputs, without a victim.
+    """A pretraining on the attacker's inputs, without a victim.
 
     Attributes:
         recipe: the victim's method with the surrogate's network.
-        inputs: the first of the pool, as many as the budget says.
+        inputs: the first inputs of the pool, as many as the budget allows.
         encoder: the spec of the network.
-        epochs: over the inputs.
+        epochs: passes over the inputs.
         how: optimizer, schedule, learning rate and batch size.
-        seed: of the attacker.
+        seed: the attacker's seed.
         spec: everything that the result depends on.
     """
 
@@ -41,13 +41,13 @@ class Scratch(NamedTuple):
 
 
 def scratch_of(run: Run, sets: Sets, encoder: str) -> Scratch:
-    """The pretraining without a victim that a config describes.
+    """Returns the pretraining without a victim that a config describes.
 
-    Under plan 'online', which shows the surrogate the whole pool, it is on the whole pool.
+    Plan 'online' shows the surrogate the whole pool: there the pretraining is on the whole pool.
 
     Args:
         run: the run.
-        sets: its data.
+        sets: the run's data.
         encoder: the victim's network, where the attacker names none.
     """
     c, v = run.config, run.config.victim
@@ -78,7 +78,15 @@ def scratch_of(run: Run, sets: Sets, encoder: str) -> Scratch:
 
 
 def pretrain_scratch(workspace: Workspace, scratch: Scratch) -> Trained:
-    """Pretrains on the attacker's own inputs: what stealing must beat."""
+    """Pretrains on the attacker's inputs: the baseline that stealing must beat.
+
+    Args:
+        workspace: where results are kept.
+        scratch: the pretraining.
+
+    Returns:
+        The encoder and the record of its stage; a finished stage is read.
+    """
     inputs = scratch.inputs.inputs
 
     def train(folder: epath.Path) -> Trained:
@@ -102,7 +110,14 @@ def pretrain_scratch(workspace: Workspace, scratch: Scratch) -> Trained:
 def untrained(
     workspace: Workspace, encoder: str, input_shape: tuple[int, ...], seed: int
 ) -> Trained:
-    """The surrogate's network, untrained, from a seed of its own."""
+    """Returns the surrogate's network, untrained, initialized from role and seed.
+
+    Args:
+        workspace: names the address of the stage.
+        encoder: the spec of the network.
+        input_shape: of one input.
+        seed: the attacker's seed.
+    """
     spec = untrained_spec(encoder, input_shape, seed)
     key = jax.random.key(stage.seed_of('random', seed))
     variables = trained.make(encoder).init(key, jnp.zeros((1, *input_shape)))
@@ -111,5 +126,11 @@ def untrained(
 
 
 def untrained_spec(encoder: str, input_shape: tuple[int, ...], seed: int) -> dict[str, Any]:
-    """What an untrained encoder depends on."""
+    """Returns what an untrained encoder depends on.
+
+    Args:
+        encoder: the spec of the network.
+        input_shape: the shape of one input.
+        seed: the attacker's seed.
+    """
     return {'stage': 'random', 'encoder': encoder, 'seed': seed, 'shape': input_shape}

@@ -10,14 +10,14 @@ from ssl_extract.pipeline.modules import NO_MODULES, OwnModules
 
 
 class Workspace(NamedTuple):
-    """Where results are kept and on what they are computed.
+    """The folder of the results and the devices of the computation.
 
     Attributes:
         folder: the workdir.
         mesh: the devices.
-        modules: the user's own modules, whose source is part of what a result depends on.
+        modules: the user's modules; a result depends on their source.
         checkpoint_every: steps between two checkpoints of a training.
-        log_every: steps between two looks at the metrics.
+        log_every: steps between two rows of the metrics.
     """
 
     folder: epath.Path
@@ -31,8 +31,8 @@ class Run(NamedTuple):
     """One run of an experiment.
 
     Attributes:
-        config: its fields, resolved; only the stages of this package read them.
-        workspace: where its results are kept.
+        config: the resolved fields of the run; only this package reads them.
+        workspace: where the run's results are kept.
     """
 
     config: ml_collections.ConfigDict
@@ -45,8 +45,15 @@ def make_run(
     mesh: jax.sharding.Mesh,
     modules: OwnModules = NO_MODULES,
 ) -> Run:
-    """A run of a resolved config; of its fields the workspace takes those of `training`."""
-    every = config.training
+    """Makes a run of a resolved config.
+
+    Args:
+        config: the resolved config; the workspace takes the fields of `training`.
+        folder: the workdir.
+        mesh: the devices.
+        modules: the user's modules.
+    """
+    training = config.training
     path = epath.Path(folder).expanduser().absolute()
-    workspace = Workspace(path, mesh, modules, every.checkpoint_every, every.log_every)
+    workspace = Workspace(path, mesh, modules, training.checkpoint_every, training.log_every)
     return Run(config, workspace)

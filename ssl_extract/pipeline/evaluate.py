@@ -30,13 +30,14 @@ VICTIM_CHOICES = ('if_free', 'ask', 'no')
 
 
 class Subject(NamedTuple):
-    """What is measured.
+    """An encoder or victim to be measured.
 
     Attributes:
-        role: of its rows.
-        address: of its stage.
+        role: the role of the subject's rows.
+        address: the address of the subject's stage.
         encode: `(apply, variables)` of a JAX encoder, or a function on NumPy arrays.
-        classifier: `(apply, variables)` with the classifier that it was trained with; None of most.
+        classifier: `(apply, variables)` of the encoder with the classifier that it was trained
+            with; None where it was trained without one.
     """
 
     role: str
@@ -46,7 +47,7 @@ class Subject(NamedTuple):
 
 
 def subject_of(result: stage.Trained) -> Subject:
-    """A trained encoder as what is measured."""
+    """Returns a trained encoder as a subject."""
     encoder, record = result
     classifier = encoder.through_heads() if 'classifier' in dict(encoder.heads) else None
     pair = (encoder.network.apply, encoder.variables)
@@ -56,7 +57,17 @@ def subject_of(result: stage.Trained) -> Subject:
 def measure(
     run: Run, sets: Sets, subject: Subject, beside: tuple[str, Assessment] | None = None
 ) -> tuple[str, Assessment]:
-    """Measures a subject, beside the victim where that was measured: (stage's address, result)."""
+    """Measures a subject, and its fidelity to a measured victim.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        subject: the subject.
+        beside: (address, result) of the victim's measurement; None where there is none.
+
+    Returns:
+        The address of the measurement and its result.
+    """
     c, workspace = run.config.evaluation, run.workspace
     spec = spec_of(run, sets, subject.address, beside and beside[0])
 
@@ -79,13 +90,13 @@ def measure(
 
 
 def spec_of(run: Run, sets: Sets, address: str, beside: str | None) -> dict[str, Any]:
-    """What a measurement depends on.
+    """Returns what a measurement depends on.
 
     Args:
         run: the run.
-        sets: its data.
-        address: of what is measured.
-        beside: the address of the victim's own measurement, where fidelity is measured.
+        sets: the run's data.
+        address: the subject's address.
+        beside: the address of the victim's measurement, where fidelity is measured.
     """
     c = run.config.evaluation
     return {
@@ -101,12 +112,20 @@ def spec_of(run: Run, sets: Sets, address: str, beside: str | None) -> dict[str,
 
 
 def victim_subject(run: Run, sets: Sets, victim: Victim) -> tuple[Subject | None, Bill | None]:
-    """The victim as what is measured, and what that costs; None where it is left out.
+    """Returns the victim as a subject and the bill of its answers.
 
-    Which victims are measured says `evaluation.victim`: 'if_free' those that are JAX functions
-    (their evaluation sends no query), 'ask' every victim, 'no' none. A victim that is asked answers
-    all inputs of the tasks on an account of its own, each once, whatever the budget of the attack;
-    its rows carry the bill.
+    The field `evaluation.victim` selects the victims: 'if_free' measures those that are JAX
+    functions, whose evaluation sends no query; 'ask' measures every victim; 'no' measures none. The
+    evaluation sends every input of the tasks once, on a separate account outside of the attack's
+    budget. The victim's rows carry the bill.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        victim: the run's victim.
+
+    Returns:
+        (None, None) where the victim is not measured; the bill is None where no query is sent.
     """
     choice = run.config.evaluation.victim
     if choice == 'no' or (choice == 'if_free' and not victim.traced):
@@ -123,18 +142,18 @@ def victim_subject(run: Run, sets: Sets, victim: Victim) -> tuple[Subject | None
 
 
 def evaluation_inputs(sets: Sets) -> int:
-    """How many different inputs the tasks have: what asking for all of them costs."""
+    """Counts the different inputs of the tasks, which are the queries of an evaluation."""
     parts = [part for task in sets.tasks for part in (task.train, task.test)]
     return len(np.unique(np.concatenate([data.hashes(part.inputs) for part in parts])))
 
 
 def account_spec(address: str) -> dict[str, Any]:
-    """What the answers to the evaluation depend on, of the victim with this address."""
+    """Returns what the answers of a victim at an address to the evaluation depend on."""
     return {'stage': 'answers', 'role': 'evaluation', 'victim': address}
 
 
 def _ask(workspace: Workspace, victim: Victim, inputs: np.ndarray) -> np.ndarray:
-    """The victim's answers to decoded inputs, from the evaluation's account."""
+    """Returns the victim's answers to decoded inputs, from the evaluation's account."""
     spec = account_spec(victim.address)
     answers = ask.collect(
         workspace,
@@ -150,7 +169,7 @@ def _ask(workspace: Workspace, victim: Victim, inputs: np.ndarray) -> np.ndarray
 
 
 def _ask_all(workspace: Workspace, sets: Sets, victim: Victim) -> Bill:
-    """Asks for all inputs of the tasks as the evaluation will, and returns the bill."""
+    """Sends all inputs of the tasks as the evaluation will, and returns the bill."""
     for task in sets.tasks:
         for part in (task.train, task.test):
             features.represent(functools.partial(_ask, workspace, victim), part)
@@ -167,11 +186,11 @@ def _call(answer: Callable, inputs: jax.Array) -> jax.Array:
 
 
 def _form(whole: bool) -> Form:
-    """What was measured, and the arrays: all of the victim's, the view of any other."""
+    """Returns the files of a measurement: of the victim all arrays, else only the view."""
 
     def write(folder: epath.Path, result: Assessment) -> None:
-        few = {name: result.arrays[name] for name in ('projection', 'labels')}
-        files.write_npz(folder / 'arrays.npz', **(result.arrays if whole else few))
+        view = {name: result.arrays[name] for name in ('projection', 'labels')}
+        files.write_npz(folder / 'arrays.npz', **(result.arrays if whole else view))
         files.write_json(folder / 'measured.json', result.measured)
 
     def read(folder: epath.Path) -> Assessment:
@@ -182,7 +201,16 @@ def _form(whole: bool) -> Form:
 
 
 def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
-    """Checks the tasks' labels and sizes, and that no test input can have been asked."""
+    """Checks the labels and sizes of the tasks, and that the pool holds no test input.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
+
+    Raises:
+        UserError: one line that names the field, its value and what to write instead.
+    """
     c, pool = run.config.evaluation, sets.pool
     try_probe(c.probe)
     if c.victim not in VICTIM_CHOICES:
@@ -221,13 +249,17 @@ def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
 
 @functools.cache
 def try_probe(spec: str) -> None:
-    """Fits the probe on a handful of points: whatever is wrong with its arguments shows now."""
+    """Fits the probe on a handful of points, which shows wrong arguments at once.
+
+    Raises:
+        UserError: the spec does not parse, or an argument is wrong.
+    """
     points = np.random.default_rng(0).normal(size=(20, 2))
     evaluation.PROBES.make(spec)(points, np.arange(20) % 2, 2)
 
 
 class _ById:
-    """A data set as the key of a cache: two are the same if they are the same object."""
+    """A data set as the key of a cache, compared by the identity of its inputs."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset

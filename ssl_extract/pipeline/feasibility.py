@@ -19,7 +19,16 @@ from ssl_extract.victims import endpoints
 
 
 def check_victim(run: Run, sets: Sets, sketch: Sketch) -> None:
-    """Checks that a victim that is pretrained can be: its batches and its step."""
+    """Checks the batches and the step of a victim that is to be pretrained.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
+
+    Raises:
+        UserError: one line that names the field, its value and what to write instead.
+    """
     c = run.config.victim
     if not sketch.address:
         mesh = run.workspace.mesh
@@ -29,7 +38,16 @@ def check_victim(run: Run, sets: Sets, sketch: Sketch) -> None:
 
 
 def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
-    """Checks that attack, service, strategy and recovery go together, and builds the steps."""
+    """Checks that attack, service, strategy and recovery go together, and builds the steps.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
+
+    Raises:
+        UserError: one line that names the field, its value and what to write instead.
+    """
     c, a = run.config, run.config.attack
     endpoint, defense = attacks.endpoint_of(a.name), c.defense
     owner.check_service(sketch, endpoint, defense)
@@ -44,7 +62,7 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
     if a.recover:
         _check_recovery(run, sets, sketch, endpoint)
     needs = strategies.needs(a.strategy)
-    if 'labels' in needs:  # it would find out after it has paid
+    if 'labels' in needs:  # found now, before a query is paid
         data.require_labels(sets.pool)
     if 'probabilities' in needs and endpoints.gives(endpoint) != 'probabilities':
         raise UserError(
@@ -66,7 +84,15 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
 
 
 def check_budget(run: Run, sets: Sets) -> None:
-    """Checks that the budget fits the pool, and every batch its set."""
+    """Checks that the budget fits the pool, and every batch its set.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+
+    Raises:
+        UserError: one line that names the field, its value and what to write instead.
+    """
     c, mesh, pool = run.config, run.workspace.mesh, sets.pool
     a = c.attack
     plan = make_plan(a.plan, a.query_augmentation)
@@ -98,19 +124,28 @@ def check_budget(run: Run, sets: Sets) -> None:
             f'{min(parts)} a round, fewer than attack.batch_size={a.batch_size}'
         )
     if c.baselines.scratch_epochs:
-        own = min(len(pool.inputs), a.budget) if stored else len(pool.inputs)
-        check_batch(own, c.baselines.scratch_batch_size, 'baselines.scratch_batch_size', mesh)
+        num_inputs = min(len(pool.inputs), a.budget) if stored else len(pool.inputs)
+        check_batch(
+            num_inputs, c.baselines.scratch_batch_size, 'baselines.scratch_batch_size', mesh
+        )
 
 
 def check_plan(a: Any) -> None:
-    """Checks that query plan, query augmentation and strategy go together."""
-    plan, asked = make_plan(a.plan, a.query_augmentation), a.query_augmentation
-    if plan.stored and plan.view is None and asked != 'none':
+    """Checks that query plan, query augmentation and strategy go together.
+
+    Args:
+        a: the fields of `attack`.
+
+    Raises:
+        UserError: one line that names the field, its value and what to write instead.
+    """
+    plan, query_augmentation = make_plan(a.plan, a.query_augmentation), a.query_augmentation
+    if plan.stored and plan.view is None and query_augmentation != 'none':
         raise UserError(
-            f'attack.query_augmentation={asked!r}: plan {a.plan!r} asks each image as it is; write '
-            "attack.plan='views(m=1)' or 'online', or attack.student_augmentation"
+            f'attack.query_augmentation={query_augmentation!r}: plan {a.plan!r} asks each image as '
+            "it is; write attack.plan='views(m=1)' or 'online', or attack.student_augmentation"
         )
-    if plan.stored > 1 and plan.view is not None and asked == 'none':
+    if plan.stored > 1 and plan.view is not None and query_augmentation == 'none':
         raise UserError(
             f'attack.plan={a.plan!r} would ask the same image {plan.stored} times; write '
             f"attack.query_augmentation='simclr', or attack.plan='repeat(m={plan.stored})'"
@@ -141,10 +176,10 @@ def _check_recovery(run: Run, sets: Sets, sketch: Sketch, endpoint: str) -> None
             f'attack.recover={a.recover!r} knows representations and attack '
             f'{a.name!r} gets a {endpoint}; attack representations with it'
         )
-    own = encoders.dim(trained.make(a.encoder or sketch.encoder), sketch.input_shape)
+    own_dim = encoders.dim(trained.make(a.encoder or sketch.encoder), sketch.input_shape)
     same_width = any(t.same_width for t in recovery.RECOVERIES.traits_of_chain(a.recover))
-    if same_width and own != sketch.dim:
+    if same_width and own_dim != sketch.dim:
         raise UserError(
             f'attack.recover={a.recover!r}: the answers have {sketch.dim} coordinates and the '
-            f"attacker's own encoder {own}; write an attack.encoder of that width, or ''"
+            f"attacker's own encoder {own_dim}; write an attack.encoder of that width, or ''"
         )

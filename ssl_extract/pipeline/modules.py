@@ -18,12 +18,12 @@ from ssl_extract.registry import REGISTRIES, registered_by
 
 
 class OwnModules(NamedTuple):
-    """Own modules of an experiment.
+    """The modules that the user wrote for an experiment.
 
     Attributes:
         sources: (module, hash of its source and of the local modules that it imports).
-        names: what the modules registered, in any registry.
-        effects: modules that registered nothing, and so are imported for some other effect.
+        names: the names that the modules registered, in any registry.
+        effects: modules that registered nothing: they are imported for another effect.
         unlisted: (kind and name, hash of factory and traits) of what was registered elsewhere, as
             in the experiment file or a notebook.
     """
@@ -34,15 +34,22 @@ class OwnModules(NamedTuple):
     unlisted: tuple[tuple[str, str], ...] = ()
 
     def used_in(self, spec: dict[str, Any]) -> dict[str, str]:
-        """The sources that a stage's description depends on.
+        """Returns the sources that a stage's description depends on.
 
-        A stage depends on own modules if its description names one of them or what one of them
-        registered. Then it depends on all of them, for they may use each other. On modules that
-        registered nothing every stage depends; on what was registered elsewhere, likewise.
+        A stage depends on the user's modules if its description names one of the modules, or a
+        name that one of them registered. Then the stage depends on all of the modules, for modules
+        may use each other. Every stage depends on modules that registered nothing. A stage whose
+        description names a factory registered elsewhere depends on all such factories.
+
+        Args:
+            spec: the stage's description, as JSON.
+
+        Returns:
+            The hash of each source, by the module's name.
         """
-        own = self.names.union(name.rpartition('.')[2] for name, _ in self.sources)
+        registered = self.names.union(name.rpartition('.')[2] for name, _ in self.sources)
         words = set(re.findall(r'\w+', json.dumps(spec)))
-        uses = not own.isdisjoint(words)
+        uses = not registered.isdisjoint(words)
         used = {name: source for name, source in self.sources if uses or name in self.effects}
         named = any(name.split()[-1] in words for name, _ in self.unlisted)
         return used | (dict(self.unlisted) if named else {})
@@ -53,7 +60,10 @@ _imported: dict[str, tuple[ModuleType, str]] = {}  # modules and their sources a
 
 
 def import_modules(names: tuple[str, ...]) -> OwnModules:
-    """Imports the user's own modules, from the working directory too.
+    """Imports the user's modules, from the working directory too.
+
+    Args:
+        names: the modules' names, without .py.
 
     Raises:
         UserError: there is no such module, its source cannot be read, or its source was edited
@@ -67,15 +77,15 @@ def import_modules(names: tuple[str, ...]) -> OwnModules:
         parts = _local_parts(module)
         listed |= parts.keys()
         sources.append((name, _source_of(module, parts)))
-        own = {entry for part in parts for entry in registered_by(part)}
-        registered |= own
-        effects |= set() if own else {name}
+        entries = {entry for part in parts for entry in registered_by(part)}
+        registered |= entries
+        effects |= set() if entries else {name}
     unlisted = tuple(sorted(_unlisted(listed)))
     return OwnModules(tuple(sources), frozenset(registered), frozenset(effects), unlisted)
 
 
 def _unlisted(listed: set[str]) -> Iterator[tuple[str, str]]:
-    """Yields what users registered outside of the listed modules, with its content."""
+    """Yields the names that users registered outside of the listed modules, with contents."""
     for registry in REGISTRIES.values():
         for name, entry in registry.entries.items():
             if not is_ours(entry.module) and entry.module not in listed:
@@ -95,7 +105,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _source_of(module: ModuleType, parts: dict[str, pathlib.Path]) -> str:
-    """The hash of a module's source, which must be what this process imported."""
+    """Returns the hash of a module's source, which must be the source that was imported."""
     root, digest = _root_of(module), hashlib.sha256()
     for file in sorted(parts.values()):
         digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
@@ -112,7 +122,7 @@ def _source_of(module: ModuleType, parts: dict[str, pathlib.Path]) -> str:
 
 
 def _root_of(module: ModuleType) -> pathlib.Path:
-    """The folder from which a module is imported."""
+    """Returns the folder from which a module is imported."""
     if not (getattr(module, '__file__', None) or '').endswith('.py'):
         raise UserError(f'modules: {module.__name__!r} has no source file; name a .py module')
     file = pathlib.Path(module.__file__)
@@ -120,7 +130,7 @@ def _root_of(module: ModuleType) -> pathlib.Path:
 
 
 def _local_parts(module: ModuleType) -> dict[str, pathlib.Path]:
-    """Files of a module and of the local modules that it imports, directly or not, by name."""
+    """Returns the files of a module and of all local modules that it imports, by name."""
     root, top = _root_of(module), module.__name__.split('.')[0]
     parts: dict[str, pathlib.Path] = {}
     waiting = [module.__name__]
@@ -134,10 +144,11 @@ def _local_parts(module: ModuleType) -> dict[str, pathlib.Path]:
 
 
 def _local_file(name: str, root: pathlib.Path, top: str) -> pathlib.Path | None:
-    """The source of a module that the user wrote, loaded or not; None of any other.
+    """Returns the source of a module that the user wrote; None of any other module.
 
-    The user wrote what lies in the folder from which the own module comes, this package and the
-    standard library apart. Of an own module that is installed it is the package of that module.
+    The module need not be loaded. The user wrote all modules in the folder of the listed module,
+    this package and the standard library apart. Of a listed module that is installed, the user
+    wrote the module's package alone.
     """
     first = name.split('.')[0]
     foreign = first in sys.stdlib_module_names or first == __name__.split('.')[0]
@@ -149,7 +160,7 @@ def _local_file(name: str, root: pathlib.Path, top: str) -> pathlib.Path | None:
 
 
 def _imports_of(name: str, file: pathlib.Path) -> Iterator[str]:
-    """What a module's source may import, with the packages around it."""
+    """Yields the names that a module's source may import, with the packages around them."""
     is_package = file.name == '__init__.py'
     package = name if is_package else name.rpartition('.')[0]
     parts = package.split('.')

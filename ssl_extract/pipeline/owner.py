@@ -1,8 +1,8 @@
-"""The victim's owner: its service and what it prepares.
+"""The victim's owner: the service and its preparation.
 
-A service is an endpoint of the victim behind a defense. The owner fits the classifier that some
-endpoints answer with, and makes what some defenses need: a projection head, a shadow (a surrogate
-of its own victim). None of it asks the oracle: the owner has the victim itself.
+A service is an endpoint of the victim behind a defense. The owner fits the classifier of endpoints
+that answer with classes. The owner makes the parts that some defenses need: a projection head, and
+a shadow, which is a surrogate of the owner's victim. No query is sent: the owner has the victim.
 """
 
 from typing import Any, NamedTuple
@@ -34,16 +34,16 @@ _made: dict[str, Any] = {}  # by address, so that one defense is made, and compi
 
 
 class Owner(NamedTuple):
-    """What the owner of a victim has.
+    """The owner of a victim: the victim, its data and its task.
 
     Attributes:
         victim: the victim itself.
-        inputs: what the shadow is trained on, the first of what the victim was pretrained on.
-        inputs_spec: describes the whole of them.
+        inputs: the inputs of the shadow, which are the first of the victim's pretraining.
+        inputs_spec: the description of the inputs.
         task: the labeled set that the classifier is fitted on.
-        task_spec: describes it.
-        probe: how it is fitted.
-        seed: of the shadow.
+        task_spec: the description of the task.
+        probe: the spec of the probe that fits the classifier.
+        seed: the seed of the shadow.
     """
 
     victim: Victim
@@ -59,8 +59,8 @@ class Service(NamedTuple):
     """An endpoint of the victim behind a defense.
 
     Attributes:
-        victim: what answers at the endpoint.
-        defense: what is done to the answers.
+        victim: the victim at the endpoint.
+        defense: the change of the answers.
         spec: everything that the answers depend on, for the addresses of stages.
     """
 
@@ -69,12 +69,18 @@ class Service(NamedTuple):
     spec: dict[str, Any]
 
     def oracle(self, budget: int) -> Oracle:
-        """Black-box access for one account."""
+        """Returns black-box access for one account with a budget."""
         return make_oracle(self.victim, self.defense, budget=budget)
 
 
 def owner_of(run: Run, sets: Sets, victim: Victim) -> Owner:
-    """The owner of a run's victim."""
+    """Returns the owner of a run's victim.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        victim: the victim.
+    """
     c = run.config
     first = sets.victim._replace(inputs=sets.victim.inputs[:SHADOW_INPUTS], labels=None)
     spec = {**sets.victim_spec, 'first': len(first.inputs)}
@@ -90,7 +96,14 @@ def owner_of(run: Run, sets: Sets, victim: Victim) -> Owner:
 
 
 def service_spec(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> dict[str, Any]:
-    """What the answers of a service depend on; computes nothing."""
+    """Returns what the answers of a service depend on; computes nothing.
+
+    Args:
+        workspace: where results are kept.
+        owner: the victim's owner.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+    """
     spec: dict[str, Any] = {'victim': owner.victim.address, 'endpoint': endpoint}
     spec['defense'] = defense
     if _fits_classifier(owner, endpoint):
@@ -101,7 +114,7 @@ def service_spec(workspace: Workspace, owner: Owner, endpoint: str, defense: str
 
 
 def classifier_spec(owner: Owner) -> dict[str, Any]:
-    """What the owner's classifier depends on."""
+    """Returns what the owner's classifier depends on."""
     return {
         'stage': 'classifier',
         'victim': owner.victim.address,
@@ -111,7 +124,12 @@ def classifier_spec(owner: Owner) -> dict[str, Any]:
 
 
 def shadow_spec(workspace: Workspace, owner: Owner) -> dict[str, Any]:
-    """What the owner's shadow depends on."""
+    """Returns what the owner's shadow depends on.
+
+    Args:
+        workspace: where results are kept.
+        owner: the victim's owner.
+    """
     return {
         'stage': 'shadow',
         'victim': owner.victim.address,
@@ -123,8 +141,15 @@ def shadow_spec(workspace: Workspace, owner: Owner) -> dict[str, Any]:
 
 
 def serve(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> Service:
-    """Sets a service up: fits and trains what it needs, once."""
-    victim, given = owner.victim, {}
+    """Sets a service up: fits and trains the parts that it needs, once.
+
+    Args:
+        workspace: where results are kept.
+        owner: the victim's owner.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+    """
+    victim, parts = owner.victim, {}
     classifier, needs = None, defenses.needs(defense)
     if _fits_classifier(owner, endpoint):
         classifier = fit_classifier(workspace, owner)
@@ -135,47 +160,63 @@ def serve(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> Se
         and encoder.heads
         and endpoints.gives(endpoint) == 'representations'
     ):
-        given['head'] = _once(f'head {victim.address}', lambda: _head(victim))
+        parts['head'] = _once(f'head {victim.address}', lambda: _head(victim))
     if 'shadow' in needs:
         shadow = train_shadow(workspace, owner)
         address = stage.address(workspace, shadow_spec(workspace, owner))
-        given['shadow'] = _once(f'{workspace.folder} {address}', lambda: shadow)
+        parts['shadow'] = _once(f'{workspace.folder} {address}', lambda: shadow)
     return Service(
         endpoints.at(victim, endpoint, classifier=classifier),
-        defenses.make(defense, **given),
+        defenses.make(defense, **parts),
         service_spec(workspace, owner, endpoint, defense),
     )
 
 
 def fit_classifier(workspace: Workspace, owner: Owner) -> dict[str, np.ndarray]:
-    """The victim's classifier of the owner's task, fitted once."""
+    """Fits the victim's classifier of the owner's task, once.
+
+    Args:
+        workspace: where results are kept.
+        owner: the victim's owner.
+
+    Returns:
+        The classifier's variables by name.
+    """
 
     def fit(folder: epath.Path) -> dict[str, np.ndarray]:
         del folder
         task, encoder = owner.task.train, owner.victim.encoder
-        known = features.extract(
+        representations = features.extract(
             encoder.network.apply,
             encoder.variables,
             task.inputs,
             decode=data.decoder(task),
             mesh=workspace.mesh,
         )
-        return variables_of(PROBES.make(owner.probe)(known, task.labels, task.num_classes))
+        return variables_of(
+            PROBES.make(owner.probe)(representations, task.labels, task.num_classes)
+        )
 
     return stage.cached(workspace, 'classifier', classifier_spec(owner), fit, stage.ARRAYS)
 
 
 def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
-    """A surrogate that the owner makes of its own victim, to know what an attacker would learn.
+    """Trains a surrogate of the owner's victim: what an attacker would learn.
 
-    Direct extraction under MSE, of the first inputs that the victim was pretrained on.
+    The shadow is a direct extraction under MSE on the first inputs of the victim's pretraining.
+
+    Args:
+        workspace: where results are kept.
+        owner: the victim's owner.
     """
     encoder, inputs, mesh = owner.victim.encoder, owner.inputs.inputs, workspace.mesh
 
     def train(folder: epath.Path) -> stage.Trained:
         network, decode = encoder.network, data.decoder(owner.inputs)
-        known = features.extract(network.apply, encoder.variables, inputs, decode=decode, mesh=mesh)
-        student = attacks.make_student(network, known.shape[1])
+        representations = features.extract(
+            network.apply, encoder.variables, inputs, decode=decode, mesh=mesh
+        )
+        student = attacks.make_student(network, representations.shape[1])
         plain = augment.make('none')
         batch_size = _shadow_batch_size(workspace, owner)
         return stage.fit_encoder(
@@ -184,7 +225,7 @@ def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
             imitate(student, attacks.PLANS.make('once'), losses.make('mse'), plain),
             {
                 'inputs': inputs,
-                'answers': known[:, None],
+                'answers': representations[:, None],
                 'answered': np.ones((len(inputs), 1), bool),
                 'view_seeds': np.zeros((len(inputs), 1), np.uint32),
             },
@@ -204,6 +245,11 @@ def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
 
 def check_service(sketch: Sketch, endpoint: str, defense: str) -> None:
     """Checks that a victim of this kind can be set up as a service.
+
+    Args:
+        sketch: the victim.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
 
     Raises:
         UserError: the defense does not fit the endpoint, or the victim lacks what either needs.
@@ -229,22 +275,36 @@ def check_service(sketch: Sketch, endpoint: str, defense: str) -> None:
 
 
 def example_oracle(sketch: Sketch, endpoint: str, defense: str, num_classes: int) -> Oracle:
-    """An oracle before a victim without values, for `jax.eval_shape` only."""
-    victim, needs, given = example_victim(sketch), defenses.needs(defense), {}
+    """Makes an oracle of a victim without values, for `jax.eval_shape` only.
+
+    Args:
+        sketch: the victim.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+        num_classes: classes of the owner's task.
+    """
+    victim, needs, parts = example_victim(sketch), defenses.needs(defense), {}
     classifier = endpoints.example_classifier(sketch.dim, num_classes)
     if 'head' in needs and sketch.heads and endpoints.gives(endpoint) == 'representations':
         name, spec = sketch.heads[0]
         zeros = _zeros(victim.encoder.head_variables[name])
-        given['head'] = lambda outputs: trained.make_head(spec).apply(zeros, outputs)
+        parts['head'] = lambda outputs: trained.make_head(spec).apply(zeros, outputs)
     if 'shadow' in needs:
         variables = _zeros(abstract_variables(sketch.encoder, sketch.input_shape))
-        given['shadow'] = Shadow(trained.make(sketch.encoder).apply, variables)
+        parts['shadow'] = Shadow(trained.make(sketch.encoder).apply, variables)
     at_endpoint = endpoints.at(victim, endpoint, classifier=classifier)
-    return make_oracle(at_endpoint, defenses.make(defense, **given), budget=1)
+    return make_oracle(at_endpoint, defenses.make(defense, **parts), budget=1)
 
 
 def answer_dim(sketch: Sketch, endpoint: str, defense: str, num_classes: int) -> int:
-    """The width of a service's answers: that of the endpoint, unless the defense changes it."""
+    """Returns the width of a service's answers, after endpoint and defense.
+
+    Args:
+        sketch: the victim.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+        num_classes: classes of the owner's task.
+    """
     oracle = example_oracle(sketch, endpoint, defense, num_classes)
     inputs = jax.ShapeDtypeStruct((1, *sketch.input_shape), jnp.float32)
 
@@ -255,7 +315,7 @@ def answer_dim(sketch: Sketch, endpoint: str, defense: str, num_classes: int) ->
 
 
 def _fits_classifier(owner: Owner, endpoint: str) -> bool:
-    """Whether the owner fits what the endpoint answers with; other victims bring it along."""
+    """Returns whether the owner fits the endpoint's classifier, which needs an encoder."""
     return 'classifier' in endpoints.needs(endpoint) and owner.victim.encoder is not None
 
 

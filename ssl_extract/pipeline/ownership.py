@@ -22,10 +22,19 @@ def look_for_mark(
     suspect: Trained,
     service_spec: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """What the test for a mark finds in a surrogate of a marked classifier, as rows; found once.
+    """Tests a surrogate of a marked classifier for the mark, once.
 
-    The metrics `mark` (its statistic) and `mark_p_value`, on the owner's test inputs; no rows where
-    the defense makes no mark.
+    The metrics are `mark`, the test's statistic, and `mark_p_value`, both on the owner's test
+    inputs. There are no rows where the defense makes no mark.
+
+    Args:
+        workspace: where results are kept.
+        victims_owner: the owner of the marked victim.
+        suspect: the surrogate.
+        service_spec: the description of the service that the surrogate was stolen from.
+
+    Returns:
+        The rows of the test.
     """
     task, mark = victims_owner.task, defenses.mark_of(service_spec['defense'])
     if mark is None:
@@ -57,7 +66,13 @@ def look_for_mark(
 
 
 def mark_spec(victims_owner: Owner, suspect: str, service_spec: dict[str, Any]) -> dict[str, Any]:
-    """What the test for a mark depends on; `suspect` is an address."""
+    """Returns what the test for a mark depends on; `suspect` is an address.
+
+    Args:
+        victims_owner: the victim's owner.
+        suspect: the address of the suspect's stage.
+        service_spec: the description of the service.
+    """
     task = victims_owner.task_spec
     part, _ = defenses.mark_of(service_spec['defense'])
     return {

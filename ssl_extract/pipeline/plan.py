@@ -30,7 +30,7 @@ Json = dict[str, Any]
 def plan(
     cfg: ml_collections.ConfigDict, workdir: epath.PathLike, fixed: tuple[str, ...] = ()
 ) -> list[Json]:
-    """Checks all runs and says what `run.run` would do; computes and sends nothing.
+    """Checks all runs and describes what `run.run` would do; computes and sends nothing.
 
     Args:
         cfg: as made by an experiment file from `config.base()`.
@@ -47,34 +47,40 @@ def plan(
     Raises:
         UserError: something in the config is wrong.
     """
-    return [_plan_one(number, one) for number, one in enumerate(prepare(cfg, workdir, fixed))]
+    return [_plan_one(number, run) for number, run in enumerate(prepare(cfg, workdir, fixed))]
 
 
-def stages_of(one: Run, sets: Sets, sketch: Sketch) -> list[tuple[str, str]]:
-    """(kind, address) of a run's stages before its evaluations; computes nothing."""
-    c, workspace = one.config, one.workspace
-    address = sketch.address or victim.address_of(one, sets)
+def stages_of(run: Run, sets: Sets, sketch: Sketch) -> list[tuple[str, str]]:
+    """Returns (kind, address) of a run's stages before its evaluations; computes nothing.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
+    """
+    c, workspace = run.config, run.workspace
+    address = sketch.address or victim.address_of(run, sets)
     stages = [] if sketch.address else [('victim', address)]
     example = victim.example_victim(sketch)._replace(address=address)
-    victims_owner = owner.owner_of(one, sets, example)
-    spec, account = surrogate.specs_of(one, sets, sketch, victims_owner)
+    victims_owner = owner.owner_of(run, sets, example)
+    spec, account = surrogate.specs_of(run, sets, sketch, victims_owner)
     stages += [(kind, spec[kind]) for kind in ('classifier', 'shadow') if kind in spec]
     if make_plan(c.attack.plan, c.attack.query_augmentation).stored:
-        stages += [('answers', where) for where in _attackers_accounts(one, account)]
+        stages += [('answers', where) for where in _attackers_accounts(run, account)]
     if c.baselines.scratch_epochs or 'attackers_shadow' in spec:
-        scratch = baselines.scratch_of(one, sets, sketch.encoder)
+        scratch = baselines.scratch_of(run, sets, sketch.encoder)
         stages.append(('scratch', stage.address(workspace, scratch.spec)))
     return [*stages, ('surrogate', stage.address(workspace, spec))]
 
 
-def _plan_one(number: int, one: Run) -> Json:
-    sets = load_sets(one)
-    sketch, workdir = victim.sketch_of(one, sets), one.workspace.folder
-    run_id = id_of(one, sets, sketch)
+def _plan_one(number: int, run: Run) -> Json:
+    sets = load_sets(run)
+    sketch, workdir = victim.sketch_of(run, sets), run.workspace.folder
+    run_id = id_of(run, sets, sketch)
     done = (workdir / 'runs' / run_id / 'run.json').exists()
-    stages, seconds, missing = [], [], one.config.attack.budget
-    shares = iter(_shares(one))
-    for kind, where in stages_of(one, sets, sketch):
+    stages, seconds, missing = [], [], run.config.attack.budget
+    shares = iter(_shares(run))
+    for kind, where in stages_of(run, sets, sketch):
         folder = workdir / kind / where
         if kind == 'answers':
             stored, share = _num_answers(folder), next(shares)
@@ -89,43 +95,43 @@ def _plan_one(number: int, one: Run) -> Json:
     return {
         'run': number,
         'id': run_id,
-        'name': rows.name_of(one),
+        'name': rows.name_of(run),
         'done': done,
         'stages': stages,
         'queries': 0 if surrogate_done else missing,
-        'others': [] if done else _others(one, sets, sketch),
+        'others': [] if done else _others(run, sets, sketch),
         'seconds': None if None in seconds else sum(seconds),
     }
 
 
-def _attackers_accounts(one: Run, account: Json) -> list[str]:
-    """The address of each of the attacker's accounts, of which `account` is what they share."""
-    count = one.config.attack.accounts
+def _attackers_accounts(run: Run, account: Json) -> list[str]:
+    """Returns the addresses of the attacker's accounts; `account` is their common spec."""
+    count = run.config.attack.accounts
     specs = [account | {'account': number} for number in range(count)] if count > 1 else [account]
-    return [stage.address(one.workspace, spec) for spec in specs]
+    return [stage.address(run.workspace, spec) for spec in specs]
 
 
-def _shares(one: Run) -> list[int]:
-    """How many queries each of the attacker's accounts sends."""
-    a = one.config.attack
+def _shares(run: Run) -> list[int]:
+    """Returns how many queries each of the attacker's accounts sends."""
+    a = run.config.attack
     if a.accounts == 1:
         return [a.budget]
     count = sybils.num_images(a.budget, a.accounts, a.overlap)
     return [len(share) for share in sybils.deal(count, a.accounts, a.overlap)]
 
 
-def _others(one: Run, sets: Sets, sketch: Sketch) -> list[Json]:
-    """Who else asks the victim, and how many queries are still to be sent."""
-    c, workspace = one.config, one.workspace
+def _others(run: Run, sets: Sets, sketch: Sketch) -> list[Json]:
+    """Lists the other accounts at the victim, with the queries that are still to be sent."""
+    c, workspace = run.config, run.workspace
     answers = workspace.folder / 'answers'
-    address = sketch.address or victim.address_of(one, sets)
+    address = sketch.address or victim.address_of(run, sets)
     accounts = []
     if c.evaluation.victim == 'ask' and not sketch.traced:
         where = stage.address(workspace, evaluate.account_spec(address))
         accounts.append(('evaluation', where, evaluate.evaluation_inputs(sets)))
     example = victim.example_victim(sketch)._replace(address=address)
-    victims_owner = owner.owner_of(one, sets, example)
-    for kind, defense, spec, count in users.accounts_of(one, sets, victims_owner):
+    victims_owner = owner.owner_of(run, sets, example)
+    for kind, defense, spec, count in users.accounts_of(run, sets, victims_owner):
         who = f'{kind} user' + (f' behind {defense}' if defense else ', undefended')
         accounts.append((who, stage.address(workspace, spec), count))
     others = [
@@ -136,7 +142,7 @@ def _others(one: Run, sets: Sets, sketch: Sketch) -> list[Json]:
 
 
 def _num_answers(folder: epath.Path) -> int:
-    """How many answers an account holds, by its files' names: see `ssl_extract.oracle.store`.
+    """Counts the answers of an account by its files' names: see `ssl_extract.oracle.store`.
 
     A part is named by how many answers lie before it and a state by how many it is the state after;
     a killed process may have left a state without its part.
@@ -151,7 +157,7 @@ def _num_answers(folder: epath.Path) -> int:
 
 
 def _usual_seconds(folder: epath.Path) -> float | None:
-    """The median time of the finished trainings of a kind; None where there are none."""
+    """Returns the median time of the finished trainings of a kind; None of none."""
     finished = folder.glob('*/meta.json') if folder.exists() else []
     seconds = [checkpoint.read_meta(path.parent).get('seconds') for path in finished]
     seconds = [value for value in seconds if value]

@@ -10,7 +10,7 @@ import jax
 
 
 def describe(command: str) -> dict[str, Any]:
-    """The command, the commit, the versions of what computes, and the devices."""
+    """Describes the command, the commit, the versions of the libraries, and the devices."""
     versions = {
         name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax', 'numpy')
     }

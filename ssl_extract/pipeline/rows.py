@@ -15,7 +15,7 @@ Rows = list[dict[str, Any]]
 def encoder_rows(
     record: StageRecord, encoder: str, measured: list[dict[str, Any]], **condition: Any
 ) -> Rows:
-    """The rows of one encoder: what was measured of it and what the defense noticed.
+    """Returns the rows of one encoder: the measurements and the defense's findings.
 
     Args:
         record: of the encoder's stage.
@@ -44,12 +44,22 @@ def encoder_rows(
 
 
 def complete(rows: Rows, run_id: str) -> Rows:
-    """The rows with all columns, in the schema's order."""
+    """Returns the rows with all columns, in the schema's order.
+
+    Args:
+        rows: the rows.
+        run_id: the run's id, for the column `run`.
+    """
     return [{name: (row | {'run': run_id}).get(name) for name in columns.NAMES} for row in rows]
 
 
 def condition_of(run: Run, billed: int) -> dict[str, Any]:
-    """The columns that say under which conditions a surrogate was stolen."""
+    """Returns the columns of the conditions under which a surrogate was stolen.
+
+    Args:
+        run: the run.
+        billed: the queries on the attacker's bill.
+    """
     c, a = run.config, run.config.attack
     return dict(
         attack=a.name,
@@ -75,12 +85,12 @@ def condition_of(run: Run, billed: int) -> dict[str, Any]:
 
 
 def name_of(run: Run) -> str:
-    """A run in a few words."""
+    """Returns the name of a run in a few words."""
     return ', '.join(_words_of(run))
 
 
 def curve_name_of(run: Run) -> str:
-    """A run in a few words, as the title of its training curve."""
+    """Returns the name of a run in a few words, as the title of its training curve."""
     attack, *rest = _words_of(run)
     return f'{attack}: {", ".join(rest)}'
 
@@ -97,13 +107,14 @@ def _words_of(run: Run) -> list[str]:
     return [*words, f'seed {c.seed}']
 
 
-def _views(asked: str, seen: str) -> str:
-    """The augmentations of a run, in a few words."""
-    words = [f'asked {asked}'] if asked != 'none' else []
-    return ', '.join([*words, f'seen {seen}'] if seen != 'none' else words)
+def _views(query_augmentation: str, student_augmentation: str) -> str:
+    """Describes the augmentations of a run in a few words."""
+    words = [f'asked {query_augmentation}'] if query_augmentation != 'none' else []
+    words += [f'seen {student_augmentation}'] if student_augmentation != 'none' else []
+    return ', '.join(words)
 
 
 def _adaptation(accounts: int, recover: str) -> str:
-    """What a run does against a defense, in a few words (its plan and strategy apart)."""
+    """Describes a run's accounts and recovery in a few words; plan and strategy apart."""
     words = [f'{accounts} accounts'] if accounts > 1 else []
     return ', '.join([*words, recover] if recover else words)

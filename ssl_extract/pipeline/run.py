@@ -39,7 +39,7 @@ Json = dict[str, Any]
 
 
 class Results(NamedTuple):
-    """What one run has to say: its rows, and what else the report shows."""
+    """The rows of one run, and the bills, curves and views that the report shows."""
 
     rows: list[Json]
     bills: list[Json]
@@ -56,17 +56,17 @@ def run(
     title: str = 'experiment',
     run_index: int | None = None,
 ) -> list[Json]:
-    """Runs an experiment, or goes on with it, and returns the rows of its runs, tidy.
+    """Runs or resumes an experiment, and returns the tidy rows of its runs.
 
     A run is written to `workdir/runs/ID` when it is finished, and never again; results.jsonl and
     the report are of all finished runs of the workdir.
 
     Args:
         cfg: as made by an experiment file from `config.base()`.
-        workdir: everything is kept here; the same workdir goes on where a killed run ended.
+        workdir: keeps all results; the same workdir goes on where a killed run ended.
         fixed: fields that were given on the command line; they win over `cfg.runs`.
-        command: written down with each run and in the report.
-        title: of the report.
+        command: the command line, which each run and the report show.
+        title: the report's title.
         run_index: the number of the only run to compute, as `plan` lists them; None is all.
 
     Raises:
@@ -81,19 +81,19 @@ def run(
     described = provenance.describe(command)
     if any(folder.glob('runs/*/run.json')):
         write_results(folder)  # a killed process may have left a finished run out
-    for number, one in enumerate(runs, 1):
-        name = rows.name_of(one)
-        sets = load_sets(one)
-        sketch = victim.sketch_of(one, sets)
-        ids.append(id_of(one, sets, sketch))
+    for number, current in enumerate(runs, 1):
+        name = rows.name_of(current)
+        sets = load_sets(current)
+        sketch = victim.sketch_of(current, sets)
+        ids.append(id_of(current, sets, sketch))
         where = folder / 'runs' / ids[-1]
         if (where / 'run.json').exists():
             print(f'[{number}/{len(runs)}] {name}: finished before', file=sys.stderr, flush=True)
             continue
         print(f'[{number}/{len(runs)}] {name}', file=sys.stderr, flush=True)
         about = {'title': title, 'started': _now(), **described}
-        about['config'] = resolved(one, sets, sketch)
-        write(one, where, compute(one, sets, sketch), about)
+        about['config'] = resolved(current, sets, sketch)
+        write(current, where, compute(current, sets, sketch), about)
         write_results(folder)
     with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
         report.write_from(folder, [folder], title)
@@ -106,20 +106,29 @@ def prepare(
 ) -> list[Run]:
     """Expands a config to its runs and validates all of them; computes nothing.
 
+    Args:
+        cfg: as made by an experiment file from `config.base()`.
+        workdir: the folder of all results.
+        fixed: fields that were given on the command line; they win over `cfg.runs`.
+
     Raises:
-        UserError: something in the config is wrong; it names the run.
+        UserError: something in the config is wrong; the message names the run.
     """
     sets_lib.forget()  # files may have changed since the last experiment of this process
     victim.forget()
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
-    runs = [make_run(one, workdir, mesh, modules) for one in config.expand(cfg, fixed)]
-    for number, one in enumerate(progress.progress(runs, desc='check', unit='run')):
-        validate(one, f'runs[{number}]: ' if len(runs) > 1 else '')
+    runs = [make_run(fields, workdir, mesh, modules) for fields in config.expand(cfg, fixed)]
+    for number, run in enumerate(progress.progress(runs, desc='check', unit='run')):
+        validate(run, f'runs[{number}]: ' if len(runs) > 1 else '')
     return runs
 
 
 def pick(runs: list[Any], run_index: int | None) -> list[Any]:
-    """Returns the one run of that number, from 0, or all where it is None.
+    """Returns the run of a number, from 0, or all runs where the number is None.
+
+    Args:
+        runs: the runs, or a dict for each.
+        run_index: the number; None is all.
 
     Raises:
         UserError: there is no run of that number.
@@ -131,66 +140,86 @@ def pick(runs: list[Any], run_index: int | None) -> list[Any]:
     return [runs[run_index]]
 
 
-def id_of(one: Run, sets: Sets, sketch: Sketch) -> str:
-    """A run's id: the hash of all that its results depend on."""
-    whole = {'version': stage.VERSION, 'config': resolved(one, sets, sketch)}
+def id_of(run: Run, sets: Sets, sketch: Sketch) -> str:
+    """Returns a run's id: the hash of all that its results depend on.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
+    """
+    whole = {'version': stage.VERSION, 'config': resolved(run, sets, sketch)}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def resolved(one: Run, sets: Sets, sketch: Sketch) -> Json:
-    """A run's config as far as its results depend on it, with the content of what it names.
+def resolved(run: Run, sets: Sets, sketch: Sketch) -> Json:
+    """Returns a run's config as far as its results depend on it, with contents.
 
-    Where data lies, and how often a training writes something down, does not matter. What is in
-    the data, in the user's modules and in a loaded victim does, and stands under `content`, by the
-    name of what has it: runs that name the same differ there only if it changed.
+    The folder of the data and the fields of `training` are left out: results do not depend on
+    them. The field `content` holds the hashes of the data, of the user's modules and of a loaded
+    victim, by name. Two runs with the same names differ in `content` only if a content changed.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
     """
-    fields = one.config.to_dict()
+    fields = run.config.to_dict()
     del fields['data']['dir'], fields['training'], fields['modules']
-    size = f' at {one.config.data.size}' if one.config.data.size else ''
+    size = f' at {run.config.data.size}' if run.config.data.size else ''
     content = {spec['name'] + size: spec['content'] for spec in (sets.victim_spec, sets.pool_spec)}
     for task in sets.tasks_spec:
         for part in ('train', 'test'):
             name = f'{task["name"]} {part}: {task[part]["name"]}{size}'
             content[name] = task[part]['content']
-    modules = one.workspace.modules
+    modules = run.workspace.modules
     content |= {f'module {name}': source for name, source in modules.sources}
     metrics = list(evaluation.METRICS)
     specs = (sets.victim_spec, sets.pool_spec, sets.tasks_spec)
     named = modules.used_in({'fields': fields, 'metrics': metrics, 'sets': specs})
     content |= {name: named[name] for name, _ in modules.unlisted if name in named}
-    content |= {one.config.victim.source: sketch.address} if sketch.address else {}
+    content |= {run.config.victim.source: sketch.address} if sketch.address else {}
     return fields | {'content': content}
 
 
-def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
-    """Computes one run's stages; finished ones are only read."""
-    c, workspace = one.config, one.workspace
+def compute(run: Run, sets: Sets, sketch: Sketch) -> Results:
+    """Computes one run's stages; finished stages are only read.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the victim that was checked.
+
+    Raises:
+        UserError: the victim's source changed since it was checked.
+    """
+    c, workspace = run.config, run.workspace
     results = Results([], [], [], [])
-    target, record = victim.victim_of(one, sets)
-    if sketch.address not in ('', target.address):
+    model, record = victim.victim_of(run, sets)
+    if sketch.address not in ('', model.address):
         raise UserError(
             f'victim.source={c.victim.source!r} became another victim meanwhile; start again'
         )
-    subject, bill = evaluate.victim_subject(one, sets, target)
-    beside = subject and evaluate.measure(one, sets, subject)
+    subject, bill = evaluate.victim_subject(run, sets, model)
+    beside = subject and evaluate.measure(run, sets, subject)
     if beside:
         record = record._replace(bill=bill)
-        name = target.encoder.spec if target.encoder else target.address
+        name = model.encoder.spec if model.encoder else model.address
         measured = beside[1].measured
         results.rows.extend(rows.encoder_rows(record, name, measured, seed=c.victim.seed))
         results.views.append({'title': 'victim', 'folder': f'evaluation/{beside[0]}'})
-    _add_curve(results, one, 'victim', record)
+    _add_curve(results, run, 'victim', record)
 
-    victims_owner = owner.owner_of(one, sets, target)
-    extraction = surrogate.extraction_of(one, sets, sketch, victims_owner)
+    victims_owner = owner.owner_of(run, sets, model)
+    extraction = surrogate.extraction_of(run, sets, sketch, victims_owner)
     stolen = surrogate.steal(workspace, extraction)
-    condition = rows.condition_of(one, stolen.record.bill.billed)
+    condition = rows.condition_of(run, stolen.record.bill.billed)
     marks = ownership.look_for_mark(
         workspace, victims_owner, stolen, extraction.attacker.service.spec
     )
-    name = rows.name_of(one)
-    where, assessment = _measure(one, sets, results, stolen, beside, marks, condition)
-    _add_curve(results, one, rows.curve_name_of(one), stolen.record)
+    name = rows.name_of(run)
+    where, assessment = _measure(run, sets, results, stolen, beside, marks, condition)
+    _add_curve(results, run, rows.curve_name_of(run), stolen.record)
     results.views.append({'title': f'surrogate, {name}', 'folder': f'evaluation/{where}'})
     results.bills.append(
         {
@@ -201,34 +230,41 @@ def compute(one: Run, sets: Sets, sketch: Sketch) -> Results:
             **stolen.record.bill._asdict(),
         }
     )
-    for group in users.user_rows(one, sets, victims_owner).values():
+    for group in users.user_rows(run, sets, victims_owner).values():
         results.rows.extend(group)
     if c.baselines.scratch_epochs:
         scratch = baselines.pretrain_scratch(
-            workspace, baselines.scratch_of(one, sets, sketch.encoder)
+            workspace, baselines.scratch_of(run, sets, sketch.encoder)
         )
         stored = extraction.attacker.plan.stored
         count = c.attack.budget if stored else None
-        own = {'budget': count, 'data': c.attack.data or c.data.name, 'seed': c.seed}
-        _measure(one, sets, results, scratch, beside, [], own)
+        scratch_condition = {'budget': count, 'data': c.attack.data or c.data.name, 'seed': c.seed}
+        _measure(run, sets, results, scratch, beside, [], scratch_condition)
         title = f'from scratch: {count or "all"} images, seed {c.seed}'
-        _add_curve(results, one, title, scratch.record)
+        _add_curve(results, run, title, scratch.record)
     if c.baselines.random:
         encoder = c.attack.encoder or sketch.encoder
         untrained = baselines.untrained(workspace, encoder, sketch.input_shape, c.seed)
-        _measure(one, sets, results, untrained, beside, [], {'seed': c.seed})
+        _measure(run, sets, results, untrained, beside, [], {'seed': c.seed})
     return results
 
 
-def write(one: Run, where: epath.Path, results: Results, about: Json) -> None:
-    """Writes a finished run, whole or not at all; one that is there already stays as it is."""
-    with locks.lock(one.workspace.folder / 'locks' / f'run-{where.name}.lock', where.name):
+def write(run: Run, where: epath.Path, results: Results, about: Json) -> None:
+    """Writes a finished run, whole or not at all; a run that is there stays as it is.
+
+    Args:
+        run: the run.
+        where: the run's folder, named by its id.
+        results: what the run computed.
+        about: title, start, provenance and resolved config.
+    """
+    with locks.lock(run.workspace.folder / 'locks' / f'run-{where.name}.lock', where.name):
         if (where / 'run.json').exists():
             return
         files.write_jsonl(where / 'rows.jsonl', rows.complete(results.rows, where.name))
         for name in ('bills', 'curves', 'views'):
             files.write_json(where / f'{name}.json', getattr(results, name))
-        named = {'id': where.name, 'name': rows.name_of(one)}
+        named = {'id': where.name, 'name': rows.name_of(run)}
         files.write_json(where / 'run.json', named | about)
 
 
@@ -239,7 +275,7 @@ def write_results(folder: epath.Path) -> None:
 
 
 def _measure(
-    one: Run,
+    run: Run,
     sets: Sets,
     results: Results,
     encoder: Trained,
@@ -247,7 +283,7 @@ def _measure(
     marks: list[Json],
     condition: Json,
 ) -> tuple[str, Assessment]:
-    where, assessment = evaluate.measure(one, sets, evaluate.subject_of(encoder), beside)
+    where, assessment = evaluate.measure(run, sets, evaluate.subject_of(encoder), beside)
     measured = assessment.measured + marks
     results.rows.extend(
         rows.encoder_rows(encoder.record, encoder.encoder.spec, measured, **condition)
@@ -255,10 +291,10 @@ def _measure(
     return where, assessment
 
 
-def _add_curve(results: Results, one: Run, name: str, record: StageRecord) -> None:
-    """Adds the training curve, if the encoder was trained here or its folder has one."""
+def _add_curve(results: Results, run: Run, name: str, record: StageRecord) -> None:
+    """Adds the training curve of an encoder, if its folder holds one."""
     if record.folder and (record.folder / 'metrics').exists():
-        folder, workdir = record.folder / 'metrics', one.workspace.folder
+        folder, workdir = record.folder / 'metrics', run.workspace.folder
         inside = folder.is_relative_to(workdir)
         where = os.fspath(folder.relative_to(workdir) if inside else folder)
         curve = {'name': name, 'role': record.role, 'stage': record.address, 'folder': where}

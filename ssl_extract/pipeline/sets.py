@@ -13,15 +13,15 @@ from ssl_extract.pipeline.context import Run
 
 
 class Sets(NamedTuple):
-    """The data of a run. What describes a set goes into the addresses of stages that use it.
+    """The data of a run; the specs go into the addresses of stages.
 
     Attributes:
-        victim: what the victim is pretrained on.
-        victim_spec: describes it.
-        pool: the attacker's own inputs, each content once.
-        pool_spec: describes it.
+        victim: the set of the victim's pretraining.
+        victim_spec: the description of the victim's set.
+        pool: the attacker's inputs, each content once.
+        pool_spec: the description of the pool.
         tasks: the labeled downstream sets; the first is also for fidelity and for users.
-        tasks_spec: describes them: dicts of `name`, `train` and `test`.
+        tasks_spec: the descriptions of the tasks: dicts of `name`, `train` and `test`.
     """
 
     victim: Dataset
@@ -33,7 +33,7 @@ class Sets(NamedTuple):
 
     @property
     def num_classes(self) -> int:
-        """Of the first task."""
+        """Returns the number of classes of the first task."""
         return self.tasks[0].train.num_classes
 
 
@@ -54,13 +54,18 @@ def load_sets(run: Run) -> Sets:
 
 
 def forget() -> None:
-    """Forgets the sets in memory: their files may have changed since they were read."""
+    """Forgets the sets in memory: files may have changed since they were read."""
     for cache in (_load_sets, _load, _load_distinct):
         cache.cache_clear()
 
 
 def pool_order(size: int, seed: int) -> np.ndarray:
-    """int32[size], the pool in an order drawn from the seed."""
+    """Returns int32[size], the order of the pool that is drawn from the seed.
+
+    Args:
+        size: the number of inputs.
+        seed: the seed of the run.
+    """
     return np.random.default_rng((seed, 1)).permutation(size).astype(np.int32)
 
 
@@ -68,14 +73,14 @@ def pool_order(size: int, seed: int) -> np.ndarray:
 def _load_sets(
     victim: tuple[str, str], pool: tuple[str, str], tasks: tuple[str, ...], **where: Any
 ) -> Sets:
-    made = _make_tasks(tasks, **where)
-    described = [_describe_task(spec, task) for spec, task in zip(tasks, made, strict=True)]
+    loaded_tasks = _make_tasks(tasks, **where)
+    described = [_describe_task(spec, task) for spec, task in zip(tasks, loaded_tasks, strict=True)]
     return Sets(
         _load(*victim, **where),
         _describe(_load(*victim, **where)),
         _load_distinct(*pool, **where),
         _describe(_load(*pool, **where)),
-        made,
+        loaded_tasks,
         tuple(described),
     )
 
@@ -101,15 +106,15 @@ def _make_tasks(specs: tuple[str, ...], *, size: int | None, data_dir: str) -> t
 
 
 def _describe(dataset: Dataset) -> dict[str, Any]:
-    """A set by its content, and by the names of what made it, which may be the user's own.
+    """Describes a set by its content and by the names of its loader and decoder.
 
-    Where its files lie does not matter, unless the name says so.
+    The folder of the files does not matter, unless the name holds the folder.
     """
     return {'name': dataset.name, 'decode': dataset.decode, 'content': data.digest(dataset)}
 
 
 def _describe_task(spec: str, task: Task) -> dict[str, Any]:
-    """A task by its name in the rows and its two sets."""
+    """Describes a task by its name in the rows and its two sets."""
     made_by = {'task': loading.parse_spec(spec, 'task')[0]}
     parts = {'train': task.train, 'test': task.test}
     return {'name': task.name} | {name: _describe(s) | made_by for name, s in parts.items()}

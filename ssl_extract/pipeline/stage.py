@@ -27,16 +27,16 @@ VERSION = 5  # raised when a stage's meaning changes, so that old results are no
 
 
 class StageRecord(NamedTuple):
-    """Where an encoder comes from and what it cost.
+    """The origin and the cost of an encoder.
 
     Attributes:
         role: 'victim', 'surrogate', 'scratch', 'random', ...
-        address: the hash of its stage: two encoders with one address are the same.
-        folder: its stage's folder; None where nothing was kept.
-        seconds: spent training it.
-        flops: floating-point operations of its training; None where it was not trained here.
-        bill: what its queries cost; None where none were sent.
-        noticed: what the defense knows of its account; see `defenses.noticed`.
+        address: the hash of the stage: two encoders with one address are the same.
+        folder: the stage's folder; None where nothing was kept.
+        seconds: the time of the training.
+        flops: floating-point operations of the training; None where it ran elsewhere.
+        bill: the cost of the queries; None where none were sent.
+        noticed: the defense's knowledge of the account; see `defenses.noticed`.
     """
 
     role: str
@@ -56,10 +56,10 @@ class Trained(NamedTuple):
 
 
 class Form(NamedTuple):
-    """How a kind of result lies in its folder.
+    """The files of a kind of result.
 
     Attributes:
-        last: the file that is written last: where it is, the result is whole.
+        last: the file that is written last: a result with this file is whole.
         write: `(folder, result)`.
         read: `(folder) -> result`.
     """
@@ -70,7 +70,7 @@ class Form(NamedTuple):
 
 
 class Optimization(NamedTuple):
-    """How a training goes about it: the names of optimizer and schedule, and their numbers."""
+    """The names of optimizer and schedule, the learning rate and the batch size."""
 
     optimizer: str
     schedule: str
@@ -97,14 +97,14 @@ def cached(
     make: Callable[[epath.Path], Any],
     form: Form = JSON,
 ) -> Any:
-    """A stage's result: made by `make(folder)` if it is not there yet, and read.
+    """Returns a stage's result, which `make(folder)` computes where the folder has none.
 
     Args:
         workspace: where results are kept.
-        kind: of result; the folder's parent.
+        kind: the kind of result, and the name of the folder's parent.
         spec: everything that the result depends on, as JSON.
-        make: computes the result; a killed one is called again on the same folder.
-        form: how the result lies on disk.
+        make: computes the result; after a kill it is called again on the same folder.
+        form: the files of the result.
     """
     where = address(workspace, spec)
     folder = workspace.folder / kind / where
@@ -117,7 +117,12 @@ def cached(
 
 
 def address(workspace: Workspace, spec: dict[str, Any]) -> str:
-    """The content hash of a stage's description, with the own modules that it names."""
+    """Returns the hash of a stage's description, with the user's modules that it names.
+
+    Args:
+        workspace: where results are kept.
+        spec: the description, as JSON.
+    """
     sources = workspace.modules.used_in(spec)
     whole = {'version': VERSION, **spec} | ({'modules': sources} if sources else {})
     text = json.dumps(whole, sort_keys=True)
@@ -125,28 +130,48 @@ def address(workspace: Workspace, spec: dict[str, Any]) -> str:
 
 
 def lock(workspace: Workspace, kind: str, where: str) -> Any:
-    """The lock of one stage, or of one account."""
+    """Returns the lock of one stage, or of one account.
+
+    Args:
+        workspace: where results are kept.
+        kind: the kind of result.
+        where: the address.
+    """
     return locks.lock(workspace.folder / 'locks' / f'{kind}-{where}.lock', f'{kind}/{where}')
 
 
 def describe(folder: epath.Path, spec: dict[str, Any]) -> None:
-    """Writes beside a stage's files what they are the result of."""
+    """Writes a stage's description beside its files.
+
+    Args:
+        folder: the stage's folder.
+        spec: the description, as JSON.
+    """
     if not (folder / 'spec.json').exists():
         files.write_json(folder / 'spec.json', spec)
 
 
 def seed_of(role: str, seed: int) -> int:
-    """The seed of a role's initialization and order, so that no two roles start alike.
+    """Returns the seed of a role's initialization and order; no two roles start alike.
 
-    A surrogate that starts from its victim's own initialization ends closer to it than an attacker
-    could come.
+    A surrogate that starts from the victim's initialization ends closer to the victim than an
+    attacker could come.
+
+    Args:
+        role: the role of the encoder, such as 'victim'.
+        seed: the seed of the role.
     """
     text = json.dumps({'role': role, 'seed': seed, 'version': 2}, sort_keys=True)
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) % 2**31
 
 
 def encoder_form(workspace: Workspace, role: str) -> Form:
-    """How a trained encoder lies on disk: as `encoders.load` reads it, its record in meta.json."""
+    """Returns the files of a trained encoder, as `encoders.load` reads them.
+
+    Args:
+        workspace: where results are kept.
+        role: the role of the encoder, such as 'victim'.
+    """
 
     def write(folder: epath.Path, result: Trained) -> None:
         record = result.record
@@ -164,12 +189,23 @@ def encoder_form(workspace: Workspace, role: str) -> Form:
 
 
 def read_encoder(folder: epath.Path, mesh: jax.sharding.Mesh, role: str) -> Trained:
-    """Reads a trained encoder, of a stage or from elsewhere, with what its meta.json says."""
+    """Reads a trained encoder, of a stage or from elsewhere, with the record in meta.json.
+
+    Args:
+        folder: the encoder's folder.
+        mesh: the devices.
+        role: the role of the encoder, such as 'victim'.
+    """
     return Trained(trained.load(folder, mesh), read_record(folder, role))
 
 
 def read_record(folder: epath.Path, role: str) -> StageRecord:
-    """What the meta.json of an encoder says of its training."""
+    """Reads the record of a training from the meta.json of an encoder.
+
+    Args:
+        folder: the encoder's folder.
+        role: the role of the encoder, such as 'victim'.
+    """
     meta = checkpoint.read_meta(folder)
     bill = meta.get('bill')
     return StageRecord(
@@ -203,21 +239,21 @@ def fit_encoder(
     before: tuple[float, float] = (0.0, 0.0),
     label: str = '',
 ) -> Trained:
-    """Trains a stage's encoder in `folder`, or goes on with it.
+    """Trains a stage's encoder in `folder`, or resumes its training.
 
     Args:
-        workspace: where it is kept and on what it is computed.
-        folder: the stage's.
-        recipe: what is trained.
+        workspace: the devices and the steps between checkpoints.
+        folder: the stage's folder.
+        recipe: the recipe of the training.
         arrays: [N, ...] each, among them `inputs` as they are stored.
         role: of the stage; with `seed` it gives the seed.
-        encoder: the spec of its network.
-        seed: of the role.
-        num_steps: of the training.
+        encoder: the spec of the encoder's network.
+        seed: the seed of the role.
+        num_steps: the steps of the training.
         how: optimizer, schedule, learning rate and batch size.
         decode: stored inputs to what encoders see.
-        bill, noticed: of the stored answers it is trained on.
-        oracle, account: what the training itself asks, under plan 'online'.
+        bill, noticed: of the stored answers.
+        oracle, account: for the queries of the training, under plan 'online'.
         frozen: variables of networks trained before; see `training.init_state`.
         before: seconds and operations that preparing the training took.
         label: for the progress bar.
@@ -242,7 +278,7 @@ def fit_encoder(
         bill = make_bill(fit.queries, fit.state.oracle.num_refused)
         noticed = defenses.noticed(fit.state.oracle.defense)
     heads = tuple((name, spec) for name, spec in recipe.heads if name in fit.state.params)
-    made = Encoder(
+    trained_encoder = Encoder(
         encoder,
         chain.part(fit.state, 'encoder'),
         _seen_shape(arrays['inputs'], decode),
@@ -251,7 +287,7 @@ def fit_encoder(
     )
     seconds, flops = before[0] + fit.seconds, before[1] + fit.flops
     record = StageRecord(role, folder.name, folder, seconds, flops, bill, noticed or {})
-    return Trained(made, record)
+    return Trained(trained_encoder, record)
 
 
 def _seen_shape(inputs: np.ndarray, decode: Callable) -> tuple[int, ...]:

@@ -33,16 +33,16 @@ make_loss = functools.cache(losses.make)
 
 
 class Extraction(NamedTuple):
-    """Everything that an attack on one service needs.
+    """An attack on one service, with all that the attack needs.
 
     Attributes:
-        attacker: who sends the queries.
-        attack: how the surrogate is trained.
-        strategy: which inputs are asked.
-        recover: spec of what is done to the answers before training.
+        attacker: the sender of the queries.
+        attack: the surrogate's training.
+        strategy: the choice of the inputs.
+        recover: the spec of the recoveries, which change the answers before training.
         scratch: the pretraining of the attacker's shadow, where a recovery needs one.
         encoder: the spec of the surrogate's network.
-        epochs: over the answers.
+        epochs: passes over the answers.
         how: optimizer, schedule, learning rate and batch size.
         spec: everything that the surrogate depends on.
         label: for the progress bar.
@@ -62,38 +62,71 @@ class Extraction(NamedTuple):
 
 @functools.cache
 def make_attack(
-    name: str, loss: str, encoder: str, plan: str, asked: str, seen: str, answer_dim: int
+    name: str,
+    loss: str,
+    encoder: str,
+    plan: str,
+    query_augmentation: str,
+    student_augmentation: str,
+    answer_dim: int,
 ) -> Attack:
-    """An attack; the same object for the same specs, so that it is compiled once."""
+    """Makes an attack; the same specs give the same object, which is compiled once.
+
+    Args:
+        name: the spec of the attack.
+        loss: the spec of the loss.
+        encoder: the spec of the surrogate's network.
+        plan: the spec of the query plan.
+        query_augmentation: the spec of a view under the plan.
+        student_augmentation: the spec of the surrogate's views.
+        answer_dim: the width of an answer.
+    """
     return attacks.make(
         name,
         encoder=trained.make(encoder),
         answer_dim=answer_dim,
-        plan=make_plan(plan, asked),
+        plan=make_plan(plan, query_augmentation),
         loss=make_loss(loss),
-        student_augmentation=make_augmentation(seen),
+        student_augmentation=make_augmentation(student_augmentation),
     )
 
 
 def attack_of(run: Run, sketch: Sketch, num_classes: int) -> Attack:
-    """The attack that a config describes on a victim of this kind."""
+    """Returns the attack that a config describes on a victim of this kind.
+
+    Args:
+        run: the run.
+        sketch: the run's victim.
+        num_classes: classes of the first task.
+    """
     a = run.config.attack
     endpoint = attacks.endpoint_of(a.name)
     dim = owner.answer_dim(sketch, endpoint, run.config.defense, num_classes)
-    encoder, asked = a.encoder or sketch.encoder, a.query_augmentation
-    return make_attack(a.name, a.loss, encoder, a.plan, asked, a.student_augmentation, dim)
+    encoder, query_augmentation = a.encoder or sketch.encoder, a.query_augmentation
+    return make_attack(
+        a.name, a.loss, encoder, a.plan, query_augmentation, a.student_augmentation, dim
+    )
 
 
 def specs_of(
     run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a surrogate depends on, and what its account's answers depend on; computes nothing.
+    """Returns what a surrogate and its account's answers depend on; computes nothing.
 
-    Budgets and attacks that choose their queries alike share an account (a row's bill is still what
-    its attack alone would have paid); an online attack, and one that chooses by what it learnt,
-    opens one of its own. Behind a defense every budget has its own, so that what the defense
-    noticed in the end belongs to it; and so where the strategy may choose other inputs for another
-    budget.
+    Budgets and attacks that choose the same queries share an account. The bill of a row is still
+    what the row's attack alone would have paid. An online attack opens a separate account, and so
+    does an attack that chooses by what it learned. Behind a defense every budget has a separate
+    account, so that the defense's findings belong to that budget. Every budget also has a separate
+    account where the strategy may choose other inputs for another budget.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
+        victims_owner: the victim's owner.
+
+    Returns:
+        The description of the surrogate and that of the account.
     """
     c, a, workspace = run.config, run.config.attack, run.workspace
     endpoint, fields = attacks.endpoint_of(a.name), a.to_dict()
@@ -125,12 +158,24 @@ def specs_of(
 
 
 def scout_spec(spec: dict[str, Any], number: int) -> dict[str, Any]:
-    """What the scout of a round depends on, of which `spec` is what the surrogate depends on."""
+    """Returns what the scout of a round depends on; `spec` describes the surrogate.
+
+    Args:
+        spec: the description of the surrogate.
+        number: the number of the round, from 0.
+    """
     return spec | {'stage': 'scout', 'round': number}
 
 
 def extraction_of(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner) -> Extraction:
-    """What a config describes; sets the service up, sends nothing."""
+    """Returns the extraction that a config describes; sets the service up, sends nothing.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        sketch: the run's victim.
+        victims_owner: the victim's owner.
+    """
     c, a, workspace = run.config, run.config.attack, run.workspace
     spec, account = specs_of(run, sets, sketch, victims_owner)
     endpoint, scratch = attacks.endpoint_of(a.name), None
@@ -162,7 +207,12 @@ def extraction_of(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner) ->
 
 
 def steal(workspace: Workspace, extraction: Extraction) -> Trained:
-    """The surrogate of a extraction, made if it is not there yet."""
+    """Returns the surrogate of an extraction, which is trained where it is not there yet.
+
+    Args:
+        workspace: where results are kept.
+        extraction: the attack.
+    """
     make = _steal_online if not extraction.attacker.plan.stored else _steal_stored
     form = stage.encoder_form(workspace, 'surrogate')
     make_in = functools.partial(make, workspace, extraction)
@@ -170,12 +220,12 @@ def steal(workspace: Workspace, extraction: Extraction) -> Trained:
 
 
 def shares(num_inputs: int, rounds: int) -> list[int]:
-    """How many inputs each round chooses."""
+    """Returns how many inputs each round chooses."""
     return [len(part) for part in np.array_split(np.arange(num_inputs), rounds)]
 
 
 def num_steps(epochs: int, num_inputs: int, batch_size: int) -> int:
-    """Steps of `epochs` over the inputs asked."""
+    """Returns the steps of `epochs` over the inputs asked."""
     return epochs * (num_inputs // batch_size)
 
 
@@ -202,19 +252,19 @@ def _steal_online(workspace: Workspace, extraction: Extraction, folder: epath.Pa
 
 
 def _steal_stored(workspace: Workspace, extraction: Extraction, folder: epath.Path) -> Trained:
-    """Rounds of choosing, asking and training; the last round's training is the surrogate's.
+    """Chooses, asks and trains in rounds; the last round trains the surrogate.
 
-    What a round chose is written down before it is asked, with the strategy's state, so that a
-    killed run asks the same. A scout is a stage of its own and takes the time and operations of all
-    rounds before it into its account.
+    The choice of a round and the strategy's state are written down before a query is sent, so that
+    a killed run sends the same queries. A scout is a separate stage; its record counts the time and
+    operations of all rounds before it.
     """
     attacker, rounds = extraction.attacker, extraction.strategy.rounds
     chosen, arrays, state = np.zeros(0, np.int32), {}, {}
     scout, spent = None, (0.0, 0.0)  # seconds and operations so far
     for number, count in enumerate(shares(attacker.num_inputs, rounds)):
         path = folder / 'chosen' / f'round-{number:03d}.npz'
-        known = _known(workspace, extraction, chosen, arrays, scout, number)
-        new, state = _choose(extraction.strategy, path, known, count, state)
+        see = _make_see(workspace, extraction, chosen, arrays, scout, number)
+        new, state = _choose(extraction.strategy, path, see, count, state)
         chosen = np.concatenate([chosen, new])
         arrays, bill, noticed = ask(workspace, attacker, chosen)
         if extraction.recover:
@@ -250,11 +300,15 @@ def _steal_stored(workspace: Workspace, extraction: Extraction, folder: epath.Pa
 
 
 def _choose(
-    strategy: strategies.Strategy, path: epath.Path, known: Any, count: int, state: Any
+    strategy: strategies.Strategy,
+    path: epath.Path,
+    see: Callable[[], strategies.Seen],
+    count: int,
+    state: Any,
 ) -> tuple[np.ndarray, Any]:
-    """What a round chooses and the strategy's state after it, from its file where it is there."""
+    """Returns a round's choice and the strategy's next state, or reads both."""
     if not path.exists():
-        new, state = strategy.choose(known(), count, state)
+        new, state = strategy.choose(see(), count, state)
         arrays = {f'state_{name}': value for name, value in state.items()}
         files.write_npz(path, chosen=new, **arrays)
     arrays = files.read_npz(path)
@@ -262,7 +316,7 @@ def _choose(
     return new, {name.removeprefix('state_'): value for name, value in arrays.items()}
 
 
-def _known(
+def _make_see(
     workspace: Workspace,
     extraction: Extraction,
     chosen: np.ndarray,
@@ -270,14 +324,14 @@ def _known(
     scout: Trained | None,
     number: int,
 ) -> Callable[[], strategies.Seen]:
-    """What the attacker knows when it chooses its next queries, computed when it is wanted."""
+    """Returns a function that computes the attacker's knowledge before the next queries."""
     pool, mesh = extraction.attacker.pool, workspace.mesh
 
-    def seen() -> strategies.Seen:
+    def see() -> strategies.Seen:
         means, represent, predict = np.zeros((0, 0), np.float32), None, None
         if scout is not None:
-            given = arrays['answered'][..., None]
-            means = (arrays['answers'] * given).sum(axis=1) / np.maximum(given.sum(axis=1), 1)
+            answered = arrays['answered'][..., None]
+            means = (arrays['answers'] * answered).sum(axis=1) / np.maximum(answered.sum(axis=1), 1)
             extract = functools.partial(features.extract, decode=data.decoder(pool), mesh=mesh)
             encoder = scout.encoder
             represent = functools.partial(extract, encoder.network.apply, encoder.variables)
@@ -293,11 +347,11 @@ def _known(
             number,
         )
 
-    return seen
+    return see
 
 
 def _recover(workspace: Workspace, extraction: Extraction, arrays: Arrays) -> Arrays:
-    """The training arrays after the recoveries on their answers.
+    """Returns the training arrays after the recoveries on their answers.
 
     The attacker's shadow is trained without the victim, when a recovery first uses it.
     """
@@ -320,7 +374,7 @@ def _recover(workspace: Workspace, extraction: Extraction, arrays: Arrays) -> Ar
 def _before(
     workspace: Workspace, extraction: Extraction, arrays: Arrays, folder: epath.Path
 ) -> tuple[Any, float, float]:
-    """Trains what an attack trains first: (its networks' variables, seconds, operations)."""
+    """Trains an attack's first phase: (its networks' variables, seconds, operations)."""
     attack = extraction.attack
     if attack.before is None:
         return None, 0.0, 0.0

@@ -14,7 +14,14 @@ from ssl_extract.runtime import parallel
 
 
 def check_batch(count: int, batch_size: int, field: str, mesh: jax.sharding.Mesh) -> None:
-    """Raises UserError, naming `field`, where `count` inputs or the devices do not make a batch."""
+    """Raises UserError, naming `field`, where `count` inputs or the devices do not make a batch.
+
+    Args:
+        count: the inputs that a batch is drawn from.
+        batch_size: inputs in a batch.
+        field: the field that the message names.
+        mesh: the devices.
+    """
     if batch_size > count:
         raise UserError(f'{field}={batch_size} is more than the {count} images it draws from')
     parallel.check_batch_size(batch_size, mesh, field)
@@ -32,7 +39,22 @@ def check_step(
     service: tuple = (),
     before: training.Recipe | None = None,
 ) -> None:
-    """Builds one training step without computing it: whatever does not fit together shows here."""
+    """Builds one training step without computing it, which shows parts that do not fit.
+
+    Args:
+        recipe: the recipe of the step.
+        batch_size: inputs in the batch.
+        input_shape: of one input.
+        field: the part of the config that an error names.
+        labeled: whether the batch has labels.
+        dim: the width of an answer.
+        views: the answers of each input.
+        service: the arguments of `owner.example_oracle`; empty without an oracle.
+        before: the recipe of a first phase.
+
+    Raises:
+        UserError: the step cannot be built, or its loss is not one float.
+    """
     oracle = owner.example_oracle(*service) if service else None
 
     def step(key: jax.Array, oracle: Any) -> jax.Array:
@@ -49,9 +71,9 @@ def check_step(
         loss = jnp.zeros([])
         for phase in filter(None, (before, recipe)):
             variables = phase.init(key, inputs)
-            made, _, _ = phase.prepare(batch, key, ask, account)
+            prepared, _, _ = phase.prepare(batch, key, ask, account)
             statistics = variables['batch_stats'] | frozen
-            loss, _ = phase.objective(variables['params'], statistics, made)
+            loss, _ = phase.objective(variables['params'], statistics, prepared)
             frozen = {name: chain.part(variables, name) for name in variables['params']}
         return loss
 

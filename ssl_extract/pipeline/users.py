@@ -1,10 +1,11 @@
 """The legitimate users' stage.
 
-A user has an account of its own behind the same defense as the attacker: it asks its labeled
-inputs, fits a classifier to the answers, and then, on the same account, asks the test inputs. So do
-the users of Dziedzic et al. (arXiv 2205.07890, section A.2), who train and are tested through the
-noisy API. Each is measured without a defense too, with the same inputs and classifier: the
-difference is what the defense took from it. `ssl_extract.users` says which kinds there are.
+A user has a separate account behind the same defense as the attacker. The user sends labeled
+inputs, fits a classifier to the answers, and then sends the test inputs on the same account. The
+users of Dziedzic et al. (arXiv 2205.07890, section A.2) train and are tested in the same way
+through the noisy API. Each user is measured without a defense too, with the same inputs and
+classifier: the difference is the accuracy that the defense costs the user. The kinds of users are
+in `ssl_extract.users`.
 """
 
 import functools
@@ -31,11 +32,11 @@ from ssl_extract.victims import endpoints
 
 
 class Visit(NamedTuple):
-    """All that a user sends, its own inputs first.
+    """The queries of a user: its labeled inputs, then the test inputs.
 
     Attributes:
-        queries: the first `len(labels)` are its own inputs, the others the test inputs.
-        labels: int[M], of its own inputs, one for each query.
+        queries: the first `len(labels)` are the labeled inputs, the others the test inputs.
+        labels: int[M], of the labeled inputs, one for each query.
         test_labels: int[N], of the test inputs.
     """
 
@@ -45,16 +46,16 @@ class Visit(NamedTuple):
 
 
 class UserSettings(NamedTuple):
-    """What the users of a run have in common.
+    """The common settings of the users of a run.
 
     Attributes:
-        task: whose training set they draw their inputs from and whose test set they ask.
-        task_spec: describes it.
+        task: the task of the users' labeled inputs and test inputs.
+        task_spec: the description of the task.
         count: labeled inputs of each user.
         test_count: test inputs of each user; 0 is all.
-        model: spec of the classifier that they fit.
+        model: the spec of the users' classifier.
         probe: the linear probe of the model 'probe'.
-        seed: of what they draw.
+        seed: the seed of the users' draws.
         batch_size: queries sent at a time.
     """
 
@@ -71,6 +72,10 @@ class UserSettings(NamedTuple):
 def check_users(run: Run, sets: Sets) -> None:
     """Checks the fields of `legitimate` against the first task, whose sets must have labels.
 
+    Args:
+        run: the run.
+        sets: the run's data.
+
     Raises:
         UserError: one line that names the field, its value and what to write instead.
     """
@@ -81,7 +86,12 @@ def check_users(run: Run, sets: Sets) -> None:
 
 
 def settings_of(run: Run, sets: Sets) -> UserSettings:
-    """What a config says of the users."""
+    """Returns the settings of the users that a config describes.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+    """
     c = run.config
     return UserSettings(
         sets.tasks[0],
@@ -96,12 +106,17 @@ def settings_of(run: Run, sets: Sets) -> UserSettings:
 
 
 def user_rows(run: Run, sets: Sets, victims_owner: Owner) -> dict[str, list[dict[str, Any]]]:
-    """What the users of a defended victim are left with, and what they would have without defense.
+    """Measures the users of a defended victim, with and without the defense.
 
     The metrics are `user_accuracy`, on the test inputs as the defense answers them;
     `user_accuracy_clean`, of the same classifier on undefended answers to them (none where the
     defense changes the width of the answers); and `noticed.NAME`, what the defense knows of the
     account in the end. Without a defense there are no users.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        victims_owner: the victim's owner.
 
     Returns:
         The rows of each measured user, by the address of its stage.
@@ -138,7 +153,13 @@ def user_rows(run: Run, sets: Sets, victims_owner: Owner) -> dict[str, list[dict
 def accounts_of(
     run: Run, sets: Sets, victims_owner: Owner
 ) -> list[tuple[str, str, dict[str, Any], int]]:
-    """(user, defense, what the answers depend on, queries) of each account; computes nothing."""
+    """Returns (user, defense, spec, number of queries) of each account; computes nothing.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+        victims_owner: the victim's owner.
+    """
     c, settings = run.config, settings_of(run, sets)
     endpoint, accounts = attacks.endpoint_of(c.attack.name), []
     for kind in c.legitimate.users if c.defense else ():
@@ -156,9 +177,16 @@ def ask_service(
     kind: str,
     service: Service,
 ) -> Answers:
-    """The answers to all that a user sends, from its store; asks what is not there yet.
+    """Returns the answers to all queries of a user; sends those that the store lacks.
 
-    A user sends what it must: its budget has no end, so that one program serves all users.
+    The budget of a user has no end, so that one compiled program serves all users.
+
+    Args:
+        workspace: where results are kept.
+        victims_owner: the victim's owner.
+        settings: the common settings of the users.
+        kind: the spec of the user.
+        service: the service that the user queries.
     """
     endpoint, defense = service.spec['endpoint'], service.spec['defense']
     return ask.collect(
@@ -181,7 +209,16 @@ def account_spec(
     endpoint: str,
     defense: str,
 ) -> dict[str, Any]:
-    """Which user asks what of whom: what its answers depend on."""
+    """Returns what a user's answers depend on.
+
+    Args:
+        workspace: where results are kept.
+        victims_owner: the victim's owner.
+        settings: the common settings of the users.
+        kind: the spec of the user.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+    """
     return {
         'stage': 'answers',
         'role': 'legitimate',
@@ -196,7 +233,7 @@ def account_spec(
 
 
 def result_spec(settings: UserSettings, account: dict[str, Any]) -> dict[str, Any]:
-    """What is measured of a user depends on, of which `account` is what its answers depend on."""
+    """Returns what a user's measurement depends on; `account` describes the answers."""
     return {
         **account,
         'stage': 'legitimate',
@@ -207,19 +244,26 @@ def result_spec(settings: UserSettings, account: dict[str, Any]) -> dict[str, An
 
 
 def account_key(settings: UserSettings, kind: str) -> jax.Array:
-    """The key of a user's account."""
+    """Returns the random key of a user's account."""
     return jax.random.key(stage.seed_of(f'legitimate {kind}', settings.seed))
 
 
 def visit_of(settings: UserSettings, kind: str, answers_classes: bool = False) -> Visit:
-    """What a user of `kind` sends.
+    """Returns the queries of a user of `kind`.
 
-    Its own inputs are the first `count` of its classes in the task's training set, in an order
-    drawn from the seed, or all of them; none where it is answered with classes. Its test inputs are
-    the first `test_count` of its classes, or all of them.
+    The labeled inputs are the first `count` of the user's classes in the task's training set, in an
+    order drawn from the seed, or all of them. A user that is answered with classes has no labeled
+    inputs. The test inputs are the first `test_count` of the user's classes, or all of them.
+
+    Args:
+        settings: the common settings of the users.
+        kind: the spec of the user.
+        answers_classes: whether the endpoint answers with classes.
 
     Raises:
         UserError: there is no such user, or the task has no inputs of its classes.
+
+
     """
     user, task, seed = USERS.make(kind), settings.task, settings.seed
     try:
@@ -227,29 +271,35 @@ def visit_of(settings: UserSettings, kind: str, answers_classes: bool = False) -
     except UserError as error:
         raise UserError(f'legitimate.users has {kind!r}: {error}') from error
     order = np.random.default_rng((seed, 5)).permutation(len(task.train.inputs))
-    own = order[np.isin(task.train.labels[order], classes)][: settings.count]
+    train = order[np.isin(task.train.labels[order], classes)][: settings.count]
     test = np.flatnonzero(np.isin(task.test.labels, classes))[: settings.test_count or None]
-    for chosen, dataset in ((own, task.train), (test, task.test)):
+    for chosen, dataset in ((train, task.train), (test, task.test)):
         if not len(chosen):
             raise UserError(
                 f'legitimate.users has {kind!r}: {dataset.name} has no image of its classes '
                 f'{sorted(map(int, classes))}; write a larger split, or another user'
             )
-    own = own[:0] if answers_classes else own
-    repeated = np.repeat(np.arange(len(own)), max(user.views, 1))
-    index = np.concatenate([repeated, len(own) + np.arange(len(test))])
+    train = train[:0] if answers_classes else train
+    repeated = np.repeat(np.arange(len(train)), max(user.views, 1))
+    index = np.concatenate([repeated, len(train) + np.arange(len(test))])
     seeds = np.zeros(len(index), np.uint32)
     if user.views:  # above 0, which stands for the input as it is
         drawn = np.random.default_rng((seed, 6)).integers(1, 2**32, len(repeated), np.uint32)
         seeds[: len(repeated)] = drawn
-    inputs = np.concatenate([task.train.inputs[own], task.test.inputs[test]])
+    inputs = np.concatenate([task.train.inputs[train], task.test.inputs[test]])
     view = _view(user.augmentation) if user.views else None
     queries = Queries(inputs, index, seeds, view, data.decoder(task.train))
-    return Visit(queries, task.train.labels[own][repeated], task.test.labels[test])
+    return Visit(queries, task.train.labels[train][repeated], task.test.labels[test])
 
 
 def fit_model(settings: UserSettings, features: np.ndarray, labels: np.ndarray) -> Predict | None:
-    """Fits the user's model to its answers; None where they are of fewer than two classes."""
+    """Fits the user's model to its answers; None where they are of fewer than two classes.
+
+    Args:
+        settings: the common settings of the users.
+        features: float32[M, D], the answers.
+        labels: int[M].
+    """
     classes, targets, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(classes) < 2:
         return None
@@ -261,7 +311,7 @@ def fit_model(settings: UserSettings, features: np.ndarray, labels: np.ndarray) 
 
 
 def make_model(settings: UserSettings) -> Callable[..., Predict]:
-    """The classifier that the users fit."""
+    """Makes the classifier of the users."""
     return MODELS.make(settings.model, probe=settings.probe, seed=settings.seed)
 
 
@@ -273,23 +323,24 @@ def _measure(
     endpoint: str,
     defense: str,
 ) -> dict[str, Any]:
-    """Lets a user of `kind` ask, learn and be tested.
+    """Measures a user of `kind`: sends the queries, fits the classifier, tests it.
 
     A test input that is not answered counts as wrong. A user with answers to fewer than two of its
-    classes has no classifier: it guesses the commonest class of its own inputs, answered or not.
-    Who is answered with classes needs none: the largest coordinate is its prediction.
+    classes has no classifier: the user guesses the commonest class of the labeled inputs, answered
+    or not. A user that is answered with classes needs no classifier: the largest coordinate is the
+    prediction.
     """
     started, classes = time.monotonic(), _answers_classes(endpoint)
     visit = visit_of(settings, kind, classes)
     service = owner.serve(workspace, victims_owner, endpoint, defense)
     answers = ask_service(workspace, victims_owner, settings, kind, service)
-    own = len(visit.labels)
-    answered = answers.granted[:own]
-    features, granted = answers.representations[own:], answers.granted[own:]
+    num_labeled = len(visit.labels)
+    answered = answers.granted[:num_labeled]
+    features, granted = answers.representations[num_labeled:], answers.granted[num_labeled:]
     if classes:
         classify = functools.partial(np.argmax, axis=1)
     else:
-        own_features = answers.representations[:own][answered]
+        own_features = answers.representations[:num_labeled][answered]
         classify = fit_model(settings, own_features, visit.labels[answered])
     if classify is None:
         granted = np.ones_like(granted)
@@ -305,7 +356,7 @@ def _measure(
     if defense:
         undefended = owner.serve(workspace, victims_owner, endpoint, '')
         clean = ask_service(workspace, victims_owner, settings, kind, undefended)
-        clean_features = clean.representations[own:]
+        clean_features = clean.representations[num_labeled:]
         if clean_features.shape == features.shape:
             add('user_accuracy_clean', classify(clean_features))
     for name, value in answers.noticed.items():
@@ -330,7 +381,7 @@ def _name_of(victims_owner: Owner) -> str:
 
 @functools.cache
 def _view(augmentation: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Views by their seeds; a seed of 0 is the input as it is."""
+    """Makes views by their seeds; a seed of 0 is the input as it is."""
     op = augment.make(augmentation)
 
     def view(inputs: jax.Array, seeds: jax.Array) -> jax.Array:

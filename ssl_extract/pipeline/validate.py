@@ -50,8 +50,8 @@ def validate(run: Run, where: str = '') -> None:
     """Checks a run's config, its data and the shapes of its steps.
 
     Args:
-        run: to check.
-        where: put before the message, e.g. 'runs[3]: '.
+        run: the run to check.
+        where: the beginning of the message, e.g. 'runs[3]: '.
 
     Raises:
         UserError: one line that names the field, its value and what to write instead.
@@ -70,7 +70,11 @@ def validate(run: Run, where: str = '') -> None:
 
 
 def check_fields(run: Run) -> None:
-    """Checks the ranges of numbers and the names of everything that a name stands for."""
+    """Checks the ranges of all numbers and the specs of all parts.
+
+    Raises:
+        UserError: one line that names the field, its value and what to write instead.
+    """
     c = run.config
 
     def get(field: str) -> Any:

@@ -25,16 +25,16 @@ make_augmentation = functools.cache(augment.make)
 
 
 class Sketch(NamedTuple):
-    """What is known of a victim before it is there; it can be hashed.
+    """The shapes and networks of a victim before it is trained or loaded; hashable.
 
     Attributes:
-        encoder: the spec of its network; '' where there is none of ours.
-        heads: (name, spec) of the networks behind it.
-        input_shape: of what the victim sees.
-        dim: width of the answers of a victim without a network of ours.
-        answers: what such a victim answers with.
-        traced: whether it is a JAX function.
-        address: of a victim that is loaded; '' of one that is pretrained.
+        encoder: the spec of the victim's network; '' where the package has no such network.
+        heads: (name, spec) of the networks behind the encoder.
+        input_shape: the shape of one input as the victim sees it.
+        dim: the width of the victim's answers.
+        answers: the kind of the answers, such as 'representation'.
+        traced: whether the victim is a JAX function.
+        address: the address of a loaded victim; '' of a victim that is pretrained.
     """
 
     encoder: str
@@ -47,13 +47,18 @@ class Sketch(NamedTuple):
 
     @property
     def networks(self) -> endpoints.Networks:
-        """The victim's networks by name."""
+        """Returns the victim's networks by name."""
         networks = {'encoder': trained.make(self.encoder)}
         return networks | {name: trained.make_head(spec) for name, spec in self.heads}
 
 
 def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
-    """The victim, pretrained or from its source, and the record of its stage."""
+    """Returns the victim, pretrained or loaded, and the record of its stage.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+    """
     victim = _load(run)
     if victim is not None:
         if victim.folder is None:
@@ -85,15 +90,20 @@ def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
 
 
 def address_of(run: Run, sets: Sets) -> str:
-    """The address of the victim that is pretrained; computes nothing."""
+    """Returns the address of a victim that is pretrained; computes nothing.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+    """
     return stage.address(run.workspace, _spec_of(run, sets))
 
 
 def _load(run: Run) -> Victim | None:
-    """The victim of a source; None where it is pretrained.
+    """Returns the victim of a source; None of a victim that is pretrained.
 
-    Its address says what its source says, and which own modules took part: other weights in the
-    same place are another victim, and so are the same weights in an edited network.
+    The address holds the source's address and the hash of the user's modules that took part. Other
+    weights in the same place are another victim, and so are the same weights in an edited network.
     """
     source, modules = run.config.victim.source, run.workspace.modules
     victim = _read(source, run.workspace.mesh)
@@ -113,18 +123,27 @@ def _spec_of(run: Run, sets: Sets) -> dict[str, Any]:
 
 
 def pretraining_spec(fields: dict[str, Any], *without: str) -> dict[str, Any]:
-    """What a pretraining depends on, of the fields of `victim`."""
+    """Returns the fields of `victim` that a pretraining depends on.
+
+    Args:
+        fields: the fields of `victim`.
+        *without: names of fields to leave out.
+    """
     return {k: v for k, v in fields.items() if k not in ('source', *without)}
 
 
 def sketch_of(run: Run, sets: Sets) -> Sketch:
-    """Checks the fields of `victim` and says what the victim will be.
+    """Checks the fields of `victim` and returns the sketch of the victim.
+
+    Args:
+        run: the run.
+        sets: the run's data.
 
     Raises:
         UserError: one line that names the field, its value and what to write instead.
     """
     c, shape = run.config.victim, seen_shape(sets)
-    victim = _load(run)  # reads it, and so finds it damaged
+    victim = _load(run)  # a damaged source shows here
     if victim is not None:
         if victim.input_shape not in (None, shape):
             raise UserError(
@@ -141,11 +160,11 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
             victim.traced,
             victim.address,
         )
-    theirs = _seen_shape(sets.victim)
-    if theirs != shape:
+    victim_shape = _seen_shape(sets.victim)
+    if victim_shape != shape:
         raise UserError(
-            f'{sets.victim.name} has inputs of {size(theirs)} and the attacker of {size(shape)}: '
-            'set data.size'
+            f'{sets.victim.name} has inputs of {size(victim_shape)} and the attacker of '
+            f'{size(shape)}: set data.size'
         )
     recipe = make_recipe(c.method, c.encoder, c.augmentation)
     dim = trained.Encoder(c.encoder, abstract_variables(c.encoder, shape), shape).dim
@@ -153,22 +172,22 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
 
 
 def forget() -> None:
-    """Lets go of the loaded victim."""
+    """Forgets the loaded victim."""
     _read.cache_clear()
 
 
 def seen_shape(sets: Sets) -> tuple[int, ...]:
-    """The shape of one input of the pool, as encoders see it."""
+    """Returns the shape of one input of the pool, as encoders see it."""
     return _seen_shape(sets.pool)
 
 
 def size(shape: tuple[int, ...]) -> str:
-    """A shape in an error message: '32x32' of images."""
+    """Writes a shape for an error message: '32x32' of images."""
     return 'x'.join(map(str, shape[:2] if len(shape) == 3 else shape))
 
 
 def example_victim(sketch: Sketch) -> Victim:
-    """A victim of a sketch's shapes, without values: for `jax.eval_shape` only."""
+    """Makes a victim of a sketch's shapes, without values: for `jax.eval_shape` only."""
     if not sketch.encoder:
         answer = jax.tree_util.Partial(lambda x: jnp.zeros((x.shape[0], sketch.dim)))
         return Victim('', sketch.dim, answer, True, sketch.answers, sketch.input_shape)
@@ -184,14 +203,25 @@ def example_victim(sketch: Sketch) -> Victim:
 
 @functools.cache
 def abstract_variables(encoder: str, input_shape: tuple[int, ...]) -> Any:
-    """The shapes of a network's variables."""
+    """Returns the shapes of a network's variables.
+
+    Args:
+        encoder: the spec of the network.
+        input_shape: the shape of one input.
+    """
     inputs = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     return jax.eval_shape(trained.make(encoder).init, jax.random.key(0), inputs)
 
 
 @functools.cache
 def make_recipe(method: str, encoder: str, augmentation: str) -> training.Recipe:
-    """A pretraining; the same object for the same specs, so that it is compiled once."""
+    """Makes a pretraining; the same specs give the same object, which is compiled once.
+
+    Args:
+        method: the spec of the pretraining.
+        encoder: the spec of the network.
+        augmentation: the spec of a view.
+    """
     return victims.VICTIMS.make(
         method, encoder=trained.make(encoder), augmentation=make_augmentation(augmentation)
     )
@@ -199,7 +229,7 @@ def make_recipe(method: str, encoder: str, augmentation: str) -> training.Recipe
 
 @functools.lru_cache(maxsize=4)
 def _read(source: str, mesh: jax.sharding.Mesh) -> Victim | None:
-    """The victim of a source, as it is; None of one that is pretrained."""
+    """Reads the victim of a source; None of a victim that is pretrained."""
     load = SOURCES.make(source)
     return load and load(mesh)
 

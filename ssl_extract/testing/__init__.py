@@ -2,8 +2,9 @@
 
     testing.check_defense('mine(strength=2.0)')
 
-Each takes what a user wrote, or its spec, tries every clause of its contract on small random data,
-and prints a line for each that holds. The first that does not is a `UserError`.
+Each function takes a user's object, or its spec. The function tries every clause of the contract
+on small random data, and prints a line for each clause that holds. The first clause that does not
+hold raises a `UserError`.
 """
 
 from ssl_extract.losses.conformance import check as check_loss

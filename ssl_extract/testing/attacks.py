@@ -29,18 +29,18 @@ def check_attack(
     The surrogate is a linear map of images [8, 8, 3] to 4 features; answers are 4 probabilities.
 
     Args:
-        attack: the attack to try, or its spec; one that is made already must be made for answers
-            of width 4 and a network that takes such images.
-        plan: the query plan; '' is the attack's own, and 'once' of one that is made already.
-        loss: as the attack gets it; '' is the attack's own.
-        query_augmentation, student_augmentation: likewise.
+        attack: the attack to try, or its spec; an `Attack` must be made for answers of width 4 and
+            a network that takes such images.
+        plan: the query plan; '' is the plan of the spec, and 'once' of an `Attack`.
+        loss: the loss of a spec's attack; '' is the default of the spec.
+        query_augmentation, student_augmentation: the specs of the augmentations.
 
     Raises:
         UserError: names the first clause that the attack breaks.
     """
-    own = attacks.own_settings(attack) if isinstance(attack, str) else {'plan': 'once'}
+    settings = attacks.own_settings(attack) if isinstance(attack, str) else {'plan': 'once'}
     asks = attacks.PLANS.make(
-        plan or own['plan'], query_augmentation=augment.make(query_augmentation)
+        plan or settings['plan'], query_augmentation=augment.make(query_augmentation)
     )
     if isinstance(attack, str):
         attack = attacks.make(
@@ -48,7 +48,7 @@ def check_attack(
             encoder=linear_network(),
             answer_dim=_DIM,
             plan=asks,
-            loss=loss if callable(loss) else losses.make(loss or own['loss']),
+            loss=loss if callable(loss) else losses.make(loss or settings['loss']),
             student_augmentation=augment.make(student_augmentation),
         )
     contract, frozen = Contract('the attack'), {}
@@ -58,7 +58,7 @@ def check_attack(
 
 
 def linear_network() -> Network:
-    """A linear map of images [8, 8, 3] to 4 features, which compiles in no time."""
+    """Makes a linear map of images [8, 8, 3] to 4 features, which compiles in no time."""
 
     def init(key: jax.Array, inputs: Any) -> dict[str, Any]:
         matrix = jax.random.normal(key, (int(np.prod(inputs.shape[1:])), _DIM)) / 8
@@ -78,7 +78,7 @@ def _check_recipe(
     frozen: dict[str, Any],
     phase: str = '',
 ) -> dict[str, Any]:
-    """Tries one recipe; returns its networks, which a recipe after it gets among its statistics."""
+    """Tries one recipe and returns its networks, which are statistics of the next recipe."""
     with contract.clause(f'{phase}init gives params and batch_stats, by the name of the network'):
         variables = recipe.init(jax.random.key(0), jnp.zeros((1, *_SHAPE)))
         require(set(variables) == {'params', 'batch_stats'}, f'it gives {sorted(variables)}')
@@ -112,7 +112,7 @@ def _check_recipe(
 
 
 def _prepare(recipe: training.Recipe, batch: Any, sent: list[tuple[int, ...]]) -> Any:
-    """The batch of a recipe; notes the shapes of what it asks."""
+    """Returns the batch of a recipe, and notes the shapes of the queries in `sent`."""
     matrix = np.random.default_rng(1).normal(size=(int(np.prod(_SHAPE)), _DIM))
     oracle = make_oracle(
         lambda images: jax.nn.softmax(images.reshape(len(images), -1) @ jnp.float32(matrix)),
@@ -128,7 +128,7 @@ def _prepare(recipe: training.Recipe, batch: Any, sent: list[tuple[int, ...]]) -
 
 
 def _step_of(recipe: training.Recipe, statistics: Any) -> Callable:
-    """`(params, batch) -> ((loss, statistics), gradient)`."""
+    """Returns `(params, batch) -> ((loss, statistics), gradient)`."""
 
     def loss(params: Any, batch: dict[str, jax.Array]) -> Any:
         value, (stats, _) = recipe.objective(params, statistics, _prepare(recipe, batch, []))
@@ -142,7 +142,7 @@ def _step_of(recipe: training.Recipe, statistics: Any) -> Callable:
 
 
 def _batch(stored: int) -> dict[str, np.ndarray]:
-    """Random images with their answers; every third image has none."""
+    """Makes random images with their answers; every third image has none."""
     rng = np.random.default_rng(0)
     answered = np.repeat(np.arange(_BATCH) % 3 != 1, stored).reshape(_BATCH, stored)
     return {

@@ -31,18 +31,18 @@ def check_defense(
     defense: Defense | str,
     *,
     answer: Callable[[jax.Array], jax.Array] | None = None,
-    **given: Any,
+    **parts: Any,
 ) -> None:
     """Tries the contract of `defenses.Defense`, and prints each clause that holds.
 
-    It stands behind an oracle of 60 queries, which is sent 64 random images, near and exact copies
-    among them.
+    The defense stands behind an oracle with a budget of 60 queries. The trial sends 64 random
+    images, near and exact copies among them.
 
     Args:
         defense: the defense to try, or its spec or chain.
         answer: the victim, a JAX function `images [B, 2, 2, 3] -> [B, D]`; None for
-            representations of width 8, or probabilities where the spec defends these only.
-        **given: what the owner gives to the factory of a spec, such as `head=`.
+            representations of width 8, or for probabilities where the spec defends only these.
+        **parts: the owner's arguments to the factory of a spec, such as `head=`.
 
     Raises:
         UserError: names the first clause that the defense breaks.
@@ -51,7 +51,7 @@ def check_defense(
         traits = defenses.DEFENSES.traits_of_chain(defense)
         of_posteriors = any(t.endpoints and 'representation' not in t.endpoints for t in traits)
         answer = answer or (_posteriors if of_posteriors else _representations)
-        defense = defenses.make(defense, **given)
+        defense = defenses.make(defense, **parts)
     victim = jax.tree_util.Partial(answer or _representations)
     oracle, queries = make_oracle(victim, defense, budget=_BUDGET), _queries()
     contract = Contract('the defense')
@@ -69,14 +69,14 @@ def _representations(images: jax.Array) -> jax.Array:
 
 
 def _posteriors(images: jax.Array) -> jax.Array:
-    """Probabilities of some images, and one class for sure of the others."""
+    """Returns probabilities of some images, and one class for sure of the others."""
     logits = _representations(images)
     labels = jax.nn.one_hot(jnp.argmax(logits, axis=1), _DIM)
     return jnp.where(images[:, 1, 1, 2:] > 0, labels, jax.nn.softmax(logits))
 
 
 def _queries() -> np.ndarray:
-    """float32[64, 2, 2, 3]: new images, near and exact copies, in one batch and across batches."""
+    """Makes float32[64, 2, 2, 3]: new images and copies, in one batch and across batches."""
     rng = np.random.default_rng(1)
     images = rng.normal(size=(_QUERIES, 2, 2, 3))
     images[20:28] = images[2:10] + 0.01 * rng.normal(size=(8, 2, 2, 3))
@@ -213,7 +213,7 @@ def _check_saved(
 
 
 def _stored(account: Any) -> Any:
-    """The account as it comes back from disk."""
+    """Returns the account as it comes back from disk."""
     leaves, treedef = jax.tree.flatten(account)
     file = io.BytesIO()
     np.savez(file, **{str(i): leaf for i, leaf in enumerate(raw(account))})

@@ -22,8 +22,8 @@ def check_encoder(
 
     Args:
         encoder: the network to try, or its spec.
-        input_shape: of one input.
-        rtol: tolerance of values, relative to the largest.
+        input_shape: the shape of one input.
+        rtol: the tolerance of values, relative to the largest.
 
     Raises:
         UserError: names the first clause that the encoder breaks.
@@ -94,9 +94,9 @@ def _check_train(
 
     with contract.clause('train gives what apply gives in shape, and statistics as they were'):
         grads, (outputs, stats) = step(variables['params'], variables['batch_stats'], inputs)
-        shapes = jax.eval_shape(lambda: (network.apply(variables, inputs), variables))
-        got = jax.eval_shape(lambda: (outputs, {'params': grads, 'batch_stats': stats}))
-        require(got == shapes, f'it gives {got[0]} and {got[1]["batch_stats"]}')
+        expected = jax.eval_shape(lambda: (network.apply(variables, inputs), variables))
+        shapes = jax.eval_shape(lambda: (outputs, {'params': grads, 'batch_stats': stats}))
+        require(shapes == expected, f'it gives {shapes[0]} and {shapes[1]["batch_stats"]}')
         require(np.all(np.isfinite(outputs)), 'not all are finite')
     with contract.clause('train has a finite gradient that is not zero'):
         leaves = jax.tree.leaves(grads)

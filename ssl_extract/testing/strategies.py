@@ -71,7 +71,7 @@ def check_strategy(strategy: Strategy | str, *, labeled: bool = True) -> None:
 
 
 def _pool(labeled: bool) -> Callable[..., Seen]:
-    """`(asked, round, seed) -> Seen` of a random pool and a linear victim."""
+    """Makes `(asked, round, seed) -> Seen` of a random pool and a linear victim."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (_SIZE, _SIDE, _SIDE, 3), dtype=np.uint8)
     weights = rng.normal(size=(_SIDE * _SIDE * 3, _CLASSES)).astype(np.float32)
@@ -79,12 +79,12 @@ def _pool(labeled: bool) -> Callable[..., Seen]:
     def logits(images: np.ndarray) -> np.ndarray:
         return (images.reshape(-1, len(weights)) / np.float32(255) - 0.5) @ weights
 
-    def see(asked: np.ndarray, number: int, seed: int = 3) -> Seen:
+    def see(indices: np.ndarray, number: int, seed: int = 3) -> Seen:
         return Seen(
             inputs=images.copy(),
             labels=np.arange(_SIZE, dtype=np.int32) % _CLASSES if labeled else None,
-            asked=asked,
-            answers=softmax(logits(images[asked]), axis=1).astype(np.float32),
+            asked=indices,
+            answers=softmax(logits(images[indices]), axis=1).astype(np.float32),
             represent=logits if number else None,
             predict=logits if number else None,
             seed=seed,
@@ -95,7 +95,7 @@ def _pool(labeled: bool) -> Callable[..., Seen]:
 
 
 def _stored(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The state as it comes back from disk."""
+    """Returns the state as it comes back from disk."""
     file = io.BytesIO()
     np.savez(file, **state)
     file.seek(0)
@@ -109,17 +109,17 @@ def _run(
     keep: Callable[[dict], dict] = _stored,
     **kwargs: Any,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """All rounds; the indices in the order in which they are asked, and the last state."""
-    asked, state = np.empty(0, np.int32), {}
+    """Runs all rounds; returns the indices in the order of asking, and the last state."""
+    indices, state = np.empty(0, np.int32), {}
     for number, count in enumerate(counts):
-        chosen, state = strategy.choose(see(asked, number, **kwargs), count, state)
+        chosen, state = strategy.choose(see(indices, number, **kwargs), count, state)
         shown = getattr(chosen, 'dtype', type(chosen)), np.shape(chosen)
         require(
             isinstance(chosen, np.ndarray) and shown == (np.dtype(np.int32), (count,)),
             f'it chose {shown[0]}{list(shown[1])}, not int32[{count}]',
         )
         require(np.all((chosen >= 0) & (chosen < _SIZE)), 'it chose what is not in the pool')
-        asked = np.concatenate([asked, chosen])
-        require(len(np.unique(asked)) == len(asked), 'it chose an input twice')
+        indices = np.concatenate([indices, chosen])
+        require(len(np.unique(indices)) == len(indices), 'it chose an input twice')
         state = keep(state)
-    return asked, state
+    return indices, state
