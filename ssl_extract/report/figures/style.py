@@ -56,13 +56,14 @@ def figure_curves(curves: dict[str, list[dict[str, Any]]]) -> tuple[Figure, str]
     shown = dict(list(panels.items())[:MAX_PANELS])
     columns = min(3, len(shown))
     height = -(-len(shown) // columns)
-    figure = new_figure(7.0, 0.5 + 2.2 * height if columns > 1 else 3.2)
-    for axes, (panel, lines) in zip(
-        new_axes(figure, len(shown), columns), shown.items(), strict=True
-    ):
+    titles = [wrapped(panel, 64 // columns) for panel in shown]
+    panel = (2.2 if columns > 1 else 2.7) + 0.16 * max(title.count('\n') for title in titles)
+    figure = new_figure(7.0, 0.5 + panel * height)
+    panel_axes = new_axes(figure, len(shown), columns)
+    for axes, title, lines in zip(panel_axes, titles, shown.values(), strict=True):
         for i, (line, runs) in enumerate(list(lines.items())[:MAX_LINES]):
-            _curve(axes, runs, LINES[i], wrapped(line, 40))
-        axes.set_title(wrapped(panel, 64 // columns), fontsize=9.5, color=INK)
+            _curve(axes, runs, LINES[i], wrapped(line, 40 if columns == 1 else 54 // columns))
+        axes.set_title(title, fontsize=9.5, color=INK)
         if any(lines):
             axes.legend(fontsize=8, frameon=False, handlelength=1.2, labelcolor=INK)
         axes.xaxis.set_major_locator(MaxNLocator(3 if columns > 1 else 6, integer=True))
