@@ -28,6 +28,6 @@ def _commit() -> str:
         answer = subprocess.run(
             ['git', 'rev-parse', 'HEAD'], cwd=folder, capture_output=True, text=True, timeout=10
         )
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return 'unknown'
     return answer.stdout.strip() or 'unknown'
