@@ -7,7 +7,8 @@ import inspect
 import pathlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import NamedTuple
 
 import ml_collections
@@ -103,7 +104,7 @@ def _neighbors(folder: pathlib.Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def _module(path: pathlib.Path):
+def _module(path: pathlib.Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f'experiment_{path.stem}', path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look there
@@ -111,7 +112,7 @@ def _module(path: pathlib.Path):
     return module
 
 
-def _call(get_config, argument: str, where: str) -> ml_collections.ConfigDict:
+def _call(get_config: Callable, argument: str, where: str) -> ml_collections.ConfigDict:
     arguments = [argument] if argument else []
     try:
         inspect.signature(get_config).bind(*arguments)

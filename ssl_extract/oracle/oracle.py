@@ -232,10 +232,16 @@ def defend(
 # Cached, so that oracles with the same defense share one compiled program.
 @functools.lru_cache(maxsize=64)
 def _functions(defense: Defense) -> tuple[Callable, Callable]:
-    def init(encode, key, inputs):
+    def init(encode: Callable, key: jax.Array, inputs: Any) -> OracleState:
         return open_account(defense, key, jax.eval_shape(encode, inputs), inputs)
 
-    def query(encode, budget, inputs, state, where=None):
+    def query(
+        encode: Callable,
+        budget: jax.typing.ArrayLike,
+        inputs: jax.Array,
+        state: OracleState,
+        where: jax.Array | None = None,
+    ) -> tuple[Answer, OracleState]:
         sent = jnp.ones(inputs.shape[:1], bool) if where is None else where
         paid, keys = charge(state, sent, budget)
         outputs = jax.lax.stop_gradient(encode(jax.lax.stop_gradient(inputs)))

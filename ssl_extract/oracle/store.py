@@ -19,7 +19,7 @@ from etils import epath
 from ssl_extract import augment, defenses
 from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import fingerprint
-from ssl_extract.oracle import Oracle, OracleState
+from ssl_extract.oracle import Answer, Oracle, OracleState
 from ssl_extract.runtime import files, parallel, progress
 
 PART_SIZE = 2048  # answers in a part, which a kill may cost in repeated computation
@@ -172,7 +172,10 @@ def collect(
     )
 
 
-def _send(account: OracleState, oracle: Oracle, inputs, seeds, where) -> Any:
+def _send(
+    account: OracleState, oracle: Oracle, inputs: np.ndarray, seeds: np.ndarray, where: np.ndarray
+) -> tuple[Answer, OracleState]:
+    del seeds  # the views are made already
     return oracle.query(inputs, account, where)
 
 
@@ -199,7 +202,9 @@ def _bill(queries: Queries, prints: np.ndarray, contents: np.ndarray, granted: n
 
 @functools.lru_cache(maxsize=32)
 def _compile_query(view: Callable | None, decode: Callable, mesh: jax.sharding.Mesh) -> Any:
-    def query(account: OracleState, oracle: Oracle, inputs, seeds, where):
+    def query(
+        account: OracleState, oracle: Oracle, inputs: jax.Array, seeds: jax.Array, where: jax.Array
+    ) -> tuple[Answer, OracleState]:
         inputs = decode(inputs)
         return oracle.query(view(inputs, seeds) if view else inputs, account, where)
 
@@ -240,7 +245,14 @@ def _batches(queries: Queries, rows: np.ndarray, batch_size: int) -> Iterator[tu
         yield queries.inputs[queries.index[batch]], queries.seeds[batch], where
 
 
-def _write(folder, count, prints, representations, granted, account) -> None:
+def _write(
+    folder: epath.Path,
+    count: int,
+    prints: np.ndarray,
+    representations: np.ndarray,
+    granted: np.ndarray,
+    account: OracleState,
+) -> None:
     leaves = [np.asarray(_raw(leaf)) for leaf in jax.tree.leaves(account)]
     after = folder / f'account-{count + len(prints):010d}.npz'
     files.write_npz(after, **{str(i): leaf for i, leaf in enumerate(leaves)})
@@ -256,7 +268,7 @@ def _write(folder, count, prints, representations, granted, account) -> None:
 
 
 def _read(
-    folder, account, mesh
+    folder: epath.Path, account: OracleState, mesh: jax.sharding.Mesh
 ) -> tuple[list[np.ndarray], list[np.ndarray], dict[bytes, int], OracleState]:
     """Reads the stored answers, whether each was granted, their places, and the account."""
     answers, granted, places = [], [], {}

@@ -118,10 +118,10 @@ class _readable:  # noqa: N801  (a context manager)
     def __init__(self, path: epath.Path):
         self.path = path
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, Exception):
             logging.debug('orbax: %s', error)
             reason = ' '.join(str(error).split())[:160]

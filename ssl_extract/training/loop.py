@@ -45,7 +45,13 @@ def make_step(
     """
     tx, factor = make_tx(optimizer), SCHEDULES.make(schedule)
 
-    def step(state: TrainState, batch, oracle, learning_rate, num_steps):
+    def step(
+        state: TrainState,
+        batch: dict[str, jax.Array],
+        oracle: Any,
+        learning_rate: jax.typing.ArrayLike,
+        num_steps: jax.typing.ArrayLike,
+    ) -> tuple[TrainState, dict[str, jax.Array], Any]:
         key = jax.random.fold_in(state.key, state.step)
         ask = None if oracle is None else lambda inputs, account: oracle.query(inputs, account)
         batch = batch | {'inputs': decode(batch['inputs'])}

@@ -1,6 +1,7 @@
 """The registry of pretraining methods, and their two views."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -14,7 +15,7 @@ register = VICTIMS.register
 def prepare_two_views(augmentation: Callable) -> Callable:
     """Makes a `Recipe.prepare` that draws two views of each image and asks nothing."""
 
-    def prepare(batch, key: jax.Array, ask, account):
+    def prepare(batch: dict[str, Any], key: jax.Array, ask: Any, account: Any) -> tuple:
         views = augment.two_views(augmentation, key, batch['inputs'])
         return {'views': views}, account, None
 

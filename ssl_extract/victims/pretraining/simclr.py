@@ -4,7 +4,9 @@ Chen et al. 2020, arXiv 2002.05709.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ssl_extract import encoders, losses
@@ -50,7 +52,7 @@ def simclr(
     networks = {'encoder': encoder} | {name: encoders.make_head(spec) for name, spec in heads}
     nt_xent = losses.make(f'infonce(temperature={temperature})')
 
-    def objective(params, batch_stats, batch):
+    def objective(params: Any, batch_stats: Any, batch: dict[str, Any]) -> tuple[jax.Array, Any]:
         first, second = batch['views']
         both = jnp.concatenate([first, second])  # one forward pass: BatchNorm sees both views
         outputs, batch_stats = chain.train(networks, params, batch_stats, both)

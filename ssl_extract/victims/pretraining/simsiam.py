@@ -4,6 +4,7 @@ Chen and He 2021, arXiv 2011.10566.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -58,7 +59,7 @@ def simsiam(
     )
     networks = {'encoder': encoder} | {name: encoders.make_head(spec) for name, spec in heads}
 
-    def objective(params, batch_stats, batch):
+    def objective(params: Any, batch_stats: Any, batch: dict[str, Any]) -> tuple[jax.Array, Any]:
         outputs = []
         for view in batch['views']:  # BatchNorm sees one view at a time, as in the authors' code
             output, batch_stats = chain.train(networks, params, batch_stats, view)
