@@ -6,6 +6,7 @@ Matplotlib's object-oriented API only: no pyplot, no global state.
 import io
 import re
 import textwrap
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -126,9 +127,21 @@ def wrapped(text: str, width: int) -> str:
 def png(figure: Figure) -> bytes:
     """Returns the figure as PNG, the same bytes for the same figure."""
     FigureCanvasAgg(figure)
+    _grow(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=180, facecolor='white', metadata={'Software': None})
     return buffer.getvalue()
+
+
+def _grow(figure: Figure) -> None:
+    """Enlarges a figure until its labels leave room for its panels."""
+    for _ in range(8):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            figure.draw_without_rendering()
+        if not any('constrained_layout not applied' in str(w.message) for w in caught):
+            return
+        figure.set_size_inches(1.25 * figure.get_size_inches())
 
 
 def new_figure(width: float, height: float) -> Figure:
