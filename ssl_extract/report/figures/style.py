@@ -125,23 +125,21 @@ def wrapped(text: str, width: int) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """Returns the figure as PNG, the same bytes for the same figure."""
+    """Returns the figure as PNG, the same bytes for the same figure.
+
+    The figure grows until its labels leave room for its panels.
+    """
     FigureCanvasAgg(figure)
-    _grow(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=180, facecolor='white', metadata={'Software': None})
-    return buffer.getvalue()
-
-
-def _grow(figure: Figure) -> None:
-    """Enlarges a figure until its labels leave room for its panels."""
+    style = {'dpi': 180, 'facecolor': 'white', 'metadata': {'Software': None}}
     for _ in range(8):
+        buffer = io.BytesIO()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always')
-            figure.draw_without_rendering()
+            figure.savefig(buffer, format='png', **style)
         if not any('constrained_layout not applied' in str(w.message) for w in caught):
-            return
+            break
         figure.set_size_inches(1.25 * figure.get_size_inches())
+    return buffer.getvalue()
 
 
 def new_figure(width: float, height: float) -> Figure:
