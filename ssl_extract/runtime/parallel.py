@@ -24,6 +24,15 @@ def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     )
 
 
+def is_emulated(mesh: jax.sharding.Mesh) -> bool:
+    """Tells whether the devices of a mesh share the threads of one processor.
+
+    Several programs in flight on such devices can take each other's threads while they wait for an
+    all-reduce, and XLA then ends the process: a loop has to wait for each before it starts the next.
+    """
+    return mesh.size > 1 and mesh.devices.flat[0].platform == 'cpu'
+
+
 def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
     """Returns the sharding of arrays that every device holds whole."""
     return jax.NamedSharding(mesh, jax.P())

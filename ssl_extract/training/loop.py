@@ -199,6 +199,8 @@ def fit(
                 order = epoch_order(seed, epoch, size)
             batch = take(order[position * batch_size : (position + 1) * batch_size])
             state, measured, step_queries = step_fn(state, batch, oracle, learning_rate, num_steps)
+            if parallel.is_emulated(mesh):
+                jax.block_until_ready(measured)
             if step == 0:
                 args = (state, batch, oracle, learning_rate, num_steps)
                 flops = parallel.count_flops(step_fn, *args) * mesh.size
