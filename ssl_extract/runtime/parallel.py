@@ -28,7 +28,7 @@ def is_emulated(mesh: jax.sharding.Mesh) -> bool:
     """Tells whether the devices of a mesh share the threads of one processor.
 
     Several programs in flight on such devices can take each other's threads while they wait for an
-    all-reduce, and XLA then ends the process: a loop has to wait for each before it starts the next.
+    all-reduce, and XLA then ends the process. A loop has to wait for each before the next.
     """
     return mesh.size > 1 and mesh.devices.flat[0].platform == 'cpu'
 
