@@ -37,6 +37,23 @@ def pytest_configure(config):
         shutil.rmtree(COMPILED)
 
 
+LONGEST = (  # those that train alike one behind the other, so that they share their programs
+    'test_launch.py',
+    'test_golden_rows.py',
+    'test_attacks_killed.py',
+    'test_attacks_conformance.py',
+    'test_api.py',
+    'test_docs.py',
+    'test_defenses.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest modules first: a worker takes whole ones, and none shall end alone."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
+
 @pytest.fixture(scope='module', autouse=True)
 def programs_dropped():
     """Lets go of a module's compiled programs: all of them would fill the memory."""

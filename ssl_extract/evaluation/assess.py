@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy.linalg
-import sklearn.decomposition
+import scipy
 
 from ssl_extract import data
 from ssl_extract.errors import UserError
@@ -147,8 +146,10 @@ def project(points: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
     Returns:
         float32 [N, 2], of norm 1.
     """
+    from sklearn.decomposition import PCA  # takes a second to import
+
     components = min(2, *points.shape)
-    flat = sklearn.decomposition.PCA(components, random_state=0).fit_transform(points)
+    flat = PCA(components, random_state=0).fit_transform(points)
     flat = np.pad(flat, ((0, 0), (0, 2 - components)))
     flat /= np.linalg.norm(flat) or 1.0
     if like is None:

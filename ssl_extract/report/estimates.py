@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from scipy import stats
+import scipy
 
 from ssl_extract.errors import UserError
 from ssl_extract.report import columns
@@ -125,7 +125,7 @@ def t_interval(values: Sequence[float]) -> Interval:
         return None
     mean = math.fsum(values) / len(values)
     variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    half = stats.t.ppf(0.975, len(values) - 1) * math.sqrt(variance / len(values))
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * math.sqrt(variance / len(values))
     return float(mean - half), float(mean + half)
 
 

@@ -1,17 +1,22 @@
-"""Every attack, in a real process killed with kill -9, ends in the same results and bill."""
+"""Every attack, in a real process killed with kill -9, ends in the same results and bill.
+
+Only the process that is killed is a real one: whole runs of the command are in test_launch.py.
+"""
 
 import shutil
 
 import all_attacks
 import pytest
-from processes import assert_same_ledgers, finish, kill_when, read, results, start
+from processes import assert_same_ledgers, kill_when, read, results, start
+
+from ssl_extract.pipeline import run as experiment
 
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
     """All of them in one run that nothing disturbed."""
     workdir = tmp_path_factory.mktemp('whole')
-    finish(start(workdir, config='tests/helpers/all_attacks.py:killed'))
+    experiment.run(all_attacks.get_config('killed'), workdir=workdir)
     return workdir
 
 
@@ -35,7 +40,7 @@ def test_killed_it_ends_in_the_same_results(name, whole, tmp_path):
     config = f'tests/helpers/all_attacks.py:{name}'
     killed = start(tmp_path, config=config, will_be_killed=True)
     assert kill_when(killed, tmp_path, 'surrogate/*/checkpoints/6')
-    finish(start(tmp_path, config=config))
+    experiment.run(all_attacks.get_config(name), workdir=tmp_path)
     (run,) = (tmp_path / 'runs').iterdir()
     rows, undisturbed = (
         read(root / 'runs' / run.name / 'rows.jsonl') for root in (tmp_path, whole)

@@ -122,6 +122,7 @@ def test_vmap_over_kernels_equals_a_loop():
     inputs, kernel, cotangent = make_case((4, 5, 5, 2), 3, 3, 1)
     kernels = jnp.stack([kernel, -2 * kernel])
 
+    @jax.jit
     def gradient(kernel):
         return jax.grad(lambda w: jnp.vdot(jnp.tanh(conv_lib.conv(inputs, w)), cotangent))(kernel)
 
