@@ -218,7 +218,7 @@ def compute(run: Run, sets: Sets, sketch: Sketch) -> Results:
         workspace, victims_owner, stolen, extraction.attacker.service.spec
     )
     name = rows.name_of(run)
-    where, assessment = _measure(run, sets, results, stolen, beside, marks, condition)
+    where = _measure(run, sets, results, stolen, beside, marks, condition)
     _add_curve(results, run, rows.curve_name_of(run), stolen.record)
     results.views.append({'title': f'surrogate, {name}', 'folder': f'evaluation/{where}'})
     results.bills.append(
@@ -282,13 +282,14 @@ def _measure(
     beside: tuple[str, Assessment] | None,
     marks: list[Json],
     condition: Json,
-) -> tuple[str, Assessment]:
+) -> str:
+    """Adds the rows of one encoder, and returns the address of its evaluation."""
     where, assessment = evaluate.measure(run, sets, evaluate.subject_of(encoder), beside)
     measured = assessment.measured + marks
     results.rows.extend(
         rows.encoder_rows(encoder.record, encoder.encoder.spec, measured, **condition)
     )
-    return where, assessment
+    return where
 
 
 def _add_curve(results: Results, run: Run, name: str, record: StageRecord) -> None:
