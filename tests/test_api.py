@@ -450,6 +450,19 @@ def test_vectors_need_an_encoder_of_vectors():
         ssl_extract.steal(refused, **STEAL)
 
 
+def test_near_duplicates_of_test_images_are_counted(stolen, answers):
+    darker = TRAIN[0][:9] // 2 + 3, TRAIN[1][:9]
+    with pytest.warns(UserWarning, match='9 of the 9 inputs of task/test have a near-dup.*/train'):
+        ssl_extract.evaluate(stolen[0], **MEASURE | {'test': darker, 'metrics': ('knn',)})
+    asked = INPUTS[:200] // 2 + 3, LABELS[:200]
+    train = IMAGES[400:800], LABELS[400:800]
+    with pytest.warns(UserWarning, match='200 of the 200 inputs of .* have a near-dup.* answers'):
+        ssl_extract.evaluate(
+            stolen[0],
+            **MEASURE | {'train': train, 'test': asked, 'answers': answers, 'metrics': ('knn',)},
+        )
+
+
 @pytest.mark.parametrize(
     ('call', 'message'),
     [
@@ -461,6 +474,7 @@ def test_vectors_need_an_encoder_of_vectors():
         (dict(test=(TEST[0] / 255, TEST[1])), 'cannot compare task/train, inputs uint8'),
         (dict(test=(TRAIN[0][:5], TRAIN[1][:5])), '5 of the 5 inputs of task/test are among'),
         (dict(train=(INPUTS, LABELS[:200]), test=TRAIN), None),
+        (dict(train=(TRAIN[0][:4], TRAIN[1][:4])), 'task/train has no input of class'),
         (dict(test=(INPUTS, LABELS[:200])), '200 of the 200 inputs .* the queries answers'),
         (dict(metrics=('acuracy',)), 'acuracy'),
         (dict(victim=3), 'victim: 3 is no Victim'),

@@ -1,5 +1,6 @@
 """Evaluation, saved encoders and results, for the facade."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from ssl_extract.data import Dataset
 from ssl_extract.encoders import trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation import Task
+from ssl_extract.evaluation import Task, check_task
 from ssl_extract.evaluation.assess import assess
 from ssl_extract.evaluation.features import represent
 from ssl_extract.oracle import MAX_BUDGET
@@ -38,7 +39,8 @@ def evaluate(
     """Measures an encoder on a labeled task, and its fidelity to a victim.
 
     A victim that is no JAX function is sent each different input of the task once, on a separate
-    account. The column `queries_billed` of the victim's rows is the cost.
+    account. The column `queries_billed` of the victim's rows is the cost. A warning counts the test
+    images that have a near-duplicate in `train` or among the answers; see `data.count_near`.
 
     Args:
         encoder: the encoder to measure.
@@ -56,7 +58,8 @@ def evaluate(
         Rows as in results.jsonl: role, task, metric, value, ci_low, ci_high, n and the bill.
 
     Raises:
-        UserError: sets overlap, or do not fit each other, the encoder or the victim.
+        UserError: sets overlap, do not fit each other, the encoder or the victim, or the training
+            inputs lack a class of the test inputs.
     """
     if not isinstance(encoder, Encoder):
         raise UserError(
@@ -68,11 +71,14 @@ def evaluate(
     ]
     classes = max(part.num_classes for part in parts)
     task = Task(name, *(part._replace(num_classes=classes) for part in parts))
-    data.check_train_test(task.train, task.test)
+    check_task(task)
+    _warn_of_near_duplicates(task.train, task.test)
     inputs_lib.check_shape(task.train, encoder.input_shape, 'the encoder')
     bill = {}
     if answers is not None:
-        data.check_disjoint(Dataset(answers.inputs, name='answers'), task.test)
+        queries = Dataset(answers.inputs, name='answers')
+        data.check_disjoint(queries, task.test)
+        _warn_of_near_duplicates(queries, task.test)
         bill = _columns(answers.bill)
     rows, arrays, mesh = [], None, parallel.data_mesh()
     if victim is not None:
@@ -135,6 +141,16 @@ def _encode_of(victim: Any, task: Task, folder: epath.PathLike | None) -> tuple[
     by_content = dict(zip(hashes, answers.representations, strict=True))
     encode = lambda inputs: np.stack([by_content[h] for h in data.hashes(inputs)])  # noqa: E731
     return encode, _columns(answers.bill)
+
+
+def _warn_of_near_duplicates(first: Dataset, test: Dataset) -> None:
+    count = data.count_near(first, test)
+    if count:
+        warnings.warn(
+            f'{count} of the {len(test.inputs)} inputs of {test.name} have a near-duplicate in '
+            f'{first.name} (thumbnails that correlate by {data.NEAR} or more)',
+            stacklevel=3,
+        )
 
 
 def _decoded(part: Dataset) -> np.ndarray:

@@ -3,7 +3,13 @@
 from ssl_extract.data import builtin, folder, npz  # noqa: F401  (they register themselves)
 from ssl_extract.data.decoding import DECODERS, Decoder, register_decoder
 from ssl_extract.data.loading import DATASETS, load, register
-from ssl_extract.data.overlap import check_disjoint, check_train_test
+from ssl_extract.data.overlap import (
+    NEAR,
+    check_disjoint,
+    check_train_test,
+    count_near,
+    count_shared,
+)
 from ssl_extract.data.sets import (
     Dataset,
     checked,
@@ -20,9 +26,12 @@ __all__ = [
     'DECODERS',
     'Dataset',
     'Decoder',
+    'NEAR',
     'check_disjoint',
     'check_train_test',
     'checked',
+    'count_near',
+    'count_shared',
     'decoder',
     'digest',
     'distinct',

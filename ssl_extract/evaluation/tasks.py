@@ -16,6 +16,8 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ssl_extract import data
 from ssl_extract.data import loading
 from ssl_extract.errors import UserError
@@ -62,8 +64,8 @@ def make_tasks(
     ('few', 'digits/train[:100]', 'digits')
 
     Raises:
-        UserError: a task does not exist, has an argument that does not fit, lacks labels, or has
-            two numbers of classes; or two tasks have one name.
+        UserError: a task does not exist, has an argument that does not fit, lacks labels, has two
+            numbers of classes, or fails `check_task`; or two tasks have one name.
     """
     tasks: dict[str, Task] = {}
     for spec in specs:
@@ -101,16 +103,21 @@ def make_task(
         source = loading.render_spec(head, args, kwargs)
         train, test = (load(source, s, size=size, data_dir=data_dir) for s in splits.values())
         task = Task(name or head, train, test)
-    _check_labels(task)
+    check_task(task)
     return task
 
 
 def check_task(task: Task) -> None:
-    """Checks that no test input of a task is, by content, among the training inputs.
+    """Checks that a task can be learned, and that what it measures was not learned by heart.
+
+    Classes that occur in neither set are no obstacle.
 
     Raises:
-        UserError: an input is in both sets, which the message names.
+        UserError: a set has no labels, the numbers of classes differ, the training inputs are of
+            one class, a class of the test set has no training input, or an input is by content in
+            both sets; the message names the sets.
     """
+    _check_labels(task)
     data.check_train_test(task.train, task.test)
 
 
@@ -134,4 +141,17 @@ def _check_labels(task: Task) -> None:
         raise UserError(
             f'task {task.name!r}: {task.train.name} has {counts[0]} classes and {task.test.name} '
             f'has {counts[1]}: take both from one set'
+        )
+    learned = np.unique(task.train.labels)
+    if len(learned) < 2:
+        raise UserError(
+            f'task {task.name!r}: {task.train.name} has inputs of class {learned[0]} only: take a '
+            'larger slice, or another set'
+        )
+    unknown = np.setdiff1d(task.test.labels, learned)
+    if len(unknown):
+        raise UserError(
+            f'task {task.name!r}: {task.train.name} has no input of class {unknown[0]}, and '
+            f'{task.test.name} has {np.sum(task.test.labels == unknown[0])}: take a larger slice '
+            'for training'
         )

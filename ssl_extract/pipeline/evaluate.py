@@ -10,7 +10,6 @@ import numpy as np
 from etils import epath
 
 from ssl_extract import data, defenses, encoders, evaluation
-from ssl_extract.data import Dataset
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import assess, features
@@ -20,7 +19,7 @@ from ssl_extract.oracle.store import Bill, plain
 from ssl_extract.pipeline import ask, stage
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Service
-from ssl_extract.pipeline.sets import Sets
+from ssl_extract.pipeline.sets import ById, Sets
 from ssl_extract.pipeline.stage import Form
 from ssl_extract.pipeline.victim import Sketch, size
 from ssl_extract.runtime import files
@@ -225,7 +224,7 @@ def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
                     f'{dataset.name} has inputs of {size(dataset.inputs.shape[1:])} and '
                     f'{pool.name} of {size(pool.inputs.shape[1:])}: set data.size'
                 )
-        _check_disjoint(_ById(pool), _ById(task.test))
+        _check_disjoint(ById(pool), ById(task.test))
         train, count = task.train, len(task.train.inputs)
         if c.neighbors > count:
             raise UserError(
@@ -258,19 +257,6 @@ def try_probe(spec: str) -> None:
     evaluation.PROBES.make(spec)(points, np.arange(20) % 2, 2)
 
 
-class _ById:
-    """A data set as the key of a cache, compared by the identity of its inputs."""
-
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and self.dataset.inputs is other.dataset.inputs
-
-    def __hash__(self) -> int:
-        return id(self.dataset.inputs)
-
-
 @functools.lru_cache(maxsize=64)
-def _check_disjoint(queries: _ById, test: _ById) -> None:
+def _check_disjoint(queries: ById, test: ById) -> None:
     data.check_disjoint(queries.dataset, test.dataset)

@@ -93,6 +93,7 @@ def run(
         print(f'[{number}/{len(runs)}] {name}', file=sys.stderr, flush=True)
         about = {'title': title, 'started': _now(), **described}
         about['config'] = resolved(current, sets, sketch)
+        about['notes'] = sets_lib.notes_of(current, sets)
         write(current, where, compute(current, sets, sketch), about)
         write_results(folder)
     with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
@@ -106,6 +107,8 @@ def prepare(
 ) -> list[Run]:
     """Expands a config to its runs and validates all of them; computes nothing.
 
+    What the sets have in common without being refused is said on stderr.
+
     Args:
         cfg: as made by an experiment file from `config.base()`.
         workdir: the folder of all results.
@@ -118,8 +121,12 @@ def prepare(
     victim.forget()
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
     runs = [make_run(fields, workdir, mesh, modules) for fields in config.expand(cfg, fixed)]
+    notes: dict[str, None] = {}  # each once, in order
     for number, run in enumerate(progress.progress(runs, desc='check', unit='run')):
         validate(run, f'runs[{number}]: ' if len(runs) > 1 else '')
+        notes |= dict.fromkeys(sets_lib.notes_of(run, load_sets(run)))
+    for note in notes:
+        print(f'note: {note}', file=sys.stderr, flush=True)
     return runs
 
 
@@ -256,7 +263,7 @@ def write(run: Run, where: epath.Path, results: Results, about: Json) -> None:
         run: the run.
         where: the run's folder, named by its id.
         results: what the run computed.
-        about: title, start, provenance and resolved config.
+        about: title, start, provenance, resolved config and notes on the data.
     """
     with locks.lock(run.workspace.folder / 'locks' / f'run-{where.name}.lock', where.name):
         if (where / 'run.json').exists():

@@ -1,6 +1,7 @@
 """The data sets of a run."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from ssl_extract import data
 from ssl_extract.data import Dataset, loading
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation import Task, check_task, make_tasks
+from ssl_extract.evaluation import Task, make_tasks
 from ssl_extract.pipeline.context import Run
 
 
@@ -55,8 +56,28 @@ def load_sets(run: Run) -> Sets:
 
 def forget() -> None:
     """Forgets the sets in memory: files may have changed since they were read."""
-    for cache in (_load_sets, _load, _load_distinct):
+    for cache in (_load_sets, _load, _load_distinct, _count):
         cache.cache_clear()
+
+
+def notes_of(run: Run, sets: Sets) -> list[str]:
+    """Says which test inputs the victim's pretraining holds, and how many have near-duplicates.
+
+    Equal inputs in the two sets of a task, or in the pool and a test set, are refused before. The
+    data that a loaded victim was trained on is not known here.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+    """
+    pretrained = run.config.victim.source == 'pretrain'
+    notes = []
+    for task in sets.tasks:
+        notes += _copies(sets.victim, task) if pretrained else []
+        known = {'the inputs of the pretraining': sets.victim} if pretrained else {}
+        known |= {'the training inputs': task.train, 'the queries': sets.pool}
+        notes += _near_duplicates(known, task)
+    return notes
 
 
 def pool_order(size: int, seed: int) -> np.ndarray:
@@ -67,6 +88,53 @@ def pool_order(size: int, seed: int) -> np.ndarray:
         seed: the seed of the run.
     """
     return np.random.default_rng((seed, 1)).permutation(size).astype(np.int32)
+
+
+def _copies(pretraining: Dataset, task: Task) -> list[str]:
+    test = task.test
+    try:
+        count = _count(data.count_shared, ById(pretraining), ById(test))
+    except UserError as error:
+        return [f'victim: {error}']
+    if not count:
+        return []
+    return [
+        f'{count} of the {len(test.inputs)} inputs of {test.name} are among those of '
+        f'{pretraining.name}, on which the victim is pretrained: on {task.name} the victim is '
+        'measured on inputs that it has seen, without their labels'
+    ]
+
+
+def _near_duplicates(known: dict[str, Dataset], task: Task) -> list[str]:
+    test, notes = task.test, []
+    for role, dataset in known.items():
+        count = _count(data.count_near, ById(dataset), ById(test))
+        if count is None:
+            return [f'{test.name}: near-duplicates are looked for in images of 8 x 8 or more only']
+        if count:
+            notes.append(
+                f'{count} of the {len(test.inputs)} inputs of {test.name} have a near-duplicate '
+                f'among {role}, {dataset.name} (thumbnails that correlate by {data.NEAR} or more)'
+            )
+    return notes
+
+
+class ById:
+    """A data set as the key of a cache, compared by the identity of its inputs."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and self.dataset.inputs is other.dataset.inputs
+
+    def __hash__(self) -> int:
+        return id(self.dataset.inputs)
+
+
+@functools.lru_cache(maxsize=64)
+def _count(count: Callable[[Dataset, Dataset], int | None], first: ById, second: ById) -> Any:
+    return count(first.dataset, second.dataset)
 
 
 @functools.lru_cache(maxsize=8)
@@ -99,10 +167,7 @@ def _make_tasks(specs: tuple[str, ...], *, size: int | None, data_dir: str) -> t
     if not specs:
         raise UserError('evaluation.tasks is empty: write e.g. (\'digits(train="train")\',)')
     load, field = _load, 'evaluation.tasks'
-    tasks = make_tasks(specs, size=size, data_dir=data_dir, load=load, field=field)
-    for task in tasks:
-        check_task(task)
-    return tasks
+    return make_tasks(specs, size=size, data_dir=data_dir, load=load, field=field)
 
 
 def _describe(dataset: Dataset) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def write(
     views: list[dict[str, Any]],
     bill: list[dict[str, Any]],
     title: str,
+    notes: Sequence[str] = (),
 ) -> None:
     """Writes `report.md`, `figures/*.png` and the self-contained `report.html` into `workdir`.
 
@@ -87,9 +88,12 @@ def write(
         bill: one entry per run: `{'account', 'run', 'billed', 'unique', 'repeated', 'refused',
             'budget', 'plan'}`.
         title: the heading.
+        notes: further sentences of the summary, on the data.
     """
     workdir = epath.Path(workdir)
-    report = build(rows, config=config, curves=curves, views=views, bill=bill, title=title)
+    report = build(
+        rows, config=config, curves=curves, views=views, bill=bill, title=title, notes=notes
+    )
     (workdir / 'figures').mkdir(parents=True, exist_ok=True)
     for section in report.sections:
         for item in section.items:
@@ -107,6 +111,7 @@ def build(
     views: Sequence[dict[str, Any]],
     bill: Sequence[dict[str, Any]],
     title: str,
+    notes: Sequence[str] = (),
 ) -> Report:
     """Makes all words, tables and pictures of a report; the arguments are those of `write`."""
     probed = tables.tasks(rows)
@@ -133,7 +138,7 @@ def build(
     ]
     return Report(
         title=title,
-        summary=summarize(rows, bill),
+        summary=[*summarize(rows, bill), *(f'Note: {note}.' for note in notes)],
         sections=[section for section in sections if section.items],
         command=str(config.get('command') or ''),
         config=json.dumps(config, indent=2, default=str, ensure_ascii=False) if config else '',

@@ -58,6 +58,7 @@ def write_from(
         views=views,
         bill=bills(runs),
         title=title or runs[0].title,
+        notes=list(dict.fromkeys(note for run in runs for note in run.notes)),
     )
     return rows
 

@@ -38,6 +38,7 @@ class FinishedRun(NamedTuple):
         curves: of `curves.json`; a folder holds `part-*.jsonl` and is relative to `workdir`.
         views: of `views.json`; a folder holds `arrays.npz` and is relative to `workdir`.
         workdir: of the run.
+        notes: what the run's sets have in common, in sentences.
     """
 
     id: str
@@ -54,6 +55,7 @@ class FinishedRun(NamedTuple):
     curves: list[dict[str, Any]]
     views: list[dict[str, Any]]
     workdir: epath.Path
+    notes: Sequence[str] = ()
 
     @property
     def folder(self) -> epath.Path:
@@ -190,7 +192,8 @@ def _read(workdir: epath.Path, folder: epath.Path) -> FinishedRun:
         wrong = f'it lacks {", ".join(missing)}' if missing else 'its id or config is wrong'
         raise _damaged(folder, 'run.json', wrong)
     lists = [_entries(folder, name) for name in _KEYS]
-    return FinishedRun(*(about[key] for key in keys), *lists, workdir=workdir)
+    notes = about.get('notes', ())
+    return FinishedRun(*(about[key] for key in keys), *lists, workdir=workdir, notes=notes)
 
 
 def _entries(folder: epath.Path, name: str) -> list[dict[str, Any]]:

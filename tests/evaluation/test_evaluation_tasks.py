@@ -30,9 +30,10 @@ def test_the_arguments_of_a_set_stand_beside_those_of_the_task(tmp_path):
     )
     assert task.name == 'npz'
     assert (len(task.train.inputs), len(task.test.inputs), task.test.num_classes) == (12, 8, 3)
-    evaluation.check_task(task)
     with pytest.raises(UserError, match=r'2 of the 8 inputs of .*/all\[60%:\] are among those of'):
-        evaluation.check_task(task._replace(train=data.load(f'npz("{path}")', 'all[:14]')))
+        evaluation.make_tasks(
+            [f'npz(path="{path}", labels="y", train="all[:14]", test="all[60%:]")']
+        )
 
 
 def test_versions_and_configurations_reach_the_loader():
@@ -40,7 +41,7 @@ def test_versions_and_configurations_reach_the_loader():
 
     def load(spec, split, *, size, data_dir):
         asked.append((spec, split, size, data_dir))
-        return data.Dataset(np.ones((2, 3)), np.arange(2), 2, spec)
+        return data.Dataset(np.ones((2, 3)) * len(asked), np.arange(2), 2, spec)
 
     tasks = evaluation.make_tasks(
         ['cifar10:3.0.2(train="train[:10]")', 'set/plain:1.0.0'], size=8, data_dir='d', load=load
@@ -81,6 +82,9 @@ UNEQUAL['test'] = data.Dataset(np.ones((3, 2)), np.arange(3), 3, 'three')
         ('noise(test="train[:9]")', 'noise/train has no labels'),
         ('digits(train="train"', 'cannot read task'),
         ('unequal', 'nine has 9 classes and three has 3'),
+        ('digits(test="train")', '1297 of the 1297 inputs of digits/train are among those of'),
+        ('digits(train="train[:1]")', 'has inputs of class . only: take a larger slice'),
+        ('digits(train="train[:12]")', r'train\[:12\] has no input of class 4, and .* has 50: take'),
         ('nothing', 'gives .*NoneType.*, not a Task'),
     ],
 )

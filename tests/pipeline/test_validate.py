@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tiny
 
-from ssl_extract import config, encoders, losses
+from ssl_extract import config, data, encoders, losses
 from ssl_extract.errors import UserError
+from ssl_extract.evaluation import make_tasks
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.pipeline.run import prepare
-from ssl_extract.pipeline.sets import load_sets
+from ssl_extract.pipeline.sets import load_sets, notes_of
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import victim_of
 from ssl_extract.runtime import checkpoint, parallel
@@ -176,6 +177,43 @@ def test_wrong_input_is_refused_in_one_line(fields, message):
         validate(tiny_run(**fields))
     assert '\n' not in str(caught.value)
     assert time.monotonic() - started < 30
+
+
+def test_what_the_victim_has_seen_of_a_test_set_is_said(capsys):
+    cfg = unexpanded(
+        evaluation__tasks=(
+            'digits(train="train[200:400]", test="train[:80]")',
+            'digits(name="other", train="train[200:400]", test="test")',
+        ),
+        attack__split='train[80:200]',
+    )
+    (run,) = prepare(cfg, 'nowhere')
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith('note: ')]
+    (note,) = notes_of(run, load_sets(run))
+    assert said == [f'note: {note}']
+    assert note.startswith('64 of the 80 inputs of digits/train[:80] are among those of digits/tra')
+    cfg.victim.source = 'checkpoint(path="elsewhere")'
+    assert notes_of(make_run(cfg, 'nowhere', MESH), load_sets(run)) == []
+
+
+def test_near_duplicates_of_test_images_are_counted(capsys, tmp_path):
+    digits = data.load('digits', 'train')
+    images = np.concatenate([digits.inputs[:400], digits.inputs[:40] // 2 + 9])
+    labels = np.concatenate([digits.labels[:400], digits.labels[:40]])
+    np.savez(tmp_path / 'set.npz', inputs=images, labels=labels)
+    source = f'npz(path="{tmp_path / "set.npz"}", train="all[200:400]", test="all[400:]")'
+    cfg = unexpanded(evaluation__tasks=(source,))
+    prepare(cfg, 'nowhere')
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith('note: ')]
+    assert len(said) == 1 and 'all[400:] have a near-duplicate among the inputs of the pre' in said[0]
+    assert said[0].startswith('note: 40 of the 40 inputs of npz(')
+    vectors = np.random.default_rng(0).normal(size=(60, 5))
+    np.savez(tmp_path / 'set.npz', inputs=vectors, labels=np.arange(60) % 2)
+    task = make_tasks([source.replace('200:400', ':40').replace('400:', '40:')])[0]
+    sets = load_sets(make_run(cfg, 'nowhere', MESH))._replace(tasks=(task,))
+    cfg.victim.source = 'checkpoint(path="elsewhere")'
+    (note,) = notes_of(make_run(cfg, 'nowhere', MESH), sets._replace(pool=task.train))
+    assert note.endswith('all[40:]: near-duplicates are looked for in images of 8 x 8 or more only')
 
 
 def test_the_tiny_experiment_is_valid():
