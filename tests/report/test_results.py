@@ -243,6 +243,9 @@ def test_write_from_writes_everything_and_the_same_bytes_again(tmp_path):
     a, b, out = (tmp_path / name for name in ('a', 'b', 'out'))
     write_run(a, 'r1', started='2')
     write_run(b, 'r2', 0.7, started='1', attack__learning_rate=0.1)
+    for path in (a / 'runs/r1/run.json', b / 'runs/r2/run.json'):
+        note = '5 of the 9 inputs of digits/test are among those of digits/train'
+        path.write_text(json.dumps(json.loads(path.read_text()) | {'notes': [note]}))
     rows = report.write_from(out, [a, b])
     names = ('results.jsonl', 'results.csv', 'metrics.jsonl', 'report.md', 'report.html')
     first = [(out / name).read_bytes() for name in names]
@@ -274,6 +277,7 @@ def test_write_from_writes_everything_and_the_same_bytes_again(tmp_path):
         '"attack.learning_rate": 0.1',
     ):
         assert words in md
+    assert md.count('Note: 5 of the 9 inputs of digits/test are among those of digits/train.') == 1
     assert 'representations.png' in md and 'curves.png' in md
 
 
