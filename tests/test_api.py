@@ -16,6 +16,7 @@ from finished_runs import write_run
 
 import ssl_extract
 from ssl_extract import UserError, defenses, losses
+from ssl_extract.api.inputs import view_of
 from ssl_extract.oracle import make_oracle
 
 ENCODER = 'resnet18(stem="patch", width=8, stages=(1,))'
@@ -377,6 +378,14 @@ SMALL = ssl_extract.victims.from_flax(project, jnp.asarray(MAP), input_shape=(8,
         (dict(query_augmentation='flip'), "asks each input as it is; write plan='views\\(m=1\\)'"),
         (dict(inputs=np.ones((4, 9)), plan='views(m=2)'), r"'simclr' does not fit inputs \[9\]"),
         (
+            dict(inputs=INPUTS[:8] * 1.0, plan='views(m=2)'),
+            r"values of 0 to 240, and query_augmentation='simclr' takes images in \[0, 1\]",
+        ),
+        (
+            dict(inputs=INPUTS[:8, ..., :1], plan='views(m=2)'),
+            r"'simclr' does not fit inputs \[8, 8, 1\]: color_jitter takes an image \[H, W, 3\]",
+        ),
+        (
             dict(victim=ssl_extract.victims.from_function(lambda x: x[:, 0, 0], dim=4)),
             r'answered 8 inputs with float32 \[8, 3\]; it must answer real numbers \[8, 4\]',
         ),
@@ -415,6 +424,16 @@ def test_wrong_trainings_are_refused_in_one_line(answers, call, message):
     with pytest.raises(UserError, match=message) as error:
         ssl_extract.steal(answers, **{**STEAL, **call})
     assert '\n' not in str(error.value)
+
+
+def test_only_images_in_the_unit_interval_are_augmented(service):
+    images, message = INPUTS[:40].astype(np.float32), 'values of 0 to 240'
+    view_of('simclr', ssl_extract.data.Dataset(images / 255), 'augmentation')
+    with pytest.raises(UserError, match=f"inputs has {message}, and augmentation='flip' takes"):
+        ssl_extract.pretrain(images, augmentation='flip', **STEAL)
+    collected = ssl_extract.collect(oracle_of(service), images)  # its range is the victim's matter
+    with pytest.raises(UserError, match=f"{message}, and student_augmentation='simclr' takes"):
+        ssl_extract.steal(collected, student_augmentation='simclr', **STEAL)
 
 
 def test_what_is_given_in_a_wrong_place_is_refused_in_one_line(answers):

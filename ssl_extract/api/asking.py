@@ -224,8 +224,7 @@ def _plan_of(plan: str, query_augmentation: str, dataset: Dataset) -> tuple[Plan
             f'plan={plan!r} would ask the same input {asks.stored} times; write '
             f"query_augmentation='simclr', or plan='repeat(m={asks.stored})'"
         )
-    shape = inputs_lib.decoded_shape(dataset)
-    inputs_lib.check_view(augment.make(view), shape, f'query_augmentation={view!r}')
+    inputs_lib.view_of(view, dataset, 'query_augmentation')
     return make_plan(plan, view), view
 
 

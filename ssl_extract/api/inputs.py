@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ssl_extract import data
+from ssl_extract import augment, data
 from ssl_extract.data import Dataset
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import locks
@@ -73,21 +73,32 @@ def check_shape(dataset: Dataset, wanted: tuple[int, ...] | None, taken_by: str)
         )
 
 
-def check_view(view: Callable, shape: tuple[int, ...], field: str) -> None:
-    """Raises UserError unless an augmentation `(key, input) -> input` takes inputs of a shape.
+def view_of(spec: str, dataset: Dataset, name: str) -> augment.Op:
+    """Makes an augmentation that takes the inputs of a set.
 
     Args:
-        view: the augmentation.
-        shape: of one decoded input.
-        field: the argument that the message names, with its value.
+        spec: the spec of the augmentation.
+        dataset: the inputs.
+        name: the argument that an error message names.
+
+    Raises:
+        UserError: the augmentation is unknown, does not fit the shape of the inputs, or changes
+            images whose values do not lie in [0, 1].
     """
+    view, shape = augment.make(spec), decoded_shape(dataset)
     example = jax.ShapeDtypeStruct(shape, jnp.float32)
+    reason = "write 'none' or one that does"
     try:
         fits = jax.eval_shape(view, jax.random.key(0), example).shape == tuple(shape)
+    except UserError as error:
+        fits, reason = False, str(error)
     except (TypeError, ValueError, IndexError):
         fits = False
     if not fits:
-        raise UserError(f"{field} does not fit inputs {list(shape)}: write 'none' or one that does")
+        raise UserError(f'{name}={spec!r} does not fit inputs {list(shape)}: {reason}')
+    if spec not in ('', 'none'):
+        data.check_images(dataset, f'{name}={spec!r}')
+    return view
 
 
 def check_loss(loss: Callable, dim: int, labels: np.ndarray | None) -> None:

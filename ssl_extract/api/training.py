@@ -94,8 +94,7 @@ def steal(
     if endpoint not in ('representation', answers.endpoint):
         raise UserError(f'attack={attack!r} works on {endpoint}, the answers: {answers.endpoint}')
     seen = student_augmentation or preset['student_augmentation']
-    sees = augment.make(seen)
-    inputs_lib.check_view(sees, inputs_lib.decoded_shape(dataset), f'student_augmentation={seen!r}')
+    sees = inputs_lib.view_of(seen, dataset, 'student_augmentation')
     if labels is not None:
         labels = inputs_lib.dataset_of((answers.inputs, labels), 'inputs', labeled=True).labels
     compare = loss if callable(loss) else losses.make(loss or preset['loss'])
@@ -156,8 +155,8 @@ def pretrain(
     Raises:
         UserError: an argument is wrong, or the folder holds the encoder of another call.
     """
-    dataset, sees = inputs_lib.dataset_of(inputs, 'inputs'), augment.make(augmentation)
-    inputs_lib.check_view(sees, inputs_lib.decoded_shape(dataset), f'augmentation={augmentation!r}')
+    dataset = inputs_lib.dataset_of(inputs, 'inputs')
+    sees = inputs_lib.view_of(augmentation, dataset, 'augmentation')
     methods = victims_room.VICTIMS
     recipe = methods.make(method, encoder=trained.make(encoder), augmentation=sees)
     how = (epochs, batch_size, learning_rate, optimizer, schedule, seed)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow and torchvision
+_TINY = 1e-30  # a difference of values whose inverse is finite
 
 T = TypeVar('T')
 Planes = tuple[jax.Array, jax.Array, jax.Array]  # red, green, blue, each [H, W]
@@ -75,7 +76,8 @@ def blur(image: jax.Array, sigma: jax.typing.ArrayLike, kernel: int) -> jax.Arra
         kernel: number of taps, odd and less than twice the side of the image.
     """
     radius = kernel // 2
-    weights = jnp.exp(-(jnp.arange(-radius, radius + 1) ** 2) / (2 * jnp.square(sigma)))
+    variance = jnp.maximum(jnp.square(sigma), _TINY)  # of a tiny sigma, whose square is 0
+    weights = jnp.exp(-(jnp.arange(-radius, radius + 1) ** 2) / (2 * variance))
     weights = hold(weights / jnp.sum(weights))
     for axis in (0, 1):
         padding = [(radius, radius) if axis == a else (0, 0) for a in range(3)]
@@ -103,8 +105,9 @@ def posterize(image: jax.Array, bits: int) -> jax.Array:
 def autocontrast(image: jax.Array) -> jax.Array:
     """Stretches each channel to all of [0, 1]; a flat channel stays as it is."""
     low, high = image.min((0, 1), keepdims=True), image.max((0, 1), keepdims=True)
-    low, scale = hold((low, 1 / jnp.where(high > low, high - low, 1)))
-    return jnp.where(high > low, jnp.clip((image - low) * scale, 0, 1), image)
+    varied = high - low > _TINY
+    low, scale = hold((low, 1 / jnp.where(varied, high - low, 1)))
+    return jnp.where(varied, jnp.clip((image - low) * scale, 0, 1), image)
 
 
 def equalize(image: jax.Array) -> jax.Array:
@@ -153,7 +156,7 @@ def rotate_hue(planes: Planes, turns: jax.typing.ArrayLike) -> Planes:
     red, green, blue = planes
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
-    scale = 1 / jnp.where(chroma > 0, chroma, 1.0)
+    scale = 1 / jnp.where(chroma > _TINY, chroma, 1.0)
     hue = jnp.where(
         value == red,
         (green - blue) * scale,

@@ -10,6 +10,7 @@ A new operation is a factory that returns an `Op`, under `@augment.register('its
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract.augment import image_ops
+from ssl_extract.augment.checks import check_image
 from ssl_extract.augment.rand_augment import operation
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
@@ -54,22 +56,6 @@ def chain(ops: Sequence[Op]) -> Op:
         return image
 
     return apply
-
-
-def views(op: Op, key: jax.Array, images: jax.Array) -> jax.Array:
-    """Draws one view of each image, `[B, H, W, 3]` to `[B, H, W, 3]`; call it under `jit`."""
-    return jax.vmap(op)(jax.random.split(key, len(images)), images)
-
-
-def two_views(op: Op, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draws two independent views of each image, `[B, H, W, 3]` each."""
-    first, second = jax.random.split(key)
-    return views(op, first, images), views(op, second, images)
-
-
-def to_float(images: jax.Array) -> jax.Array:
-    """Turns uint8 images into float32 in [0, 1]; no mean is subtracted."""
-    return jnp.asarray(images, jnp.float32) / 255
 
 
 @register('none')
@@ -125,9 +111,12 @@ def random_resized_crop(
         ratio: bounds of the box's width over height, drawn log-uniformly.
     """
     _check_range('random_resized_crop: scale', scale, 0, 1)
-    _check_range('random_resized_crop: ratio', ratio, 0, float('inf'))
+    _check_range('random_resized_crop: ratio', ratio, 0, 1000)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        check_image(image, 'random_resized_crop')
+        least = 1 / (4 * image.shape[0] * image.shape[1])  # of which half a pixel is the side
+        _check(scale[1] > least, 'random_resized_crop: scale', scale, f'a bound above {least:.2g}')
         return image_ops.crop_and_resize(image, *_random_box(key, image.shape, scale, ratio))
 
     return op
@@ -147,6 +136,9 @@ def random_crop(padding: int = 4) -> Op:
     _check_count('random_crop: padding', padding)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        check_image(image, 'random_crop')
+        side = min(image.shape[:2])
+        _check(padding < side, 'random_crop: padding', padding, f'less than the side, {side}')
         corner = jnp.minimum(jnp.floor(_draw(key, 2) * (2 * padding + 1)), 2 * padding).astype(int)
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
         return jax.lax.dynamic_slice(padded, (corner[0], corner[1], 0), image.shape)
@@ -165,6 +157,7 @@ def horizontal_flip(p: float = 0.5) -> Op:
     _check_probability('flip: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        check_image(image, 'flip')
         return jnp.where(_draw(key, 1)[0] < p, image[:, ::-1], image)
 
     return op
@@ -187,7 +180,7 @@ def color_jitter(
     (4, 4, 3)
 
     Args:
-        brightness: the factor is uniform in [max(0, 1 - brightness), 1 + brightness].
+        brightness: the factor is uniform in [max(0, 1 - brightness), 1 + brightness]; at most 100.
         contrast: as `brightness`.
         saturation: as `brightness`.
         hue: the rotation is uniform in [-hue, hue], in turns; at most 0.5.
@@ -195,13 +188,14 @@ def color_jitter(
     """
     factors = {'brightness': brightness, 'contrast': contrast, 'saturation': saturation}
     for name, value in factors.items():
-        _check(0 <= value < float('inf'), f'color_jitter: {name}', value, 'a number of at least 0')
+        _check(0 <= value <= 100, f'color_jitter: {name}', value, 'a number in [0, 100]')
     _check(0 <= hue <= 0.5, 'color_jitter: hue', hue, 'a number in [0, 0.5]')
     _check_probability('color_jitter: p', p)
     low = np.array([*(max(0, 1 - x) for x in factors.values()), -hue], np.float32)
     high = np.array([*(1 + x for x in factors.values()), hue], np.float32)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        check_image(image, 'color_jitter', channels=3)
         uniform = _draw(key, 6)
         amounts = low + uniform[:4] * (high - low)
         order = jnp.array(_ORDERS)[jnp.floor(uniform[4] * 24).astype(int)]
@@ -233,6 +227,7 @@ def random_grayscale(p: float = 0.2) -> Op:
     _check_probability('grayscale: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        check_image(image, 'grayscale', channels=3)
         return jnp.where(_draw(key, 1)[0] < p, image_ops.grayscale(image), image)
 
     return op
@@ -249,11 +244,11 @@ def gaussian_blur(
     (4, 4, 3)
 
     Args:
-        sigma: bounds of sigma.
+        sigma: bounds of sigma, at most 1000.
         kernel: odd number of taps; None is a tenth of the image's side, made odd, at least 3.
         p: probability that the image is blurred.
     """
-    _check_range('gaussian_blur: sigma', sigma, 0, float('inf'))
+    _check_range('gaussian_blur: sigma', sigma, 0, 1000)
     _check(
         kernel is None or (isinstance(kernel, int) and kernel > 0 and kernel % 2 == 1),
         'gaussian_blur: kernel',
@@ -263,6 +258,7 @@ def gaussian_blur(
     _check_probability('gaussian_blur: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        check_image(image, 'gaussian_blur')
         side = min(image.shape[:2])
         taps = kernel or max(3, 2 * (int(0.1 * side) // 2) + 1)
         _check(taps < 2 * side, 'gaussian_blur: kernel', taps, f'less than {2 * side}')
@@ -290,6 +286,7 @@ def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
     _check_probability('solarize: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        check_image(image, 'solarize')
         return jnp.where(_draw(key, 1)[0] < p, image_ops.solarize(image, threshold), image)
 
     return op
@@ -308,13 +305,13 @@ def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
     (8, 8, 3)
 
     Args:
-        n: number of operations.
+        n: number of operations, at most 100.
         m: magnitude of the operations, in [0, 30].
         side: the side of an image, in pixels, for which the pixels of CutoutAbs and TranslateX/Yabs
             are counted; the pixels shrink with the image. None keeps the pixels: at 32 x 32 and
             m = 14, a translation of 47 pixels leaves nothing of an image.
     """
-    _check_count('rand_augment: n', n)
+    _check_count('rand_augment: n', n, 100)
     _check(0 <= m <= 30, 'rand_augment: m', m, 'a number in [0, 30]')
     _check(
         side is None or (isinstance(side, int) and side > 0),
@@ -324,6 +321,7 @@ def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
     )
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        check_image(image, 'rand_augment', channels=3)
         step, draws = operation(m, side, image.shape), _draw(key, 4 * n).reshape(n, 4)
         # A loop, so that the sixteen operations are compiled once.
         return jax.lax.scan(lambda image, draw: (step(image, draw), None), image, draws)[0]
@@ -367,11 +365,13 @@ def _check_probability(field: str, value: float) -> None:
     _check(0 <= value <= 1, field, value, 'a number in [0, 1]')
 
 
-def _check_count(field: str, value: int) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    _check(whole, field, value, 'a whole number of at least 0')
+def _check_count(field: str, value: int, most: float = math.inf) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+    bound = '' if most == math.inf else f' and at most {most}'
+    _check(whole, field, value, f'a whole number of at least 0{bound}')
 
 
 def _check_range(field: str, value: Sequence[float], low: float, high: float) -> None:
     accepted = f'two numbers (a, b) with {low} < a <= b <= {high}'
-    _check(len(value) == 2 and low < value[0] <= value[1] <= high, field, value, accepted)
+    pair = isinstance(value, tuple | list) and len(value) == 2
+    _check(pair and low < value[0] <= value[1] <= high, field, value, accepted)

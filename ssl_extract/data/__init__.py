@@ -12,6 +12,7 @@ from ssl_extract.data.overlap import (
 )
 from ssl_extract.data.sets import (
     Dataset,
+    check_images,
     checked,
     decoder,
     digest,
@@ -28,6 +29,7 @@ __all__ = [
     'Decoder',
     'NEAR',
     'check_disjoint',
+    'check_images',
     'check_train_test',
     'checked',
     'count_near',

@@ -9,6 +9,8 @@ import numpy as np
 from ssl_extract.data import decoding
 from ssl_extract.errors import UserError
 
+_DECODED = 4096  # inputs decoded at a time
+
 
 class Dataset(NamedTuple):
     """Inputs in memory, as they are stored.
@@ -109,6 +111,31 @@ def require_labels(dataset: Dataset) -> np.ndarray:
     if dataset.labels is None:
         raise UserError(f'{dataset.name} has no labels: choose a labeled set or split')
     return dataset.labels
+
+
+def check_images(dataset: Dataset, user: str) -> None:
+    """Checks that images lie in [0, 1] once they are decoded; other inputs pass.
+
+    Args:
+        dataset: the set.
+        user: what takes images in [0, 1], for an error message.
+
+    >>> check_images(Dataset(np.ones((2, 8, 8, 3), np.float32)), 'flip')
+
+    Raises:
+        UserError: an image has a value below 0 or above 1; the message names the set.
+    """
+    decode = decoder(dataset)
+    if decode is decoding.images or dataset.inputs.ndim < 4:
+        return
+    for start in range(0, len(dataset.inputs), _DECODED):
+        decoded = np.asarray(decode(dataset.inputs[start : start + _DECODED]))
+        if decoded.ndim == 4 and not (decoded.min() >= 0 and decoded.max() <= 1):
+            raise UserError(
+                f'{dataset.name} has values of {decoded.min():.4g} to {decoded.max():.4g}, and '
+                f'{user} takes images in [0, 1]: store them as uint8, or divided by their largest '
+                'value'
+            )
 
 
 def hashes(inputs: np.ndarray) -> np.ndarray:

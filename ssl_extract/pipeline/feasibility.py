@@ -64,6 +64,11 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
     needs = strategies.needs(a.strategy)
     if 'labels' in needs:  # found now, before a query is paid
         data.require_labels(sets.pool)
+    if 'images' in needs and sets.pool.inputs.dtype != 'uint8':
+        raise UserError(
+            f'attack.strategy={a.strategy!r} augments images of uint8, and {sets.pool.name} holds '
+            f'{sets.pool.inputs.dtype}; store it as uint8, or choose another strategy'
+        )
     if 'probabilities' in needs and endpoints.gives(endpoint) != 'probabilities':
         raise UserError(
             f'attack.strategy={a.strategy!r} learns from probabilities and attack '

@@ -56,8 +56,32 @@ def load_sets(run: Run) -> Sets:
 
 def forget() -> None:
     """Forgets the sets in memory: files may have changed since they were read."""
-    for cache in (_load_sets, _load, _load_distinct, _count):
+    for cache in (_load_sets, _load, _load_distinct, _count, _check_images):
         cache.cache_clear()
+
+
+def check_ranges(run: Run, sets: Sets) -> None:
+    """Checks that images which are augmented lie in [0, 1].
+
+    Args:
+        run: the run.
+        sets: the run's data.
+
+    Raises:
+        UserError: one line that names the field, the set and its values.
+    """
+    c = run.config
+    augmented = [
+        ('attack.query_augmentation', c.attack.query_augmentation, sets.pool),
+        ('attack.student_augmentation', c.attack.student_augmentation, sets.pool),
+    ]
+    if c.victim.source == 'pretrain':
+        augmented.append(('victim.augmentation', c.victim.augmentation, sets.victim))
+    if c.baselines.scratch_epochs:
+        augmented.append(('victim.augmentation', c.victim.augmentation, sets.pool))
+    for field, spec, dataset in augmented:
+        if spec not in ('', 'none'):
+            _check_images(ById(dataset), f'{field}={spec!r}')
 
 
 def notes_of(run: Run, sets: Sets) -> list[str]:
@@ -130,6 +154,11 @@ class ById:
 
     def __hash__(self) -> int:
         return id(self.dataset.inputs)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_images(dataset: ById, user: str) -> None:
+    data.check_images(dataset.dataset, user)
 
 
 @functools.lru_cache(maxsize=64)

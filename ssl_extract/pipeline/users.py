@@ -81,8 +81,13 @@ def check_users(run: Run, sets: Sets) -> None:
     """
     settings = settings_of(run, sets)
     make_model(settings)
+    answers_classes = _answers_classes(attacks.endpoint_of(run.config.attack.name))
     for kind in run.config.legitimate.users:
-        visit_of(settings, kind, _answers_classes(attacks.endpoint_of(run.config.attack.name)))
+        user = USERS.make(kind)
+        if run.config.defense:  # without one, no user asks
+            visit_of(settings, kind, answers_classes)
+            if user.views and not answers_classes:
+                data.check_images(settings.task.train, f'legitimate.users has {kind!r}, which')
 
 
 def settings_of(run: Run, sets: Sets) -> UserSettings:

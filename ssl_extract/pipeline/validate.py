@@ -15,7 +15,7 @@ from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.pipeline import evaluate, feasibility, users
 from ssl_extract.pipeline import victim as victim_stage
 from ssl_extract.pipeline.context import Run
-from ssl_extract.pipeline.sets import load_sets
+from ssl_extract.pipeline.sets import check_ranges, load_sets
 from ssl_extract.pipeline.victim import make_augmentation
 
 POSITIVE = (
@@ -59,6 +59,7 @@ def validate(run: Run, where: str = '') -> None:
     try:
         check_fields(run)
         sets = load_sets(run)
+        check_ranges(run, sets)
         sketch = victim_stage.sketch_of(run, sets)
         feasibility.check_victim(run, sets, sketch)
         feasibility.check_budget(run, sets)

@@ -9,12 +9,12 @@ from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 
 # The traits of a strategy.
-# needs: 'labels' of the pool, 'probabilities' for answers.
+# needs: 'labels' of the pool, 'probabilities' for answers, 'images' of uint8 in the pool.
 # adaptive: whether the strategy acts against a defense.
 # chooses: whether the strategy prefers some inputs to others.
 STRATEGIES = Registry(
     'query strategy',
-    choices={'needs': ('labels', 'probabilities')},
+    choices={'needs': ('labels', 'probabilities', 'images')},
     needs=(),
     adaptive=False,
     chooses=True,
@@ -83,7 +83,7 @@ def make(spec: str) -> Strategy:
 
 
 def needs(spec: str) -> frozenset[str]:
-    """Returns the needs of a strategy: 'labels' of the pool, 'probabilities' for answers."""
+    """Returns the needs of a strategy: 'labels' or 'images' of the pool, 'probabilities'."""
     return STRATEGIES.needs(spec)
 
 

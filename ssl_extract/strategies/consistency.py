@@ -11,7 +11,7 @@ from ssl_extract.strategies.base import Seen, State, Strategy, left, register
 _BLOCK = 512  # images augmented at a time
 
 
-@register('consistency')
+@register('consistency', needs=('images',))
 def consistency(rounds: int = 4, views: int = 4, augmentation: str = 'simclr') -> Strategy:
     """Asks the images on whose views the surrogate disagrees most.
 

@@ -399,6 +399,11 @@ def test_simclr_is_this_program(spec, chain):
         ('random_resized_crop(ratio=(2, 1))', 'ratio is (2, 1)'),
         ('color_jitter(hue=0.6)', '[0, 0.5]'),
         ('color_jitter(contrast=-1)', 'contrast is -1'),
+        ('color_jitter(brightness=101)', 'brightness is 101: write a number in [0, 100]'),
+        ('color_jitter(saturation=1e39)', 'a number in [0, 100]'),
+        ('random_resized_crop(ratio=(1, 1e400))', '<= 1000'),
+        ('gaussian_blur(sigma=1e-20)', 'sigma is 1e-20: write two numbers (a, b)'),
+        ('gaussian_blur(sigma=(1, 1e39))', '<= 1000'),
         ('gaussian_blur(kernel=4)', 'odd'),
         ('gaussian_blur(sigma=(0, 1))', 'sigma'),
         ('simclr(strength=9)', 'simclr: strength is 9'),
@@ -411,6 +416,81 @@ def test_wrong_specs(spec, mentioned):
         augment.make(spec)
     assert mentioned in str(error.value)
     assert '\n' not in str(error.value)
+
+
+# Degenerate arguments and images.
+
+
+def test_a_sigma_whose_square_is_nothing_does_not_blur():
+    blurred = _many('gaussian_blur(sigma=(1e-20, 1e-20))', 2, IMAGE)
+    np.testing.assert_array_equal(blurred, np.stack([IMAGE] * 2))
+    np.testing.assert_array_equal(image_ops.blur(IMAGE, 0.0, 5), IMAGE)
+
+
+def test_contrasts_whose_inverse_is_infinite():
+    """Values differ by less than the smallest number whose inverse is finite, in float32."""
+    image = np.zeros((4, 4, 3), np.float32)
+    image[0, 0, 0], image[1, 1, 1] = 2e-39, 1e-38
+    for op in (image_ops.autocontrast, lambda x: image_ops.adjust_hue(x, 0.3)):
+        changed = np.asarray(jax.jit(op)(image))
+        np.testing.assert_allclose(changed, 0, atol=1e-37)  # NaN is not near
+
+
+@pytest.mark.parametrize('spec', SPECS)
+def test_images_of_one_pixel(spec):
+    """Each operation gives an image of [0, 1], or says that it cannot."""
+    if spec in ('gaussian_blur', 'random_crop', 'simclr'):
+        with pytest.raises(UserError, match='write less than'):
+            _many(spec, 2, IMAGE[:1, :1])
+        return
+    views = _many(spec, 50, IMAGE[:1, :1])
+    assert views.shape == (50, 1, 1, 3) and 0 <= views.min() <= views.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ('spec', 'shape', 'message'),
+    [
+        ('random_crop(padding=6)', (6, 9, 3), 'padding is 6: write less than the side, 6'),
+        ('random_resized_crop(scale=(1e-20, 1e-9))', (6, 9, 3), 'a bound above 0.0046'),
+        ('flip', (16,), r'flip takes an image \[H, W, C\], got \[16\]'),
+        ('random_resized_crop', (8, 8), r'\[H, W, C\], got \[8, 8\]'),
+        ('color_jitter', (8, 8, 1), r'color_jitter takes an image \[H, W, 3\], got \[8, 8, 1\]'),
+        ('grayscale', (8, 8, 1), r'grayscale takes an image \[H, W, 3\]'),
+        ('simclr', (8, 8, 1), r'color_jitter takes an image \[H, W, 3\]'),
+        ('rand_augment', (8, 8, 4), r'rand_augment takes an image \[H, W, 3\]'),
+    ],
+)
+def test_images_that_do_not_fit_are_refused_before_anything_is_computed(spec, shape, message):
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(augment.make(spec), jax.random.key(0), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    'spec', ['flip', 'random_crop', 'random_resized_crop', 'gaussian_blur', 'solarize']
+)
+def test_what_does_not_mix_channels_takes_one(spec):
+    gray, colored = (_many(spec, 4, x) for x in (IMAGE[..., :1], np.repeat(IMAGE[..., :1], 3, -1)))
+    np.testing.assert_allclose(gray, colored[..., :1], atol=1e-6)
+
+
+@pytest.mark.parametrize('images', [255 * IMAGES, IMAGES - 0.5, IMAGES * np.nan])
+@pytest.mark.parametrize('spec', ['', 'simclr'])
+def test_values_outside_of_the_unit_interval_are_refused(spec, images):
+    op, key = augment.make(spec), jax.random.key(0)
+    with pytest.raises(UserError, match=r'takes floats in \[0, 1\], got '):
+        augment.views(op, key, images)
+    with pytest.raises(UserError, match=r'takes floats in \[0, 1\], got '):
+        augment.two_views(op, key, jnp.asarray(images))
+    if spec:
+        with pytest.raises(UserError, match=r'takes floats in \[0, 1\], got '):
+            op(key, images[0])
+
+
+def test_images_that_are_not_decoded_are_refused():
+    with pytest.raises(UserError, match='got uint8: decode images first'):
+        jax.eval_shape(_views('flip'), jax.random.key(0), BYTES)
+    with pytest.raises(UserError, match='to_float takes uint8 images in 0..255, got float32'):
+        augment.to_float(IMAGES)
 
 
 def test_a_kernel_larger_than_the_image():

@@ -307,6 +307,8 @@ def test_random_crops_are_all_windows_equally_often(padding):
         ('random_crop(padding=1.5)', 'whole number'),
         ('rand_augment(n=1.0)', 'rand_augment: n is 1.0'),
         ('rand_augment(n=-1)', 'rand_augment: n is -1'),
+        ('rand_augment(n=10**9)', 'rand_augment'),
+        ('rand_augment(n=101)', 'n is 101: write a whole number of at least 0 and at most 100'),
         ('rand_augment(m=31)', '[0, 30]'),
         ('rand_augment(m="high")', 'rand_augment'),
         ('rand_augment(side=0)', 'rand_augment: side is 0'),

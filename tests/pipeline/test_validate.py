@@ -137,7 +137,10 @@ WRONG = [
     ({'attack__accounts': 4}, r'attack.overlap=256: 4 accounts .* lower attack.overlap'),
     ({'attack__accounts': 0}, r'attack.accounts=0: write a number above 0'),
     ({'legitimate__users': ('narow',)}, r"'narow': did you mean 'narrow'"),
-    ({'legitimate__users': ('narrow(classes=11)',)}, r'classes=11: the first task has 10'),
+    (
+        {'legitimate__users': ('narrow(classes=11)',), 'defense': 'round(decimals=2)'},
+        r'classes=11: the first task has 10',
+    ),
     ({'legitimate__model': 'svm'}, r"unknown legitimate user's model 'svm'"),
     ({'legitimate__images': 0}, r'legitimate.images=0: write a number above 0'),
     ({'legitimate__test_images': -1}, r'legitimate.test_images=-1: write a number from 0'),
@@ -205,7 +208,9 @@ def test_near_duplicates_of_test_images_are_counted(capsys, tmp_path):
     cfg = unexpanded(evaluation__tasks=(source,))
     prepare(cfg, 'nowhere')
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith('note: ')]
-    assert len(said) == 1 and 'all[400:] have a near-duplicate among the inputs of the pre' in said[0]
+    assert (
+        len(said) == 1 and 'all[400:] have a near-duplicate among the inputs of the pre' in said[0]
+    )
     assert said[0].startswith('note: 40 of the 40 inputs of npz(')
     vectors = np.random.default_rng(0).normal(size=(60, 5))
     np.savez(tmp_path / 'set.npz', inputs=vectors, labels=np.arange(60) % 2)
@@ -214,6 +219,43 @@ def test_near_duplicates_of_test_images_are_counted(capsys, tmp_path):
     cfg.victim.source = 'checkpoint(path="elsewhere")'
     (note,) = notes_of(make_run(cfg, 'nowhere', MESH), sets._replace(pool=task.train))
     assert note.endswith('all[40:]: near-duplicates are looked for in images of 8 x 8 or more only')
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({}, r"has values of 0 to 255, and attack.query_augmentation='simclr' takes images in"),
+        (
+            {'attack__plan': 'once', 'attack__query_augmentation': 'none'},
+            r"has values of 0 to 255, and victim.augmentation='simclr.* takes images in \[0, 1\]",
+        ),
+        (
+            {
+                **{'attack__plan': 'once', 'attack__query_augmentation': 'none'},
+                **{'victim__augmentation': 'none', 'attack__strategy': 'consistency(rounds=2)'},
+            },
+            r'augments images of uint8, and npz.* holds float32; store it as uint8',
+        ),
+        (
+            {
+                **{'attack__plan': 'once', 'attack__query_augmentation': 'none'},
+                **{'victim__augmentation': 'none', 'defense': 'round(decimals=2)'},
+                **{'legitimate__users': ('augmenting',)},
+            },
+            r"values of 0 to 255, and legitimate.users has 'augmenting', which takes images in",
+        ),
+    ],
+)
+def test_float_images_of_other_ranges_are_not_augmented(tmp_path, fields, message):
+    digits = data.load('digits', 'train[:400]')
+    np.savez(tmp_path / 'set.npz', inputs=digits.inputs * 1.0, labels=digits.labels)
+    source = f'npz(path="{tmp_path / "set.npz"}"'
+    chosen = {'data__name': f'{source})', 'victim__split': 'all[:64]', 'data__size': 0}
+    chosen |= {'attack__split': 'all[64:200]', 'attack__plan': 'online'}
+    chosen |= {'attack__query_augmentation': 'simclr'}
+    tasks = (f'{source}, train="all[:300]", test="all[300:]")',)
+    with pytest.raises(UserError, match=message):
+        validate(tiny_run(**chosen | fields, evaluation__tasks=tasks))
 
 
 def test_the_tiny_experiment_is_valid():
