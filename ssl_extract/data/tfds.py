@@ -1,9 +1,10 @@
 """TFDS image sets, read without TensorFlow and decoded once.
 
 Decoded images lie under the cache folder in numbered parts of 2,048 images. A slice decodes the
-parts that it touches, and a killed run goes on after the last part. A folder's name holds a hash of
-everything that the images depend on: the prepared files with lengths and times, the split, the
-size. A set prepared anew is decoded anew.
+parts that it touches, and a killed run goes on after the last part. The names of folder and part
+hold a hash of everything that the images depend on: the content of the prepared files that the part
+is read from, the split, the size. The files are read whole at each loading, about a gigabyte a
+second, since their lengths and times do not tell contents apart.
 """
 
 import hashlib
@@ -24,7 +25,8 @@ from ssl_extract.runtime import files
 
 _PART = 2048  # images
 _CHUNK = 256  # images decoded between two steps of the progress bar
-_FORMAT = 1  # of the cache; caches of another format are ignored
+_BLOCK = 2**20  # bytes hashed at a time
+_FORMAT = 2  # of the cache; caches of another format are ignored
 
 
 def load(
@@ -44,7 +46,8 @@ def load(
         folder = cache / _folder_name(builder, piece.split, size)
         parts = range(piece.start // _PART, (piece.stop - 1) // _PART + 1)
         ranges = {i: (i * _PART, min((i + 1) * _PART, lengths[piece.split])) for i in parts}
-        decoded = {i: _read_part(folder, i, stop - start) for i, (start, stop) in ranges.items()}
+        paths = dict(zip(parts, _part_paths(folder, builder, piece.split, ranges), strict=True))
+        decoded = {i: _read_part(paths[i], stop - start) for i, (start, stop) in ranges.items()}
         missing = [i for i in parts if decoded[i] is None]
         if missing:
             source = _source(name, builder, piece.split)
@@ -52,7 +55,7 @@ def load(
             with tqdm(total=total, desc=f'decoding {name}', unit='image', disable=None) as bar:
                 for i in missing:
                     decoded[i] = _decode(name, source, ranges[i], image_key, label_key, size, bar)
-                    _write_part(folder, i, decoded[i])
+                    _write_part(paths[i], decoded[i])
         for i in parts:
             rows = slice(max(piece.start - i * _PART, 0), piece.stop - i * _PART)
             images.append(decoded[i][0][rows])
@@ -162,15 +165,10 @@ def _check_one_size(name: str, batches: list[np.ndarray]) -> None:
 
 
 def _folder_name(builder: tfds.core.DatasetBuilder, split: str, size: int | None) -> str:
-    try:
-        stats = [(path.name, path.stat()) for path in builder.info.splits[split].filepaths]
-    except OSError as error:
-        raise UserError(f'{builder.info.name}: {error}: prepare the set again') from None
     origin = {
         'format': _FORMAT,
         'part': _PART,
         'folder': str(builder.data_dir),
-        'files': [(name, stat.length, stat.mtime) for name, stat in stats],
         'features': repr(builder.info.features),
         'split': split,
         'size': size,
@@ -179,13 +177,46 @@ def _folder_name(builder: tfds.core.DatasetBuilder, split: str, size: int | None
     return f'{builder.info.name}-{builder.info.version}-{split}-{size or "original"}-{digest}'
 
 
-def _part_path(folder: epath.Path, index: int) -> epath.Path:
-    return folder / f'part-{index:05d}.npz'
+def _part_paths(
+    folder: epath.Path,
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    ranges: Mapping[int, tuple[int, int]],
+) -> list[epath.Path]:
+    """Names each part by its number and the content of the files that hold its rows.
+
+    The files of a split follow one another: file k holds the rows from `ends[k] - lengths[k]` up to
+    `ends[k]`. A name also depends on where a part begins in its first file.
+    """
+    info = builder.info.splits[split]
+    lengths, ends = info.shard_lengths, np.cumsum(info.shard_lengths)
+    contents: dict[int, str] = {}
+    paths = []
+    for index, (start, stop) in ranges.items():
+        first, last = np.searchsorted(ends, [start, stop - 1], side='right')
+        for k in range(first, last + 1):
+            contents[k] = contents.get(k) or _hash(builder.info.name, info.filepaths[k])
+        origin = [int(start - ends[first] + lengths[first]), stop - start]
+        origin += [contents[k] for k in range(first, last + 1)]
+        digest = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
+        paths.append(folder / f'part-{index:05d}-{digest}.npz')
+    return paths
 
 
-def _read_part(folder: epath.Path, index: int, count: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _hash(name: str, path: epath.Path) -> str:
+    """Hashes the content of a file of the set `name`."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open('rb') as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f'{name}: {error}: prepare the set again') from None
+    return digest.hexdigest()
+
+
+def _read_part(path: epath.Path, count: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Reads a part of the cache; None if it is missing or damaged."""
-    path = _part_path(folder, index)
     if not path.exists():
         return None
     try:
@@ -197,8 +228,7 @@ def _read_part(folder: epath.Path, index: int, count: int) -> tuple[np.ndarray, 
     return (images, labels) if sound else None
 
 
-def _write_part(folder: epath.Path, index: int, part: tuple[np.ndarray, np.ndarray]) -> None:
-    path = _part_path(folder, index)
+def _write_part(path: epath.Path, part: tuple[np.ndarray, np.ndarray]) -> None:
     try:
         files.write_npz(path, images=part[0], labels=part[1])
     except OSError as error:

@@ -301,7 +301,7 @@ def test_goes_on_where_it_was_interrupted(load, decoded, tmp_path, monkeypatch):
     np.testing.assert_array_equal(load('rgb_set').inputs, RGB['train'])
     assert len(decoded) == 30 - 16
     names = sorted(path.name for path in (tmp_path / 'cache').rglob('*') if path.is_file())
-    assert names == [f'part-0000{i}.npz' for i in range(4)]
+    assert [name[:11] for name in names] == [f'part-0000{i}-' for i in range(4)]
 
 
 def _truncate(content, share):
@@ -326,33 +326,62 @@ def test_a_damaged_cache_never_gives_wrong_images(load, tmp_path, damage, share)
 
 def test_a_damaged_part_is_repaired(load, decoded, tmp_path):
     load('rgb_set')
-    (part,) = (tmp_path / 'cache').rglob('part-00001.npz')
+    (part,) = (tmp_path / 'cache').rglob('part-00001-*.npz')
     part.write_bytes(part.read_bytes()[:1000])
     for count in (38, 38):
         load('rgb_set')
         assert len(decoded) == count
 
 
-def test_a_set_prepared_anew_is_decoded_anew(load, tmp_path):
+def _equalize(folder):
+    """Gives all prepared files one time, and returns their lengths."""
+    paths = sorted(folder.rglob('*record*'))
+    for path in paths:
+        os.utime(path, (1e9, 1e9))
+    return [path.stat().st_size for path in paths]
+
+
+def test_a_set_of_the_same_lengths_and_times_is_decoded_anew(load, decoded, tmp_path):
     folder = tmp_path / 'tfds'
     _prepare(RgbSet, folder)
+    lengths = _equalize(folder)
     np.testing.assert_array_equal(load('rgb_set', data_dir=folder).inputs, RGB['train'])
     shutil.rmtree(folder / 'rgb_set')
 
     class RgbSetAgain(RgbSet, skip_registration=True):
         name = 'rgb_set'
-        SPLITS = {'train': RgbSet.SPLITS['train'][::-1]}
+        SPLITS = {'train': RgbSet.SPLITS['train'][::-1]} | {'test': RgbSet.SPLITS['test']}
 
     _prepare(RgbSetAgain, folder)
-    for path in folder.rglob('*record*'):
-        os.utime(path, (1e9, 1e9))  # times are compared in seconds, and this test takes less
+    assert _equalize(folder) == lengths
     np.testing.assert_array_equal(load('rgb_set', data_dir=folder).inputs, RGB['train'][::-1])
+    assert len(decoded) == 60
+
+
+def test_only_parts_of_changed_files_are_decoded_anew(load, decoded, tmp_path):
+    """Three files of ten images, and parts of eight: the last file holds rows of two parts."""
+    folder, config = tmp_path / 'tfds', tfds.download.DownloadConfig(num_shards=3)
+
+    class OtherEnd(RgbSet, skip_registration=True):
+        name = 'rgb_set'
+        SPLITS = {'train': RgbSet.SPLITS['train'][:25] + RgbSet.SPLITS['test'][:5]}
+
+    for builder, count in ((RgbSet, 30), (OtherEnd, 44)):
+        shutil.rmtree(folder, ignore_errors=True)
+        builder(data_dir=folder, file_format='array_record').download_and_prepare(
+            download_config=config
+        )
+        assert len(list(folder.rglob('*train*record*'))) == 3
+        _equalize(folder)
+        expected = [x['image'] for x in builder.SPLITS['train']]
+        np.testing.assert_array_equal(load('rgb_set', data_dir=folder).inputs, expected)
+        assert len(decoded) == count
 
 
 def test_cache_lies_in_the_home_folder_by_default(prepared, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     data.load('gray_set', 'train', data_dir=str(prepared))
-    assert len(list((tmp_path / '.cache/ssl_extract').rglob('part-00000.npz'))) == 1
+    assert len(list((tmp_path / '.cache/ssl_extract').rglob('part-00000-*.npz'))) == 1
 
 
 def _fails(call, *mentioned):

@@ -1,5 +1,7 @@
 """Class subfolders, written by Pillow in the test."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,6 +45,16 @@ def test_every_image_is_read_under_its_class(photos):
     }
     rows = zip(dataset.inputs, dataset.labels, strict=True)
     assert {(*image[0, 0, :2].tolist(), bool(label)) for image, label in rows} == expected
+
+
+def test_a_file_of_the_same_length_and_time_is_another_image(photos):
+    path, lengths = photos / 'ant/000.png', set()
+    for value in (20, 90):
+        Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(path)
+        os.utime(path, (1e9, 1e9))
+        lengths.add(path.stat().st_size)
+        assert (_load(photos).inputs[:, 0, 0, 2] == value).sum() == 1
+    assert len(lengths) == 1
 
 
 def test_slices_are_stratified_disjoint_and_repeatable(photos):

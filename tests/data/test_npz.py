@@ -1,5 +1,7 @@
 """Arrays of an archive, of any shape and type."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,17 @@ def test_vectors_with_labels(write):
     assert (test.num_classes, test.decode, test.name) == (4, 'identity', f'{spec}/test[:5]')
     assert data.load(spec, 'all[:2]').num_classes == 4  # of the file, not of the slice
     assert data.decoder(test)(test.inputs) is test.inputs
+
+
+def test_a_file_of_the_same_length_and_time_is_another_set(write, tmp_path):
+    path, digests = tmp_path / 'set.npz', set()
+    for vectors in (VECTORS, VECTORS[::-1]):
+        spec = write(inputs=vectors)
+        os.utime(path, (1e9, 1e9))
+        dataset = data.load(spec, 'all')
+        np.testing.assert_array_equal(dataset.inputs, vectors.astype(np.float32))
+        digests.add((path.stat().st_size, data.digest(dataset)))
+    assert len({size for size, _ in digests}) == 1 and len(digests) == 2
 
 
 def test_tokens_say_how_they_are_decoded(write):

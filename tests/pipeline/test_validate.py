@@ -208,10 +208,9 @@ def test_near_duplicates_of_test_images_are_counted(capsys, tmp_path):
     cfg = unexpanded(evaluation__tasks=(source,))
     prepare(cfg, 'nowhere')
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith('note: ')]
-    assert (
-        len(said) == 1 and 'all[400:] have a near-duplicate among the inputs of the pre' in said[0]
-    )
-    assert said[0].startswith('note: 40 of the 40 inputs of npz(')
+    (line,) = said
+    assert 'all[400:] have a near-duplicate among the inputs of the pre' in line
+    assert line.startswith('note: 40 of the 40 inputs of npz(')
     vectors = np.random.default_rng(0).normal(size=(60, 5))
     np.savez(tmp_path / 'set.npz', inputs=vectors, labels=np.arange(60) % 2)
     task = make_tasks([source.replace('200:400', ':40').replace('400:', '40:')])[0]
