@@ -194,17 +194,18 @@ def check_labels(
 def check_training_set(
     features: np.ndarray, labels: np.ndarray | None, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Checks labeled features for training and returns them; each class must have examples.
+    """Checks labeled features for training and returns them.
+
+    A class may have no example, as in sets that declare more classes than they hold: no classifier
+    predicts such a class.
 
     Raises:
-        UserError: features or labels do not fit, or a class has no example.
+        UserError: features or labels do not fit, or all examples are of one class.
     """
     features = check_features(features, 'training features')
     labels = check_labels(labels, len(features), num_classes, 'training labels')
-    missing = np.setdiff1d(np.arange(num_classes), labels)
-    if len(missing):
+    if labels.min() == labels.max():
         raise UserError(
-            f'training labels have no example of class {", ".join(map(str, missing[:5]))}'
-            f'{", ..." if len(missing) > 5 else ""} of {num_classes}: use more training examples'
+            f'training labels are all of class {labels[0]}: use examples of two classes or more'
         )
     return features, labels

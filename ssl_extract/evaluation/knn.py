@@ -140,28 +140,29 @@ def fewshot(
         The mean over the draws with a Student-t interval; `n` is the number of draws.
 
     Raises:
-        UserError: wrong features or labels, or a class with fewer than `shots` examples.
+        UserError: wrong features or labels, or a class with fewer than `shots` examples; a class
+            without any is left out.
     """
     train_features, train_labels = check_training_set(train_features, train_labels, num_classes)
     test_features = check_features(test_features, 'test features', width=train_features.shape[1])
     test_labels = check_labels(test_labels, len(test_features), num_classes, 'test labels')
-    counts = np.bincount(train_labels, minlength=num_classes)
+    present, targets, counts = np.unique(train_labels, return_inverse=True, return_counts=True)
     if not 1 <= shots <= counts.min():
         raise UserError(
-            f'shots={shots} per class cannot be drawn: class {counts.argmin()} has '
+            f'shots={shots} per class cannot be drawn: class {present[counts.argmin()]} has '
             f'{counts.min()} training examples'
         )
     if draws < 2 or not 0 < ridge < math.inf:
         raise UserError(f'fewshot needs draws >= 2 and ridge > 0, got {draws} and {ridge}')
     rng = np.random.default_rng(seed)
-    groups = [np.flatnonzero(train_labels == label) for label in range(num_classes)]
-    labels = jnp.repeat(jnp.arange(num_classes), shots)
+    groups = [np.flatnonzero(targets == index) for index in range(len(present))]
+    labels = jnp.repeat(jnp.arange(len(present)), shots)
     test = jnp.asarray(test_features)
     accuracies = []
     for _ in range(draws):
         index = np.concatenate([rng.choice(group, shots, replace=False) for group in groups])
-        predictions = _ridge_predict(train_features[index], labels, test, ridge, num_classes)
-        accuracies.append(np.mean(np.asarray(predictions) == test_labels))
+        predictions = _ridge_predict(train_features[index], labels, test, ridge, len(present))
+        accuracies.append(np.mean(present[np.asarray(predictions)] == test_labels))
     low, high = intervals.student(np.array(accuracies))
     return intervals.Measurement(float(np.mean(accuracies)), max(low, 0.0), min(high, 1.0), draws)
 

@@ -14,6 +14,7 @@ from ssl_extract.evaluation.features import check_features, check_training_set
 
 L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 MAX_ITERATIONS = 300
+ABSENT = -1e9  # the logit of a class without examples, finite, whose probability is exactly 0
 TOLERANCE = 1e-5  # of the gradient norm, in the whitened coordinates of `_solve`
 
 
@@ -72,15 +73,17 @@ def fit_probe(
         seed: of the validation split.
 
     Raises:
-        UserError: non-finite features, labels that do not fit, a class without examples.
+        UserError: non-finite features, labels that do not fit, examples of one class only.
     """
     features, labels = check_training_set(features, labels, num_classes)
+    present, numbers = np.unique(labels, return_inverse=True)
+    all_classes, num_classes = num_classes, len(present)
     if not l2_grid or not all(0 < l2 < np.inf for l2 in l2_grid):
         raise UserError(f'l2_grid must hold numbers > 0, got {l2_grid}')
     if not 0 < validation_fraction < 1:
         raise UserError(f'validation_fraction must lie in (0, 1), got {validation_fraction}')
     mean, scale = standardization(features)
-    inputs, targets = jnp.asarray((features - mean) / scale), jnp.asarray(labels)
+    inputs, targets = jnp.asarray((features - mean) / scale), jnp.asarray(numbers)
     gram = np.asarray(jnp.matmul(inputs.T, inputs, precision='highest'), np.float64) / len(labels)
 
     def solve(l2: float, where: np.ndarray, start: tuple) -> tuple[tuple, float, int]:
@@ -104,7 +107,7 @@ def fit_probe(
             current, _, count = solve(l2, ~held_out, current)
             evaluations += count
             scores = np.asarray(inputs)[held_out] @ current[0] + current[1]
-            accuracy = float(np.mean(scores.argmax(1) == labels[held_out]))
+            accuracy = float(np.mean(scores.argmax(1) == numbers[held_out]))
             if best_accuracy is None or accuracy > best_accuracy:
                 best_l2, best_accuracy, best_start = l2, accuracy, current
         start = best_start
@@ -116,7 +119,28 @@ def fit_probe(
             stacklevel=2,
         )
     evaluations = int(evaluations + count)
+    weights, bias = among_all(weights, bias, present, all_classes)
     return Probe(mean, scale, weights, bias, float(best_l2), best_accuracy, norm, evaluations)
+
+
+def among_all(
+    weights: np.ndarray, bias: np.ndarray, present: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adds the classes without examples to a linear classifier, with a probability of 0.
+
+    Args:
+        weights: float [D, P], of the classes that have examples.
+        bias: float [P].
+        present: int [P], the numbers of these classes.
+        num_classes: K, of all classes.
+
+    Returns:
+        weights float32 [D, K] and bias float32 [K].
+    """
+    all_weights = np.zeros((len(weights), num_classes), np.float32)
+    all_biases = np.full(num_classes, ABSENT, np.float32)
+    all_weights[:, present], all_biases[present] = weights, bias
+    return all_weights, all_biases
 
 
 def logits(probe: Probe, features: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import optax
 
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.features import check_training_set
-from ssl_extract.evaluation.probe import Probe
+from ssl_extract.evaluation.probe import Probe, among_all
 
 
 def fit_probe_sgd(
@@ -46,6 +46,7 @@ def fit_probe_sgd(
         UserError: wrong features, labels or settings.
     """
     features, labels = check_training_set(features, labels, num_classes)
+    present, numbers = np.unique(labels, return_inverse=True)
     if optimizer not in ('adam', 'sgd'):
         raise UserError(f"optimizer must be 'adam' or 'sgd', got {optimizer!r}")
     if epochs < 1 or batch_size < 1 or not learning_rate > 0 or not weight_decay >= 0:
@@ -55,20 +56,19 @@ def fit_probe_sgd(
         )
     weights, bias = _descend(
         jnp.asarray(features),
-        jnp.asarray(labels),
+        jnp.asarray(numbers),
         jax.random.key(seed),
         learning_rate,
         weight_decay,
-        num_classes=num_classes,
+        num_classes=len(present),
         optimizer=optimizer,
         epochs=epochs,
         batch_size=batch_size,
     )
+    weights, bias = among_all(np.asarray(weights), np.asarray(bias), present, num_classes)
     width = features.shape[1]
     mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
-    return Probe(
-        mean, scale, np.asarray(weights), np.asarray(bias), float(weight_decay), None, None, None
-    )
+    return Probe(mean, scale, weights, bias, float(weight_decay), None, None, None)
 
 
 @functools.partial(jax.jit, static_argnames=('num_classes', 'optimizer', 'epochs', 'batch_size'))

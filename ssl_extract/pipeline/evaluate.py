@@ -230,11 +230,11 @@ def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
             raise UserError(
                 f'evaluation.neighbors={c.neighbors}: {train.name} has only {count} images'
             )
-        per_class = np.bincount(train.labels, minlength=train.num_classes)
+        classes, per_class = np.unique(train.labels, return_counts=True)
         if per_class.min() < c.shots:
             raise UserError(
                 f'evaluation.shots={c.shots}: {train.name} has {per_class.min()} '
-                f'images of class {per_class.argmin()}; write fewer, or a larger split'
+                f'images of class {classes[per_class.argmin()]}; write fewer, or a larger split'
             )
     specs = {sketch.encoder, run.config.attack.encoder or sketch.encoder} - {''}
     dim = max([sketch.dim, *(encoders.dim(trained.make(s), sketch.input_shape) for s in specs)])

@@ -267,13 +267,12 @@ def visit_of(settings: UserSettings, kind: str, answers_classes: bool = False) -
 
     Raises:
         UserError: there is no such user, or the task has no inputs of its classes.
-
-
     """
     user, task, seed = USERS.make(kind), settings.task, settings.seed
+    present = np.unique(task.train.labels)
     try:
-        classes = user.classes(np.random.default_rng((seed, 4)), task.train.num_classes)
-    except UserError as error:
+        classes = present[user.classes(np.random.default_rng((seed, 4)), len(present))]
+    except (UserError, IndexError) as error:
         raise UserError(f'legitimate.users has {kind!r}: {error}') from error
     order = np.random.default_rng((seed, 5)).permutation(len(task.train.inputs))
     train = order[np.isin(task.train.labels[order], classes)][: settings.count]

@@ -224,15 +224,17 @@ def kinds(
 ) -> list[Account]:
     """Makes the kinds of accounts of (b), users first."""
     labels, answers = data.require_labels(dataset), victim.represent(dataset.inputs)
-    size = np.bincount(labels, minlength=dataset.num_classes)
-    if np.sort(size)[: min(2, len(size))].sum() < queries or len(labels) < queries:
+    present, size = np.unique(labels, return_counts=True)
+    if len(present) < 2:
+        raise UserError(f'--data: {dataset.name} has images of one class only; take another set')
+    if np.sort(size)[:2].sum() < queries:
         raise UserError(
             f'--queries={queries}: two classes of {dataset.name} have only '
             f'{np.sort(size)[:2].sum()} images; write that or less'
         )
 
     def narrow(rng):
-        classes = rng.choice(dataset.num_classes, 2, replace=False)
+        classes = rng.choice(present, 2, replace=False)
         rows = np.flatnonzero(np.isin(labels, classes))
         return answers[rng.choice(rows, queries, replace=False)]
 

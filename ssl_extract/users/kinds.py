@@ -30,7 +30,8 @@ class User(NamedTuple):
     """The queries of a kind of user.
 
     Attributes:
-        classes: `(rng, num_classes) -> int[K]`, the classes of the task that the user works with.
+        classes: `(rng, num_classes) -> int[K]`, the classes of the task that the user works with,
+            counted from 0 among those of the task that have training inputs.
         views: number of augmented views to ask of each training input of the user; 0 asks the input
             as it is. Test inputs are always asked as they are.
         augmentation: of a view; see `ssl_extract.augment`.

@@ -118,7 +118,7 @@ def test_fewshot_on_collapsed_features_is_chance():
         ({'temperature': 0.0}, 'temperature must be > 0'),
         ({'test_features': TEST[:, :5]}, 'width 8, got 5'),
         ({'train_labels': TRAIN_LABELS[:9]}, 'must be 150 integers'),
-        ({'num_classes': 6}, 'no example of class 5'),
+        ({'train_labels': 0 * TRAIN_LABELS}, 'are all of class 0: use examples of two classes'),
         ({'train_features': TRAIN * np.nan}, 'training features hold NaN'),
     ],
 )

@@ -145,7 +145,7 @@ def test_stopping_early_is_said(monkeypatch):
         ({'features': np.full((400, 10), np.nan)}, 'NaN or infinity in 400 of 400 rows'),
         ({'labels': None}, 'a set with labels'),
         ({'labels': np.zeros(399, int)}, 'must be 400 integers'),
-        ({'labels': np.zeros(400, int)}, 'no example of class 1, 2, 3 of 4'),
+        ({'labels': np.zeros(400, int)}, 'are all of class 0: use examples of two classes'),
         ({'num_classes': 3}, r'\[0, 3\), got 0 to 3'),
         ({'l2_grid': ()}, 'l2_grid must hold numbers > 0'),
         ({'l2_grid': (0.1, 0.0)}, 'l2_grid must hold numbers > 0'),

@@ -66,7 +66,7 @@ def test_starts_like_a_pytorch_layer_and_follows_the_seed():
         ({'learning_rate': -1.0}, 'learning_rate > 0'),
         ({'weight_decay': float('nan')}, 'weight_decay >= 0'),
         ({'features': FEATURES * np.inf}, 'NaN or infinity'),
-        ({'num_classes': 4}, 'no example of class 3'),
+        ({'labels': 0 * LABELS}, 'are all of class 0: use examples of two classes'),
     ],
 )
 def test_wrong_input_is_named(change, message):

@@ -435,6 +435,36 @@ def test_classes_that_a_split_lacks_are_found_out():
             check(run)
 
 
+def test_a_user_that_nobody_asks_for_is_no_obstacle():
+    """A task of two classes, and three classes of the default users."""
+    run = run_of(defense='', legitimate__users=('narrow(classes=3)',))
+    sets = load_sets(run)
+    two = [
+        part._replace(labels=part.labels % 2, num_classes=2)
+        for part in (sets.tasks[0].train, sets.tasks[0].test)
+    ]
+    sets = sets._replace(tasks=(sets.tasks[0]._replace(train=two[0], test=two[1]),))
+    legitimate.check_users(run, sets)
+    with pytest.raises(UserError, match=r'classes=3: the first task has 2; write fewer'):
+        legitimate.check_users(run_of(legitimate__users=('narrow(classes=3)',)), sets)
+    with pytest.raises(UserError, match="did you mean 'narrow'"):
+        legitimate.check_users(run_of(defense='', legitimate__users=('narow',)), sets)
+
+
+def test_a_narrow_user_draws_among_the_classes_that_occur():
+    settings = settings_of()
+    train, test = (
+        part._replace(labels=part.labels + 26, num_classes=62)
+        for part in (settings.task.train, settings.task.test)
+    )
+    moved = settings._replace(task=settings.task._replace(train=train, test=test))
+    for kind in ('broad', 'narrow(classes=3)'):
+        dense, declared = (legitimate.visit_of(s, kind) for s in (settings, moved))
+        np.testing.assert_array_equal(declared.labels, dense.labels + 26)
+        np.testing.assert_array_equal(declared.test_labels, dense.test_labels + 26)
+        np.testing.assert_array_equal(declared.queries.index, dense.queries.index)
+
+
 def test_defaults_are_fine():
     (cfg,) = config.expand(config.base())
     check(make_run(cfg, 'nowhere', MESH))
