@@ -21,7 +21,7 @@ from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Service
 from ssl_extract.pipeline.sets import ById, Sets
 from ssl_extract.pipeline.stage import Form
-from ssl_extract.pipeline.victim import Sketch, size
+from ssl_extract.pipeline.victim import Sketch, advice, size
 from ssl_extract.runtime import files
 from ssl_extract.victims.model import Victim
 
@@ -222,7 +222,8 @@ def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
             if dataset.inputs.shape[1:] != pool.inputs.shape[1:]:
                 raise UserError(
                     f'{dataset.name} has inputs of {size(dataset.inputs.shape[1:])} and '
-                    f'{pool.name} of {size(pool.inputs.shape[1:])}: set data.size'
+                    f'{pool.name} of {size(pool.inputs.shape[1:])}: '
+                    f'{advice(pool.inputs.shape[1:])}'
                 )
         _check_disjoint(ById(pool), ById(task.test))
         train, count = task.train, len(task.train.inputs)

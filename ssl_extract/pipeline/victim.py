@@ -148,7 +148,7 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
         if victim.input_shape not in (None, shape):
             raise UserError(
                 f'victim.source={c.source!r} takes inputs of {size(victim.input_shape)}, the data '
-                f'has {size(shape)}: set data.size={victim.input_shape[0]}'
+                f'has {size(shape)}: {advice(victim.input_shape)}'
             )
         encoder = victim.encoder
         return Sketch(
@@ -164,7 +164,7 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
     if victim_shape != shape:
         raise UserError(
             f'{sets.victim.name} has inputs of {size(victim_shape)} and the attacker of '
-            f'{size(shape)}: set data.size'
+            f'{size(shape)}: {advice(shape)}'
         )
     recipe = make_recipe(c.method, c.encoder, c.augmentation)
     dim = trained.Encoder(c.encoder, abstract_variables(c.encoder, shape), shape).dim
@@ -182,8 +182,20 @@ def seen_shape(sets: Sets) -> tuple[int, ...]:
 
 
 def size(shape: tuple[int, ...]) -> str:
-    """Writes a shape for an error message: '32x32' of images."""
-    return 'x'.join(map(str, shape[:2] if len(shape) == 3 else shape))
+    """Writes a shape for an error message: '32x32' of images of three channels."""
+    return 'x'.join(map(str, shape[:2] if len(shape) == 3 and shape[2] == 3 else shape))
+
+
+def advice(shape: tuple[int, ...]) -> str:
+    """Says in an error message how inputs get a shape; `data.size` makes squares of three channels.
+
+    >>> advice((8, 12, 3))
+    'prepare the inputs in the shape 8x12, with data.size=0, which keeps it'
+    """
+    kept = f'prepare the inputs in the shape {size(shape)}'
+    if len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3:
+        return f'set data.size={shape[0]}, or {kept}'
+    return f'{kept}, with data.size=0, which keeps it'
 
 
 def example_victim(sketch: Sketch) -> Victim:

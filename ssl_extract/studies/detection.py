@@ -73,19 +73,43 @@ def load_victim(folder: str, mesh: jax.sharding.Mesh) -> Victim:
     """Reads a pretrained victim.
 
     Raises:
-        UserError: the folder holds no victim, or a victim without head.
+        UserError: the folder holds no victim, or a victim without head or of other inputs than
+            color images.
     """
     if not folder or not (epath.Path(folder) / 'meta.json').exists():
         raise UserError(f'--victim={folder}: write the folder of a victim, with its meta.json')
     encoder = trained.load(epath.Path(folder), mesh)
     if not encoder.heads:
         raise UserError(f'--victim={folder}: it has no projection head; pretrain one here')
+    if len(encoder.input_shape) != 3 or encoder.input_shape[2] != 3:
+        raise UserError(
+            f'--victim={folder}: it takes inputs {list(encoder.input_shape)}, and accounts send '
+            'images [H, W, 3]; name another victim'
+        )
     name, spec = encoder.heads[0]
     head = functools.partial(trained.make_head(spec).apply, encoder.head_variables[name])
     represent = functools.partial(
         features.extract, encoder.network.apply, encoder.variables, mesh=mesh, progress=False
     )
     return Victim(represent, head, encoder.input_shape, f'`{encoder.spec}`, head `{spec}`')
+
+
+def load_images(victim: Victim, spec: str, split: str, data_dir: str) -> data.Dataset:
+    """Loads images in the shape that the victim takes; square images are resized.
+
+    Raises:
+        UserError: there is no such set, or its images are not uint8 or of another shape.
+    """
+    height, width, _ = victim.input_shape
+    size = height if height == width else None
+    dataset = data.load(spec, split, size=size, data_dir=data_dir)
+    stored = f'{dataset.inputs.dtype}{list(dataset.inputs.shape[1:])}'
+    if dataset.decode != 'images' or stored != f'uint8{list(victim.input_shape)}':
+        raise UserError(
+            f'{dataset.name} holds {stored} and the victim takes images of uint8'
+            f'{list(victim.input_shape)}: prepare a set of those, a folder or an npz'
+        )
+    return dataset
 
 
 def send(spec: str, victim: Victim, answers: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -316,9 +340,8 @@ def write(flag: flags.FlagValues) -> None:
     if flag.window >= flag.queries:
         raise UserError(f'--window={flag.window}: write less than --queries={flag.queries}')
     victim = load_victim(flag.victim, parallel.data_mesh(1))
-    load = functools.partial(data.load, size=victim.input_shape[0], data_dir=flag.data_dir)
-    dataset = load(flag.data, flag.split)
-    other = load(flag.other, flag.split) if flag.other else None
+    dataset = load_images(victim, flag.data, flag.split, flag.data_dir)
+    other = load_images(victim, flag.other, flag.split, flag.data_dir) if flag.other else None
     types = kinds(victim, dataset, other, flag.view, flag.queries)
     points, threshold = sweep(victim, dataset.inputs, flag.view, flag.seeds, histories, rates)
     scores = account_scores(victim, types, threshold, flag.window, flag.seeds, flag.accounts)

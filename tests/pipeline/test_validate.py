@@ -352,9 +352,31 @@ class TestCheckpoint:
     def test_another_image_size_is_refused(self, tmp_path):
         self.save(tmp_path / 'victim', shape=(16, 16, 3))
         with pytest.raises(
-            UserError, match='takes inputs of 16x16, the data has 8x8: set data.size'
+            UserError, match='takes inputs of 16x16, the data has 8x8: set data.size=16, or prep'
         ):
             validate(self.attacked(tmp_path / 'victim'))
+
+    def test_the_advice_for_a_rectangular_victim_works(self, tmp_path):
+        self.save(tmp_path / 'victim', shape=(8, 12, 3))
+        with pytest.raises(
+            UserError, match='of 8x12, the data has 8x8: prepare the inputs in the shape 8x12, with'
+        ):
+            validate(self.attacked(tmp_path / 'victim'))
+        digits = data.load('digits', 'train[:300]')
+        wide = np.pad(digits.inputs, ((0, 0), (0, 0), (2, 2), (0, 0)))
+        np.savez(tmp_path / 'wide.npz', inputs=wide, labels=digits.labels)
+        source = f'npz(path="{tmp_path / "wide.npz"}"'
+        fields = {
+            'data__name': f'{source})',
+            'data__size': 0,
+            'victim__split': 'all',
+            'attack__split': 'all[:100]',
+            'evaluation__tasks': (f'{source}, train="all[:200]", test="all[200:]")',),
+        }
+        validate(self.attacked(tmp_path / 'victim', **fields))
+        fields['evaluation__tasks'] = ('digits(train="train[300:500]", test="test")',)
+        with pytest.raises(UserError, match='of 8x8 and npz.* of 8x12: prepare the inputs in the'):
+            validate(self.attacked(tmp_path / 'victim', **fields))
 
     def test_another_encoder_is_refused(self, tmp_path):
         self.save(tmp_path / 'victim', spec='resnet18(stem="patch", width=8, stages=(1,))')

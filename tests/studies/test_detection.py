@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from ssl_extract import data
 from ssl_extract.encoders import trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
@@ -93,17 +94,43 @@ def test_wrong_arguments_say_what_to_write(call, message):
         call()
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    """An untrained victim with a head."""
-    folder = tmp_path_factory.mktemp('victim')
+def save_victim(folder, shape=(8, 8, 3)):
+    """Saves an untrained victim with a head."""
     spec, heads = 'resnet18(stem="patch", width=4, stages=(1,))', (('head', 'simclr(8, 6)'),)
     network, head = trained.make(spec), trained.make_head('simclr(8, 6)')
-    images = jnp.zeros((1, 8, 8, 3))
+    images = jnp.zeros((1, *shape))
     variables = network.init(jax.random.key(0), images)
     of_head = head.init(jax.random.key(1), network.apply(variables, images))
-    trained.save(folder, Encoder(spec, variables, (8, 8, 3), heads, {'head': of_head}))
+    trained.save(folder, Encoder(spec, variables, shape, heads, {'head': of_head}))
     return folder
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return save_victim(tmp_path_factory.mktemp('victim'))
+
+
+def test_a_rectangular_victim_is_sent_whole_images(tmp_path, capsys):
+    folder, digits = save_victim(tmp_path / 'wide', (8, 12, 3)), data.load('digits', 'train[:300]')
+    assert command(f'--victim={folder}', '--data=digits') == 2
+    assert 'holds uint8[8, 8, 3] and the victim takes images of uint8[8, 12, 3]: prep' in (
+        capsys.readouterr().err
+    )
+    images = np.pad(digits.inputs, ((0, 0), (0, 0), (2, 2), (0, 0)))
+    labels = np.where(digits.labels < 5, digits.labels, 20)  # of 21 classes, six occur
+    np.savez(tmp_path / 'wide.npz', inputs=images, labels=labels)
+    victim = study.load_victim(str(folder), parallel.data_mesh(1))
+    spec = f'npz(path="{tmp_path / "wide.npz"}")'
+    loaded = study.load_images(victim, spec, 'all', '')
+    np.testing.assert_array_equal(loaded.inputs, images)
+    for kind in study.kinds(victim, loaded, None, 'random_crop(padding=1)', 40):
+        assert kind.ask(np.random.default_rng(0)).shape == (40, 4)
+
+
+def test_a_victim_of_gray_images_is_refused(tmp_path):
+    folder = save_victim(tmp_path / 'gray', (8, 8, 1))
+    with pytest.raises(UserError, match=r'it takes inputs \[8, 8, 1\], and accounts send images'):
+        study.load_victim(str(folder), parallel.data_mesh(1))
 
 
 def command(*arguments):
