@@ -349,6 +349,11 @@ def collected(inputs=INPUTS[:8], victim=None, defense=None, budget=99, **how):
     )
 
 
+def never_asked(images):
+    raise AssertionError('a query was paid before the arguments were checked')
+
+
+PAID = ssl_extract.victims.from_function(never_asked, dim=16, address='paid')
 NAN = np.where(np.arange(192).reshape(8, 8, 3) == 7, np.nan, INPUTS[:8] / 255)
 SMALL = ssl_extract.victims.from_flax(project, jnp.asarray(MAP), input_shape=(8, 8, 3))
 
@@ -496,6 +501,8 @@ def test_near_duplicates_of_test_images_are_counted(stolen, answers):
         (dict(train=(TRAIN[0][:4], TRAIN[1][:4])), 'task/train has no input of class'),
         (dict(test=(INPUTS, LABELS[:200])), '200 of the 200 inputs .* the queries answers'),
         (dict(metrics=('acuracy',)), 'acuracy'),
+        (dict(metrics=('fewshot',), shots=99, victim=PAID), 'shots=99: task/train has . images of'),
+        (dict(neighbors=101, victim=PAID), 'neighbors=101: task/train has only 100 images'),
         (dict(victim=3), 'victim: 3 is no Victim'),
         (
             dict(train=(IMAGES[200:300, :4], TRAIN[1]), test=(IMAGES[300:360, :4], TEST[1])),

@@ -16,9 +16,10 @@ from ssl_extract.data import Dataset
 from ssl_extract.encoders import trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation import Task, check_task
+from ssl_extract.evaluation import Task, check_counts, check_task
 from ssl_extract.evaluation.assess import assess
 from ssl_extract.evaluation.features import represent
+from ssl_extract.evaluation.metrics import names_of
 from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.oracle.store import Bill
 from ssl_extract.runtime import parallel
@@ -72,6 +73,7 @@ def evaluate(
     classes = max(part.num_classes for part in parts)
     task = Task(name, *(part._replace(num_classes=classes) for part in parts))
     check_task(task)
+    _check_counts(task, **settings)
     _warn_of_near_duplicates(task.train, task.test)
     inputs_lib.check_shape(task.train, encoder.input_shape, 'the encoder')
     bill = {}
@@ -141,6 +143,19 @@ def _encode_of(victim: Any, task: Task, folder: epath.PathLike | None) -> tuple[
     by_content = dict(zip(hashes, answers.representations, strict=True))
     encode = lambda inputs: np.stack([by_content[h] for h in data.hashes(inputs)])  # noqa: E731
     return encode, _columns(answers.bill)
+
+
+def _check_counts(
+    task: Task, neighbors: int = 20, shots: int = 5, metrics: Any = None, **others: Any
+) -> None:
+    """Checks the sizes that the chosen metrics need, before a victim is paid."""
+    del others
+    chosen = names_of(metrics)
+    check_counts(
+        task,
+        neighbors=neighbors if 'knn' in chosen else 0,
+        shots=shots if 'fewshot' in chosen else 0,
+    )
 
 
 def _warn_of_near_duplicates(first: Dataset, test: Dataset) -> None:

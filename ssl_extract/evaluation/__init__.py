@@ -22,6 +22,7 @@ from ssl_extract.evaluation.probes import PROBES, register_probe
 from ssl_extract.evaluation.tasks import (
     TASKS,
     Task,
+    check_counts,
     check_task,
     make_task,
     make_tasks,
@@ -39,6 +40,7 @@ __all__ = [
     'accuracy',
     'agreement',
     'bootstrap',
+    'check_counts',
     'check_task',
     'compare',
     'extract',

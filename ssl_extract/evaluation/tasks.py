@@ -121,6 +121,29 @@ def check_task(task: Task) -> None:
     data.check_train_test(task.train, task.test)
 
 
+def check_counts(task: Task, *, neighbors: int, shots: int, prefix: str = '') -> None:
+    """Checks that a task has as many training inputs as its metrics need.
+
+    Args:
+        task: the task.
+        neighbors: k of the kNN classifier; 0 for none.
+        shots: labeled inputs per class of the few-shot probe; 0 for none.
+        prefix: before the names of the two in an error message.
+
+    Raises:
+        UserError: there are fewer neighbors, or fewer inputs of a class that occurs.
+    """
+    train, count = task.train, len(task.train.inputs)
+    if neighbors > count:
+        raise UserError(f'{prefix}neighbors={neighbors}: {train.name} has only {count} images')
+    classes, per_class = np.unique(train.labels, return_counts=True)
+    if per_class.min() < shots:
+        raise UserError(
+            f'{prefix}shots={shots}: {train.name} has {per_class.min()} images of class '
+            f'{classes[per_class.argmin()]}; write fewer, or a larger split'
+        )
+
+
 def _check_arguments(spec: str, head: str, kwargs: dict[str, Any]) -> None:
     """Refuses arguments that are parameters of neither tasks nor the data set."""
     factory = data.DATASETS.get(head)

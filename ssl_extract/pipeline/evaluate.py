@@ -226,17 +226,7 @@ def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
                     f'{advice(pool.inputs.shape[1:])}'
                 )
         _check_disjoint(ById(pool), ById(task.test))
-        train, count = task.train, len(task.train.inputs)
-        if c.neighbors > count:
-            raise UserError(
-                f'evaluation.neighbors={c.neighbors}: {train.name} has only {count} images'
-            )
-        classes, per_class = np.unique(train.labels, return_counts=True)
-        if per_class.min() < c.shots:
-            raise UserError(
-                f'evaluation.shots={c.shots}: {train.name} has {per_class.min()} '
-                f'images of class {classes[per_class.argmin()]}; write fewer, or a larger split'
-            )
+        evaluation.check_counts(task, neighbors=c.neighbors, shots=c.shots, prefix='evaluation.')
     specs = {sketch.encoder, run.config.attack.encoder or sketch.encoder} - {''}
     dim = max([sketch.dim, *(encoders.dim(trained.make(s), sketch.input_shape) for s in specs)])
     first = sets.tasks[0].test
