@@ -1,10 +1,95 @@
-"""Checks of a factory's arguments."""
+"""Ranges of arguments, stated in annotations, and their checks.
 
+    @losses.register('huber')
+    def huber(delta: Annotated[float, Range(above=0)] = 1.0) -> Loss: ...
+
+Every call of a registered factory is checked: numbers for their type and range, texts, lists and
+`True or False` for their type. Annotations of other types are not checked.
+"""
+
+import dataclasses
+import inspect
 import math
 import numbers
-from typing import Any
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import wrapt
 
 from ssl_extract.errors import UserError
+
+Function = TypeVar('Function', bound=Callable[..., Any])
+# Sizes of a number that is not 0: float32 holds its square, also summed over a million values.
+SMALLEST, LARGEST = 1e-15, 1e15
+_SHOWN = 120  # characters of a value in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The accepted values of a number; None is no bound.
+
+    >>> 0.5 in Range(0, 1), 1 in Range(below=1), 2 in Range(above=0, most=1)
+    (True, False, False)
+
+    Attributes:
+        least, most: the bounds that are accepted themselves.
+        above, below: the bounds that are not.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: Any) -> bool:
+        """Checks a number, which float32 must tell from the bounds that are not accepted."""
+        strict = value if isinstance(value, int) else float(np.float32(value))
+        return (
+            (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or strict > self.above)
+            and (self.below is None or strict < self.below)
+        )
+
+    def __str__(self) -> str:
+        """Writes the range: 'from 0 to 1', 'above 0 and at most 1'; '' without bounds."""
+        if self.least is not None and self.most is not None:
+            return f'from {_plain(self.least)} to {_plain(self.most)}'
+        bounds = (
+            ('of at least', self.least),
+            ('above', self.above),
+            ('at most', self.most),
+            ('below', self.below),
+        )
+        return ' and '.join(f'{word} {_plain(b)}' for word, b in bounds if b is not None)
+
+
+Real = Annotated[float, Range()]
+Positive = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(least=0)]
+Share = Annotated[float, Range(0, 1)]  # a probability too
+PositiveShare = Annotated[float, Range(above=0, most=1)]
+Decay = Annotated[float, Range(least=0, below=1)]  # of a running mean
+Count = Annotated[int, Range(1, 2**31 - 1)]
+Whole = Annotated[int, Range(0, 2**31 - 1)]
+Width = Annotated[int, Range(1, 2**16)]  # of a layer or an answer
+
+
+def check(name: str, value: Any, annotation: Any) -> None:
+    """Checks a value against the type and the ranges of an annotation.
+
+    >>> check('stages', (2, 2), tuple[Count, ...])
+
+    Raises:
+        UserError: the value is another; the message names the argument and what it must be.
+    """
+    if not accepts(annotation, value):
+        raise UserError(f'{name} must be {accepted(annotation)}, got {shown(value)}{_note(value)}')
 
 
 def check_number(
@@ -22,18 +107,7 @@ def check_number(
     Raises:
         UserError: the value is another; the message names the argument and the bounds.
     """
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (
-        real
-        and math.isfinite(value)
-        and (least is None or value >= least)
-        and (above is None or value > above)
-        and (most is None or value <= most)
-        and (below is None or value < below)
-    ):
-        bounds = (('of at least', least), ('above', above), ('at most', most), ('below', below))
-        words = ' and '.join(f'{word} {bound:g}' for word, bound in bounds if bound is not None)
-        raise UserError(f'{name} must be a finite number{words and " " + words}, got {value!r}')
+    check(name, value, Annotated[float, Range(least, most, above, below)])
 
 
 def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
@@ -42,7 +116,190 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None) -> N
     Raises:
         UserError: the value is another; the message names the argument and the bounds.
     """
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole and value >= least and (most is None or value <= most)):
-        bound = f'of at least {least}' if most is None else f'from {least} to {most}'
-        raise UserError(f'{name} must be a whole number {bound}, got {value!r}')
+    check(name, value, Annotated[int, Range(least, most)])
+
+
+def check_memory(what: str, num_bytes: int) -> None:
+    """Checks that an array fits into the memory of the machine.
+
+    >>> check_memory('data.size=32: 1,000 images', 1_000 * 32 * 32 * 3)
+
+    Args:
+        what: the beginning of the message: the field, its value and the array.
+        num_bytes: the size of the array.
+
+    Raises:
+        UserError: the array is larger than the whole memory.
+    """
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    if num_bytes > memory:
+        raise UserError(
+            f'{what} would take {num_bytes / 2**30:,.0f} GiB, and this machine has '
+            f'{memory / 2**30:,.0f} GiB of memory: write less'
+        )
+
+
+def checked(function: Function) -> Function:
+    """Makes a function check the arguments of its calls; signature and docstring stay.
+
+    An argument that is left out, or given as its default, is not checked.
+
+    >>> double = checked(lambda x: 2 * x)  # without annotations nothing is checked
+    >>> double('a')
+    'aa'
+    """
+    parameters = parameters_of(function)
+    if all(accepts(p.annotation, _OTHER) for p in parameters.values()):
+        return function
+
+    @wrapt.decorator
+    def call(wrapped: Callable, instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        bound = inspect.signature(wrapped).bind(*args, **kwargs)
+        check_arguments(parameters, bound.arguments)
+        return wrapped(*args, **kwargs)
+
+    return call(function)
+
+
+def check_arguments(
+    parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any]
+) -> None:
+    """Checks the arguments of a call against the annotations of the parameters.
+
+    Raises:
+        UserError: an argument is of another type or out of its range.
+    """
+    for name, value in arguments.items():
+        parameter = parameters[name]
+        if value is not parameter.default:
+            check(name, value, parameter.annotation)
+
+
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Returns the parameters of a function; annotations written as text are evaluated."""
+    try:
+        return inspect.signature(function, eval_str=True).parameters
+    except NameError:  # of names that are imported for a type checker only
+        return inspect.signature(function).parameters
+
+
+class _Other:
+    """A value of a type that no checked annotation accepts."""
+
+
+_OTHER = _Other()
+
+
+def accepts(annotation: Any, value: Any) -> bool:
+    """Returns whether a value is of the type of an annotation, and in its ranges.
+
+    >>> accepts(float, 3), accepts(int, 3.0), accepts(int | None, None), accepts(str, 3)
+    (True, False, True, False)
+    """
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        ranges = [part for part in annotation.__metadata__ if isinstance(part, Range)]
+        return accepts(parts[0], value) and all(value in part for part in ranges)
+    if origin in (typing.Union, types.UnionType):
+        return any(accepts(part, value) for part in parts)
+    if origin in (tuple, list, Sequence):
+        return isinstance(value, tuple | list) and _accepts_items(origin, parts, value)
+    if annotation is float:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        return real and (value == 0 or SMALLEST <= abs(value) <= LARGEST)
+    if annotation is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if annotation in (None, types.NoneType):
+        return value is None
+    return isinstance(value, annotation) if annotation in (bool, str) else True
+
+
+def _accepts_items(origin: Any, parts: tuple, values: Sequence[Any]) -> bool:
+    if origin is tuple and parts[-1] is not ...:
+        return len(values) == len(parts) and all(map(accepts, parts, values))
+    return all(accepts(parts[0], value) for value in values)
+
+
+def accepted(annotation: Any) -> str:
+    """Writes what an annotation accepts, for an error message.
+
+    >>> accepted(Count | None)
+    'a whole number from 1 to 2147483647 or None'
+    """
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return f'{accepted(parts[0])} {ranges_of(annotation)}'.rstrip()
+    if origin in (typing.Union, types.UnionType):
+        return ' or '.join(map(accepted, parts))
+    if origin is tuple and parts[-1] is not ...:
+        return f'a list of {len(parts)}: {", ".join(map(accepted, parts))}'
+    if origin in (tuple, list, Sequence):
+        return f'a list, each item {accepted(parts[0])}'
+    words = {float: 'a finite number', int: 'a whole number', bool: 'True or False', str: 'a text'}
+    return words.get(annotation, 'None')
+
+
+def written(annotation: Any) -> str:
+    """Writes an annotation with its ranges, as the command `list` and the reference show it.
+
+    >>> written(Annotated[float, Range(above=0)] | None), written(tuple[Width, ...])
+    ('float above 0 | None', 'tuple[int from 1 to 65536, ...]')
+    """
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return f'{written(parts[0])} {ranges_of(annotation)}'.rstrip()
+    if origin in (typing.Union, types.UnionType):
+        return ' | '.join(map(written, parts))
+    if origin in (tuple, list):
+        items = ('...' if part is ... else written(part) for part in parts)
+        return f'{origin.__name__}[{", ".join(items)}]'
+    return 'None' if annotation is types.NoneType else inspect.formatannotation(annotation)
+
+
+def ranges_of(annotation: Any) -> str:
+    """Writes the ranges in an `Annotated` type; '' where there is none."""
+    ranges = [part for part in annotation.__metadata__ if isinstance(part, Range)]
+    return ' and '.join(filter(None, map(str, ranges)))
+
+
+def written_parameter(parameter: inspect.Parameter) -> str:
+    """Writes a parameter with the type that a spec can hold, the range and the default.
+
+    >>> def views(m: Count, weights: tuple[float, ...] = (1.0,), sort: Callable = sorted): ...
+    >>> ', '.join(map(written_parameter, inspect.signature(views).parameters.values()))
+    'm: int from 1 to 2147483647, weights: tuple[float, ...] = (1.0,), sort=...'
+    """
+    kind = written(parameter.annotation)
+    typed = parameter.annotation is not parameter.empty and not re.search(r'[a-z_]\.', kind)
+    text = str(parameter.replace(annotation=parameter.empty, default=parameter.empty))
+    text += f': {kind}' if typed else ''
+    if parameter.default is parameter.empty:
+        return text
+    default = '...' if callable(parameter.default) else repr(parameter.default)
+    return f'{text} = {default}' if typed else f'{text}={default}'
+
+
+def shown(value: Any) -> str:
+    """Writes a value for an error message, on one line and not too long.
+
+    >>> shown('a' * 1000)[-9:]
+    "aaa...aa'"
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return 'a number of thousands of digits'
+    text = ' '.join(text.splitlines())
+    return text if len(text) <= _SHOWN else f'{text[: _SHOWN - 6]}...{text[-3:]}'
+
+
+def _plain(bound: float) -> str:
+    return f'{bound:g}' if isinstance(bound, float) else str(bound)
+
+
+def _note(value: Any) -> str:
+    """Explains the refusal of a number that is too large or too small for float32."""
+    real = isinstance(value, float) and math.isfinite(value) and value != 0
+    if not real or SMALLEST <= abs(value) <= LARGEST:
+        return ''
+    return f'; a number is 0, or from {SMALLEST:g} to {LARGEST:g} in size'

@@ -11,6 +11,7 @@ A new operation is a factory that returns an `Op`, under `@augment.register('its
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ import numpy as np
 
 from ssl_extract.augment import image_ops
 from ssl_extract.augment.rand_augment import operation
+from ssl_extract.checks import NotNegative, Positive, PositiveShare, Range, Share, Width
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 
@@ -83,7 +85,11 @@ def none() -> Op:
 
 
 @register('simclr')
-def simclr(strength: float = 1.0, flip: float = 0.5, min_scale: float = 0.08) -> Op:
+def simclr(
+    strength: Annotated[float, Range(0, 2.5)] = 1.0,
+    flip: Share = 0.5,
+    min_scale: PositiveShare = 0.08,
+) -> Op:
     """Crops, flips, jitters, grays and blurs as SimCLR does (Chen et al. 2020, appendix A).
 
     The constants are those of the extraction paper's code (Dziedzic et al. 2022).
@@ -97,7 +103,6 @@ def simclr(strength: float = 1.0, flip: float = 0.5, min_scale: float = 0.08) ->
         flip: probability of a horizontal flip; 0 for digits, whose mirror image is another sign.
         min_scale: smallest share of the image's area that a crop keeps.
     """
-    _check(0 <= strength <= 2.5, 'simclr: strength', strength, 'a number in [0, 2.5]')
     jitter = 0.8 * strength
     return chain(
         [
@@ -112,7 +117,8 @@ def simclr(strength: float = 1.0, flip: float = 0.5, min_scale: float = 0.08) ->
 
 @register('random_resized_crop')
 def random_resized_crop(
-    scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    scale: tuple[PositiveShare, PositiveShare] = (0.08, 1.0),
+    ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3),
 ) -> Op:
     """Resizes a random box to the whole image.
 
@@ -124,8 +130,8 @@ def random_resized_crop(
         scale: bounds of the box's share of the area, drawn uniformly.
         ratio: bounds of the box's width over height, drawn log-uniformly.
     """
-    _check_range('random_resized_crop: scale', scale, 0, 1)
-    _check_range('random_resized_crop: ratio', ratio, 0, float('inf'))
+    _check_order('scale', scale)
+    _check_order('ratio', ratio)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         return image_ops.crop_and_resize(image, *_random_box(key, image.shape, scale, ratio))
@@ -134,7 +140,7 @@ def random_resized_crop(
 
 
 @register('random_crop')
-def random_crop(padding: int = 4) -> Op:
+def random_crop(padding: Annotated[int, Range(0, 2**12)] = 4) -> Op:
     """Shifts the image: takes a random window of the image within a black frame.
 
     >>> op = random_crop(padding=1)
@@ -144,7 +150,6 @@ def random_crop(padding: int = 4) -> Op:
     Args:
         padding: width of the frame, in pixels, as in torchvision's `RandomCrop(size, padding)`.
     """
-    _check_count('random_crop: padding', padding)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         corner = jnp.minimum(jnp.floor(_draw(key, 2) * (2 * padding + 1)), 2 * padding).astype(int)
@@ -155,14 +160,13 @@ def random_crop(padding: int = 4) -> Op:
 
 
 @register('flip')
-def horizontal_flip(p: float = 0.5) -> Op:
+def horizontal_flip(p: Share = 0.5) -> Op:
     """Mirrors left and right with probability `p`.
 
     >>> op = horizontal_flip(p=1.0)
     >>> op(jax.random.key(0), jnp.array([[[0.0] * 3, [1.0] * 3]]))[0, :, 0].tolist()
     [1.0, 0.0]
     """
-    _check_probability('flip: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         return jnp.where(_draw(key, 1)[0] < p, image[:, ::-1], image)
@@ -172,11 +176,11 @@ def horizontal_flip(p: float = 0.5) -> Op:
 
 @register('color_jitter')
 def color_jitter(
-    brightness: float = 0.8,
-    contrast: float = 0.8,
-    saturation: float = 0.8,
-    hue: float = 0.2,
-    p: float = 0.8,
+    brightness: NotNegative = 0.8,
+    contrast: NotNegative = 0.8,
+    saturation: NotNegative = 0.8,
+    hue: Annotated[float, Range(0, 0.5)] = 0.2,
+    p: Share = 0.8,
 ) -> Op:
     """Adjusts brightness, contrast, saturation and hue in a random order, with probability `p`.
 
@@ -194,10 +198,6 @@ def color_jitter(
         p: probability that the image is changed.
     """
     factors = {'brightness': brightness, 'contrast': contrast, 'saturation': saturation}
-    for name, value in factors.items():
-        _check(0 <= value < float('inf'), f'color_jitter: {name}', value, 'a number of at least 0')
-    _check(0 <= hue <= 0.5, 'color_jitter: hue', hue, 'a number in [0, 0.5]')
-    _check_probability('color_jitter: p', p)
     low = np.array([*(max(0, 1 - x) for x in factors.values()), -hue], np.float32)
     high = np.array([*(1 + x for x in factors.values()), hue], np.float32)
 
@@ -223,14 +223,13 @@ def color_jitter(
 
 
 @register('grayscale')
-def random_grayscale(p: float = 0.2) -> Op:
+def random_grayscale(p: Share = 0.2) -> Op:
     """Turns the image gray with probability `p`.
 
     >>> op = random_grayscale(p=1.0)
     >>> op(jax.random.key(0), jnp.zeros((1, 1, 3))).tolist()
     [[[0.0, 0.0, 0.0]]]
     """
-    _check_probability('grayscale: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         return jnp.where(_draw(key, 1)[0] < p, image_ops.grayscale(image), image)
@@ -240,7 +239,9 @@ def random_grayscale(p: float = 0.2) -> Op:
 
 @register('gaussian_blur')
 def gaussian_blur(
-    sigma: tuple[float, float] = (0.1, 2.0), kernel: int | None = None, p: float = 1.0
+    sigma: tuple[Positive, Positive] = (0.1, 2.0),
+    kernel: Annotated[int, Range(1, 2**12)] | None = None,
+    p: Share = 1.0,
 ) -> Op:
     """Blurs with probability `p` and a sigma drawn uniformly, in pixels.
 
@@ -253,14 +254,8 @@ def gaussian_blur(
         kernel: odd number of taps; None is a tenth of the image's side, made odd, at least 3.
         p: probability that the image is blurred.
     """
-    _check_range('gaussian_blur: sigma', sigma, 0, float('inf'))
-    _check(
-        kernel is None or (isinstance(kernel, int) and kernel > 0 and kernel % 2 == 1),
-        'gaussian_blur: kernel',
-        kernel,
-        'a positive odd number or None',
-    )
-    _check_probability('gaussian_blur: p', p)
+    _check_order('sigma', sigma)
+    _check(kernel is None or kernel % 2 == 1, 'kernel', kernel, 'an odd number or None')
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         side = min(image.shape[:2])
@@ -274,7 +269,7 @@ def gaussian_blur(
 
 
 @register('solarize')
-def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
+def random_solarize(threshold: Share = 0.5, p: Share = 0.1) -> Op:
     """Inverts the values that are at least `threshold`, with probability `p`.
 
     >>> op = random_solarize(threshold=0.5, p=1.0)
@@ -286,8 +281,6 @@ def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
             Pillow and torchvision do with a threshold of 128.
         p: probability that the image is changed.
     """
-    _check(0 <= threshold <= 1, 'solarize: threshold', threshold, 'a number in [0, 1]')
-    _check_probability('solarize: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         return jnp.where(_draw(key, 1)[0] < p, image_ops.solarize(image, threshold), image)
@@ -296,7 +289,11 @@ def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
 
 
 @register('rand_augment')
-def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
+def rand_augment(
+    n: Annotated[int, Range(0, 100)] = 2,
+    m: Annotated[float, Range(0, 30)] = 14,
+    side: Width | None = 224,
+) -> Op:
     """Applies `n` of the sixteen operations of RandAugment in turn (Cubuk et al. 2020).
 
     Each operation is drawn uniformly, with replacement, anew for each image. The operations and
@@ -314,14 +311,6 @@ def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
             are counted; the pixels shrink with the image. None keeps the pixels: at 32 x 32 and
             m = 14, a translation of 47 pixels leaves nothing of an image.
     """
-    _check_count('rand_augment: n', n)
-    _check(0 <= m <= 30, 'rand_augment: m', m, 'a number in [0, 30]')
-    _check(
-        side is None or (isinstance(side, int) and side > 0),
-        'rand_augment: side',
-        side,
-        'a positive whole number or None',
-    )
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         step, draws = operation(m, side, image.shape), _draw(key, 4 * n).reshape(n, 4)
@@ -363,15 +352,5 @@ def _check(ok: bool, field: str, value: object, accepted: str) -> None:
         raise UserError(f'{field} is {value!r}: write {accepted}')
 
 
-def _check_probability(field: str, value: float) -> None:
-    _check(0 <= value <= 1, field, value, 'a number in [0, 1]')
-
-
-def _check_count(field: str, value: int) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    _check(whole, field, value, 'a whole number of at least 0')
-
-
-def _check_range(field: str, value: Sequence[float], low: float, high: float) -> None:
-    accepted = f'two numbers (a, b) with {low} < a <= b <= {high}'
-    _check(len(value) == 2 and low < value[0] <= value[1] <= high, field, value, accepted)
+def _check_order(field: str, value: Sequence[float]) -> None:
+    _check(value[0] <= value[1], field, value, 'the smaller number first')
