@@ -236,7 +236,7 @@ def accepted(annotation: Any) -> str:
     if origin in (tuple, list, Sequence):
         return f'a list, each item {accepted(parts[0])}'
     words = {float: 'a finite number', int: 'a whole number', bool: 'True or False', str: 'a text'}
-    return words.get(annotation, 'None')
+    return words.get(annotation) or written(annotation)
 
 
 def written(annotation: Any) -> str:

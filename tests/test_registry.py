@@ -88,7 +88,9 @@ def test_unknown_name_far_from_all_only_lists(shapes):
         ('disk(radius)', 'an argument is a number'),
         ('disk({[1]: 2})', 'an argument is a number'),
         ('disk(__import__("os"))', 'an argument is a number'),
-        ('square("a")', 'not supported'),  # TypeError inside the factory
+        ('square("a")', "side must be a finite number, got 'a'"),
+        ('square(label=1)', 'label must be a text, got 1'),
+        ('disk("a")', 'not supported'),  # TypeError inside the factory
         ('square(-1)', 'side must be >= 0, got -1'),  # UserError inside the factory
     ],
 )
