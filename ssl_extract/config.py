@@ -22,7 +22,7 @@ _PRICE = Annotated[float, Range(0, 10**9)]
 # The accepted values of the fields of numbers; any other field has the type of its default.
 RANGES = {
     'seed': Whole,
-    'data.size': Annotated[int, Range(0, 2**12)],
+    'data.size': Annotated[int, Range(0, 2**10)],
     'victim.seed': Whole,
     'victim.epochs': Annotated[int, Range(1, _EPOCHS)],
     'victim.batch_size': Count,

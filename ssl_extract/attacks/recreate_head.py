@@ -39,7 +39,7 @@ def recreate_head(
     head: str = 'simclr(hidden=512, dim=128)',
     predictor: str = '',
     head_loss: str = 'infonce(temperature=0.07)',
-    head_epochs: Annotated[float, Range(above=0, most=1000)] = 2.0,
+    head_epochs: Annotated[float, Range(above=0, most=100)] = 2.0,
 ) -> Attack:
     """Trains a head on pairs of answers, then the surrogate through the head.
 

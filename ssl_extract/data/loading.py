@@ -35,7 +35,7 @@ def _check_split(name: str, factory: Callable[..., Dataset]) -> None:
         raise UserError(f'data set {name!r}: its factory needs a parameter `split`')
 
 
-Side = Annotated[int, Range(1, 2**12)]  # of images, in pixels
+Side = Annotated[int, Range(1, 2**10)]  # of images, in pixels
 DATASETS = Registry('data set', check=_check_split)
 register = DATASETS.register
 
@@ -101,7 +101,7 @@ def parse_spec(spec: str, kind: str = 'data set') -> tuple[str, tuple, dict[str,
         UserError: the description does not parse.
     """
     match = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
-    if match is None:
+    if match is None or not match.group(1):
         raise UserError(
             f"cannot read {kind} {spec!r}: write a name, such as 'cifar10:3.0.2', or "
             'name(arg=1, other="x")'
