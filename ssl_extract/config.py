@@ -221,8 +221,8 @@ def expand(
                 for part in field.split('.'):
                     section = section[part]
                 run.update_from_flattened_dict({field: value})
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                message = str(error.args[0]).splitlines()[0]
+            except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+                message = (str(error.args[0] if error.args else '').splitlines() or [''])[0]
                 value = checks.shown(value)
                 raise UserError(f'runs[{number}] sets {field}={value}: {message}') from None
         check(run, f'runs[{number}]: ' if len(config.runs) > 1 else '')
