@@ -89,7 +89,8 @@ def check(name: str, value: Any, annotation: Any) -> None:
         UserError: the value is another; the message names the argument and what it must be.
     """
     if not accepts(annotation, value):
-        raise UserError(f'{name} must be {accepted(annotation)}, got {shown(value)}{_note(value)}')
+        note = size_note(annotation, value)
+        raise UserError(f'{name} must be {accepted(annotation)}, got {shown(value)}{note}')
 
 
 def check_number(
@@ -293,13 +294,18 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f'{text[: _SHOWN - 6]}...{text[-3:]}'
 
 
+def size_note(annotation: Any, value: Any) -> str:
+    """Explains the refusal of a number that is too large or too small; '' of any other value."""
+    real = isinstance(value, numbers.Real) and value != 0 and abs(value) != math.inf
+    if not real or value != value or not _holds_floats(annotation):
+        return ''
+    fits = SMALLEST <= abs(value) <= LARGEST
+    return '' if fits else f'; a number is 0, or from {SMALLEST:g} to {LARGEST:g} in size'
+
+
+def _holds_floats(annotation: Any) -> bool:
+    return annotation is float or any(map(_holds_floats, typing.get_args(annotation)))
+
+
 def _plain(bound: float) -> str:
     return f'{bound:g}' if isinstance(bound, float) else str(bound)
-
-
-def _note(value: Any) -> str:
-    """Explains the refusal of a number that is too large or too small for float32."""
-    real = isinstance(value, float) and math.isfinite(value) and value != 0
-    if not real or SMALLEST <= abs(value) <= LARGEST:
-        return ''
-    return f'; a number is 0, or from {SMALLEST:g} to {LARGEST:g} in size'

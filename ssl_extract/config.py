@@ -159,8 +159,8 @@ def check(config: ml_collections.ConfigDict, where: str = '') -> None:
     for field, value in values.items():
         annotation = RANGES.get(field, _type_of(field, defaults[field]))
         if not checks.accepts(annotation, value):
-            shown, accepted = checks.shown(value), checks.accepted(annotation)
-            raise UserError(f'{where}{field}={shown}: write {accepted}')
+            shown, note = checks.shown(value), checks.size_note(annotation, value)
+            raise UserError(f'{where}{field}={shown}: write {checks.accepted(annotation)}{note}')
     for name in values['modules']:
         if not all(part.isidentifier() for part in name.split('.')):
             raise UserError(f"{where}modules has {name!r}: write names such as 'my_losses'")

@@ -10,7 +10,7 @@ from ssl_extract.pipeline import victim as victim_stage
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.sets import load_sets
 from ssl_extract.pipeline.victim import make_augmentation
-from ssl_extract.users import USERS
+from ssl_extract.users import MODELS, USERS
 from ssl_extract.victims.sources import SOURCES
 
 
@@ -60,4 +60,5 @@ def check_fields(run: Run) -> None:
     PROBES.make(c.evaluation.probe)
     for user in c.legitimate.users:
         USERS.make(user)
+    MODELS.make(c.legitimate.model, probe=c.evaluation.probe, seed=c.seed)
     feasibility.check_plan(a)

@@ -1,6 +1,8 @@
 """Wrong input ends before any training, in one line that says what to write instead."""
 
+import math
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,12 @@ import numpy as np
 import pytest
 import tiny
 
-from ssl_extract import config, encoders, losses
+from ssl_extract import config, data, defenses, encoders, losses
+from ssl_extract.defenses import Defense
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline.context import make_run
+from ssl_extract.pipeline.evaluate import try_probe
+from ssl_extract.pipeline.feasibility import check_steps
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.pipeline.run import prepare
 from ssl_extract.pipeline.sets import load_sets
@@ -175,6 +180,40 @@ WRONG = [
     ({'victim__source': 'checkpont'}, r"unknown victim source 'checkpont': did you mean"),
     ({'victim__source': 'checkpoint'}, r"missing a required argument: 'path'"),
     ({'evaluation__victim': 'maybe'}, r"evaluation.victim='maybe': write one of 'if_free', 'ask'"),
+    # Values that would end late, or never.
+    ({'victim__epochs': 2147483648}, r'victim.epochs=2147483648: write a whole number from 1 to'),
+    ({'victim__learning_rate': 1e30}, r'write a finite number above 0; a number is 0, or from'),
+    (
+        {'cost__dollars_per_hour': 1.7e308},
+        r'=1.7e\+308: write a finite number from 0 to 1000000000',
+    ),
+    ({'data__size': 200_000}, r'data.size=200000: write a whole number from 0 to 1024'),
+    ({'defense': 'pad_shuffle(pad=1e11)'}, r'pad must be a whole number from 0 to 65536, got 1'),
+    ({'defense': ' | '.join(['round'] * 3000)}, r"cannot read defense 'round \| round .*\.\.\.nd'"),
+    ({'defense': ' | '.join(['round'] * 101)}, r'write at most 100 parts'),
+    ({'attack__recover': ' | '.join(['harden'] * 3000)}, r'cannot read recovery'),
+    ({'modules': (1,)}, r'modules=\(1,\): write a list, each item a text'),
+    ({'modules': ('',)}, r"modules has '': write names such as 'my_losses'"),
+    ({'runs': (1,)}, r"runs\[0\]=1: write a dict of dotted fields, such as {'attack.loss'"),
+    ({'attack__name': ''}, r"cannot read attack ''"),
+    ({'data__name': ''}, r"cannot read data set '': write a name"),
+    ({'evaluation__tasks': ('',)}, r"cannot read task '': write a name"),
+    ({'evaluation__tasks': ('digits(name="")',)}, r"name='': write a text in quotation marks"),
+    (
+        {'victim__encoder': 'resnet18(stem="patch", width=1, stages=(1,))'},
+        r'a representation of 1 coordinate has no direction to compare; write a wider encoder',
+    ),
+    (
+        {'victim__encoder': 'resnet18(width=60000, stages=(1, 1, 1, 1, 1, 1, 1, 1))'},
+        r'victim.encoder=.* would take 16,406,217 GiB, and this machine has .* GiB of memory',
+    ),
+    (
+        {
+            'victim__encoder': 'resnet18(stem="patch", width=44, stages=(1,))',
+            'defense': ' | '.join(['prada(capacity=1073741824)'] * 50),
+        },
+        r'defense=.*: the state of an account would take [89],... GiB',
+    ),
 ]
 
 
@@ -190,6 +229,60 @@ def test_wrong_input_is_refused_in_one_line(fields, message):
 def test_the_tiny_experiment_is_valid():
     for cfg in config.expand(tiny.get_config()):
         validate(make_run(cfg, 'nowhere', MESH))
+
+
+def test_more_steps_than_an_int32_counts():
+    check_steps('victim.epochs', 10**6, 2_147, 1)
+    with pytest.raises(UserError, match='victim.epochs=1000000: .* 2,148,000,000 steps .* 999759'):
+        check_steps('victim.epochs', 10**6, 2_148, 1)
+
+
+@pytest.mark.parametrize('probe', ['lbfgs', 'sgd(epochs=1)'])
+@pytest.mark.parametrize(
+    ('labels', 'refused'),
+    [
+        ([0, 0, 0, 0], {'lbfgs': 'num_classes must be at least 2', 'sgd(epochs=1)': 'at least 2'}),
+        ([0, 1, 1, 0, 2], {'lbfgs': 'class 2 has a single training example'}),
+        ([0, 1, 1, 0, 2, 2], {}),
+    ],
+)
+def test_labels_that_the_probe_cannot_learn_from(probe, labels, refused):
+    inputs = np.zeros((len(labels), 2, 2, 3), np.uint8)
+    train = data.Dataset(inputs, np.array(labels, np.int32), max(labels) + 1, 'few/train')
+    if probe not in refused:
+        return try_probe(probe, train)
+    with pytest.raises(UserError, match=refused[probe]) as caught:
+        try_probe(probe, train)
+    assert str(caught.value).startswith(f"evaluation.probe='{probe}' on few/train: ")
+
+
+class Lowest(NamedTuple):
+    distance: jax.Array
+
+
+def lowest(start):
+    """A defense whose state starts at a number that later answers may replace."""
+    return Defense(
+        lambda key, outputs, inputs: Lowest(jnp.float32(start)),
+        lambda outputs, state, *, inputs, where, keys: (outputs, where, state),
+    )
+
+
+def test_an_own_defense_whose_state_holds_infinity(registries_restored):
+    @defenses.register('lowest')
+    def make_lowest(start: float = math.inf):
+        return lowest(start)
+
+    with pytest.raises(UserError, match=r'distance of its state is inf after the first answers'):
+        validate(tiny_run(defense='round | lowest'))
+    validate(tiny_run(defense='round | lowest(start=9.0)'))
+
+
+def test_a_counter_that_becomes_infinite_later_is_left_out_with_a_warning():
+    chain = defenses.chain(('0_low', lowest(math.inf)), ('1_high', lowest(2.0)))
+    state = chain.init(jax.random.key(0), jnp.zeros((1, 2)), jnp.zeros((1, 2)))
+    with pytest.warns(UserWarning, match='the state of a defense holds low.distance=inf: left out'):
+        assert defenses.noticed(state) == {'high.distance': 2.0}
 
 
 def test_a_loss_that_needs_labels_is_refused_without_them():
