@@ -1,4 +1,4 @@
-"""Validation of a run before training: the specs of its parts, then each stage."""
+"""Validation of a run before training: its parts, then each stage."""
 
 from ssl_extract import defenses, losses, recovery, strategies, training, victims
 from ssl_extract.encoders import trained
