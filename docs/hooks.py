@@ -18,8 +18,8 @@ from typing import Any
 from mkdocs.structure.files import File
 
 import ssl_extract
-from ssl_extract import checks, encoders, oracle, testing, victims
 from ssl_extract import config as fields
+from ssl_extract import encoders, oracle, ranges, testing, victims
 from ssl_extract.api import Answers
 from ssl_extract.cli import catalog, experiments
 from ssl_extract.encoders.trained import Encoder
@@ -135,7 +135,7 @@ def config_fields() -> str:
     ]
     lines += ['| field | default | numbers | meaning |', '| --- | --- | --- | --- |']
     for field, default, meaning in read_fields(inspect.getsource(fields.base)):
-        numbers = checks.written(fields.RANGES[field]) if field in fields.RANGES else ''
+        numbers = ranges.written(fields.RANGES[field]) if field in fields.RANGES else ''
         cells = (f'`{field}`', f'`{default}`' if default else '', numbers, _inline(meaning))
         lines.append(f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in cells)} |')
     return '\n'.join(lines)

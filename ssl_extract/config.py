@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import ml_collections
 
-from ssl_extract import checks
+from ssl_extract import checks, ranges
 from ssl_extract.attacks import own_settings
-from ssl_extract.checks import Count, Positive, Range, Whole
 from ssl_extract.errors import UserError
 from ssl_extract.oracle import MAX_BUDGET
+from ssl_extract.ranges import Count, Positive, Range, Whole
 
 _EPOCHS = 10**6
 _PRICE = Annotated[float, Range(0, 10**9)]
@@ -158,9 +158,9 @@ def check(config: ml_collections.ConfigDict, where: str = '') -> None:
         raise UserError(f'{where}{field} is missing: start the config from config.base()')
     for field, value in values.items():
         annotation = RANGES.get(field, _type_of(field, defaults[field]))
-        if not checks.accepts(annotation, value):
-            shown, note = checks.shown(value), checks.size_note(annotation, value)
-            raise UserError(f'{where}{field}={shown}: write {checks.accepted(annotation)}{note}')
+        if not ranges.accepts(annotation, value):
+            shown, note = checks.shown(value), ranges.size_note(annotation, value)
+            raise UserError(f'{where}{field}={shown}: write {ranges.accepted(annotation)}{note}')
     for name in values['modules']:
         if not all(part.isidentifier() for part in name.split('.')):
             raise UserError(f"{where}modules has {name!r}: write names such as 'my_losses'")

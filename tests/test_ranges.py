@@ -7,10 +7,10 @@ from typing import Annotated
 
 import pytest
 
-from ssl_extract import attacks, checks, losses, training
-from ssl_extract.checks import Range
+from ssl_extract import attacks, checks, losses, ranges, training
 from ssl_extract.cli import catalog
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range
 
 NO_NUMBERS = ('a', math.nan, math.inf, -math.inf, 1e300, -1e300, True, 1j, [1.0, 2.0, 3.0], {})
 
@@ -48,8 +48,8 @@ def outside(kind, bounds):
 
 def wrong_values(annotation):
     """Values just outside of the ranges of an annotation, and values that are no such number."""
-    numbers = [(kind, ranges) for kind, ranges in kinds(annotation) if kind in (int, float)]
-    wrong = {value for kind, ranges in numbers for r in ranges for value in outside(kind, r)}
+    numbers = [(kind, bounds) for kind, bounds in kinds(annotation) if kind in (int, float)]
+    wrong = {value for kind, bounds in numbers for b in bounds for value in outside(kind, b)}
     several = typing.get_origin(annotation) is tuple
     values = [*wrong, *NO_NUMBERS, *([1.5] if numbers[0][0] is int else [])]
     wrapped = [
@@ -63,7 +63,7 @@ def call_with(factory, argument, value):
     given = {}
     for parameter in checks.parameters_of(factory).values():
         if parameter.default is parameter.empty:
-            fitting = (v for v in ('train', 3, None) if checks.accepts(parameter.annotation, v))
+            fitting = (v for v in ('train', 3, None) if ranges.accepts(parameter.annotation, v))
             given[parameter.name] = next(fitting)
     return factory(**given | {argument: value})
 
@@ -74,16 +74,16 @@ def test_there_are_such_arguments():
 
 @pytest.mark.parametrize(('registry', 'name', 'parameter'), ARGUMENTS)
 def test_every_number_has_a_stated_range(registry, name, parameter):
-    for kind, ranges in kinds(parameter.annotation):
+    for kind, stated in kinds(parameter.annotation):
         if kind in (int, float):
-            assert ranges, 'annotate it: Annotated[float, Range(above=0)]'
+            assert stated, 'annotate it: Annotated[float, Range(above=0)]'
         if kind is int:  # without an upper bound a size fills the memory
-            assert all(r.least is not None and r.most is not None for r in ranges)
-        for bounds in ranges:
+            assert all(r.least is not None and r.most is not None for r in stated)
+        for bounds in stated:
             inside = [b for b in (bounds.least, bounds.most) if b is not None]
-            assert all(checks.accepts(Annotated[kind, bounds], bound) for bound in inside)
+            assert all(ranges.accepts(Annotated[kind, bounds], bound) for bound in inside)
     if parameter.default is not parameter.empty:
-        assert checks.accepts(parameter.annotation, parameter.default)
+        assert ranges.accepts(parameter.annotation, parameter.default)
 
 
 @pytest.mark.parametrize(('registry', 'name', 'parameter'), ARGUMENTS)

@@ -7,7 +7,7 @@ the network below the head.
 
 from ssl_extract.attacks.base import Attack, make_student, register
 from ssl_extract.attacks.direct import imitate
-from ssl_extract.checks import Width
+from ssl_extract.ranges import Width
 
 
 @register(

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 
 from ssl_extract import encoders
-from ssl_extract.checks import Range
 from ssl_extract.encoders import chain
+from ssl_extract.ranges import Range
 from ssl_extract.registry import Registry
 from ssl_extract.training import Recipe
 

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract import augment
-from ssl_extract.checks import Range
 from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import fingerprint
+from ssl_extract.ranges import Range
 from ssl_extract.registry import Registry
 
 PLANS = Registry('query plan', adaptive=False)  # adaptive: whether the plan acts on a defense

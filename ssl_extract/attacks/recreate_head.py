@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from ssl_extract import encoders, losses
 from ssl_extract.attacks.base import Attack, register, stacked
-from ssl_extract.checks import Range
 from ssl_extract.encoders import chain
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range
 from ssl_extract.training import Recipe
 
 

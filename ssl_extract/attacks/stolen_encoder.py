@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ssl_extract import augment
 from ssl_extract.attacks.base import Attack, Views, objective, register, stacked
-from ssl_extract.checks import NotNegative
+from ssl_extract.ranges import NotNegative
 from ssl_extract.training import Recipe
 
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from ssl_extract import encoders
 from ssl_extract.attacks.base import Attack, register, stacked
-from ssl_extract.checks import Width
 from ssl_extract.encoders import chain
+from ssl_extract.ranges import Width
 from ssl_extract.training import Recipe
 
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from ssl_extract.augment import image_ops
 from ssl_extract.augment.rand_augment import operation
-from ssl_extract.checks import NotNegative, Positive, PositiveShare, Range, Share, Width
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import NotNegative, Positive, PositiveShare, Range, Share, Width
 from ssl_extract.registry import Registry
 
 Op = Callable[[jax.Array, jax.Array], jax.Array]

@@ -20,10 +20,11 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from ssl_extract.checks import Range, check
+from ssl_extract.checks import check
 from ssl_extract.data import tfds as tfds_sets
 from ssl_extract.data.sets import Dataset, checked
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range
 from ssl_extract.registry import Registry, parse_call
 
 _SPEC = re.compile(r'\s*([^()\s]*)\s*(\(.*\))?\s*', re.DOTALL)

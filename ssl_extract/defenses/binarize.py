@@ -8,9 +8,9 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import Range
 from ssl_extract.defenses.base import Defense, register, stateless
 from ssl_extract.numerics import product
+from ssl_extract.ranges import Range
 
 
 class Hyperplanes(NamedTuple):

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_extract.checks import Positive, PositiveShare, Range
 from ssl_extract.defenses.base import Defense, register
 from ssl_extract.defenses.noise import draw_normal
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Positive, PositiveShare, Range
 
 # The buckets fit in memory: 64 MiB at most.
 Bits, Tables = Annotated[int, Range(1, 20)], Annotated[int, Range(1, 64)]

@@ -9,10 +9,10 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import Positive, PositiveShare, Range
 from ssl_extract.defenses.base import Defense, register
 from ssl_extract.defenses.buckets import Bits, Tables, buckets_of, fill, share
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Positive, PositiveShare, Range
 
 
 class RateState(NamedTuple):

@@ -25,10 +25,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_extract.checks import NotNegative, Range, Share, check_whole
+from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import Defense, register
 from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import image_keys
+from ssl_extract.ranges import NotNegative, Range, Share
 
 CELLS = 4  # the image is shrunk to CELLS x CELLS
 FLAT = 1e-3  # norm of the differences below which an image has next to no signal

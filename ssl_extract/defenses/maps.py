@@ -12,9 +12,9 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import NotNegative, Range
 from ssl_extract.defenses.base import Defense, register
 from ssl_extract.numerics import product
+from ssl_extract.ranges import NotNegative, Range
 
 
 class AffineMap(NamedTuple):

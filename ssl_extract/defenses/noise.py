@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import jax
 
-from ssl_extract.checks import NotNegative, Real
 from ssl_extract.defenses.base import Defense, EmptyState, register
 from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import image_keys
+from ssl_extract.ranges import NotNegative, Real
 
 
 class SecretKey(NamedTuple):

@@ -8,8 +8,8 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import Range
 from ssl_extract.defenses.base import Defense, register
+from ssl_extract.ranges import Range
 
 
 class PadShuffle(NamedTuple):

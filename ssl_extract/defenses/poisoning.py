@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_extract.checks import NotNegative
 from ssl_extract.defenses.base import Defense, EmptyState, register
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import NotNegative
 
 GRADIENT_BYTES = 2**30  # of the gradients, one a query, in memory at a time
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from ssl_extract.checks import Range
 from ssl_extract.defenses.base import Defense, apply_where, make, register
 from ssl_extract.defenses.similarity import (
     Capacity,
@@ -21,6 +20,7 @@ from ssl_extract.defenses.similarity import (
     recall,
 )
 from ssl_extract.numerics import check_metric
+from ssl_extract.ranges import Range
 
 MAX_WINDOW = 5000  # Royston's coefficients are fitted up to here
 

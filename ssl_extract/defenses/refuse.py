@@ -5,9 +5,9 @@ similarity_guard(then="replace(mean=1000.0, stddev=20.0)")
 
 import jax.numpy as jnp
 
-from ssl_extract.checks import NotNegative, Real
 from ssl_extract.defenses.base import Defense, EmptyState, register, stateless
 from ssl_extract.defenses.noise import draw_normal
+from ssl_extract.ranges import NotNegative, Real
 
 
 @register('refuse')

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import jax.numpy as jnp
 
-from ssl_extract.checks import Range
 from ssl_extract.defenses.base import Defense, register, stateless
+from ssl_extract.ranges import Range
 
 
 @register('round', not_after=('binarize',), because='0 and 1 are round already')

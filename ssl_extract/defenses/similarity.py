@@ -14,10 +14,10 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import Range, Real
 from ssl_extract.defenses.base import Defense, apply_where, make, needs, register
 from ssl_extract.errors import UserError
 from ssl_extract.numerics import check_metric
+from ssl_extract.ranges import Range, Real
 
 SPACES = ('answer', 'projection')
 Capacity = Annotated[int, Range(1, 2**30)]  # answers in a history

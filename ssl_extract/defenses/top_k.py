@@ -6,9 +6,9 @@ arXiv 2201.05889, arXiv 2201.07513.
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import Width
 from ssl_extract.defenses.base import Defense, EmptyState, register
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Width
 
 
 @register(

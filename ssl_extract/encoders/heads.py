@@ -9,7 +9,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ssl_extract.checks import Width
 from ssl_extract.encoders.base import (
     Network,
     check_dtype,
@@ -17,6 +16,7 @@ from ssl_extract.encoders.base import (
     register_head,
 )
 from ssl_extract.encoders.norm import BatchNorm
+from ssl_extract.ranges import Width
 
 
 class MLP(nn.Module):

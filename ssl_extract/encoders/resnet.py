@@ -14,11 +14,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import Range, Width
 from ssl_extract.encoders.base import Network, check_dtype, from_module, register
 from ssl_extract.encoders.conv import conv
 from ssl_extract.encoders.norm import BatchNorm
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range, Width
 
 STEMS = {'imagenet': (7, 2), 'cifar': (3, 1), 'patch': (3, 2)}  # kernel size, stride
 EXPANSION = {'basic': 1, 'bottleneck': 4}

@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import Range, Width
 from ssl_extract.encoders.base import Network, check_dtype, from_module, register
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range, Width
 
 
 class Block(nn.Module):

@@ -9,9 +9,9 @@ A new probe is a factory of `fit(features, labels, num_classes) -> Probe`:
 import functools
 from collections.abc import Callable
 
-from ssl_extract.checks import Count, NotNegative, Positive
 from ssl_extract.evaluation.probe import L2_GRID, Probe, fit_probe
 from ssl_extract.evaluation.probe_sgd import fit_probe_sgd
+from ssl_extract.ranges import Count, NotNegative, Positive
 from ssl_extract.registry import Registry
 
 PROBES = Registry('probe')

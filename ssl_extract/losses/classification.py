@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_extract.checks import Positive
 from ssl_extract.losses.base import Loss, masked_mean, prepare, register
+from ssl_extract.ranges import Positive
 
 
 @register('bce')

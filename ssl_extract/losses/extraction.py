@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_extract.checks import NotNegative, Positive
 from ssl_extract.losses.base import Loss, masked_mean, prepare, register
 from ssl_extract.numerics import normalize, product
+from ssl_extract.ranges import NotNegative, Positive
 
 RDA_EPSILON = 1e-6  # the least `1 + cos` and the least squared distance in the logarithms of rda
 

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import NotNegative
 from ssl_extract.losses.base import Loss, prepare, register
 from ssl_extract.numerics import product
+from ssl_extract.ranges import NotNegative
 
 
 @register('barlow')

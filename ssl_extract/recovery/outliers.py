@@ -4,7 +4,7 @@ import numpy as np
 import scipy
 from absl import logging
 
-from ssl_extract.checks import Positive
+from ssl_extract.ranges import Positive
 from ssl_extract.recovery.base import Received, Recover, Shadow, answered_rows, register
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from ssl_extract.checks import Range
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range
 from ssl_extract.registry import Registry
 
 # The traits of a strategy.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract import augment
-from ssl_extract.checks import Range
+from ssl_extract.ranges import Range
 from ssl_extract.strategies.base import Rounds, Seen, State, Strategy, left, register
 
 _BLOCK = 512  # images augmented at a time

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from ssl_extract.checks import Count, Positive
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Count, Positive
 from ssl_extract.strategies.base import Rounds, Seen, State, Strategy, left, register
 
 _TAG = 11  # of the random draws

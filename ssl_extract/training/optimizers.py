@@ -5,7 +5,7 @@ from typing import Annotated
 
 import optax
 
-from ssl_extract.checks import Decay, NotNegative, Range
+from ssl_extract.ranges import Decay, NotNegative, Range
 from ssl_extract.registry import Registry
 
 OPTIMIZERS = Registry('optimizer')

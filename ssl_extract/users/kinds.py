@@ -13,10 +13,10 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from ssl_extract import augment
-from ssl_extract.checks import Count, NotNegative, Positive, Range, Whole, Width
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.probe import predict
 from ssl_extract.evaluation.probes import PROBES
+from ssl_extract.ranges import Count, NotNegative, Positive, Range, Whole, Width
 from ssl_extract.registry import Registry
 
 USERS = Registry('legitimate user')

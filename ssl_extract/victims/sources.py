@@ -11,9 +11,9 @@ from collections.abc import Callable
 import jax
 from etils import epath
 
-from ssl_extract.checks import Width
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Width
 from ssl_extract.registry import Registry
 from ssl_extract.victims.model import Victim, from_encoder, from_function
 

@@ -17,6 +17,7 @@ from ssl_extract import (
     encoders,
     evaluation,
     losses,
+    ranges,
     recovery,
     strategies,
     training,
@@ -83,8 +84,8 @@ FIELDS = config._flat(config.base())
 
 
 def wrong_numbers(annotation):
-    values = [value for value in (-1, *HUGE, *OTHERS) if not checks.accepts(annotation, value)]
-    if checks.accepts(annotation, 0.5):  # a ConfigDict makes floats of the field's numbers
+    values = [value for value in (-1, *HUGE, *OTHERS) if not ranges.accepts(annotation, value)]
+    if ranges.accepts(annotation, 0.5):  # a ConfigDict makes floats of the field's numbers
         values = [value for value in values if value is not True and value != 10**5000]
     return values
 
@@ -93,7 +94,7 @@ def wrong_arguments(registry, name):
     """Specs of a registered name with a number that is out of range or none."""
     for parameter in checks.parameters_of(registry[name]).values():
         for value in (-(10**30), 1e300, 'x', [], {}, math.inf):
-            if not checks.accepts(parameter.annotation, value):
+            if not ranges.accepts(parameter.annotation, value):
                 yield f'{name}({parameter.name}={repr(value).replace("inf", "1e999")})'
 
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ssl_extract import encoders, losses
-from ssl_extract.checks import Positive, Width
 from ssl_extract.encoders import chain
+from ssl_extract.ranges import Positive, Width
 from ssl_extract.training import Recipe
 from ssl_extract.victims.pretraining.base import prepare_two_views, register
 

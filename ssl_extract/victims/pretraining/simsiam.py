@@ -10,8 +10,8 @@ import jax
 import optax
 
 from ssl_extract import encoders
-from ssl_extract.checks import Width
 from ssl_extract.encoders import chain
+from ssl_extract.ranges import Width
 from ssl_extract.training import Recipe
 from ssl_extract.victims.pretraining.base import prepare_two_views, register
 
