@@ -1,7 +1,8 @@
 """Ranges of numbers in annotations, and their words.
 
-width: Annotated[int, Range(1, 64)] = 8
-delta: Positive = 1.0
+A parameter states its range beside its type, by one of the names below or by a `Range`:
+
+    def tail(width: Annotated[int, Range(1, 64)] = 8, delta: Positive = 1.0) -> Head: ...
 """
 
 import dataclasses
