@@ -19,7 +19,7 @@ from mkdocs.structure.files import File
 
 import ssl_extract
 from ssl_extract import config as fields
-from ssl_extract import encoders, oracle, testing, victims
+from ssl_extract import encoders, oracle, ranges, testing, victims
 from ssl_extract.api import Answers
 from ssl_extract.cli import catalog, experiments
 from ssl_extract.encoders.trained import Encoder
@@ -133,9 +133,10 @@ def config_fields() -> str:
         "An experiment's `get_config()` starts from `ssl_extract.config.base()`, which has",
         '',
     ]
-    lines += ['| field | default | meaning |', '| --- | --- | --- |']
+    lines += ['| field | default | numbers | meaning |', '| --- | --- | --- | --- |']
     for field, default, meaning in read_fields(inspect.getsource(fields.base)):
-        cells = (f'`{field}`', f'`{default}`' if default else '', _inline(meaning))
+        numbers = ranges.written(fields.RANGES[field]) if field in fields.RANGES else ''
+        cells = (f'`{field}`', f'`{default}`' if default else '', numbers, _inline(meaning))
         lines.append(f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in cells)} |')
     return '\n'.join(lines)
 

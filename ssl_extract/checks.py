@@ -1,10 +1,38 @@
-"""Checks of a factory's arguments."""
+"""Checks of arguments, by the types and ranges in annotations.
 
-import math
-import numbers
-from typing import Any
+    @losses.register('huber')
+    def huber(delta: Annotated[float, Range(above=0)] = 1.0) -> Loss: ...
+
+Every call of a registered factory is checked: numbers for their type and range, texts, lists and
+`True or False` for their type. Annotations of other types are not checked.
+"""
+
+import inspect
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+import wrapt
 
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range, accepted, accepts, size_note, written
+
+Function = TypeVar('Function', bound=Callable[..., Any])
+_SHOWN = 120  # characters of a value in a message
+
+
+def check(name: str, value: Any, annotation: Any) -> None:
+    """Checks a value against the type and the ranges of an annotation.
+
+    >>> check('stages', (2, 2), tuple[int, ...])
+
+    Raises:
+        UserError: the value is another; the message names the argument and what it must be.
+    """
+    if not accepts(annotation, value):
+        note = size_note(annotation, value)
+        raise UserError(f'{name} must be {accepted(annotation)}, got {shown(value)}{note}')
 
 
 def check_number(
@@ -22,18 +50,7 @@ def check_number(
     Raises:
         UserError: the value is another; the message names the argument and the bounds.
     """
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (
-        real
-        and math.isfinite(value)
-        and (least is None or value >= least)
-        and (above is None or value > above)
-        and (most is None or value <= most)
-        and (below is None or value < below)
-    ):
-        bounds = (('of at least', least), ('above', above), ('at most', most), ('below', below))
-        words = ' and '.join(f'{word} {bound:g}' for word, bound in bounds if bound is not None)
-        raise UserError(f'{name} must be a finite number{words and " " + words}, got {value!r}')
+    check(name, value, Annotated[float, Range(least, most, above, below)])
 
 
 def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
@@ -42,7 +59,106 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None) -> N
     Raises:
         UserError: the value is another; the message names the argument and the bounds.
     """
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole and value >= least and (most is None or value <= most)):
-        bound = f'of at least {least}' if most is None else f'from {least} to {most}'
-        raise UserError(f'{name} must be a whole number {bound}, got {value!r}')
+    check(name, value, Annotated[int, Range(least, most)])
+
+
+def check_memory(what: str, num_bytes: int) -> None:
+    """Checks that an array fits into the memory of the machine.
+
+    >>> check_memory('data.size=32: 1,000 images', 1_000 * 32 * 32 * 3)
+
+    Args:
+        what: the beginning of the message: the field, its value and the array.
+        num_bytes: the size of the array.
+
+    Raises:
+        UserError: the array is larger than the whole memory.
+    """
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    if num_bytes > memory:
+        raise UserError(
+            f'{what} would take {num_bytes / 2**30:,.0f} GiB, and this machine has '
+            f'{memory / 2**30:,.0f} GiB of memory: write less'
+        )
+
+
+def checked(function: Function) -> Function:
+    """Makes a function check the arguments of its calls; signature and docstring stay.
+
+    An argument that is left out, or given as its default, is not checked.
+
+    >>> double = checked(lambda x: 2 * x)  # without annotations nothing is checked
+    >>> double('a')
+    'aa'
+    """
+    parameters = parameters_of(function)
+    if all(accepts(p.annotation, _OTHER) for p in parameters.values()):
+        return function
+
+    @wrapt.decorator
+    def call(wrapped: Callable, instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        bound = inspect.signature(wrapped).bind(*args, **kwargs)
+        check_arguments(parameters, bound.arguments)
+        return wrapped(*args, **kwargs)
+
+    return call(function)
+
+
+def check_arguments(
+    parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any]
+) -> None:
+    """Checks the arguments of a call against the annotations of the parameters.
+
+    Raises:
+        UserError: an argument is of another type or out of its range.
+    """
+    for name, value in arguments.items():
+        parameter = parameters[name]
+        if value is not parameter.default:
+            check(name, value, parameter.annotation)
+
+
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Returns the parameters of a function; annotations written as text are evaluated."""
+    try:
+        return inspect.signature(function, eval_str=True).parameters
+    except NameError:  # of names that are imported for a type checker only
+        return inspect.signature(function).parameters
+
+
+class _Other:
+    """A value of a type that no checked annotation accepts."""
+
+
+_OTHER = _Other()
+
+
+def written_parameter(parameter: inspect.Parameter) -> str:
+    """Writes a parameter with the type that a spec can hold, the range and the default.
+
+    >>> def views(m: Annotated[int, Range(1, 9)], weights: tuple[float, ...], sort=sorted): ...
+    >>> ', '.join(map(written_parameter, inspect.signature(views).parameters.values()))
+    'm: int from 1 to 9, weights: tuple[float, ...], sort=...'
+    """
+    kind = written(parameter.annotation)
+    typed = parameter.annotation is not parameter.empty and not re.search(r'[a-z_]\.', kind)
+    text = str(parameter.replace(annotation=parameter.empty, default=parameter.empty))
+    text += f': {kind}' if typed else ''
+    if parameter.default is parameter.empty:
+        return text
+    default = '...' if callable(parameter.default) else repr(parameter.default)
+    return f'{text} = {default}' if typed else f'{text}={default}'
+
+
+def shown(value: Any) -> str:
+    """Writes a value for an error message, on one line and not too long.
+
+    >>> shown('a' * 1000)[-9:]
+    "aaa...aa'"
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return 'a number of thousands of digits'
+    text = ' '.join(text.splitlines())
+    return text if len(text) <= _SHOWN else f'{text[: _SHOWN - 6]}...{text[-3:]}'

@@ -4,14 +4,46 @@ An experiment file's `get_config()` starts from `base()` and sets what differs. 
 ConfigDict is locked: a misspelt field is refused, there and on the command line.
 """
 
+import difflib
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import ml_collections
 
+from ssl_extract import checks, ranges
 from ssl_extract.attacks import own_settings
 from ssl_extract.errors import UserError
+from ssl_extract.oracle import MAX_BUDGET
+from ssl_extract.ranges import Count, Positive, Range, Whole
+
+_EPOCHS = 10**6
+_PRICE = Annotated[float, Range(0, 10**9)]
+# The accepted values of the fields of numbers; any other field has the type of its default.
+RANGES = {
+    'seed': Whole,
+    'data.size': Annotated[int, Range(0, 2**10)],
+    'victim.seed': Whole,
+    'victim.epochs': Annotated[int, Range(1, _EPOCHS)],
+    'victim.batch_size': Count,
+    'victim.learning_rate': Positive,
+    'attack.accounts': Annotated[int, Range(1, 10_000)],
+    'attack.overlap': Count,
+    'attack.budget': Annotated[int, Range(1, MAX_BUDGET)],
+    'attack.epochs': Annotated[int, Range(1, _EPOCHS)],
+    'attack.batch_size': Count,
+    'attack.learning_rate': Positive,
+    'legitimate.images': Count,
+    'legitimate.test_images': Whole,
+    'cost.dollars_per_1000_queries': _PRICE,
+    'cost.dollars_per_hour': _PRICE,
+    'baselines.scratch_epochs': Annotated[int, Range(0, _EPOCHS)],
+    'baselines.scratch_batch_size': Count,
+    'evaluation.neighbors': Count,
+    'evaluation.shots': Whole,
+    'training.checkpoint_every': Count,
+    'training.log_every': Count,
+}
 
 
 def base() -> ml_collections.ConfigDict:
@@ -107,6 +139,59 @@ def grid(**fields: tuple) -> tuple[dict[str, Any], ...]:
     )
 
 
+def check(config: ml_collections.ConfigDict, where: str = '') -> None:
+    """Checks the names, types and ranges of all fields; a resolved run may lack `runs`.
+
+    Args:
+        config: from `base`, or as an experiment file made it.
+        where: the beginning of the message, e.g. 'runs[3]: '.
+
+    Raises:
+        UserError: a field is missing, unknown, or has a wrong value.
+    """
+    defaults, values = _flat(base()), _flat(config)
+    for field in sorted(values.keys() - defaults.keys()):
+        near = difflib.get_close_matches(field, defaults, n=1)
+        hint = f'; did you mean {near[0]}?' if near else ', which starts from config.base()'
+        raise UserError(f'{where}{field} is no field of an experiment{hint}')
+    for field in sorted(defaults.keys() - values.keys() - {'runs'}):
+        raise UserError(f'{where}{field} is missing: start the config from config.base()')
+    for field, value in values.items():
+        annotation = RANGES.get(field, _type_of(field, defaults[field]))
+        if not ranges.accepts(annotation, value):
+            shown, note = checks.shown(value), ranges.size_note(annotation, value)
+            raise UserError(f'{where}{field}={shown}: write {ranges.accepted(annotation)}{note}')
+    for name in values['modules']:
+        if not all(part.isidentifier() for part in name.split('.')):
+            raise UserError(f"{where}modules has {name!r}: write names such as 'my_losses'")
+    for number, run in enumerate(values.get('runs', ())):
+        if not (isinstance(run, Mapping | ml_collections.ConfigDict) and _all_text(run)):
+            raise UserError(
+                f'runs[{number}]={checks.shown(run)}: write a dict of dotted fields, such as '
+                "{'attack.loss': 'mse'}"
+            )
+
+
+def _flat(config: ml_collections.ConfigDict, prefix: str = '') -> dict[str, Any]:
+    """Returns the values by dotted field."""
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            fields |= _flat(value, f'{prefix}{name}.')
+        else:
+            fields[f'{prefix}{name}'] = value
+    return fields
+
+
+def _type_of(field: str, default: Any) -> Any:
+    items = dict if field == 'runs' else str
+    return tuple[items, ...] if isinstance(default, tuple) else type(default)
+
+
+def _all_text(names: Any) -> bool:
+    return all(isinstance(name, str) for name in names)
+
+
 def expand(
     config: ml_collections.ConfigDict, fixed: tuple[str, ...] = ()
 ) -> Iterator[ml_collections.ConfigDict]:
@@ -117,9 +202,10 @@ def expand(
         fixed: dotted fields of the command line, which win over the runs' overrides.
 
     Raises:
-        UserError: a run overrides a field that does not exist, or with a value of another type;
-            the attack does not exist.
+        UserError: a field is wrong, see `check`; a run overrides a field that does not exist, or
+            with a value of another type; the attack does not exist.
     """
+    check(config)
     seen = set()
     for number, overrides in enumerate(config.runs or ({},)):
         run = config.copy_and_resolve_references()
@@ -135,9 +221,11 @@ def expand(
                 for part in field.split('.'):
                     section = section[part]
                 run.update_from_flattened_dict({field: value})
-            except (KeyError, TypeError, AttributeError) as error:
-                message = str(error.args[0]).splitlines()[0]
-                raise UserError(f'runs[{number}] sets {field}={value!r}: {message}') from None
+            except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+                message = (str(error.args[0] if error.args else '').splitlines() or [''])[0]
+                value = checks.shown(value)
+                raise UserError(f'runs[{number}] sets {field}={value}: {message}') from None
+        check(run, f'runs[{number}]: ' if len(config.runs) > 1 else '')
         for field, default in own_settings(run.attack.name).items():
             run.attack[field] = run.attack[field] or default
         if (text := run.to_json(sort_keys=True)) not in seen:

@@ -9,10 +9,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from ssl_extract import checks
 from ssl_extract.errors import UserError
 
 Factory = TypeVar('Factory', bound=Callable[..., Any])
 REGISTRIES: dict[str, 'Registry'] = {}  # by kind
+MAX_PARTS = 100  # of a chain; each is compiled
 
 
 class Entry(NamedTuple):
@@ -80,6 +82,9 @@ class Registry(Mapping[str, Callable[..., Any]]):
     def register(self, name: str, **traits: Any) -> Callable[[Factory], Factory]:
         """Registers the decorated factory as `name`; a name can be taken only once.
 
+        The factory's calls are checked from then on: its arguments by its annotations, which hold
+        the ranges of numbers (`ssl_extract.checks`).
+
         Args:
             name: the name in a spec.
             **traits: values for some of `defaults`. A function is called with the arguments of a
@@ -102,6 +107,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
                 raise UserError(f'{self.kind} {name!r} is already registered; choose another name')
             if self.check is not None:
                 self.check(name, factory)
+            factory = checks.checked(factory)
             # Of the caller, not of the factory: a module may register another module's function.
             module = sys._getframe(1).f_globals['__name__']
             self.entries[name] = Entry(factory, traits, module)
@@ -127,8 +133,8 @@ class Registry(Mapping[str, Callable[..., Any]]):
         self._bind(spec, name, args, kwargs, accepted)
         try:
             return factory(*args, **kwargs, **accepted)
-        except (TypeError, UserError) as error:  # an argument of a wrong type or value
-            raise UserError(f'{self.kind} {spec!r}: {error}') from error
+        except (TypeError, ValueError, ArithmeticError) as error:  # of a wrong type or value
+            raise self._refusal(spec, error) from error
 
     def make_all(self, chain: str, **offered: Any) -> list[Any]:
         """Makes each part of `'a(...) | b | c(...)'`, in the written order; `''` gives `[]`.
@@ -159,7 +165,10 @@ class Registry(Mapping[str, Callable[..., Any]]):
         traits = self.defaults | self.entries[name].traits
         for trait, value in self.entries[name].traits.items():
             if callable(value):
-                traits[trait] = value(**bound.arguments)
+                try:
+                    traits[trait] = value(**bound.arguments)
+                except (TypeError, ValueError, ArithmeticError) as error:
+                    raise self._refusal(spec, error) from error
                 self._check_trait(name, trait, traits[trait])
         return self._traits(**traits)
 
@@ -188,19 +197,28 @@ class Registry(Mapping[str, Callable[..., Any]]):
     def _bind(
         self, spec: str, name: str, args: tuple, kwargs: dict, accepted: dict | None = None
     ) -> inspect.BoundArguments:
-        """Binds the arguments of a spec; with `accepted`, those of the whole call."""
-        signature = inspect.signature(self[name])
+        """Binds and checks the arguments of a spec; with `accepted`, those of the whole call."""
+        signature, parameters = inspect.signature(self[name]), checks.parameters_of(self[name])
         try:
             if accepted is None:
-                return signature.bind_partial(*args, **kwargs)
-            return signature.bind(*args, **kwargs, **accepted)
+                bound = signature.bind_partial(*args, **kwargs)
+            else:
+                bound = signature.bind(*args, **kwargs, **accepted)
         except TypeError as error:
-            shown = [
-                str(p) for p in signature.parameters.values() if p.name not in (accepted or {})
-            ]
+            taken = [p for p in parameters.values() if p.name not in (accepted or {})]
+            listed = ', '.join(map(checks.written_parameter, taken))
             raise UserError(
-                f'{self.kind} {spec!r}: {error}; it takes ({", ".join(shown)})'
+                f'{self.kind} {checks.shown(spec)}: {error}; it takes ({listed})'
             ) from None
+        try:
+            checks.check_arguments(parameters, bound.arguments)
+        except UserError as error:
+            raise self._refusal(spec, error) from error
+        return bound
+
+    def _refusal(self, spec: str, error: Exception) -> UserError:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return UserError(f'{self.kind} {checks.shown(spec)}: {reason}')
 
     def _check_trait(self, name: str, trait: str, value: Any) -> None:
         if trait not in self.defaults:
@@ -249,6 +267,8 @@ def split_chain(spec: str, kind: str = 'chain') -> list[str]:
     while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         parts.insert(0, ast.unparse(node.right))
         node = node.left
+    if len(parts) >= MAX_PARTS:
+        raise UserError(f'{kind} {checks.shown(spec)}: write at most {MAX_PARTS} parts')
     return [ast.unparse(node), *parts]
 
 
@@ -266,25 +286,26 @@ def parse_call(spec: str, kind: str = 'call') -> tuple[str, tuple, dict[str, Any
     if isinstance(node, ast.Name):
         return node.id, (), {}
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-        raise UserError(f'cannot read {kind} {spec!r}: write {usage}')
+        raise UserError(f'cannot read {kind} {checks.shown(spec)}: write {usage}')
     names = [k.arg for k in node.keywords]
     for name in names:
         if name is None or names.count(name) > 1:
-            raise UserError(f'{kind} {spec!r}: name each argument once, as in {usage}')
+            raise UserError(f'{kind} {checks.shown(spec)}: name each argument once, as in {usage}')
     try:
         args = tuple(ast.literal_eval(arg) for arg in node.args)
         return node.func.id, args, {k.arg: ast.literal_eval(k.value) for k in node.keywords}
     except (ValueError, TypeError):
         raise UserError(
-            f'{kind} {spec!r}: an argument is a number, True, None, a list, or a "quoted text"'
+            f'{kind} {checks.shown(spec)}: an argument is a number, True, None, a list, or a '
+            '"quoted text"'
         ) from None
 
 
 def _parse(spec: str, kind: str, usage: str) -> ast.expr:
     """Parses `spec` to a syntax tree."""
     if not isinstance(spec, str):
-        raise UserError(f'{kind} must be text, {usage}, got {spec!r}')
+        raise UserError(f'{kind} must be text, {usage}, got {checks.shown(spec)}')
     try:
         return ast.parse(spec.strip(), mode='eval').body
-    except (SyntaxError, ValueError):
-        raise UserError(f'cannot read {kind} {spec!r}: write {usage}') from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deep
+        raise UserError(f'cannot read {kind} {checks.shown(spec)}: write {usage}') from None

@@ -51,9 +51,11 @@ def error_of(capsys, *words):
 def test_list_shows_signatures_and_first_lines(capsys):
     _, out, _ = call(capsys, 'list', 'losses', 'plans')
     assert out.startswith(
-        'losses\n  barlow(lambda_: float = 0.0051)\n      Computes the loss of Barlow Twins'
+        'losses\n  barlow(lambda_: float of at least 0 = 0.0051)\n      Computes the loss of '
     )
-    assert '\n\nplans\n' in out and 'views(m: int = 10, query_augmentation=...)' in out
+    assert (
+        '\n\nplans\n' in out and 'views(m: int from 1 to 10000 = 10, query_augmentation=...)' in out
+    )
     assert max(map(len, out.splitlines())) <= 100
 
 

@@ -114,7 +114,7 @@ def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices):
             '--config=experiments/paper.py:rdaa',
             'paper.py:rdaa: write one of access_head, cont_steal',
         ),
-        ('--config.seed=-1', 'seed=-1: write a number from 0 to 2147483647'),
+        ('--config.seed=-1', 'seed=-1: write a whole number from 0 to 2147483647'),
     ],
 )
 def test_an_error_is_one_line_and_comes_before_any_training(tmp_path, flag, message):

@@ -88,13 +88,27 @@ def test_unknown_name_far_from_all_only_lists(shapes):
         ('disk(radius)', 'an argument is a number'),
         ('disk({[1]: 2})', 'an argument is a number'),
         ('disk(__import__("os"))', 'an argument is a number'),
-        ('square("a")', 'not supported'),  # TypeError inside the factory
+        ('square("a")', "side must be a finite number, got 'a'"),
+        ('square(label=1)', 'label must be a text, got 1'),
         ('square(-1)', 'side must be >= 0, got -1'),  # UserError inside the factory
     ],
 )
 def test_wrong_arguments_name_the_spec_and_what_fits(shapes, spec, part):
     said = message(shapes.make, spec)
     assert said.startswith(f'shape {spec!r}: ') and part in said
+
+
+@pytest.mark.parametrize(
+    ('spec', 'said'), [('ring("a")', 'unsupported operand'), ('ring(0)', 'division by zero')]
+)
+def test_an_error_inside_a_factory_or_a_trait_names_the_spec(shapes, spec, said):
+    @shapes.register('ring', sides=lambda radius, **_: int(1 / radius))
+    def ring(radius=1.0):
+        return ('ring', 1 / radius)
+
+    for call in (shapes.make, shapes.traits):
+        line = message(call, spec)
+        assert line.startswith(f'shape {spec!r}: ') and said in line
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ the network below the head.
 
 from ssl_extract.attacks.base import Attack, make_student, register
 from ssl_extract.attacks.direct import imitate
+from ssl_extract.ranges import Width
 
 
 @register(
@@ -21,7 +22,9 @@ from ssl_extract.attacks.direct import imitate
     schedule='cosine',
     learning_rate=3e-4,
 )
-def access_head(encoder, answer_dim, plan, loss, student_augmentation, hidden: int = 512) -> Attack:
+def access_head(
+    encoder, answer_dim, plan, loss, student_augmentation, hidden: Width = 512
+) -> Attack:
     """Trains the surrogate with SimCLR's head of two layers to imitate the victim's projections.
 
     >>> from ssl_extract import attacks

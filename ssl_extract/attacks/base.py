@@ -20,13 +20,14 @@ set in `attack.name`, as in `'my_attack(weight=2.0)'`:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ssl_extract import encoders
 from ssl_extract.encoders import chain
+from ssl_extract.ranges import Range
 from ssl_extract.registry import Registry
 from ssl_extract.training import Recipe
 
@@ -50,6 +51,7 @@ _PRESET = dict(
 # adaptive: whether the attack acts against a defense.
 ATTACKS = Registry('attack', endpoint='representation', adaptive=False, **_PRESET)
 register = ATTACKS.register
+Views = Annotated[int, Range(1, 100)]  # of an input in a step, one after the other
 # The fields for which '' in a config means the authors' setting.
 OWN = ('plan', 'loss', 'query_augmentation', 'student_augmentation')
 

@@ -7,7 +7,7 @@ made again on the device. Under `online` every step asks fresh views until the b
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,12 @@ import numpy as np
 from ssl_extract import augment
 from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import fingerprint
+from ssl_extract.ranges import Range
 from ssl_extract.registry import Registry
 
 PLANS = Registry('query plan', adaptive=False)  # adaptive: whether the plan acts on a defense
 register = PLANS.register
+Views = Annotated[int, Range(1, 10_000)]  # of an input
 AS_IT_IS = augment.make('')
 
 
@@ -76,7 +78,7 @@ def once() -> Plan:
 
 
 @register('views')
-def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
+def views(m: Views = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     """Asks m augmented views of each input one time each; a step draws among the views.
 
     >>> views(m=3).stored
@@ -89,7 +91,6 @@ def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     Raises:
         UserError: m is not a whole number above 0; a step needs more than m views of an input.
     """
-    _check_m(m)
 
     def view(inputs, seeds):
         return jax.vmap(query_augmentation)(jax.vmap(jax.random.key)(seeds), inputs)
@@ -113,7 +114,7 @@ def views(m: int = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
 
 
 @register('repeat', adaptive=True)
-def repeat(m: int = 4) -> Plan:
+def repeat(m: Views = 4) -> Plan:
     """Asks each input m times as it is; all views of a step are the input and the mean answer.
 
     The plan is the adversary of noise that is drawn anew for every query
@@ -129,7 +130,6 @@ def repeat(m: int = 4) -> Plan:
     Raises:
         UserError: m is not a whole number above 0.
     """
-    _check_m(m)
 
     def ask(batch, key, ask, account, count):
         inputs, answered = batch['inputs'], batch['answered']
@@ -211,11 +211,6 @@ def stored_arrays(
         'answered': answered.reshape(seeds.shape),
         'view_seeds': seeds,
     }
-
-
-def _check_m(m: Any) -> None:
-    if not isinstance(m, int) or isinstance(m, bool) or m < 1:
-        raise UserError(f'm={m!r}: write a whole number of at least 1')
 
 
 def _repeat(x: jax.Array, count: int) -> jax.Array:

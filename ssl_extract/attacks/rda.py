@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_extract import augment, losses
-from ssl_extract.attacks.base import Attack, objective, register, stacked
-from ssl_extract.errors import UserError
+from ssl_extract.attacks.base import Attack, Views, objective, register, stacked
 from ssl_extract.training import Recipe
 
 # The views of the authors' code: 90 % of the image's area for queries, 75 % for the surrogate.
@@ -39,7 +38,7 @@ ONLINE_VIEWS = 10  # of each image in a step, under the plan `online`
     schedule='constant',
     learning_rate=1e-3,
 )
-def rda(student, plan, loss, student_augmentation, views: int = 5) -> Attack:
+def rda(student, plan, loss, student_augmentation, views: Views = 5) -> Attack:
     """Trains several of the surrogate's views of an image against the image's prototype.
 
     >>> from ssl_extract import attacks
@@ -52,8 +51,6 @@ def rda(student, plan, loss, student_augmentation, views: int = 5) -> Attack:
     Raises:
         UserError: `views` is not a whole number above 0.
     """
-    if not isinstance(views, int) or views < 1:
-        raise UserError(f'rda(views={views}): write a whole number of at least 1')
     asks = plan.stored or ONLINE_VIEWS
 
     def prepare(batch, key, ask, account):

@@ -6,6 +6,8 @@ each other. Then the surrogate f is trained to minimize `loss(g(f(x1)), g(victim
 fixed.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
@@ -13,6 +15,7 @@ from ssl_extract import encoders, losses
 from ssl_extract.attacks.base import Attack, register, stacked
 from ssl_extract.encoders import chain
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range
 from ssl_extract.training import Recipe
 
 
@@ -36,7 +39,7 @@ def recreate_head(
     head: str = 'simclr(hidden=512, dim=128)',
     predictor: str = '',
     head_loss: str = 'infonce(temperature=0.07)',
-    head_epochs: float = 2.0,
+    head_epochs: Annotated[float, Range(above=0, most=100)] = 2.0,
 ) -> Attack:
     """Trains a head on pairs of answers, then the surrogate through the head.
 

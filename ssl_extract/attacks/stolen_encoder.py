@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from ssl_extract import augment
-from ssl_extract.attacks.base import Attack, objective, register, stacked
-from ssl_extract.errors import UserError
+from ssl_extract.attacks.base import Attack, Views, objective, register, stacked
+from ssl_extract.ranges import NotNegative
 from ssl_extract.training import Recipe
 
 
@@ -33,7 +33,7 @@ from ssl_extract.training import Recipe
     learning_rate=0.064,
 )
 def stolen_encoder(
-    student, plan, loss, student_augmentation, lambda_: float = 20.0, views: int = 1
+    student, plan, loss, student_augmentation, lambda_: NotNegative = 20.0, views: Views = 1
 ) -> Attack:
     """Trains the surrogate to imitate the answer on the image and on augmented views of the image.
 
@@ -48,11 +48,6 @@ def stolen_encoder(
     Raises:
         UserError: `lambda_` is negative or `views` is not a whole number above 0.
     """
-    if lambda_ < 0 or not isinstance(views, int) or views < 1:
-        raise UserError(
-            f'stolen_encoder(lambda_={lambda_}, views={views}): write lambda_ >= 0 and a whole '
-            'number of views >= 1'
-        )
 
     def prepare(batch, key, ask, account):
         query_key, *keys = jax.random.split(key, 1 + views)

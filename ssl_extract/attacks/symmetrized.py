@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ssl_extract import encoders
 from ssl_extract.attacks.base import Attack, register, stacked
 from ssl_extract.encoders import chain
+from ssl_extract.ranges import Width
 from ssl_extract.training import Recipe
 
 
@@ -28,7 +29,7 @@ from ssl_extract.training import Recipe
     learning_rate=0.05,
 )
 def symmetrized(
-    student, answer_dim, plan, loss, hidden: int = 512, dim: int = 512, bottleneck: int = 128
+    student, answer_dim, plan, loss, hidden: Width = 512, dim: Width = 512, bottleneck: Width = 128
 ) -> Attack:
     """Trains each view to predict the projection of the victim's answer to the other view.
 

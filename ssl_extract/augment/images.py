@@ -10,8 +10,8 @@ A new operation is a factory that returns an `Op`, under `@augment.register('its
 """
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,12 @@ from ssl_extract.augment import image_ops
 from ssl_extract.augment.checks import check_image
 from ssl_extract.augment.rand_augment import operation
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import PositiveShare, Range, Share, Width
 from ssl_extract.registry import Registry
 
 Op = Callable[[jax.Array, jax.Array], jax.Array]
+_Size = Annotated[float, Range(above=0, most=1000)]
+_Strength = Annotated[float, Range(0, 100)]
 AUGMENTATIONS = Registry('augmentation')
 register = AUGMENTATIONS.register
 
@@ -69,7 +72,11 @@ def none() -> Op:
 
 
 @register('simclr')
-def simclr(strength: float = 1.0, flip: float = 0.5, min_scale: float = 0.08) -> Op:
+def simclr(
+    strength: Annotated[float, Range(0, 2.5)] = 1.0,
+    flip: Share = 0.5,
+    min_scale: PositiveShare = 0.08,
+) -> Op:
     """Crops, flips, jitters, grays and blurs as SimCLR does (Chen et al. 2020, appendix A).
 
     The constants are those of the extraction paper's code (Dziedzic et al. 2022).
@@ -83,7 +90,6 @@ def simclr(strength: float = 1.0, flip: float = 0.5, min_scale: float = 0.08) ->
         flip: probability of a horizontal flip; 0 for digits, whose mirror image is another sign.
         min_scale: smallest share of the image's area that a crop keeps.
     """
-    _check(0 <= strength <= 2.5, 'simclr: strength', strength, 'a number in [0, 2.5]')
     jitter = 0.8 * strength
     return chain(
         [
@@ -98,7 +104,8 @@ def simclr(strength: float = 1.0, flip: float = 0.5, min_scale: float = 0.08) ->
 
 @register('random_resized_crop')
 def random_resized_crop(
-    scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    scale: tuple[PositiveShare, PositiveShare] = (0.08, 1.0),
+    ratio: tuple[_Size, _Size] = (3 / 4, 4 / 3),
 ) -> Op:
     """Resizes a random box to the whole image.
 
@@ -110,8 +117,8 @@ def random_resized_crop(
         scale: bounds of the box's share of the area, drawn uniformly.
         ratio: bounds of the box's width over height, drawn log-uniformly.
     """
-    _check_range('random_resized_crop: scale', scale, 0, 1)
-    _check_range('random_resized_crop: ratio', ratio, 0, 1000)
+    _check_order('scale', scale)
+    _check_order('ratio', ratio)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'random_resized_crop')
@@ -123,7 +130,7 @@ def random_resized_crop(
 
 
 @register('random_crop')
-def random_crop(padding: int = 4) -> Op:
+def random_crop(padding: Annotated[int, Range(0, 2**12)] = 4) -> Op:
     """Shifts the image: takes a random window of the image within a black frame.
 
     >>> op = random_crop(padding=1)
@@ -133,7 +140,6 @@ def random_crop(padding: int = 4) -> Op:
     Args:
         padding: width of the frame, in pixels, as in torchvision's `RandomCrop(size, padding)`.
     """
-    _check_count('random_crop: padding', padding)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'random_crop')
@@ -147,14 +153,13 @@ def random_crop(padding: int = 4) -> Op:
 
 
 @register('flip')
-def horizontal_flip(p: float = 0.5) -> Op:
+def horizontal_flip(p: Share = 0.5) -> Op:
     """Mirrors left and right with probability `p`.
 
     >>> op = horizontal_flip(p=1.0)
     >>> op(jax.random.key(0), jnp.array([[[0.0] * 3, [1.0] * 3]]))[0, :, 0].tolist()
     [1.0, 0.0]
     """
-    _check_probability('flip: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'flip')
@@ -165,11 +170,11 @@ def horizontal_flip(p: float = 0.5) -> Op:
 
 @register('color_jitter')
 def color_jitter(
-    brightness: float = 0.8,
-    contrast: float = 0.8,
-    saturation: float = 0.8,
-    hue: float = 0.2,
-    p: float = 0.8,
+    brightness: _Strength = 0.8,
+    contrast: _Strength = 0.8,
+    saturation: _Strength = 0.8,
+    hue: Annotated[float, Range(0, 0.5)] = 0.2,
+    p: Share = 0.8,
 ) -> Op:
     """Adjusts brightness, contrast, saturation and hue in a random order, with probability `p`.
 
@@ -187,10 +192,6 @@ def color_jitter(
         p: probability that the image is changed.
     """
     factors = {'brightness': brightness, 'contrast': contrast, 'saturation': saturation}
-    for name, value in factors.items():
-        _check(0 <= value <= 100, f'color_jitter: {name}', value, 'a number in [0, 100]')
-    _check(0 <= hue <= 0.5, 'color_jitter: hue', hue, 'a number in [0, 0.5]')
-    _check_probability('color_jitter: p', p)
     low = np.array([*(max(0, 1 - x) for x in factors.values()), -hue], np.float32)
     high = np.array([*(1 + x for x in factors.values()), hue], np.float32)
 
@@ -217,14 +218,13 @@ def color_jitter(
 
 
 @register('grayscale')
-def random_grayscale(p: float = 0.2) -> Op:
+def random_grayscale(p: Share = 0.2) -> Op:
     """Turns the image gray with probability `p`.
 
     >>> op = random_grayscale(p=1.0)
     >>> op(jax.random.key(0), jnp.zeros((1, 1, 3))).tolist()
     [[[0.0, 0.0, 0.0]]]
     """
-    _check_probability('grayscale: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'grayscale', channels=3)
@@ -235,7 +235,9 @@ def random_grayscale(p: float = 0.2) -> Op:
 
 @register('gaussian_blur')
 def gaussian_blur(
-    sigma: tuple[float, float] = (0.1, 2.0), kernel: int | None = None, p: float = 1.0
+    sigma: tuple[_Size, _Size] = (0.1, 2.0),
+    kernel: Annotated[int, Range(1, 2**12)] | None = None,
+    p: Share = 1.0,
 ) -> Op:
     """Blurs with probability `p` and a sigma drawn uniformly, in pixels.
 
@@ -248,14 +250,8 @@ def gaussian_blur(
         kernel: odd number of taps; None is a tenth of the image's side, made odd, at least 3.
         p: probability that the image is blurred.
     """
-    _check_range('gaussian_blur: sigma', sigma, 0, 1000)
-    _check(
-        kernel is None or (isinstance(kernel, int) and kernel > 0 and kernel % 2 == 1),
-        'gaussian_blur: kernel',
-        kernel,
-        'a positive odd number or None',
-    )
-    _check_probability('gaussian_blur: p', p)
+    _check_order('sigma', sigma)
+    _check(kernel is None or kernel % 2 == 1, 'kernel', kernel, 'an odd number or None')
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'gaussian_blur')
@@ -270,7 +266,7 @@ def gaussian_blur(
 
 
 @register('solarize')
-def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
+def random_solarize(threshold: Share = 0.5, p: Share = 0.1) -> Op:
     """Inverts the values that are at least `threshold`, with probability `p`.
 
     >>> op = random_solarize(threshold=0.5, p=1.0)
@@ -282,8 +278,6 @@ def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
             Pillow and torchvision do with a threshold of 128.
         p: probability that the image is changed.
     """
-    _check(0 <= threshold <= 1, 'solarize: threshold', threshold, 'a number in [0, 1]')
-    _check_probability('solarize: p', p)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'solarize')
@@ -293,7 +287,11 @@ def random_solarize(threshold: float = 0.5, p: float = 0.1) -> Op:
 
 
 @register('rand_augment')
-def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
+def rand_augment(
+    n: Annotated[int, Range(0, 100)] = 2,
+    m: Annotated[float, Range(0, 30)] = 14,
+    side: Width | None = 224,
+) -> Op:
     """Applies `n` of the sixteen operations of RandAugment in turn (Cubuk et al. 2020).
 
     Each operation is drawn uniformly, with replacement, anew for each image. The operations and
@@ -311,14 +309,6 @@ def rand_augment(n: int = 2, m: float = 14, side: int | None = 224) -> Op:
             are counted; the pixels shrink with the image. None keeps the pixels: at 32 x 32 and
             m = 14, a translation of 47 pixels leaves nothing of an image.
     """
-    _check_count('rand_augment: n', n, 100)
-    _check(0 <= m <= 30, 'rand_augment: m', m, 'a number in [0, 30]')
-    _check(
-        side is None or (isinstance(side, int) and side > 0),
-        'rand_augment: side',
-        side,
-        'a positive whole number or None',
-    )
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'rand_augment', channels=3)
@@ -361,17 +351,5 @@ def _check(ok: bool, field: str, value: object, accepted: str) -> None:
         raise UserError(f'{field} is {value!r}: write {accepted}')
 
 
-def _check_probability(field: str, value: float) -> None:
-    _check(0 <= value <= 1, field, value, 'a number in [0, 1]')
-
-
-def _check_count(field: str, value: int, most: float = math.inf) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
-    bound = '' if most == math.inf else f' and at most {most}'
-    _check(whole, field, value, f'a whole number of at least 0{bound}')
-
-
-def _check_range(field: str, value: Sequence[float], low: float, high: float) -> None:
-    accepted = f'two numbers (a, b) with {low} < a <= b <= {high}'
-    pair = isinstance(value, tuple | list) and len(value) == 2
-    _check(pair and low < value[0] <= value[1] <= high, field, value, accepted)
+def _check_order(field: str, value: Sequence[float]) -> None:
+    _check(value[0] <= value[1], field, value, 'the smaller number first')

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ssl_extract import checks
 from ssl_extract.cli import arguments, experiments
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline.modules import import_modules
@@ -63,7 +64,7 @@ def _described(registry: Mapping[str, Callable[..., Any]]) -> list[tuple[str, st
 
 
 def signature(factory: Callable[..., Any]) -> str:
-    """Writes the arguments of a factory, with the types that a spec can hold.
+    """Writes the arguments of a factory, with the types and ranges that a spec can hold.
 
     >>> def views(m: int, weights: tuple[float, ...] = (1.0,), sort: Callable = sorted): ...
     >>> signature(views)
@@ -74,18 +75,7 @@ def signature(factory: Callable[..., Any]) -> str:
 
 def parameters(factory: Callable[..., Any]) -> list[str]:
     """Writes the arguments of a factory, one by one; see `signature`."""
-    return [_parameter(parameter) for parameter in inspect.signature(factory).parameters.values()]
-
-
-def _parameter(parameter: inspect.Parameter) -> str:
-    kind = inspect.formatannotation(parameter.annotation)
-    typed = parameter.annotation is not parameter.empty and '.' not in kind.replace('...', '')
-    text = str(parameter.replace(annotation=parameter.empty, default=parameter.empty))
-    text += f': {kind}' if typed else ''
-    if parameter.default is parameter.empty:
-        return text
-    default = '...' if callable(parameter.default) else repr(parameter.default)
-    return f'{text} = {default}' if typed else f'{text}={default}'
+    return [checks.written_parameter(p) for p in checks.parameters_of(factory).values()]
 
 
 def _indented(entries: list[tuple[str, str]]) -> str:

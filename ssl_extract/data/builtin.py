@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ssl_extract.data.loading import register
+from ssl_extract.checks import check_memory
+from ssl_extract.data.loading import Side, register
 from ssl_extract.data.sets import Dataset
 from ssl_extract.data.splits import select
 from ssl_extract.data.tfds import fit
@@ -14,7 +15,7 @@ _NOISE_SEED = 2022
 
 
 @register('digits')
-def digits(*, split: str, size: int | None) -> Dataset:
+def digits(*, split: str, size: Side | None) -> Dataset:
     """Loads scikit-learn's digits, in a fixed order, stratified into 'train' and 'test'.
 
     >>> digits(split='test[:3]', size=None).inputs.shape
@@ -34,12 +35,13 @@ def digits(*, split: str, size: int | None) -> Dataset:
         order, test_size=_DIGITS_TEST, stratify=bunch.target, random_state=0
     )
     rows = select(split, {'train': train, 'test': test})
+    check_memory(f'size={size}: {len(rows):,} images', len(rows) * 3 * (size or 8) ** 2)
     fitted = [fit(image[..., None], size) for image in images[rows]]
     return Dataset(np.stack(fitted), bunch.target[rows], 10)
 
 
 @register('noise')
-def noise(*, split: str, size: int | None) -> Dataset:
+def noise(*, split: str, size: Side | None) -> Dataset:
     """Draws independent uniform pixels; each image has a separate seed, so that slices agree.
 
     >>> noise(split='train[:3]', size=4).inputs.shape
@@ -50,7 +52,9 @@ def noise(*, split: str, size: int | None) -> Dataset:
         size: side in pixels; None draws 32.
     """
     rows = select(split, {'train': np.arange(_NOISE)})
-    images = np.empty((len(rows), size or _NOISE_SIZE, size or _NOISE_SIZE, 3), np.uint8)
+    side = size or _NOISE_SIZE
+    check_memory(f'size={size}: {len(rows):,} images', len(rows) * 3 * side**2)
+    images = np.empty((len(rows), side, side, 3), np.uint8)
     for image, row in zip(images, rows, strict=True):
         rng = np.random.default_rng((_NOISE_SEED, row))
         image[:] = rng.integers(0, 256, image.shape, dtype=np.uint8)

@@ -8,7 +8,8 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from ssl_extract.data.loading import register
+from ssl_extract.checks import check_memory
+from ssl_extract.data.loading import Side, register
 from ssl_extract.data.sets import Dataset
 from ssl_extract.data.splits import select
 from ssl_extract.data.tfds import fit
@@ -28,7 +29,7 @@ class _File(NamedTuple):
 
 
 @register('folder')
-def folder(path: str, *, split: str, size: int | None) -> Dataset:
+def folder(path: str, *, split: str, size: Side | None) -> Dataset:
     """Reads the images of `path/CLASS/`; classes are numbered by their sorted names.
 
     The split 'all' holds every image. If there is a subfolder 'train' or 'test', the subfolders of
@@ -62,6 +63,7 @@ def folder(path: str, *, split: str, size: int | None) -> Dataset:
         for name in sorted({file.split for file in files})
     }
     chosen = [files[row] for row in select(split, {'all': np.arange(len(files))} | rows)]
+    check_memory(f'size={size}: {len(chosen):,} images', len(chosen) * 3 * (size or 0) ** 2)
     images = []
     for file in progress(chosen, desc=f'reading {path}', unit='image'):
         images.append(fit(_read(file.path), size))

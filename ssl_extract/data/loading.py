@@ -18,11 +18,13 @@ needs them; `select` resolves the split:
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+from ssl_extract.checks import check
 from ssl_extract.data import tfds as tfds_sets
 from ssl_extract.data.sets import Dataset, checked
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range
 from ssl_extract.registry import Registry, parse_call
 
 _SPEC = re.compile(r'\s*([^()\s]*)\s*(\(.*\))?\s*', re.DOTALL)
@@ -34,6 +36,7 @@ def _check_split(name: str, factory: Callable[..., Dataset]) -> None:
         raise UserError(f'data set {name!r}: its factory needs a parameter `split`')
 
 
+Side = Annotated[int, Range(1, 2**10)]  # of images, in pixels
 DATASETS = Registry('data set', check=_check_split)
 register = DATASETS.register
 
@@ -62,8 +65,7 @@ def load(
             slice does not exist or is empty, the set has no input, or images differ in size and
             `size` is None.
     """
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-        raise UserError(f'size={size!r}: write the side in pixels, at least 1, or None')
+    check('size', size, Side | None)
     head, args, kwargs = parse_spec(spec)
     choices = {'split': split, 'size': size, 'data_dir': data_dir, 'cache_dir': cache_dir}
     if head in DATASETS:
@@ -100,7 +102,7 @@ def parse_spec(spec: str, kind: str = 'data set') -> tuple[str, tuple, dict[str,
         UserError: the description does not parse.
     """
     match = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
-    if match is None:
+    if match is None or not match.group(1):
         raise UserError(
             f"cannot read {kind} {spec!r}: write a name, such as 'cifar10:3.0.2', or "
             'name(arg=1, other="x")'

@@ -19,6 +19,7 @@ from PIL import Image
 from tensorflow_datasets.core import read_only_builder
 from tqdm import tqdm
 
+from ssl_extract.checks import check_memory
 from ssl_extract.data.splits import parse_split
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files
@@ -40,6 +41,8 @@ def load(
     image_key, label_key = _keys(name, builder.info.features)
     lengths = {key: info.num_examples for key, info in builder.info.splits.items()}
     pieces = parse_split(split, lengths, name)
+    count = sum(piece.stop - piece.start for piece in pieces)
+    check_memory(f'size={size}: {count:,} images', count * 3 * (size or 0) ** 2)
     cache = epath.Path(cache_dir or '~/.cache/ssl_extract').expanduser()
     images, labels = [], []
     for piece in pieces:

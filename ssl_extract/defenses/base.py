@@ -8,7 +8,9 @@ The shape is optax's: a factory closes over the hyper-parameters and returns `De
 """
 
 import functools
+import math
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -219,6 +221,8 @@ def check_endpoint(spec: str, endpoint: str) -> None:
 def noticed(state: Any) -> dict[str, float]:
     """Reads the counters of a chain's defenses: every scalar of the states, as 'defense.field'.
 
+    A scalar that is not finite is no result: it is left out, with a warning.
+
     >>> _, _, state = apply_once('rate_limit(queries=1, seconds=60.0)', [[1.0], [2.0]])
     >>> noticed(state)
     {'rate_limit.num_answered': 2.0, 'rate_limit.seconds': 60.0}
@@ -228,6 +232,9 @@ def noticed(state: Any) -> dict[str, float]:
         if leaf.ndim == 0 and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             words = re.findall(r'\w+', jax.tree_util.keystr(path))
             counters['.'.join(re.sub(r'^\d+_', '', word) for word in words)] = float(leaf)
+    for name in [name for name, value in counters.items() if not math.isfinite(value)]:
+        value = counters.pop(name)
+        warnings.warn(f'the state of a defense holds {name}={value}: left out', stacklevel=2)
     return counters
 
 

@@ -3,14 +3,14 @@
 The binary transform of B4B, arXiv 2310.08571.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import Defense, register, stateless
 from ssl_extract.numerics import product
+from ssl_extract.ranges import Range
 
 
 class Hyperplanes(NamedTuple):
@@ -25,7 +25,7 @@ class Hyperplanes(NamedTuple):
     not_after=('binarize',),
     because='its answers are zeros and ones already',
 )
-def binarize(bits: int = 0) -> Defense:
+def binarize(bits: Annotated[int, Range(0, 2**16)] = 0) -> Defense:
     """Replaces each answer by bits, as numbers 0 and 1.
 
     B4B names a binary transform; the two rules are a choice of this project.
@@ -45,7 +45,6 @@ def binarize(bits: int = 0) -> Defense:
     Raises:
         UserError: `bits` is not a whole number of at least 0.
     """
-    check_whole('bits', bits, 0)
     if not bits:
         return stateless(
             lambda outputs, keys: (outputs > jnp.mean(outputs, axis=1, keepdims=True)).astype(

@@ -8,16 +8,19 @@ buckets.
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_extract.checks import check_number, check_whole
 from ssl_extract.defenses.base import Defense, register
 from ssl_extract.defenses.noise import draw_normal
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Positive, PositiveShare, Range
+
+# The buckets fit in memory: 64 MiB at most.
+Bits, Tables = Annotated[int, Range(1, 20)], Annotated[int, Range(1, 64)]
 
 
 class CoverageState(NamedTuple):
@@ -41,11 +44,11 @@ class CoverageState(NamedTuple):
     because='it counts where representations lie, and the other one moves them',
 )
 def bucket_coverage(
-    bits: int = 12,
-    tables: int = 20,
-    alpha: float = 1.0,
-    beta: float = 0.8,
-    lambda_: float = 1e-6,
+    bits: Bits = 12,
+    tables: Tables = 20,
+    alpha: Positive = 1.0,
+    beta: PositiveShare = 0.8,
+    lambda_: Positive = 1e-6,
     center: bool = True,
 ) -> Defense:
     """Adds `N(0, stddev^2)` to every coordinate, with `stddev` set by the coverage E at the query.
@@ -81,14 +84,8 @@ def bucket_coverage(
     Raises:
         UserError: an argument is out of its range.
     """
-    check_buckets(bits, tables)
-    check_number('alpha', alpha, above=0)
-    check_number('beta', beta, above=0, most=1)
-    check_number('lambda_', lambda_, above=0)
     if lambda_ >= alpha:
         raise UserError(f'lambda_ must be less than alpha={alpha}, got {lambda_}')
-    if not isinstance(center, bool):
-        raise UserError(f'center must be True or False, got {center!r}')
     growth = math.log(alpha / lambda_) / beta
     if growth > 80:  # exp overflows float32 at 88
         raise UserError(
@@ -168,12 +165,6 @@ def fill(filled: jax.Array, buckets: jax.Array, where: jax.Array) -> tuple[jax.A
 def share(filled: jax.Array) -> jax.Array:
     """Computes the share of filled buckets, float32[], of `filled` bool[T, 2**bits]."""
     return jnp.sum(filled, dtype=jnp.int32).astype(jnp.float32) / filled.size
-
-
-def check_buckets(bits: int, tables: int) -> None:
-    """Raises UserError unless the buckets of `bits` and `tables` fit in memory."""
-    check_whole('bits', bits, 1, 20)
-    check_whole('tables', tables, 1, 64)
 
 
 @functools.lru_cache(maxsize=8)

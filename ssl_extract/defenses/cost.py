@@ -4,15 +4,15 @@ No time passes and no puzzle is solved: the state adds up, as `seconds`, the tim
 service would have made the account wait or compute.
 """
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import check_number, check_whole
 from ssl_extract.defenses.base import Defense, register
-from ssl_extract.defenses.buckets import buckets_of, check_buckets, fill, share
+from ssl_extract.defenses.buckets import Bits, Tables, buckets_of, fill, share
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Positive, PositiveShare, Range
 
 
 class RateState(NamedTuple):
@@ -42,7 +42,11 @@ class WorkState(NamedTuple):
 
 
 @register('rate_limit')
-def rate_limit(queries: int = 1000, seconds: float = 86_400.0, total: int = 0) -> Defense:
+def rate_limit(
+    queries: Annotated[int, Range(1, 2**30)] = 1000,
+    seconds: Positive = 86_400.0,
+    total: Annotated[int, Range(0, 2**30)] = 0,
+) -> Defense:
     """Answers `queries` queries every `seconds`, and at most `total` altogether.
 
     The account sends as fast as the limit allows: query number n, counted from 0, is answered after
@@ -62,9 +66,6 @@ def rate_limit(queries: int = 1000, seconds: float = 86_400.0, total: int = 0) -
     Raises:
         UserError: `queries` is below 1, `seconds` is not above 0 or `total` is below 0.
     """
-    check_whole('queries', queries, 1, 2**30)
-    check_number('seconds', seconds, above=0)
-    check_whole('total', total, 0, 2**30)
 
     def init(key: jax.Array, outputs: Any, inputs: Any) -> RateState:
         return RateState(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32))
@@ -85,11 +86,11 @@ def rate_limit(queries: int = 1000, seconds: float = 86_400.0, total: int = 0) -
     because='it measures where representations lie, and the other one moves them',
 )
 def proof_of_work(
-    seconds: float = 1.0,
-    benign: float = 0.2,
-    doubling: float = 0.1,
-    bits: int = 12,
-    tables: int = 20,
+    seconds: Positive = 1.0,
+    benign: PositiveShare = 0.2,
+    doubling: PositiveShare = 0.1,
+    bits: Bits = 12,
+    tables: Tables = 20,
 ) -> Defense:
     """Makes a query cost more computing the more of the space the account has seen.
 
@@ -116,10 +117,6 @@ def proof_of_work(
     Raises:
         UserError: an argument is out of its range.
     """
-    check_number('seconds', seconds, above=0)
-    check_number('benign', benign, above=0, most=1)
-    check_number('doubling', doubling, above=0, most=1)
-    check_buckets(bits, tables)
     if doubling < (1 - benign) / 64:
         raise UserError(
             f'doubling={doubling} doubles the cost more than 64 times; write at least '

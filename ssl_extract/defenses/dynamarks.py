@@ -19,16 +19,17 @@ this project, not the paper's:
 """
 
 import functools
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_extract.checks import check_number, check_whole
+from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import Defense, register
 from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import image_keys
+from ssl_extract.ranges import NotNegative, Range, Share
 
 CELLS = 4  # the image is shrunk to CELLS x CELLS
 FLAT = 1e-3  # norm of the differences below which an image has next to no signal
@@ -89,7 +90,9 @@ class Verification(NamedTuple):
     endpoints=('posteriors', 'labels'),
     verify=lambda key, **_: functools.partial(verify, key=key),
 )
-def dynamarks(key: int = 0, strength: float = 1.0, rate: float = 0.2) -> Defense:
+def dynamarks(
+    key: Annotated[int, Range(0, MAX_KEY)] = 0, strength: NotNegative = 1.0, rate: Share = 0.2
+) -> Defense:
     """Marks the answers of a classifier, by the rule at the top of this file.
 
     The secret is that of the service and not of the account: accounts that collude get one mark,
@@ -115,9 +118,6 @@ def dynamarks(key: int = 0, strength: float = 1.0, rate: float = 0.2) -> Defense
     Raises:
         UserError: an argument has a wrong value; or, in `init`, the inputs are no images.
     """
-    check_whole('key', key, 0, MAX_KEY)
-    check_number('strength', strength, least=0)
-    check_number('rate', rate, least=0, most=1)
 
     def init(account_key, outputs, inputs):
         _check_images(inputs)

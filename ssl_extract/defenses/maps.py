@@ -7,14 +7,14 @@ answers of several accounts do not fit together, though, which sybils need. The 
 are B4B's; their distributions are a choice of this project.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import check_number
 from ssl_extract.defenses.base import Defense, register
 from ssl_extract.numerics import product
+from ssl_extract.ranges import NotNegative, Range
 
 
 class AffineMap(NamedTuple):
@@ -43,7 +43,9 @@ def orthogonal() -> Defense:
 
 
 @register('affine', moves_answers=True)
-def affine(condition: float = 10.0, stddev: float = 1.0) -> Defense:
+def affine(
+    condition: Annotated[float, Range(least=1)] = 10.0, stddev: NotNegative = 1.0
+) -> Defense:
     """Maps each answer x to `x A + b` with a secret invertible A and a secret b.
 
     A = Q1 diag(s) Q2 with Haar distributed orthogonal matrices and log-uniform singular values
@@ -62,8 +64,6 @@ def affine(condition: float = 10.0, stddev: float = 1.0) -> Defense:
     Raises:
         UserError: `condition` is below 1, or `stddev` is negative.
     """
-    check_number('condition', condition, least=1)
-    check_number('stddev', stddev, least=0)
 
     def draw(key, width, dtype):
         left, middle, right, shift = jax.random.split(key, 4)

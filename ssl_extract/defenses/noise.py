@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import jax
 
-from ssl_extract.checks import check_number
 from ssl_extract.defenses.base import Defense, EmptyState, register
 from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import image_keys
+from ssl_extract.ranges import NotNegative, Real
 
 
 class SecretKey(NamedTuple):
@@ -20,7 +20,7 @@ class SecretKey(NamedTuple):
 
 
 @register('gaussian_noise', moves_answers=True)
-def gaussian_noise(mean: float = 0.0, stddev: float = 1.0, keyed_by: str = 'query') -> Defense:
+def gaussian_noise(mean: Real = 0.0, stddev: NotNegative = 1.0, keyed_by: str = 'query') -> Defense:
     """Adds `N(mean, stddev^2)` to every coordinate.
 
     An attacker removes a constant mean by subtracting the average answer.
@@ -41,8 +41,6 @@ def gaussian_noise(mean: float = 0.0, stddev: float = 1.0, keyed_by: str = 'quer
     Raises:
         UserError: `stddev` is negative, or `keyed_by` is neither 'query' nor 'image'.
     """
-    check_number('mean', mean)
-    check_number('stddev', stddev, least=0)
     if keyed_by not in ('query', 'image'):
         raise UserError(f"keyed_by must be 'query' or 'image', got {keyed_by!r}")
     of_image = keyed_by == 'image'

@@ -3,13 +3,13 @@
 Pad and shuffle of B4B, arXiv 2310.08571.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import Defense, register
+from ssl_extract.ranges import Range
 
 
 class PadShuffle(NamedTuple):
@@ -23,7 +23,7 @@ class PadShuffle(NamedTuple):
 
 
 @register('pad_shuffle', moves_answers=True)
-def pad_shuffle(pad: int = 64) -> Defense:
+def pad_shuffle(pad: Annotated[int, Range(0, 2**16)] = 64) -> Defense:
     """Appends `pad` constants to every answer and permutes its coordinates; both are secret.
 
     The constants are drawn from N(0, 1), which is a choice of this project. An attacker who knows
@@ -38,7 +38,6 @@ def pad_shuffle(pad: int = 64) -> Defense:
     Raises:
         UserError: `pad` is not a whole number of at least 0.
     """
-    check_whole('pad', pad, 0)
 
     def init(key, outputs, inputs):
         for_constants, for_order = jax.random.split(key)

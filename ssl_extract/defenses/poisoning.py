@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_extract.checks import check_number
 from ssl_extract.defenses.base import Defense, EmptyState, register
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import NotNegative
 
 GRADIENT_BYTES = 2**30  # of the gradients, one a query, in memory at a time
 
@@ -45,7 +45,7 @@ class Shadow:
     because="its model of an attacker was trained on the victim's own representations",
     endpoints=('representation',),
 )
-def prediction_poisoning(radius: float = 1.0, shadow: Shadow | None = None) -> Defense:
+def prediction_poisoning(radius: NotNegative = 1.0, shadow: Shadow | None = None) -> Defense:
     """Moves an answer y [D] by `radius * ||y||` to turn a shadow's gradient around the most.
 
     For the input of a query let F [D] be the output of the shadow, and J [D, P] the Jacobian of F
@@ -82,7 +82,6 @@ def prediction_poisoning(radius: float = 1.0, shadow: Shadow | None = None) -> D
         UserError: an argument is of a wrong type, or `radius` is negative; in `init`, there is no
             shadow, or it answers with another width.
     """
-    check_number('radius', radius, least=0)
     if not isinstance(shadow, Shadow | None):
         raise UserError(
             f"shadow must be a defenses.poisoning.Shadow from the victim's owner, got {shadow!r}"

@@ -4,23 +4,23 @@ After Juuti et al. 2019, arXiv 1805.02628.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from ssl_extract.checks import check_number, check_whole
 from ssl_extract.defenses.base import Defense, apply_where, make, register
 from ssl_extract.defenses.similarity import (
-    MAX_CAPACITY,
+    Capacity,
     History,
     check_width,
     new_history,
     recall,
 )
 from ssl_extract.numerics import check_metric
+from ssl_extract.ranges import Range
 
 MAX_WINDOW = 5000  # Royston's coefficients are fitted up to here
 
@@ -54,9 +54,9 @@ class PradaState(NamedTuple):
     because='it measures distances between representations, and the other one moves them',
 )
 def prada(
-    delta: float = 0.9,
-    window: int = 128,
-    capacity: int = 4096,
+    delta: Annotated[float, Range(above=0, below=1)] = 0.9,
+    window: Annotated[int, Range(20, MAX_WINDOW)] = 128,
+    capacity: Capacity = 4096,
     metric: str = 'l2',
     then: str = '',
 ) -> Defense:
@@ -97,9 +97,6 @@ def prada(
         UserError: an argument is out of range; `then` changes the width of the answers (at `init`).
     """
     check_metric(metric)
-    check_number('delta', delta, above=0, below=1)
-    check_whole('window', window, 20, MAX_WINDOW)
-    check_whole('capacity', capacity, 1, MAX_CAPACITY)
     acting = make(then)
     statistic = trimmed_shapiro(window)
 

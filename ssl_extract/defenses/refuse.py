@@ -5,9 +5,9 @@ similarity_guard(then="replace(mean=1000.0, stddev=20.0)")
 
 import jax.numpy as jnp
 
-from ssl_extract.checks import check_number
 from ssl_extract.defenses.base import Defense, EmptyState, register, stateless
 from ssl_extract.defenses.noise import draw_normal
+from ssl_extract.ranges import NotNegative, Real
 
 
 @register('refuse')
@@ -30,7 +30,7 @@ def refuse() -> Defense:
 
 
 @register('replace', moves_answers=True)
-def replace(mean: float = 1000.0, stddev: float = 20.0) -> Defense:
+def replace(mean: Real = 1000.0, stddev: NotNegative = 20.0) -> Defense:
     """Replaces each coordinate of an answer by a draw from N(mean, stddev^2).
 
     The paper does so to answers that resemble earlier answers (arXiv 2205.07890, section 5.3). The
@@ -44,6 +44,4 @@ def replace(mean: float = 1000.0, stddev: float = 20.0) -> Defense:
     Raises:
         UserError: `stddev` is negative.
     """
-    check_number('mean', mean)
-    check_number('stddev', stddev, least=0)
     return stateless(lambda outputs, keys: mean + stddev * draw_normal(outputs, keys))

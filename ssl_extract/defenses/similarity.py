@@ -9,18 +9,18 @@ Contrastive attackers ask several augmentations of each image, whose answers lie
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import check_number, check_whole
 from ssl_extract.defenses.base import Defense, apply_where, make, needs, register
 from ssl_extract.errors import UserError
 from ssl_extract.numerics import check_metric
+from ssl_extract.ranges import Range, Real
 
 SPACES = ('answer', 'projection')
-MAX_CAPACITY = 2**30
+Capacity = Annotated[int, Range(1, 2**30)]  # answers in a history
 
 
 class History(NamedTuple):
@@ -58,10 +58,10 @@ class SimilarityState(NamedTuple):
     because='it compares representations, and the other one moves them',
 )
 def similarity_guard(
-    threshold: float = 0.95,
+    threshold: Real = 0.95,
     metric: str = 'cosine',
     of: str = 'answer',
-    capacity: int = 4096,
+    capacity: Capacity = 4096,
     then: str = 'replace(mean=1000.0, stddev=20.0)',
     head: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Defense:
@@ -97,7 +97,6 @@ def similarity_guard(
             of the answers (at `init`).
     """
     check_metric(metric)
-    check_whole('capacity', capacity, 1, MAX_CAPACITY)
     if of not in SPACES:
         raise UserError(f'of={of!r}: write {" or ".join(map(repr, SPACES))}')
     if of == 'projection' and head is None:
@@ -105,7 +104,6 @@ def similarity_guard(
             "of='projection': there is no projection head behind these answers (or none was given "
             "with make(spec, head=...)): write of='answer'"
         )
-    check_number('threshold', threshold)
     low, high = (-1, 1) if metric == 'cosine' else (0, math.inf)
     if not low < threshold < high:
         accepted = 'between -1 and 1' if metric == 'cosine' else 'above 0'

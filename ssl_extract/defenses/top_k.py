@@ -6,9 +6,9 @@ arXiv 2201.05889, arXiv 2201.07513.
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import Defense, EmptyState, register
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Width
 
 
 @register(
@@ -16,7 +16,7 @@ from ssl_extract.errors import UserError
     not_after=('binarize', 'pad_shuffle'),
     because='ones or added constants would be kept in place of the largest coordinates',
 )
-def top_k(k: int = 64) -> Defense:
+def top_k(k: Width = 64) -> Defense:
     """Keeps the `k` coordinates of each answer that are largest in absolute value; the rest are 0.
 
     Of equally large coordinates the first stay.
@@ -30,7 +30,6 @@ def top_k(k: int = 64) -> Defense:
         UserError: `k` is not a whole number of at least 1; or, when an account is opened, `k` is
             more than the width of the answers.
     """
-    check_whole('k', k, 1)
 
     def init(key, outputs, inputs):
         if k > outputs.shape[-1]:

@@ -84,13 +84,6 @@ def check_dtype(dtype: str) -> Any:
     return DTYPES[dtype]
 
 
-def check_positive(**sizes: Any) -> None:
-    """Raises UserError if one of `sizes` is not an int of at least 1."""
-    for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise UserError(f'{name}={size!r}: write a whole number of at least 1')
-
-
 def num_params(variables: Variables) -> int:
     """Counts the parameters, without running statistics, of arrays or shapes."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(variables['params']))

@@ -12,11 +12,11 @@ import jax
 from ssl_extract.encoders.base import (
     Network,
     check_dtype,
-    check_positive,
     from_module,
     register_head,
 )
 from ssl_extract.encoders.norm import BatchNorm
+from ssl_extract.ranges import Width
 
 
 class MLP(nn.Module):
@@ -52,7 +52,7 @@ def mlp(*widths: int, norm: bool, norm_last: bool, dtype: str) -> Network:
 
 
 @register_head('simclr')
-def simclr(hidden: int = 512, dim: int = 128, dtype: str = 'float32') -> Network:
+def simclr(hidden: Width = 512, dim: Width = 128, dtype: str = 'float32') -> Network:
     """Makes SimCLR's projection head: Linear, ReLU, Linear.
 
     The paper's victims use 512-512-128.
@@ -66,12 +66,11 @@ def simclr(hidden: int = 512, dim: int = 128, dtype: str = 'float32') -> Network
         dim: width of the projections.
         dtype: of the computation, 'float32' or 'bfloat16'.
     """
-    check_positive(hidden=hidden, dim=dim)
     return mlp(hidden, dim, norm=False, norm_last=False, dtype=dtype)
 
 
 @register_head('simsiam_projector')
-def simsiam_projector(hidden: int = 2048, dim: int = 2048, dtype: str = 'float32') -> Network:
+def simsiam_projector(hidden: Width = 2048, dim: Width = 2048, dtype: str = 'float32') -> Network:
     """Makes SimSiam's projector: three linear layers with BatchNorm; no ReLU after the last.
 
     >>> from ssl_extract import encoders
@@ -83,12 +82,11 @@ def simsiam_projector(hidden: int = 2048, dim: int = 2048, dtype: str = 'float32
         dim: width of the projections.
         dtype: of the computation, 'float32' or 'bfloat16'.
     """
-    check_positive(hidden=hidden, dim=dim)
     return mlp(hidden, hidden, dim, norm=True, norm_last=True, dtype=dtype)
 
 
 @register_head('simsiam_predictor')
-def simsiam_predictor(hidden: int = 512, dim: int = 2048, dtype: str = 'float32') -> Network:
+def simsiam_predictor(hidden: Width = 512, dim: Width = 2048, dtype: str = 'float32') -> Network:
     """Makes SimSiam's predictor: a bottleneck of two linear layers, BatchNorm and ReLU in between.
 
     >>> from ssl_extract import encoders
@@ -100,12 +98,11 @@ def simsiam_predictor(hidden: int = 512, dim: int = 2048, dtype: str = 'float32'
         dim: width of the projector's outputs.
         dtype: of the computation, 'float32' or 'bfloat16'.
     """
-    check_positive(hidden=hidden, dim=dim)
     return mlp(hidden, dim, norm=True, norm_last=False, dtype=dtype)
 
 
 @register_head('linear')
-def linear(dim: int = 512, dtype: str = 'float32') -> Network:
+def linear(dim: Width = 512, dtype: str = 'float32') -> Network:
     """Makes one linear layer, which adapts a surrogate's representations to another width.
 
     >>> from ssl_extract import encoders
@@ -116,5 +113,4 @@ def linear(dim: int = 512, dtype: str = 'float32') -> Network:
         dim: width of the outputs.
         dtype: of the computation, 'float32' or 'bfloat16'.
     """
-    check_positive(dim=dim)
     return mlp(dim, norm=False, norm_last=False, dtype=dtype)

@@ -8,19 +8,22 @@ classifier ResNet-18/34/50 have 11,176,512 / 21,284,672 / 23,508,032 parameters,
 The paper's CIFAR ResNet-34 (21,276,992) differs in its stem only: 3x3 instead of 7x7 saves 7,680.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.encoders.base import Network, check_dtype, check_positive, from_module, register
+from ssl_extract.encoders.base import Network, check_dtype, from_module, register
 from ssl_extract.encoders.conv import conv
 from ssl_extract.encoders.norm import BatchNorm
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range, Width
 
 STEMS = {'imagenet': (7, 2), 'cifar': (3, 1), 'patch': (3, 2)}  # kernel size, stride
 EXPANSION = {'basic': 1, 'bottleneck': 4}
+Blocks = Annotated[int, Range(1, 100)]  # of a stage
+MAX_STAGES = 8
 
 
 class Conv(nn.Module):
@@ -92,9 +95,9 @@ class ResNet(nn.Module):
 @register('resnet')
 def resnet(
     block: str = 'basic',
-    stages: tuple[int, ...] = (2, 2, 2, 2),
+    stages: tuple[Blocks, ...] = (2, 2, 2, 2),
     stem: str = 'imagenet',
-    width: int = 64,
+    width: Width = 64,
     dtype: str = 'float32',
 ) -> Network:
     """Makes a residual network (He et al. 2016).
@@ -119,17 +122,16 @@ def resnet(
         raise UserError(f'unknown block {block!r}: write one of {", ".join(EXPANSION)}')
     if stem not in STEMS:
         raise UserError(f'unknown stem {stem!r}: write one of {", ".join(STEMS)}')
-    if not isinstance(stages, tuple | list) or not stages:
-        raise UserError(f'stages={stages!r}: write the blocks of each stage, such as (2, 2, 2, 2)')
-    check_positive(width=width, **{f'stages[{i}]': n for i, n in enumerate(stages)})
+    if not 1 <= len(stages) <= MAX_STAGES:
+        raise UserError(f'stages={stages!r}: write 1 to {MAX_STAGES} stages, such as (2, 2, 2, 2)')
     return from_module(ResNet(block, tuple(stages), stem, width, check_dtype(dtype)), rank=4)
 
 
 @register('resnet18')
 def resnet18(
     stem: str = 'imagenet',
-    width: int = 64,
-    stages: tuple[int, ...] = (2, 2, 2, 2),
+    width: Width = 64,
+    stages: tuple[Blocks, ...] = (2, 2, 2, 2),
     dtype: str = 'float32',
 ) -> Network:
     """Makes ResNet-18: basic blocks, 512-d; smaller `width` and `stages` make small networks.
@@ -150,8 +152,8 @@ def resnet18(
 @register('resnet34')
 def resnet34(
     stem: str = 'imagenet',
-    width: int = 64,
-    stages: tuple[int, ...] = (3, 4, 6, 3),
+    width: Width = 64,
+    stages: tuple[Blocks, ...] = (3, 4, 6, 3),
     dtype: str = 'float32',
 ) -> Network:
     """Makes ResNet-34: basic blocks, 512-d; the paper's CIFAR encoder has `stem="cifar"`.
@@ -172,8 +174,8 @@ def resnet34(
 @register('resnet50')
 def resnet50(
     stem: str = 'imagenet',
-    width: int = 64,
-    stages: tuple[int, ...] = (3, 4, 6, 3),
+    width: Width = 64,
+    stages: tuple[Blocks, ...] = (3, 4, 6, 3),
     dtype: str = 'float32',
 ) -> Network:
     """Makes ResNet-50: bottleneck blocks, 2048-d; the paper's ImageNet encoder.

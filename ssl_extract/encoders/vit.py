@@ -6,14 +6,15 @@ Pre-LayerNorm, a class token whose final state is the representation, learned po
 ViT-Ti/16 and ViT-S/16 at 224 pixels have timm's 5,524,416 and 21,665,664 parameters (no head).
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.encoders.base import Network, check_dtype, check_positive, from_module, register
+from ssl_extract.encoders.base import Network, check_dtype, from_module, register
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range, Width
 
 
 class Block(nn.Module):
@@ -76,10 +77,10 @@ class ViT(nn.Module):
 
 @register('vit')
 def vit(
-    depth: int = 6,
-    width: int = 192,
-    heads: int = 3,
-    patch: int = 4,
+    depth: Annotated[int, Range(1, 200)] = 6,
+    width: Width = 192,
+    heads: Width = 3,
+    patch: Width = 4,
     dtype: str = 'float32',
 ) -> Network:
     """Makes a vision transformer (Dosovitskiy et al. 2021).
@@ -98,14 +99,13 @@ def vit(
     Raises:
         UserError: an argument has a wrong value, or later the images do not fit.
     """
-    check_positive(depth=depth, width=width, heads=heads, patch=patch)
     if width % heads:
         raise UserError(f'width={width} of a ViT is not a multiple of heads={heads}')
     return from_module(ViT(depth, width, heads, patch, check_dtype(dtype)), rank=4)
 
 
 @register('vit_ti')
-def vit_ti(patch: int = 16, dtype: str = 'float32') -> Network:
+def vit_ti(patch: Width = 16, dtype: str = 'float32') -> Network:
     """Makes ViT-Ti: 12 blocks, 192-d, 3 heads; `patch=4` for 32-pixel images.
 
     >>> network = vit_ti(patch=4)
@@ -118,7 +118,7 @@ def vit_ti(patch: int = 16, dtype: str = 'float32') -> Network:
 
 
 @register('vit_s')
-def vit_s(patch: int = 16, dtype: str = 'float32') -> Network:
+def vit_s(patch: Width = 16, dtype: str = 'float32') -> Network:
     """Makes ViT-S: 12 blocks, 384-d, 6 heads; `patch=4` for 32-pixel images.
 
     >>> network = vit_s(patch=4)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from ssl_extract.evaluation.probe import L2_GRID, Probe, fit_probe
 from ssl_extract.evaluation.probe_sgd import fit_probe_sgd
+from ssl_extract.ranges import Count, NotNegative, Positive
 from ssl_extract.registry import Registry
 
 PROBES = Registry('probe')
@@ -18,7 +19,7 @@ register_probe = PROBES.register
 
 
 @register_probe('lbfgs')
-def lbfgs(l2_grid: tuple[float, ...] = L2_GRID) -> Callable[..., Probe]:
+def lbfgs(l2_grid: tuple[Positive, ...] = L2_GRID) -> Callable[..., Probe]:
     """Fits softmax regression to the optimum; see `fit_probe`.
 
     >>> fit = lbfgs(l2_grid=(0.01,))
@@ -34,10 +35,10 @@ def lbfgs(l2_grid: tuple[float, ...] = L2_GRID) -> Callable[..., Probe]:
 @register_probe('sgd')
 def sgd(
     optimizer: str = 'adam',
-    learning_rate: float = 1e-4,
-    weight_decay: float = 8e-4,
-    epochs: int = 100,
-    batch_size: int = 256,
+    learning_rate: Positive = 1e-4,
+    weight_decay: NotNegative = 8e-4,
+    epochs: Count = 100,
+    batch_size: Count = 256,
 ) -> Callable[..., Probe]:
     """Fits by the paper's recipe; see `fit_probe_sgd` for the arguments.
 

@@ -88,8 +88,8 @@ def make_task(
 ) -> Task:
     """Makes one task; see `make_tasks`."""
     head, args, kwargs = loading.parse_spec(spec, 'task')
-    name = kwargs.pop('name', '')
-    if not isinstance(name, str):
+    name = kwargs.pop('name', None)
+    if name is not None and not (isinstance(name, str) and name.strip()):
         raise UserError(f'task {spec!r}: name={name!r}: write a text in quotation marks')
     if head in TASKS:
         registered = loading.render_spec(head, args, kwargs)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_extract.checks import check_number
 from ssl_extract.losses.base import Loss, masked_mean, prepare, register
+from ssl_extract.ranges import Positive
 
 
 @register('bce')
@@ -35,7 +35,7 @@ def bce() -> Loss:
 
 
 @register('softce')
-def softce(temperature: float = 1.0) -> Loss:
+def softce(temperature: Positive = 1.0) -> Loss:
     """Computes the cross-entropy of `softmax(student)` against `softmax(teacher / temperature)`.
 
     The reference code's head extraction does the same. Its direct extraction takes the target from
@@ -51,7 +51,6 @@ def softce(temperature: float = 1.0) -> Loss:
     Raises:
         UserError: the temperature is not a number above 0.
     """
-    check_number('temperature', temperature, above=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels

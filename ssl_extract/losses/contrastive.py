@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_extract.checks import check_number
 from ssl_extract.errors import UserError
 from ssl_extract.losses.base import Loss, masked_mean, prepare, register
 from ssl_extract.numerics import normalize, product
+from ssl_extract.ranges import Positive
 
 
 @register('infonce')
-def infonce(temperature: float = 0.07) -> Loss:
+def infonce(temperature: Positive = 0.07) -> Loss:
     """Computes NT-Xent of SimCLR between representations and answers (ICML 2022, section 3.3).
 
     For a normalized anchor z_i and the row z_p that the other model gives for the same input:
@@ -31,7 +31,6 @@ def infonce(temperature: float = 0.07) -> Loss:
     Raises:
         UserError: the temperature is not a number above 0.
     """
-    check_number('temperature', temperature, above=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels
@@ -43,7 +42,7 @@ def infonce(temperature: float = 0.07) -> Loss:
 
 
 @register('softnn')
-def softnn(temperature: float = 100.0) -> Loss:
+def softnn(temperature: Positive = 100.0) -> Loss:
     """Computes the soft nearest neighbor loss, a pair against all rows (ICML 2022, section 3.3).
 
     As `infonce`, with `-||a_i - a_j||^2 / t` of the rows as they are in place of the cosine
@@ -61,7 +60,6 @@ def softnn(temperature: float = 100.0) -> Loss:
     Raises:
         UserError: the temperature is not a number above 0.
     """
-    check_number('temperature', temperature, above=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels
@@ -73,7 +71,7 @@ def softnn(temperature: float = 100.0) -> Loss:
 
 
 @register('supcon')
-def supcon(temperature: float = 0.07, base_temperature: float = 0.07) -> Loss:
+def supcon(temperature: Positive = 0.07, base_temperature: Positive = 0.07) -> Loss:
     """Computes the supervised contrastive loss: all rows of the anchor's class are positives.
 
     For a normalized anchor z_i and the set P of the other rows with the same label:
@@ -91,8 +89,6 @@ def supcon(temperature: float = 0.07, base_temperature: float = 0.07) -> Loss:
     Raises:
         UserError: a temperature is not a number above 0; the loss is called without labels.
     """
-    check_number('temperature', temperature, above=0)
-    check_number('base_temperature', base_temperature, above=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         if labels is None:

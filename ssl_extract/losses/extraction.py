@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_extract.checks import check_number
 from ssl_extract.losses.base import Loss, masked_mean, prepare, register
 from ssl_extract.numerics import normalize, product
+from ssl_extract.ranges import NotNegative, Positive
 
 RDA_EPSILON = 1e-6  # the least `1 + cos` and the least squared distance in the logarithms of rda
 
 
 @register('cont_steal')
-def cont_steal(temperature: float = 0.5) -> Loss:
+def cont_steal(temperature: Positive = 0.5) -> Loss:
     """Computes the loss of Cont-Steal (Sha et al., CVPR 2023, arXiv 2201.07513).
 
     For the student's row s_i and the answers t_k, all normalized:
@@ -40,7 +40,6 @@ def cont_steal(temperature: float = 0.5) -> Loss:
     Raises:
         UserError: the temperature is not a number above 0.
     """
-    check_number('temperature', temperature, above=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels
@@ -56,7 +55,7 @@ def cont_steal(temperature: float = 0.5) -> Loss:
 
 
 @register('rda')
-def rda(temperature: float = 0.07, alpha: float = 1.0, beta: float = 1.0) -> Loss:
+def rda(temperature: Positive = 0.07, alpha: NotNegative = 1.0, beta: NotNegative = 1.0) -> Loss:
     """Computes the multi-relational loss of RDA (Wu et al., ECCV 2024, arXiv 2312.00855).
 
     With x_i the normalized row of the student for one view of an image, and y_i the prototype of
@@ -89,9 +88,6 @@ def rda(temperature: float = 0.07, alpha: float = 1.0, beta: float = 1.0) -> Los
     Raises:
         UserError: the temperature is not a number above 0, or a weight is below 0.
     """
-    check_number('temperature', temperature, above=0)
-    check_number('alpha', alpha, least=0)
-    check_number('beta', beta, least=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels

@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from ssl_extract.checks import check_number
 from ssl_extract.losses.base import Loss, prepare, register
 from ssl_extract.numerics import product
+from ssl_extract.ranges import NotNegative
 
 
 @register('barlow')
-def barlow(lambda_: float = 0.0051) -> Loss:
+def barlow(lambda_: NotNegative = 0.0051) -> Loss:
     """Computes the loss of Barlow Twins between representations and answers.
 
     With C [D, D] the correlation over the batch of each student feature with each teacher feature:
@@ -28,7 +28,6 @@ def barlow(lambda_: float = 0.0051) -> Loss:
     Raises:
         UserError: lambda_ is not a number of at least 0.
     """
-    check_number('lambda_', lambda_, least=0)
 
     def loss(student, teacher, *, labels=None, where=None):
         del labels

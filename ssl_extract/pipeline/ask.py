@@ -155,7 +155,7 @@ def ask(
         share[account.answered.any(axis=1)] for share, account in zip(shares, received, strict=True)
     ]
     unique = len(np.unique(np.concatenate(paid)))
-    names = answered[0][2]
+    names = [n for n in answered[0][2] if all(n in noticed for _, _, noticed in answered)]
     noticed = {name: max(noticed[name] for _, _, noticed in answered) for name in names}
     return arrays, Bill(billed, unique, billed - unique, refused), noticed
 

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from ssl_extract import data, defenses, encoders, evaluation
+from ssl_extract.data import Dataset
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import assess, features
@@ -211,7 +213,6 @@ def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
         UserError: one line that names the field, its value and what to write instead.
     """
     c, pool = run.config.evaluation, sets.pool
-    try_probe(c.probe)
     if c.victim not in VICTIM_CHOICES:
         raise UserError(
             f'evaluation.victim={c.victim!r}: write one of {", ".join(map(repr, VICTIM_CHOICES))}'
@@ -226,9 +227,17 @@ def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
                     f'{advice(pool.inputs.shape[1:])}'
                 )
         _check_disjoint(ById(pool), ById(task.test))
+        try_probe(c.probe, task.train)
         evaluation.check_counts(task, neighbors=c.neighbors, shots=c.shots, prefix='evaluation.')
     specs = {sketch.encoder, run.config.attack.encoder or sketch.encoder} - {''}
-    dim = max([sketch.dim, *(encoders.dim(trained.make(s), sketch.input_shape) for s in specs)])
+    widths = {s: encoders.dim(trained.make(s), sketch.input_shape) for s in sorted(specs)}
+    for spec, width in widths.items():
+        if width < 2:
+            raise UserError(
+                f'encoder {spec!r}: a representation of 1 coordinate has no direction to compare; '
+                'write a wider encoder'
+            )
+    dim = max([sketch.dim, *widths.values()])
     first = sets.tasks[0].test
     if len(first.inputs) < 2 * (dim + 2):
         raise UserError(
@@ -237,15 +246,31 @@ def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
         )
 
 
-@functools.cache
-def try_probe(spec: str) -> None:
-    """Fits the probe on a handful of points, which shows wrong arguments at once.
+def try_probe(spec: str, train: Dataset) -> None:
+    """Fits the probe on random points with labels of the set, which shows what does not fit.
+
+    Args:
+        spec: the spec of the probe.
+        train: the training set of a task; up to three labels of each class are taken.
 
     Raises:
-        UserError: the spec does not parse, or an argument is wrong.
+        UserError: an argument of the probe is wrong, or the set has too few examples for it.
     """
-    points = np.random.default_rng(0).normal(size=(20, 2))
-    evaluation.PROBES.make(spec)(points, np.arange(20) % 2, 2)
+    order = np.argsort(train.labels, kind='stable')
+    labels = train.labels[order]
+    rank = np.arange(len(labels)) - np.searchsorted(labels, labels)  # within the class
+    try:
+        _fit_random_points(spec, tuple(labels[rank < 3].tolist()), train.num_classes)
+    except UserError as error:
+        raise UserError(f'evaluation.probe={spec!r} on {train.name}: {error}') from error
+
+
+@functools.cache
+def _fit_random_points(spec: str, labels: tuple[int, ...], num_classes: int) -> None:
+    points = np.random.default_rng(0).normal(size=(len(labels), 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of a probe that needs more steps: the points are random
+        evaluation.PROBES.make(spec)(points, np.array(labels), num_classes)
 
 
 @functools.lru_cache(maxsize=64)

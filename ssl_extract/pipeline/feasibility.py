@@ -1,19 +1,26 @@
 """Feasibility of victim and attack: choices, budgets and training steps.
 
-Choices must go together, the budget must fit the pool, and the steps must build.
+Choices must go together, the budget must fit the pool, the steps must build, and the arrays must
+fit into memory.
 """
 
+import functools
+import math
 from typing import Any
 
-from ssl_extract import attacks, data, encoders, recovery, strategies
+import jax
+import numpy as np
+
+from ssl_extract import attacks, checks, data, defenses, encoders, recovery, strategies
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
+from ssl_extract.identity import is_ours
 from ssl_extract.pipeline import owner, surrogate
 from ssl_extract.pipeline.ask import make_plan
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.sets import Sets
 from ssl_extract.pipeline.tracing import check_batch, check_step
-from ssl_extract.pipeline.victim import Sketch, make_recipe
+from ssl_extract.pipeline.victim import Sketch, abstract_variables, make_recipe
 from ssl_extract.recovery import sybils
 from ssl_extract.victims import endpoints
 
@@ -32,7 +39,10 @@ def check_victim(run: Run, sets: Sets, sketch: Sketch) -> None:
     c = run.config.victim
     if not sketch.address:
         mesh = run.workspace.mesh
-        check_batch(len(sets.victim.inputs), c.batch_size, 'victim.batch_size', mesh)
+        count = len(sets.victim.inputs)
+        check_batch(count, c.batch_size, 'victim.batch_size', mesh)
+        check_steps('victim.epochs', c.epochs, count, c.batch_size)
+        check_network('victim.encoder', c.encoder, sketch.input_shape)
         recipe = make_recipe(c.method, c.encoder, c.augmentation)
         check_step(recipe, c.batch_size, sketch.input_shape, 'victim')
 
@@ -74,6 +84,8 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
             f'attack.strategy={a.strategy!r} learns from probabilities and attack '
             f'{a.name!r} gets a {endpoint}; attack posteriors or labels with it'
         )
+    check_network('attack.encoder', a.encoder or sketch.encoder, sketch.input_shape)
+    check_account(sketch, endpoint, defense, sets.num_classes)
     attack = surrogate.attack_of(run, sketch, sets.num_classes)
     check_step(
         attack.recipe,
@@ -121,6 +133,7 @@ def check_budget(run: Run, sets: Sets) -> None:
             "attack.plan='online'"
         )
     check_batch(count, a.batch_size, 'attack.batch_size', mesh)
+    check_steps('attack.epochs', a.epochs, count, a.batch_size)
     rounds = strategies.make(a.strategy).rounds
     parts = surrogate.shares(count, rounds)
     if rounds > 1 and min(parts) < a.batch_size:
@@ -130,9 +143,72 @@ def check_budget(run: Run, sets: Sets) -> None:
         )
     if c.baselines.scratch_epochs:
         num_inputs = min(len(pool.inputs), a.budget) if stored else len(pool.inputs)
-        check_batch(
-            num_inputs, c.baselines.scratch_batch_size, 'baselines.scratch_batch_size', mesh
+        b = c.baselines
+        check_batch(num_inputs, b.scratch_batch_size, 'baselines.scratch_batch_size', mesh)
+        check_steps('baselines.scratch_epochs', b.scratch_epochs, num_inputs, b.scratch_batch_size)
+
+
+def check_steps(field: str, epochs: int, num_inputs: int, batch_size: int) -> None:
+    """Raises UserError, naming `field`, where a training has more steps than an int32 counts."""
+    steps = epochs * (num_inputs // batch_size)
+    if steps >= 2**31:
+        raise UserError(
+            f'{field}={epochs}: that makes {steps:,} steps of {batch_size} of {num_inputs:,} '
+            f'images; write at most {(2**31 - 1) * epochs // steps}'
         )
+
+
+def check_network(field: str, encoder: str, input_shape: tuple[int, ...]) -> None:
+    """Raises UserError, naming `field`, where the training of a network fits into no memory.
+
+    Args:
+        field: the field of the network.
+        encoder: the spec of the network.
+        input_shape: the shape of one input.
+    """
+    size = _num_bytes(abstract_variables(encoder, input_shape))
+    checks.check_memory(f'{field}={encoder!r}: parameters, gradient and two moments', 4 * size)
+
+
+@functools.cache
+def check_account(sketch: Sketch, endpoint: str, defense: str, num_classes: int) -> None:
+    """Checks the state that a defense keeps of an account: its size, and its numbers.
+
+    The defenses of the package hold finite numbers; those of users are tried on random answers.
+
+    Args:
+        sketch: the victim.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+        num_classes: classes of the owner's task.
+
+    Raises:
+        UserError: the state does not fit into memory, or holds a scalar that is not finite.
+    """
+    oracle = owner.example_oracle(sketch, endpoint, defense, num_classes)
+    inputs = jax.ShapeDtypeStruct((1, *sketch.input_shape), np.float32)
+    state = jax.eval_shape(lambda o, x: o.init(jax.random.key(0), x), oracle, inputs).defense
+    checks.check_memory(f'defense={defense!r}: the state of an account', _num_bytes(state))
+    if all(is_ours(defenses.DEFENSES.module_of(name)) for name in defenses.DEFENSES.names(defense)):
+        return
+    rng, dim = np.random.default_rng(0), owner.answer_dim(sketch, endpoint, '', num_classes)
+    answers = rng.dirichlet(np.ones(dim), 8)
+    made = owner.example_defense(sketch, endpoint, defense)
+    _, _, state = defenses.apply_once(made, answers, rng.uniform(size=(8, *sketch.input_shape)))
+    for path, leaf in jax.tree.leaves_with_path(state):
+        if np.ndim(leaf) == 0 and _is_number(leaf) and not math.isfinite(leaf):
+            raise UserError(
+                f'defense={defense!r}: {jax.tree_util.keystr(path)} of its state is {leaf} after '
+                'the first answers, and results hold finite numbers only; start it from one'
+            )
+
+
+def _is_number(leaf: Any) -> bool:
+    return not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree) if _is_number(x))
 
 
 def check_plan(a: Any) -> None:

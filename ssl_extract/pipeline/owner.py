@@ -283,17 +283,28 @@ def example_oracle(sketch: Sketch, endpoint: str, defense: str, num_classes: int
         defense: the spec or chain of the defense; '' is none.
         num_classes: classes of the owner's task.
     """
-    victim, needs, parts = example_victim(sketch), defenses.needs(defense), {}
     classifier = endpoints.example_classifier(sketch.dim, num_classes)
+    at_endpoint = endpoints.at(example_victim(sketch), endpoint, classifier=classifier)
+    return make_oracle(at_endpoint, example_defense(sketch, endpoint, defense), budget=1)
+
+
+def example_defense(sketch: Sketch, endpoint: str, defense: str) -> Defense:
+    """Makes a defense whose head and shadow, where it needs them, are of zeros.
+
+    Args:
+        sketch: the victim.
+        endpoint: the kind of answer, such as 'representation'.
+        defense: the spec or chain of the defense; '' is none.
+    """
+    needs, parts = defenses.needs(defense), {}
     if 'head' in needs and sketch.heads and endpoints.gives(endpoint) == 'representations':
         name, spec = sketch.heads[0]
-        zeros = _zeros(victim.encoder.head_variables[name])
+        zeros = _zeros(example_victim(sketch).encoder.head_variables[name])
         parts['head'] = lambda outputs: trained.make_head(spec).apply(zeros, outputs)
     if 'shadow' in needs:
         variables = _zeros(abstract_variables(sketch.encoder, sketch.input_shape))
         parts['shadow'] = Shadow(trained.make(sketch.encoder).apply, variables)
-    at_endpoint = endpoints.at(victim, endpoint, classifier=classifier)
-    return make_oracle(at_endpoint, defenses.make(defense, **parts), budget=1)
+    return defenses.make(defense, **parts)
 
 
 def answer_dim(sketch: Sketch, endpoint: str, defense: str, num_classes: int) -> int:

@@ -117,6 +117,7 @@ def prepare(
     Raises:
         UserError: something in the config is wrong; the message names the run.
     """
+    config.check(cfg)
     sets_lib.forget()  # files may have changed since the last experiment of this process
     victim.forget()
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()

@@ -1,49 +1,17 @@
-"""Validation of a run before training: numbers, names, then each stage."""
+"""Validation of a run before training: its parts, then each stage."""
 
-import functools
-from typing import Any
-
-from ssl_extract import (
-    defenses,
-    losses,
-    recovery,
-    training,
-)
+from ssl_extract import defenses, losses, recovery, strategies, training, victims
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
-from ssl_extract.oracle import MAX_BUDGET
-from ssl_extract.pipeline import evaluate, feasibility, users
+from ssl_extract.evaluation import PROBES
+from ssl_extract.pipeline import evaluate, feasibility
+from ssl_extract.pipeline import users as users_stage
 from ssl_extract.pipeline import victim as victim_stage
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.sets import check_ranges, load_sets
 from ssl_extract.pipeline.victim import make_augmentation
-
-POSITIVE = (
-    'victim.epochs',
-    'victim.batch_size',
-    'victim.learning_rate',
-    'attack.budget',
-    'attack.epochs',
-    'attack.accounts',
-    'attack.overlap',
-    'attack.batch_size',
-    'attack.learning_rate',
-    'legitimate.images',
-    'baselines.scratch_batch_size',
-    'evaluation.neighbors',
-    'training.checkpoint_every',
-    'training.log_every',
-)
-NOT_NEGATIVE = (
-    'baselines.scratch_epochs',
-    'data.size',
-    'evaluation.shots',
-    'legitimate.test_images',
-    'seed',
-    'victim.seed',
-)
-PRICES = ('cost.dollars_per_1000_queries', 'cost.dollars_per_hour')
-AUGMENTATIONS = ('victim.augmentation', 'attack.query_augmentation', 'attack.student_augmentation')
+from ssl_extract.users import MODELS, USERS
+from ssl_extract.victims.sources import SOURCES
 
 
 def validate(run: Run, where: str = '') -> None:
@@ -65,41 +33,33 @@ def validate(run: Run, where: str = '') -> None:
         feasibility.check_budget(run, sets)
         evaluate.check_evaluation(run, sets, sketch)
         feasibility.check_attack(run, sets, sketch)
-        users.check_users(run, sets)
+        users_stage.check_users(run, sets)
     except UserError as error:
         raise UserError(f'{where}{error}') from error
 
 
 def check_fields(run: Run) -> None:
-    """Checks the ranges of all numbers and the specs of all parts.
+    """Checks the specs of all parts, and the ranges of their arguments; loads nothing.
 
     Raises:
-        UserError: one line that names the field, its value and what to write instead.
+        UserError: one line that names the part, its value and what to write instead.
     """
-    c = run.config
-
-    def get(field: str) -> Any:
-        return functools.reduce(lambda part, name: part[name], field.split('.'), c)
-
-    for field in POSITIVE:
-        if not 0 < get(field) < float('inf'):
-            raise UserError(f'{field}={get(field)}: write a number above 0')
-    for field in NOT_NEGATIVE:
-        if not 0 <= get(field) < 2**31:
-            raise UserError(f'{field}={get(field)}: write a number from 0 to {2**31 - 1}')
-    for field in PRICES:
-        if not 0 <= get(field) < float('inf'):
-            raise UserError(f'{field}={get(field)}: write a number of at least 0')
-    if c.attack.budget > MAX_BUDGET:
-        raise UserError(f'attack.budget={c.attack.budget}: write at most {MAX_BUDGET}')
-    for part in (c.victim, c.attack):
+    c, v, a = run.config, run.config.victim, run.config.attack
+    for part in (v, a):
         training.OPTIMIZERS.make(part.optimizer)(0.1)
         training.SCHEDULES.make(part.schedule)
-    for field in AUGMENTATIONS:
-        make_augmentation(get(field))
+    for spec in (v.augmentation, a.query_augmentation, a.student_augmentation):
+        make_augmentation(spec)
+    SOURCES.make(v.source)
+    victims.VICTIMS.traits(v.method)  # reads the spec; the stage makes it, with a network
     defenses.needs(c.defense)  # reads every part; the service makes it, with what it needs
-    recovery.make(c.attack.recover)
-    losses.make(c.attack.loss)
-    if c.attack.encoder:
-        trained.make(c.attack.encoder)
-    feasibility.check_plan(c.attack)
+    recovery.make(a.recover)
+    losses.make(a.loss)
+    strategies.make(a.strategy)
+    for encoder in filter(None, (v.encoder, a.encoder)):
+        trained.make(encoder)
+    PROBES.make(c.evaluation.probe)
+    for user in c.legitimate.users:
+        USERS.make(user)
+    MODELS.make(c.legitimate.model, probe=c.evaluation.probe, seed=c.seed)
+    feasibility.check_plan(a)

@@ -42,8 +42,6 @@ def denoise(known: str = '', candidates: Sequence[str] = ()) -> Recover:
         UserError: a defense is unknown or changes the width of answers; the shadow has another
             width than the answers; there are fewer than 16 answers.
     """
-    if isinstance(candidates, str) or not all(isinstance(spec, str) for spec in candidates):
-        raise UserError(f"candidates={candidates!r}: write a list, such as ['', 'normalize']")
     for spec in (known, *candidates):
         pairs.check_width(spec)
 

@@ -4,12 +4,12 @@ import numpy as np
 import scipy
 from absl import logging
 
-from ssl_extract.errors import UserError
+from ssl_extract.ranges import Positive
 from ssl_extract.recovery.base import Received, Recover, Shadow, answered_rows, register
 
 
 @register('drop_outliers')
-def drop_outliers(z: float = 6.0) -> Recover:
+def drop_outliers(z: Positive = 6.0) -> Recover:
     """Drops the answers that are far from the others.
 
     An answer is dropped if the Euclidean distance to the coordinate-wise median exceeds the median
@@ -33,8 +33,6 @@ def drop_outliers(z: float = 6.0) -> Recover:
     Raises:
         UserError: z is not a number above 0; there is no answer at all.
     """
-    if not isinstance(z, int | float) or isinstance(z, bool) or not z > 0:
-        raise UserError(f'z={z!r}: write a number above 0')
 
     def recover(received: Received, shadow: Shadow) -> Received:
         answered_rows(received, 1, 'drop_outliers')

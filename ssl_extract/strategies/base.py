@@ -1,11 +1,12 @@
 """The types and the registry of query strategies."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range
 from ssl_extract.registry import Registry
 
 # The traits of a strategy.
@@ -20,6 +21,7 @@ STRATEGIES = Registry(
     chooses=True,
 )
 register = STRATEGIES.register
+Rounds = Annotated[int, Range(2, 1000)]
 _BLOCK = 4096  # inputs represented at a time
 
 

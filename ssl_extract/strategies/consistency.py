@@ -1,18 +1,22 @@
 """Consistency: the images that an augmentation changes most."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract import augment
-from ssl_extract.checks import check_whole
-from ssl_extract.strategies.base import Seen, State, Strategy, left, register
+from ssl_extract.ranges import Range
+from ssl_extract.strategies.base import Rounds, Seen, State, Strategy, left, register
 
 _BLOCK = 512  # images augmented at a time
 
 
 @register('consistency', needs=('images',))
-def consistency(rounds: int = 4, views: int = 4, augmentation: str = 'simclr') -> Strategy:
+def consistency(
+    rounds: Rounds = 4, views: Annotated[int, Range(2, 100)] = 4, augmentation: str = 'simclr'
+) -> Strategy:
     """Asks the images on whose views the surrogate disagrees most.
 
     After Gao et al. (ECCV 2020), who ask the images with the largest variance of the predicted
@@ -35,8 +39,6 @@ def consistency(rounds: int = 4, views: int = 4, augmentation: str = 'simclr') -
     Raises:
         UserError: rounds or views is not a whole number of at least 2, or the spec is wrong.
     """
-    check_whole('rounds', rounds, 2)
-    check_whole('views', views, 2)
     op = augment.make(augmentation)
 
     @jax.jit

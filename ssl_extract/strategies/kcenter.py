@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from ssl_extract.checks import check_whole
-from ssl_extract.strategies.base import Seen, State, Strategy, left, register, represent
+from ssl_extract.strategies.base import Rounds, Seen, State, Strategy, left, register, represent
 
 _BLOCK = 256  # asked inputs compared with the pool at a time
 
 
 @register('kcenter')
-def kcenter(rounds: int = 4) -> Strategy:
+def kcenter(rounds: Rounds = 4) -> Strategy:
     """Covers the pool with balls around the asked inputs, in the surrogate's representations.
 
     Each pick is the input whose nearest center, asked or already picked, is farthest in Euclidean
@@ -30,7 +29,6 @@ def kcenter(rounds: int = 4) -> Strategy:
     Raises:
         UserError: rounds is not a whole number of at least 2.
     """
-    check_whole('rounds', rounds, 2)
 
     def choose(seen: Seen, count: int, state: State):
         candidates = left(seen, count)

@@ -3,9 +3,9 @@
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from ssl_extract.checks import check_number, check_whole
 from ssl_extract.errors import UserError
-from ssl_extract.strategies.base import Seen, State, Strategy, left, register
+from ssl_extract.ranges import Count, Positive
+from ssl_extract.strategies.base import Rounds, Seen, State, Strategy, left, register
 
 _TAG = 11  # of the random draws
 _TOLERANCE = 1e-3  # of a sum of float32 probabilities, rounded to four decimals or not
@@ -13,7 +13,7 @@ _CONSTANT = 1e-6  # a reward that varies less carries no signal
 
 
 @register('knockoff', needs=('labels', 'probabilities'))
-def knockoff(rounds: int = 8, learning_rate: float = 1.0, window: int = 100) -> Strategy:
+def knockoff(rounds: Rounds = 8, learning_rate: Positive = 1.0, window: Count = 100) -> Strategy:
     """Learns the classes of the pool that are worth asking (Orekondy et al., CVPR 2019, 4.1.2).
 
     The attacker's labels z need not correspond to the victim's classes k. Query t draws a class
@@ -48,9 +48,6 @@ def knockoff(rounds: int = 8, learning_rate: float = 1.0, window: int = 100) -> 
         UserError: an argument has a wrong value; and, in `choose`, the pool has no labels, or the
             answers are no probabilities.
     """
-    check_whole('rounds', rounds, 2)
-    check_number('learning_rate', learning_rate, above=0)
-    check_whole('window', window, 1)
 
     def choose(seen: Seen, count: int, state: State):
         if seen.labels is None:

@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from ssl_extract.checks import check_whole
-from ssl_extract.strategies.base import Seen, State, Strategy, left, register, represent
+from ssl_extract.strategies.base import Rounds, Seen, State, Strategy, left, register, represent
 
 
 @register('stay_close', adaptive=True)
-def stay_close(rounds: int = 4) -> Strategy:
+def stay_close(rounds: Rounds = 4) -> Strategy:
     """Asks around one input, so that the answers fill little of the victim's space.
 
     The strategy is the adversary of a defense that makes queries dearer the more of the space an
@@ -33,7 +32,6 @@ def stay_close(rounds: int = 4) -> Strategy:
     Raises:
         UserError: rounds is not a whole number of at least 2.
     """
-    check_whole('rounds', rounds, 2)
 
     def choose(seen: Seen, count: int, state: State):
         candidates = left(seen, count)

@@ -1,10 +1,11 @@
 """Optimizers and learning-rate schedules by name."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import optax
 
-from ssl_extract.errors import UserError
+from ssl_extract.ranges import Decay, NotNegative, Range
 from ssl_extract.registry import Registry
 
 OPTIMIZERS = Registry('optimizer')
@@ -13,7 +14,7 @@ register_optimizer, register_schedule = OPTIMIZERS.register, SCHEDULES.register
 
 
 @register_optimizer('adam')
-def adam(weight_decay: float = 0.0, b1: float = 0.9, b2: float = 0.999) -> Callable:
+def adam(weight_decay: NotNegative = 0.0, b1: Decay = 0.9, b2: Decay = 0.999) -> Callable:
     """Makes Adam with L2 regularization added to the gradient, as in the paper's code.
 
     >>> tx = adam(weight_decay=1e-4)(learning_rate=0.1)
@@ -35,7 +36,7 @@ def adam(weight_decay: float = 0.0, b1: float = 0.9, b2: float = 0.999) -> Calla
 
 
 @register_optimizer('sgd')
-def sgd(weight_decay: float = 0.0, momentum: float = 0.9) -> Callable:
+def sgd(weight_decay: NotNegative = 0.0, momentum: Decay = 0.9) -> Callable:
     """Makes stochastic gradient descent with momentum and L2 regularization.
 
     >>> tx = sgd(momentum=0.9)(learning_rate=0.5)
@@ -56,7 +57,7 @@ def sgd(weight_decay: float = 0.0, momentum: float = 0.9) -> Callable:
 
 
 @register_optimizer('lars')
-def lars(weight_decay: float = 0.0, momentum: float = 0.9) -> Callable:
+def lars(weight_decay: NotNegative = 0.0, momentum: Decay = 0.9) -> Callable:
     """Makes LARS (You et al. 2017, arXiv 1708.03888), the paper's choice for ImageNet victims.
 
     >>> tx = lars(weight_decay=1e-6)(learning_rate=0.5)
@@ -72,7 +73,7 @@ def lars(weight_decay: float = 0.0, momentum: float = 0.9) -> Callable:
 
 
 @register_schedule('cosine')
-def cosine(warmup: float = 0.0) -> Callable:
+def cosine(warmup: Annotated[float, Range(least=0, below=1)] = 0.0) -> Callable:
     """Falls from 1 to 0 along half a cosine over the whole run, after a linear warm-up.
 
     >>> factor = cosine()
@@ -88,8 +89,6 @@ def cosine(warmup: float = 0.0) -> Callable:
     Raises:
         UserError: `warmup` is not in [0, 1).
     """
-    if not 0 <= warmup < 1:
-        raise UserError(f'cosine(warmup={warmup}): warmup is a share of the run, from 0 to below 1')
     if warmup == 0:
         return optax.cosine_decay_schedule(1.0, decay_steps=1.0)
     return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps=warmup, decay_steps=1.0)

@@ -8,15 +8,15 @@ classifier is a factory that returns `fit(features, labels, num_classes) -> Pred
 import functools
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from ssl_extract import augment
-from ssl_extract.checks import check_whole
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.probe import predict
 from ssl_extract.evaluation.probes import PROBES
+from ssl_extract.ranges import Count, NotNegative, Positive, Range, Whole, Width
 from ssl_extract.registry import Registry
 
 USERS = Registry('legitimate user')
@@ -53,7 +53,7 @@ def broad() -> User:
 
 
 @register('narrow')
-def narrow(classes: int = 3) -> User:
+def narrow(classes: Annotated[int, Range(2, 2**16)] = 3) -> User:
     """Works with inputs of a few classes, drawn from the seed; tests use the same classes.
 
     >>> len(narrow(classes=3).classes(np.random.default_rng(0), 10))
@@ -65,7 +65,6 @@ def narrow(classes: int = 3) -> User:
     Raises:
         UserError: `classes` is not a whole number of at least 2, or more than the task has.
     """
-    check_whole('classes', classes, 2)
 
     def draw(rng: np.random.Generator, num_classes: int) -> np.ndarray:
         if classes > num_classes:
@@ -76,7 +75,10 @@ def narrow(classes: int = 3) -> User:
 
 
 @register('augmenting')
-def augmenting(views: int = 2, augmentation: str = 'simclr(strength=0.5, min_scale=0.2)') -> User:
+def augmenting(
+    views: Annotated[int, Range(1, 1000)] = 2,
+    augmentation: str = 'simclr(strength=0.5, min_scale=0.2)',
+) -> User:
     """Works with images of all classes, and asks and trains on `views` augmented views of each.
 
     >>> augmenting(views=2, augmentation='flip').views
@@ -89,7 +91,6 @@ def augmenting(views: int = 2, augmentation: str = 'simclr(strength=0.5, min_sca
     Raises:
         UserError: `views` is not a whole number of at least 1, or the augmentation is unknown.
     """
-    check_whole('views', views, 1)
     augment.make(augmentation)
     return User(_all_classes, views, augmentation)
 
@@ -114,12 +115,12 @@ def linear(probe: str = 'lbfgs') -> Callable[..., Predict]:
 
 @register_model('mlp')
 def mlp(
-    width: int = 512,
-    epochs: int = 100,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 1e-4,
-    seed: int = 0,
+    width: Width = 512,
+    epochs: Count = 100,
+    batch_size: Count = 64,
+    learning_rate: Positive = 1e-3,
+    weight_decay: NotNegative = 1e-4,
+    seed: Whole = 0,
 ) -> Callable[..., Predict]:
     """Fits two layers with ReLU by Adam with decay in the gradient, as arXiv 2205.07890 does.
 
@@ -141,13 +142,6 @@ def mlp(
     Raises:
         UserError: an argument has a wrong value.
     """
-    for name, value in (('width', width), ('epochs', epochs), ('batch_size', batch_size)):
-        check_whole(name, value, 1)
-    if not learning_rate > 0 or not weight_decay >= 0:
-        raise UserError(
-            f'learning_rate={learning_rate}, weight_decay={weight_decay}: write a rate above 0 '
-            'and a decay of at least 0'
-        )
 
     def fit(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Predict:
         from sklearn.exceptions import ConvergenceWarning  # takes a second to import

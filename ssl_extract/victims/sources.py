@@ -11,9 +11,9 @@ from collections.abc import Callable
 import jax
 from etils import epath
 
-from ssl_extract.checks import check_whole
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
+from ssl_extract.ranges import Width
 from ssl_extract.registry import Registry
 from ssl_extract.victims.model import Victim, from_encoder, from_function
 
@@ -44,7 +44,7 @@ def checkpoint(path: str) -> Load:
 
 
 @register_source('function')
-def function(name: str, dim: int, address: str = '', answers: str = 'representation') -> Load:
+def function(name: str, dim: Width, address: str = '', answers: str = 'representation') -> Load:
     """Imports a Python function on NumPy arrays, which is called with granted rows only.
 
     >>> load = function('numpy:abs', dim=3)
@@ -62,7 +62,6 @@ def function(name: str, dim: int, address: str = '', answers: str = 'representat
         UserError: the module or function does not exist, or `dim` is not a whole number of at least
             1.
     """
-    check_whole('dim', dim, 1)
     module, _, attribute = name.partition(':')
 
     def load(mesh: jax.sharding.Mesh) -> Victim:

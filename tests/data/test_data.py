@@ -398,7 +398,7 @@ def test_a_missing_set_says_how_to_prepare_it(load, prepared, tmp_path):
     _fails(lambda: load('cifar10'), "'cifar10'", "pip install 'ssl_extract[prepare]'", command)
     _fails(lambda: load('rgb_set', data_dir=tmp_path / 'nothing'), 'rgb_set', 'nothing')
     _fails(lambda: load('rgb_set:2.0.0'), 'rgb_set:2.0.0', 'tfds build')
-    _fails(lambda: load(''), "''", "'digits' needs no preparation")
+    _fails(lambda: load(''), "''", "write a name, such as 'cifar10:3.0.2'")
 
 
 @pytest.mark.parametrize(
@@ -426,9 +426,9 @@ def test_sets_without_one_image_per_example(load):
     _fails(lambda: load('number_set'), 'number_set', 'label, number')
 
 
-@pytest.mark.parametrize('size', [0, -3, 2.0, True, '8'])
+@pytest.mark.parametrize('size', [0, -3, 2.0, True, '8', 1025])
 def test_wrong_sizes(load, size):
-    _fails(lambda: load('digits', size=size), f'size={size!r}')
+    _fails(lambda: load('digits', size=size), 'size must be a whole number', f'got {size!r}')
 
 
 def test_files_that_tensorflow_only_can_read(load, prepared, tmp_path):

@@ -220,7 +220,7 @@ def test_batches_accounts_and_devices_are_answered_alike():
     [
         ('dynamarks(key=-1)', 'key must be a whole number'),
         ('dynamarks(strength=-1.0)', 'strength must be a finite number of at least 0'),
-        ('dynamarks(rate=1.5)', 'rate must be a finite number of at least 0 and at most 1'),
+        ('dynamarks(rate=1.5)', 'rate must be a finite number from 0 to 1'),
         ('gaussian_noise | dynamarks', 'it marks probabilities'),
         ('dynamarks | dynamarks', 'it marks probabilities'),
     ],

@@ -1,6 +1,8 @@
 """Wrong input ends before any training, in one line that says what to write instead."""
 
+import math
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,13 @@ import numpy as np
 import pytest
 import tiny
 
-from ssl_extract import config, data, encoders, losses
+from ssl_extract import config, data, defenses, encoders, losses
+from ssl_extract.defenses import Defense
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import make_tasks
 from ssl_extract.pipeline.context import make_run
+from ssl_extract.pipeline.evaluate import try_probe
+from ssl_extract.pipeline.feasibility import check_steps
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.pipeline.run import prepare
 from ssl_extract.pipeline.sets import load_sets, notes_of
@@ -38,25 +43,31 @@ def tiny_run(**fields):
 NO_SCRATCH = {'baselines__scratch_epochs': 0}
 NOT_AUGMENTED = {'attack__query_augmentation': 'none'}
 WRONG = [
-    ({'attack__budget': 0}, r'attack.budget=0: write a number above 0'),
-    ({'attack__budget': -5}, r'attack.budget=-5: write a number above 0'),
-    ({'attack__budget': 10**12}, r'attack.budget=1000000000000: write at most 1073741824'),
+    ({'attack__budget': 0}, r'attack.budget=0: write a whole number from 1 to 1073741824'),
+    ({'attack__budget': -5}, r'attack.budget=-5: write a whole number from 1'),
+    (
+        {'attack__budget': 10**12},
+        r'attack.budget=1000000000000: write a whole number from 1 to 1073741824',
+    ),
     (
         {'attack__budget': 137},
         r'attack.budget=137: digits/train\[64:200\] has 136 different images',
     ),
-    ({'victim__epochs': -1}, r'victim.epochs=-1: write a number above 0'),
-    ({'attack__epochs': 0}, r'attack.epochs=0: write a number above 0'),
-    ({'attack__learning_rate': float('nan')}, r'attack.learning_rate=nan: write a number above 0'),
+    ({'victim__epochs': -1}, r'victim.epochs=-1: write a whole number from 1'),
+    ({'attack__epochs': 0}, r'attack.epochs=0: write a whole number from 1'),
+    (
+        {'attack__learning_rate': float('nan')},
+        r'attack.learning_rate=nan: write a finite number above 0',
+    ),
     ({'attack__batch_size': 42}, r'attack.batch_size=42 is more than the 41 images'),
     (
         {'attack__batch_size': 15},
         r'attack.batch_size=15 must be a multiple of the 4 devices; try 16',
     ),
     ({'victim__batch_size': 65}, r'victim.batch_size=65 is more than the 64 images'),
-    ({'seed': -1}, r'seed=-1: write a number from 0'),
+    ({'seed': -1}, r'seed=-1: write a whole number from 0'),
     ({'attack__loss': 'infonse'}, r"unknown loss 'infonse': did you mean 'infonce'"),
-    ({'attack__loss': 'infonce(temp=1)'}, r'it takes \(temperature: float = 0.07\)'),
+    ({'attack__loss': 'infonce(temp=1)'}, r'it takes \(temperature: float above 0 = 0.07\)'),
     ({'attack__loss': 'infonce(temperature=0)'}, r'temperature'),
     ({'attack__name': 'direkt'}, r"unknown attack 'direkt': did you mean 'direct'"),
     ({'attack__plan': 'twice'}, r"unknown query plan 'twice'"),
@@ -69,7 +80,7 @@ WRONG = [
         r"would ask the same image 3 times; .*, or attack.plan='repeat\(m=3\)'",
     ),
     ({'attack__plan': 'repeat(m=0)'}, r'm=0'),
-    ({'attack__plan': 'views(m=0)'}, r'm=0: write a whole number'),
+    ({'attack__plan': 'views(m=0)'}, r'm must be a whole number from 1'),
     (
         {'attack__name': 'symmetrized', 'attack__plan': 'views(m=1)'},
         r"works with 2 views of an image, and the plan stores 1: write attack.plan='views\(m=2\)'",
@@ -99,7 +110,7 @@ WRONG = [
         },
         r'noise/train\[:50\] has no labels',
     ),
-    ({'cost__dollars_per_hour': -1.0}, r'cost.dollars_per_hour=-1.0: write a number of at least 0'),
+    ({'cost__dollars_per_hour': -1.0}, r'cost.dollars_per_hour=-1.0: write a finite number from 0'),
     ({'attack__optimizer': 'adamm'}, r"unknown optimizer 'adamm': did you mean 'adam'"),
     ({'attack__schedule': 'linear'}, r"unknown schedule 'linear'"),
     ({'defense': 'gaussian_noise(0.1'}, r'cannot read'),
@@ -135,15 +146,15 @@ WRONG = [
     ),
     ({'attack__accounts': 2, 'attack__plan': 'online'}, r"share out the inputs of plan 'once'"),
     ({'attack__accounts': 4}, r'attack.overlap=256: 4 accounts .* lower attack.overlap'),
-    ({'attack__accounts': 0}, r'attack.accounts=0: write a number above 0'),
+    ({'attack__accounts': 0}, r'attack.accounts=0: write a whole number from 1'),
     ({'legitimate__users': ('narow',)}, r"'narow': did you mean 'narrow'"),
     (
         {'legitimate__users': ('narrow(classes=11)',), 'defense': 'round(decimals=2)'},
         r'classes=11: the first task has 10',
     ),
     ({'legitimate__model': 'svm'}, r"unknown legitimate user's model 'svm'"),
-    ({'legitimate__images': 0}, r'legitimate.images=0: write a number above 0'),
-    ({'legitimate__test_images': -1}, r'legitimate.test_images=-1: write a number from 0'),
+    ({'legitimate__images': 0}, r'legitimate.images=0: write a whole number from 1'),
+    ({'legitimate__test_images': -1}, r'legitimate.test_images=-1: write a whole number from 0'),
     ({'victim__method': 'byol'}, r"unknown victim method 'byol'"),
     ({'victim__encoder': 'resnet19'}, r"unknown encoder 'resnet19': did you mean"),
     ({'victim__encoder': 'vit(patch=3)'}, r'patch'),
@@ -153,7 +164,10 @@ WRONG = [
     ({'data__name': 'cifar11'}, r'cifar11'),
     ({'data__dir': '/nonexistent', 'data__name': 'cifar10'}, r'cifar10'),
     ({'evaluation__probe': 'svm'}, r"unknown probe 'svm'"),
-    ({'evaluation__probe': 'lbfgs(l2_grid=(-1.0,))'}, r'l2_grid must hold numbers > 0'),
+    (
+        {'evaluation__probe': 'lbfgs(l2_grid=(-1.0,))'},
+        r'l2_grid must be a list, each item a finite number above 0',
+    ),
     ({'evaluation__tasks': ()}, r'evaluation.tasks is empty'),
     ({'evaluation__tasks': ('digits(tset="test")',)}, r'it takes \(train="train", test="test"\)'),
     ({'evaluation__tasks': ('digits', 'digits')}, r"evaluation.tasks has 'digits' twice"),
@@ -170,6 +184,40 @@ WRONG = [
     ({'victim__source': 'checkpont'}, r"unknown victim source 'checkpont': did you mean"),
     ({'victim__source': 'checkpoint'}, r"missing a required argument: 'path'"),
     ({'evaluation__victim': 'maybe'}, r"evaluation.victim='maybe': write one of 'if_free', 'ask'"),
+    # Values that would end late, or never.
+    ({'victim__epochs': 2147483648}, r'victim.epochs=2147483648: write a whole number from 1 to'),
+    ({'victim__learning_rate': 1e30}, r'write a finite number above 0; a number is 0, or from'),
+    (
+        {'cost__dollars_per_hour': 1.7e308},
+        r'=1.7e\+308: write a finite number from 0 to 1000000000',
+    ),
+    ({'data__size': 200_000}, r'data.size=200000: write a whole number from 0 to 1024'),
+    ({'defense': 'pad_shuffle(pad=1e11)'}, r'pad must be a whole number from 0 to 65536, got 1'),
+    ({'defense': ' | '.join(['round'] * 3000)}, r"cannot read defense 'round \| round .*\.\.\.nd'"),
+    ({'defense': ' | '.join(['round'] * 101)}, r'write at most 100 parts'),
+    ({'attack__recover': ' | '.join(['harden'] * 3000)}, r'cannot read recovery'),
+    ({'modules': (1,)}, r'modules=\(1,\): write a list, each item a text'),
+    ({'modules': ('',)}, r"modules has '': write names such as 'my_losses'"),
+    ({'runs': (1,)}, r"runs\[0\]=1: write a dict of dotted fields, such as {'attack.loss'"),
+    ({'attack__name': ''}, r"cannot read attack ''"),
+    ({'data__name': ''}, r"cannot read data set '': write a name"),
+    ({'evaluation__tasks': ('',)}, r"cannot read task '': write a name"),
+    ({'evaluation__tasks': ('digits(name="")',)}, r"name='': write a text in quotation marks"),
+    (
+        {'victim__encoder': 'resnet18(stem="patch", width=1, stages=(1,))'},
+        r'a representation of 1 coordinate has no direction to compare; write a wider encoder',
+    ),
+    (
+        {'victim__encoder': 'resnet18(width=60000, stages=(1, 1, 1, 1, 1, 1, 1, 1))'},
+        r'victim.encoder=.* would take 16,406,217 GiB, and this machine has .* GiB of memory',
+    ),
+    (
+        {
+            'victim__encoder': 'resnet18(stem="patch", width=44, stages=(1,))',
+            'defense': ' | '.join(['prada(capacity=1073741824)'] * 10),
+        },
+        r'defense=.*: the state of an account would take 1,8.. GiB',
+    ),
 ]
 
 
@@ -260,6 +308,60 @@ def test_float_images_of_other_ranges_are_not_augmented(tmp_path, fields, messag
 def test_the_tiny_experiment_is_valid():
     for cfg in config.expand(tiny.get_config()):
         validate(make_run(cfg, 'nowhere', MESH))
+
+
+def test_more_steps_than_an_int32_counts():
+    check_steps('victim.epochs', 10**6, 2_147, 1)
+    with pytest.raises(UserError, match='victim.epochs=1000000: .* 2,148,000,000 steps .* 999759'):
+        check_steps('victim.epochs', 10**6, 2_148, 1)
+
+
+@pytest.mark.parametrize('probe', ['lbfgs', 'sgd(epochs=1)'])
+@pytest.mark.parametrize(
+    ('labels', 'refused'),
+    [
+        ([0, 0, 0, 0], {'lbfgs': 'num_classes must be at least 2', 'sgd(epochs=1)': 'at least 2'}),
+        ([0, 1, 1, 0, 2], {'lbfgs': 'class 2 has a single training example'}),
+        ([0, 1, 1, 0, 2, 2], {}),
+    ],
+)
+def test_labels_that_the_probe_cannot_learn_from(probe, labels, refused):
+    inputs = np.zeros((len(labels), 2, 2, 3), np.uint8)
+    train = data.Dataset(inputs, np.array(labels, np.int32), max(labels) + 1, 'few/train')
+    if probe not in refused:
+        return try_probe(probe, train)
+    with pytest.raises(UserError, match=refused[probe]) as caught:
+        try_probe(probe, train)
+    assert str(caught.value).startswith(f"evaluation.probe='{probe}' on few/train: ")
+
+
+class Lowest(NamedTuple):
+    distance: jax.Array
+
+
+def lowest(start):
+    """A defense whose state starts at a number that later answers may replace."""
+    return Defense(
+        lambda key, outputs, inputs: Lowest(jnp.float32(start)),
+        lambda outputs, state, *, inputs, where, keys: (outputs, where, state),
+    )
+
+
+def test_an_own_defense_whose_state_holds_infinity(registries_restored):
+    @defenses.register('lowest')
+    def make_lowest(start: float = math.inf):
+        return lowest(start)
+
+    with pytest.raises(UserError, match=r'distance of its state is inf after the first answers'):
+        validate(tiny_run(defense='round | lowest'))
+    validate(tiny_run(defense='round | lowest(start=9.0)'))
+
+
+def test_a_counter_that_becomes_infinite_later_is_left_out_with_a_warning():
+    chain = defenses.chain(('0_low', lowest(math.inf)), ('1_high', lowest(2.0)))
+    state = chain.init(jax.random.key(0), jnp.zeros((1, 2)), jnp.zeros((1, 2)))
+    with pytest.warns(UserWarning, match='the state of a defense holds low.distance=inf: left out'):
+        assert defenses.noticed(state) == {'high.distance': 2.0}
 
 
 def test_a_loss_that_needs_labels_is_refused_without_them():

@@ -100,15 +100,15 @@ def test_needs_no_labels(spec):
     [
         ('kcentre', "did you mean 'kcenter'"),
         ('random(rounds=2)', 'rounds'),
-        ('kcenter(rounds=1)', 'rounds must be a whole number of at least 2, got 1'),
+        ('kcenter(rounds=1)', 'rounds must be a whole number from 2 to 1000, got 1'),
         ('kcenter(rounds=True)', 'rounds'),
-        ('stay_close(rounds=1)', 'rounds must be a whole number of at least 2, got 1'),
+        ('stay_close(rounds=1)', 'rounds must be a whole number from 2 to 1000, got 1'),
         ('consistency(rounds=2.0)', 'rounds'),
-        ('consistency(views=1)', 'views must be a whole number of at least 2'),
+        ('consistency(views=1)', 'views must be a whole number from 2 to 100'),
         ("consistency(augmentation='blurr')", 'blurr'),
         ("knockoff(rounds='8')", 'rounds'),
         ('knockoff(learning_rate=0)', 'learning_rate must be a finite number above 0'),
-        ('knockoff(window=0)', 'window must be a whole number of at least 1'),
+        ('knockoff(window=0)', 'window must be a whole number from 1'),
     ],
 )
 def test_wrong_arguments(spec, mentioned):

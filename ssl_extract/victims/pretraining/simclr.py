@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ssl_extract import encoders, losses
 from ssl_extract.encoders import chain
+from ssl_extract.ranges import Positive, Width
 from ssl_extract.training import Recipe
 from ssl_extract.victims.pretraining.base import prepare_two_views, register
 
@@ -30,9 +31,9 @@ PAPER = dict(
 def simclr(
     encoder: encoders.Network,
     augmentation: Callable,
-    temperature: float = 0.07,
-    hidden: int = 512,
-    dim: int = 128,
+    temperature: Positive = 0.07,
+    hidden: Width = 512,
+    dim: Width = 128,
 ) -> Recipe:
     """Trains two views of an image to attract, and all other views to repel each other (NT-Xent).
 

@@ -11,6 +11,7 @@ import optax
 
 from ssl_extract import encoders
 from ssl_extract.encoders import chain
+from ssl_extract.ranges import Width
 from ssl_extract.training import Recipe
 from ssl_extract.victims.pretraining.base import prepare_two_views, register
 
@@ -33,9 +34,9 @@ PAPER = dict(
 def simsiam(
     encoder: encoders.Network,
     augmentation: Callable,
-    hidden: int = 2048,
-    dim: int = 2048,
-    bottleneck: int = 512,
+    hidden: Width = 2048,
+    dim: Width = 2048,
+    bottleneck: Width = 512,
 ) -> Recipe:
     """Trains each view to predict the constant projection of the other view, without negatives.
 
