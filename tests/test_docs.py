@@ -32,6 +32,7 @@ OWN = {  # file -> the page that says how to write it, and which of its blocks t
     'my_defenses': ('how_to/add_a_defense.md', 0),
     'my_encoders': ('how_to/add_an_encoder.md', 0),
     'my_experiment': ('tutorial.md', 0),
+    'my_loggers': ('how_to/add_a_logger.md', 0),
     'my_losses': ('how_to/add_a_loss.md', 0),
     'my_metrics': ('how_to/add_a_metric.md', 0),
     'my_recoveries': ('how_to/add_a_recovery.md', 0),

@@ -17,6 +17,7 @@ from ssl_extract.pipeline import victim as victim_stage
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.sets import load_sets
 from ssl_extract.pipeline.victim import make_augmentation
+from ssl_extract.runtime import loggers
 
 POSITIVE = (
     'victim.epochs',
@@ -99,6 +100,7 @@ def check_fields(run: Run) -> None:
     defenses.needs(c.defense)  # reads every part; the service makes it, with what it needs
     recovery.make(c.attack.recover)
     losses.make(c.attack.loss)
+    loggers.LOGGERS.traits_of_chain(c.training.log_to)  # reads names and arguments
     if c.attack.encoder:
         trained.make(c.attack.encoder)
     feasibility.check_plan(c.attack)
