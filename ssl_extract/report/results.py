@@ -38,6 +38,9 @@ class FinishedRun(NamedTuple):
         curves: of `curves.json`; a folder holds `part-*.jsonl` and is relative to `workdir`.
         views: of `views.json`; a folder holds `arrays.npz` and is relative to `workdir`.
         workdir: of the run.
+        finished: the end of the process; None in runs of an older version.
+        defaults: the default of each dotted field that differs from it; None in runs of an older
+            version.
     """
 
     id: str
@@ -54,6 +57,8 @@ class FinishedRun(NamedTuple):
     curves: list[dict[str, Any]]
     views: list[dict[str, Any]]
     workdir: epath.Path
+    finished: Any = None
+    defaults: dict[str, Any] | None = None
 
     @property
     def folder(self) -> epath.Path:
@@ -190,7 +195,8 @@ def _read(workdir: epath.Path, folder: epath.Path) -> FinishedRun:
         wrong = f'it lacks {", ".join(missing)}' if missing else 'its id or config is wrong'
         raise _damaged(folder, 'run.json', wrong)
     lists = [_entries(folder, name) for name in _KEYS]
-    return FinishedRun(*(about[key] for key in keys), *lists, workdir=workdir)
+    later = {name: about.get(name) for name in ('finished', 'defaults')}
+    return FinishedRun(*(about[key] for key in keys), *lists, workdir=workdir, **later)
 
 
 def _entries(folder: epath.Path, name: str) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Tables of a report: lists of strings that any format can show."""
 
-from collections.abc import Callable, Iterable, Sequence
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ssl_extract.report import columns, estimates, labels
@@ -29,7 +30,10 @@ _MIXED = '* Measured more than once for one seed, as on two machines: the mean i
 
 
 class Table(NamedTuple):
-    """A table of text: `rows` [R][C], `numeric` [C] (right-aligned), `kinds` [R] (for styling)."""
+    """A table of text: `rows` [R][C], `numeric` [C] (right-aligned), `kinds` [R] (for styling).
+
+    `links` holds the address that a cell with this text leads to.
+    """
 
     title: str
     header: list[str]
@@ -37,6 +41,7 @@ class Table(NamedTuple):
     numeric: list[bool]
     kinds: list[str]
     caption: str
+    links: Mapping[str, str] = types.MappingProxyType({})
 
 
 def percent(value: float | None, digits: int = 1) -> str:
