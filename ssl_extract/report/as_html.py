@@ -18,13 +18,14 @@ _NUMBER = r'[−+]?\$?\d[\d.,]*\d\*?|[−+]?\$?\d\*?'
 _INTERVAL = rf'(?:{_NUMBER})(?:–| to )(?:{_NUMBER})'
 _UNBROKEN = re.compile(
     rf'(?<![\w.=])(?:(?:{_NUMBER})(?: %| points)? \({_INTERVAL}[),]|{_INTERVAL}'
-    r'|[^\s(]{1,14} [%↑↓])'
+    r'|[^\s(]{1,14} (?:[%↑↓]|s(?!\w)))'
 )
 _WORD = re.compile(r'[^\s(]{15,}')  # breaks behind an underscore or a dot
-# The width of a table in a window of 1300 pixels; its largest and its smallest font size.
-_WIDTH, _LARGEST, _SMALLEST = 1236, 14.4, 10.0
+# The width of a table in a window of 1300 pixels, and the font size of most tables.
+_WIDTH, _LARGEST = 1236, 14.4
 _MARGIN = 0.8  # of a column, in units of the font size, as all widths below
-_TOGETHER = (14, 9, 6)  # how many letters of a word stay together: the first number that fits
+# How many letters stay together, and the smallest font size for that; the first that fits.
+_TOGETHER = ((16, 12.5), (12, 10.0), (9, 10.0), (6, 10.0))
 
 
 def html(report: Report) -> str:
@@ -68,18 +69,19 @@ def layout(table: Table) -> Layout:
     Long words may break, a number and its interval never do. A table that does not fit at the
     smallest size scrolls in its frame.
     """
-    for most in _TOGETHER:
+    for most, smallest in _TOGETHER:
         widths = []
         for name, numeric, *cells in zip(table.header, table.numeric, *table.rows, strict=True):
             words = [1.1 * _width(part) for part in _UNBROKEN.findall(name)]
             words += [1.1 * _width(word[:most]) for word in _UNBROKEN.sub(' ', name).split()]
-            words += [_width(word[:most]) for cell in cells for word in cell.split()]
+            whole = [[cell] if len(cell) <= most else cell.split() for cell in cells]
+            words += [_width(word[:most]) for part in whole for word in part]
             words += [_width(part) for cell in cells if numeric for part in _parts(cell)]
             widths.append(round(max(words, default=0), 2))
         size = _WIDTH / (sum(widths) + _MARGIN * len(widths))
-        if size >= _SMALLEST:
+        if size >= smallest:
             break
-    return Layout(min(max(size, _SMALLEST), _LARGEST), widths, most < _TOGETHER[0])
+    return Layout(min(max(size, smallest), _LARGEST), widths, tight=most < 12)
 
 
 def _width(text: str) -> float:
