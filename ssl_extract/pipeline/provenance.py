@@ -1,4 +1,4 @@
-"""Provenance of a run: the command, the code's version, the machine, and the fields set."""
+"""Provenance of a run: command, version, machine, and the fields set."""
 
 import importlib.metadata
 import pathlib

@@ -1,4 +1,7 @@
-"""The terms of a report and their meanings; `docs/glossary.md` has them too."""
+"""The terms of a report and their meanings.
+
+The glossary of the docs has the same terms in the same words, and more.
+"""
 
 import re
 

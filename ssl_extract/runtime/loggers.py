@@ -1,11 +1,11 @@
-"""Training metrics: numbered parts of a folder, and loggers that follow a training.
+"""Training metrics: numbered parts of a folder, and loggers.
 
 A part holds the rows between two checkpoints and is written just before the later checkpoint, so
 that the parts and the checkpoint agree after a restart. A part that is written twice has the same
 content both times.
 
-A logger gets the rows of a running training, at every log. The parts hold the same rows, so that a
-logger is for looking on, and no result depends on a logger.
+A logger gets the rows of a training while it runs. The parts hold the same rows: no result depends
+on a logger.
 """
 
 import contextlib
