@@ -149,7 +149,7 @@ def test_the_parts_of_the_how_to_pages_work_together(own_modules, tmp_path):
         ('patches(width=8)', 'huber(delta=0.5)', 41)
     }
     folders = [path.relative_to(tmp_path / 'run').parts[0] for path in tmp_path.rglob('losses.tsv')]
-    assert sorted(folders) == ['surrogate', 'surrogate', 'victim']
+    assert sorted(folders) == ['scout', 'surrogate', 'surrogate', 'victim']
 
 
 def test_the_commands_on_queries_run(tmp_path):
