@@ -140,6 +140,12 @@ def test_tables_sort_by_a_click_and_return(opened):
     assert table.evaluate(CELLS, head) == before
 
 
+def test_numbers_sort_by_value_as_they_are_written(opened):
+    written = ['−5.0 (−9.0 to −1.0)', '1,024', '2 min 21 s', '8.2 s', '1 h 0 min', '+3.2', '$0.1']
+    values = opened(1300).evaluate('(all) => all.map(number)', [*written, '1e-05', '–', ''])
+    assert values == [-5.0, 1024, 141, 8.2, 3600, 3.2, 0.1, 1e-5, None, None]
+
+
 def test_the_sum_of_a_table_stays_its_last_row(opened):
     page = opened(1300)
     table = page.locator('table:has(tr.total)')

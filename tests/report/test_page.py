@@ -141,7 +141,9 @@ def test_one_point_is_no_figure(tmp_path):
     rows = [*BASE, make_theft(0.8), make_theft(0.7, defense='round'), *users]
     write(tmp_path, rows)  # of defenses one point
     assert [path.name for path in (tmp_path / 'figures').glob('*.png')] == ['accuracy_1_digits.png']
-    assert style.figure_curves({'a': [{'step': 0, 'loss': 1.0}, {'step': 1, 'loss': 1.0}]})
+    steps = [{'step': 0, 'loss': 1.0}, {'step': 1, 'loss': 1.0}]
+    _, note = style.figure_curves({'a': steps, 'b': steps[:1]})
+    assert note == 'Trainings of one step, not drawn: 1.'
 
 
 def test_the_glossary_has_the_words_of_the_report_and_is_that_of_the_docs(tmp_path):
