@@ -47,15 +47,41 @@ def html(report: Report) -> str:
         slug=export.slug,
         file_of=lambda table: names.get(id(table), ''),
         layout_of=layout,
+        pieces_of=pieces,
         script=markupsafe.Markup(script),
         script_hash=f'sha256-{digest}',
+    )
+
+
+def pieces(table: Table) -> list[Table]:
+    """Splits the columns of a table that is too wide; each piece has the columns that are keys.
+
+    A table whose keys alone are too wide stays whole.
+    """
+    columns = range(table.keys, len(table.header))
+    for count in range(1, len(columns) + 1):
+        most = -(-len(columns) // count)
+        parts = [
+            _part(table, [*range(table.keys), *columns[start : start + most]])
+            for start in range(0, len(columns), most)
+        ]
+        if not any(layout(part).tight for part in parts):
+            return parts
+    return [table]
+
+
+def _part(table: Table, columns: list[int]) -> Table:
+    return table._replace(
+        header=[table.header[i] for i in columns],
+        rows=[[row[i] for i in columns] for row in table.rows],
+        numeric=[table.numeric[i] for i in columns],
     )
 
 
 class Layout(NamedTuple):
     """The measures of a table: font size in pixels, smallest width of each column in font sizes.
 
-    Where a table is `tight`, even short words may break.
+    A table is `tight` where even short words must break.
     """
 
     size: float
@@ -66,8 +92,8 @@ class Layout(NamedTuple):
 def layout(table: Table) -> Layout:
     """Returns the measures with which a table fits in a window of 1300 pixels.
 
-    Long words may break, a number and its interval never do. A table that does not fit at the
-    smallest size scrolls in its frame.
+    Long words may break, a number and its interval never do. A table that does not fit even so
+    scrolls in its frame.
     """
     for most, smallest in _TOGETHER:
         widths = []

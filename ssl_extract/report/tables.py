@@ -32,7 +32,8 @@ _MIXED = '* Measured more than once for one seed, as on two machines: the mean i
 class Table(NamedTuple):
     """A table of text: `rows` [R][C], `numeric` [C] (right-aligned), `kinds` [R] (for styling).
 
-    `links` holds the address that a cell with this text leads to.
+    `links` holds the address that a cell with this text leads to; the first `keys` columns say
+    what a row is of.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Table(NamedTuple):
     kinds: list[str]
     caption: str
     links: Mapping[str, str] = types.MappingProxyType({})
+    keys: int = 1
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -230,7 +232,8 @@ def assemble(
     rows = [[cell or NONE for cell in row] for row in zip(*cells.values(), strict=True)]
     notes = [_MIXED] if any(e.mixed for e in measured or shown) else []
     words = ' '.join(filter(None, caption + notes))
-    return Table(title, list(cells), rows, numeric, [e.role for e in shown], words)
+    kinds = [e.role for e in shown]
+    return Table(title, list(cells), rows, numeric, kinds, words, keys=len(left))
 
 
 def _title(name: str) -> str:

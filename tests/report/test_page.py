@@ -156,6 +156,26 @@ def test_the_glossary_has_the_words_of_the_report_and_is_that_of_the_docs(tmp_pa
         assert f'**{term}** – {meaning}' in entries
 
 
+def test_a_table_that_is_too_wide_is_shown_in_pieces_that_each_say_what_a_row_is():
+    cells = ['surrogate', '100', *['0.731 (−0.298 to 1.760)'] * 12]
+    header = ['Encoder', 'Budget', *(f'Measure {i}' for i in range(12))]
+    table = Table('T', header, [cells], [False] + [True] * 13, [''], '', keys=2)
+    first, second = as_html.pieces(table)
+    assert first.header[:2] == second.header[:2] == header[:2]
+    assert first.header[2:] + second.header[2:] == header[2:]
+    assert first.rows == [cells[:8]] and len(second.numeric) == len(second.header)
+    for piece in (first, second):
+        measures = as_html.layout(piece)
+        assert not measures.tight and 10 <= measures.size < 14.4
+    narrow = table._replace(header=header[:4], rows=[cells[:4]], numeric=[True] * 4)
+    assert as_html.pieces(narrow) == [narrow] and as_html.layout(narrow).size == 14.4
+    keys = table._replace(keys=14)
+    assert as_html.pieces(keys) == [keys]
+    assert [row['Encoder'] for row in csv.DictReader(io.StringIO(export.as_csv(table)))] == cells[
+        :1
+    ]
+
+
 @pytest.mark.parametrize(
     ('text', 'whole'),
     [
