@@ -122,6 +122,7 @@ def base() -> ml_collections.ConfigDict:
     c.training = ml_collections.ConfigDict()
     c.training.checkpoint_every = 500  # steps
     c.training.log_every = 25  # steps
+    c.training.log_to = ''  # loggers that get the metrics meanwhile, e.g. 'tensorboard'
 
     c.runs = ()  # overrides, one dict of dotted fields a run; () is the one run above
     return c.lock()

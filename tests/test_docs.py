@@ -32,6 +32,7 @@ OWN = {  # file -> the page that says how to write it, and which of its blocks t
     'my_defenses': ('how_to/add_a_defense.md', 0),
     'my_encoders': ('how_to/add_an_encoder.md', 0),
     'my_experiment': ('tutorial.md', 0),
+    'my_loggers': ('how_to/add_a_logger.md', 0),
     'my_losses': ('how_to/add_a_loss.md', 0),
     'my_metrics': ('how_to/add_a_metric.md', 0),
     'my_recoveries': ('how_to/add_a_recovery.md', 0),
@@ -135,6 +136,7 @@ def test_the_parts_of_the_how_to_pages_work_together(own_modules, tmp_path):
     c.attack.encoder, c.attack.loss = 'patches(width=8)', 'huber(delta=0.5)'
     c.attack.recover = 'winsorize'
     c.evaluation.tasks = ('even_digits(labeled=100)',)
+    c.training.log_to = 'losses_tsv(digits=3)'
     c.baselines.scratch_epochs, c.baselines.random = 0, False
     c.runs = ({'attack.strategy': 'unusual'}, {'attack.name': 'mixup(share=0.3)'})
     rows = experiment.run(c, workdir=tmp_path / 'run')
@@ -146,6 +148,8 @@ def test_the_parts_of_the_how_to_pages_work_together(own_modules, tmp_path):
     assert {(r['encoder'], r['loss'], r['queries_billed']) for r in stolen} == {
         ('patches(width=8)', 'huber(delta=0.5)', 41)
     }
+    folders = [path.relative_to(tmp_path / 'run').parts[0] for path in tmp_path.rglob('losses.tsv')]
+    assert sorted(folders) == ['scout', 'surrogate', 'surrogate', 'victim']
 
 
 def test_the_commands_on_queries_run(tmp_path):

@@ -1,6 +1,7 @@
 """The command, whole: real processes, killed with kill -9 in every stage, on 1, 4 and 8 devices."""
 
 import json
+import re
 
 import pytest
 from processes import assert_same_ledgers, finish, kill_when, results, start
@@ -86,7 +87,8 @@ def test_killed_in_every_stage_it_ends_in_the_same_results(whole, tmp_path):
     for pattern in STAGES:
         killed += kill_when(start(tmp_path, will_be_killed=True), tmp_path, pattern)
     assert killed == len(STAGES)
-    finish(start(tmp_path))
+    output = finish(start(tmp_path))
+    assert re.search(r'^  victim/\w+: finished before$', output, re.MULTILINE)
     assert results(tmp_path) == results(whole)
     assert assert_same_ledgers(tmp_path, whole) == assert_same_ledgers(whole, tmp_path) > 0
 

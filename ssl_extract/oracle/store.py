@@ -134,6 +134,8 @@ def collect(
     answers, granted, places, account = _read(folder, account, mesh)
     first = {fingerprint: i for i, fingerprint in reversed(list(enumerate(map(bytes, prints))))}
     missing = [first[p] for p in wanted if p not in places]
+    stored = f'{len(wanted) - len(missing)} of {len(wanted)} answers are stored'
+    progress.note(folder, f'{folder.parent.name}/{folder.name}: {stored}' if places else '')
     left = max(0, budget - int(account.num_queries + account.num_withheld))
     if len(missing) > left:
         raise UserError(

@@ -18,6 +18,7 @@ class Workspace(NamedTuple):
         modules: the user's modules; a result depends on their source.
         checkpoint_every: steps between two checkpoints of a training.
         log_every: steps between two rows of the metrics.
+        log_to: a chain of loggers, which get the metrics while a training runs.
     """
 
     folder: epath.Path
@@ -25,6 +26,7 @@ class Workspace(NamedTuple):
     modules: OwnModules = NO_MODULES
     checkpoint_every: int = 500
     log_every: int = 25
+    log_to: str = ''
 
 
 class Run(NamedTuple):
@@ -53,7 +55,5 @@ def make_run(
         mesh: the devices.
         modules: the user's modules.
     """
-    training = config.training
     path = epath.Path(folder).expanduser().absolute()
-    workspace = Workspace(path, mesh, modules, training.checkpoint_every, training.log_every)
-    return Run(config, workspace)
+    return Run(config, Workspace(path, mesh, modules, **config.training))

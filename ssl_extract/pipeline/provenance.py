@@ -1,4 +1,4 @@
-"""Provenance of a run: the command, the code's version and the machine."""
+"""Provenance of a run: command, version, machine, and the fields set."""
 
 import importlib.metadata
 import pathlib
@@ -7,6 +7,9 @@ import subprocess
 from typing import Any
 
 import jax
+
+from ssl_extract import config
+from ssl_extract.report import flatten
 
 
 def describe(command: str) -> dict[str, Any]:
@@ -20,6 +23,22 @@ def describe(command: str) -> dict[str, Any]:
         'versions': {'python': platform.python_version(), **versions},
         'devices': [str(device.device_kind) for device in jax.devices()],
     }
+
+
+def defaults(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns the default of each dotted field whose value is not the default.
+
+    The defaults of an attack's own settings are those of the attack.
+
+    Args:
+        fields: a resolved config, nested, with or without some of its fields.
+    """
+    base = config.base()
+    usual = {'attack.name': base.attack.name}
+    base.attack.name = fields['attack']['name']
+    usual = flatten(next(config.expand(base)).to_dict()) | usual
+    own = flatten(fields)
+    return {name: value for name, value in usual.items() if name in own and own[name] != value}
 
 
 def _commit() -> str:

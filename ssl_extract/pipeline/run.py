@@ -94,6 +94,7 @@ def run(
         about = {'title': title, 'started': _now(), **described}
         about['config'] = resolved(current, sets, sketch)
         about['notes'] = sets_lib.notes_of(current, sets)
+        about['defaults'] = provenance.defaults(about['config'])
         write(current, where, compute(current, sets, sketch), about)
         write_results(folder)
     with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
@@ -272,7 +273,7 @@ def write(run: Run, where: epath.Path, results: Results, about: Json) -> None:
         files.write_jsonl(where / 'rows.jsonl', rows.complete(results.rows, where.name))
         for name in ('bills', 'curves', 'views'):
             files.write_json(where / f'{name}.json', getattr(results, name))
-        named = {'id': where.name, 'name': rows.name_of(run)}
+        named = {'id': where.name, 'name': rows.name_of(run), 'finished': _now()}
         files.write_json(where / 'run.json', named | about)
 
 

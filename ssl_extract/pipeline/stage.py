@@ -21,7 +21,7 @@ from ssl_extract.encoders import chain, trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.oracle.store import Bill, make_bill
 from ssl_extract.pipeline.context import Workspace
-from ssl_extract.runtime import checkpoint, files, locks
+from ssl_extract.runtime import checkpoint, files, locks, progress
 
 VERSION = 5  # raised when a stage's meaning changes, so that old results are not taken for new ones
 
@@ -108,11 +108,14 @@ def cached(
     """
     where = address(workspace, spec)
     folder = workspace.folder / kind / where
-    if not (folder / form.last).exists():
+    done = (folder / form.last).exists()
+    if not done:
         with lock(workspace, kind, where):
-            if not (folder / form.last).exists():
+            done = (folder / form.last).exists()
+            if not done:
                 describe(folder, spec)
                 form.write(folder, make(folder))
+    progress.note(folder, f'{kind}/{where}: finished before' if done else '')
     return form.read(folder)
 
 
@@ -272,6 +275,7 @@ def fit_encoder(
         frozen=frozen,
         checkpoint_every=workspace.checkpoint_every,
         log_every=workspace.log_every,
+        log_to=workspace.log_to,
         description=f'{role} {label}'.strip(),
     )
     if oracle is not None:

@@ -390,6 +390,7 @@ def _before(
         decode=data.decoder(extraction.attacker.pool),
         checkpoint_every=workspace.checkpoint_every,
         log_every=workspace.log_every,
+        log_to=workspace.log_to,
         description=f'before {extraction.label}',
     )
     return {name: chain.part(fit.state, name) for name in fit.state.params}, fit.seconds, fit.flops

@@ -10,6 +10,7 @@ from ssl_extract.pipeline import victim as victim_stage
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.sets import check_ranges, load_sets
 from ssl_extract.pipeline.victim import make_augmentation
+from ssl_extract.runtime import loggers
 from ssl_extract.users import MODELS, USERS
 from ssl_extract.victims.sources import SOURCES
 
@@ -62,4 +63,5 @@ def check_fields(run: Run) -> None:
     for user in c.legitimate.users:
         USERS.make(user)
     MODELS.make(c.legitimate.model, probe=c.evaluation.probe, seed=c.seed)
+    loggers.LOGGERS.traits_of_chain(c.training.log_to)  # reads names and arguments
     feasibility.check_plan(a)

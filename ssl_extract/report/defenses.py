@@ -162,7 +162,8 @@ def overview(rows: Sequence[Row], task: str | None) -> Table | None:
     texts = (titles['endpoint'], titles['defense'], 'Worst attack', *varied)
     numeric = [name not in texts for name in header]
     caption = ' '.join(filter(None, _overview_caption(shown, task, ways)))
-    return Table(f'On {task}', header, body, numeric, [''] * len(body), caption)
+    keys = header.index(titles['defense']) + 1
+    return Table(f'On {task}', header, body, numeric, [''] * len(body), caption, keys=keys)
 
 
 def users(rows: Sequence[Row], task: str | None) -> Table | None:

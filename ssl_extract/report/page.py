@@ -1,25 +1,25 @@
 """The pages of a report: report.md and report.html."""
 
-import base64
 import json
-import re
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import jinja2
-import markupsafe
 from etils import epath
 
-from ssl_extract.report import costs, defenses, estimates, noticed, tables
+from ssl_extract.report import costs, defenses, estimates, export, glossary, noticed, tables
+from ssl_extract.report.as_html import html
+from ssl_extract.report.as_markdown import markdown
 from ssl_extract.report.estimates import Row
 from ssl_extract.report.figures import style
 from ssl_extract.report.figures.accuracy import figure_accuracy
 from ssl_extract.report.figures.break_even import figure_break_even
 from ssl_extract.report.figures.pareto import figure_defenses
+from ssl_extract.report.parts import Origin, Picture, Report, Section, picture
 from ssl_extract.report.summary import summarize
 from ssl_extract.report.tables import PROBE, Table
 from ssl_extract.runtime import files
 
+NOWHERE = Origin([], [], None)  # of rows that no run is known of
 _PARETO = (
     'Each point is a defense: to the right what the legitimate user that loses most lost, upwards '
     'how far the best surrogate fell, in percentage points. Filled: the worst case over all '
@@ -27,37 +27,6 @@ _PARETO = (
     'intervals of the table. Dashed: the frontier, the defenses that no other beats in both. On '
     'the dotted line user and attacker lose alike. Lines join the strengths of one defense.'
 )
-
-
-class Picture(NamedTuple):
-    """A figure: file name without folder, PNG bytes, alternative text, caption."""
-
-    name: str
-    png: bytes
-    alt: str
-    caption: str
-
-    @property
-    def base64(self) -> str:
-        """Encodes the PNG for a data URL."""
-        return base64.b64encode(self.png).decode('ascii')
-
-
-class Section(NamedTuple):
-    """A heading of the report and the parts under the heading, in order."""
-
-    title: str
-    items: list[Table | Picture]
-
-
-class Report(NamedTuple):
-    """The content of both formats: all words and numbers of a report."""
-
-    title: str
-    summary: list[str]
-    sections: list[Section]
-    command: str
-    config: str
 
 
 def write(
@@ -70,9 +39,11 @@ def write(
     bill: list[dict[str, Any]],
     title: str,
     notes: Sequence[str] = (),
+    origin: Origin = NOWHERE,
 ) -> None:
-    """Writes `report.md`, `figures/*.png` and the self-contained `report.html` into `workdir`.
+    """Writes `report.md` and the self-contained `report.html` into `workdir`.
 
+    The figures are in `figures/`, as PNG and PDF, and the tables in `tables/`, as CSV and LaTeX.
     Every part may be empty (a run that has only begun): it is then left out. The same input gives
     the same bytes, and each file appears whole or not at all.
 
@@ -89,16 +60,27 @@ def write(
             'budget', 'plan'}`.
         title: the heading.
         notes: further sentences of the summary, on the data.
+        origin: the runs, their stages and fields.
     """
     workdir = epath.Path(workdir)
     report = build(
-        rows, config=config, curves=curves, views=views, bill=bill, title=title, notes=notes
+        rows,
+        config=config,
+        curves=curves,
+        views=views,
+        bill=bill,
+        title=title,
+        notes=notes,
+        origin=origin,
     )
-    (workdir / 'figures').mkdir(parents=True, exist_ok=True)
     for section in report.sections:
         for item in section.items:
             if isinstance(item, Picture):
-                files.write_bytes(workdir / 'figures' / item.name, item.png)
+                files.write_bytes(workdir / 'figures' / f'{item.name}.png', item.png)
+                files.write_bytes(workdir / 'figures' / f'{item.name}.pdf', item.pdf)
+    for name, table in export.named_tables(report):
+        files.write_text(workdir / 'tables' / f'{name}.csv', export.as_csv(table))
+        files.write_text(workdir / 'tables' / f'{name}.tex', export.as_latex(table))
     files.write_bytes(workdir / 'report.md', markdown(report).encode())
     files.write_bytes(workdir / 'report.html', html(report).encode())
 
@@ -112,6 +94,7 @@ def build(
     bill: Sequence[dict[str, Any]],
     title: str,
     notes: Sequence[str] = (),
+    origin: Origin = NOWHERE,
 ) -> Report:
     """Makes all words, tables and pictures of a report; the arguments are those of `write`."""
     probed = tables.tasks(rows)
@@ -136,67 +119,54 @@ def build(
         Section('Representations', _pictures('representations', style.figure_views(views))),
         Section('Training', _pictures('curves', style.figure_curves(curves))),
     ]
-    return Report(
+    sections.append(Section('Runs and stages', origin.tables))
+    report = Report(
         title=title,
         summary=[*summarize(rows, bill), *(f'Note: {note}.' for note in notes)],
+        facts=origin.facts,
         sections=[section for section in sections if section.items],
         command=str(config.get('command') or ''),
+        changes=origin.changes,
         config=json.dumps(config, indent=2, default=str, ensure_ascii=False) if config else '',
+        glossary=[],
     )
+    return report._replace(glossary=glossary.used_terms(_words(report)))
 
 
-def html(report: Report) -> str:
-    """Renders the report as one HTML page without scripts or anything from outside."""
-    loader = jinja2.PackageLoader('ssl_extract.report')
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters['breakable'] = _breakable
-    return environment.get_template('report.html.j2').render(report=report)
-
-
-def markdown(report: Report) -> str:
-    """Renders the report as GitHub-flavored markdown; pictures are links to `figures/`."""
-    lines = [f'# {_escape(report.title)}', '']
-    for sentence in report.summary:
-        lines += [_escape(sentence), '']
+def _words(report: Report) -> str:
+    """Joins the words of a report that a reader may look up."""
+    words = [*report.summary]
     for section in report.sections:
-        lines += [f'## {_escape(section.title)}', '']
+        words.append(section.title)
         for item in section.items:
-            if isinstance(item, Picture):
-                lines += [f'![{_escape(item.alt)}](figures/{item.name})', '']
-            else:
-                lines += list(_markdown_table(item))
-            lines += [_escape(item.caption), ''] if item.caption else []
-    if report.config:
-        lines += ['## Configuration', '']
-        lines += [_fenced(report.command, 'sh'), ''] if report.command else []
-        lines += [_fenced(report.config, 'json'), '']
-    return '\n'.join(lines)
+            words.append(item.caption)
+            if isinstance(item, Table):
+                words += [*item.header, *(cell for row in item.rows for cell in row)]
+    return '\n'.join(words) if report.sections else ''
 
 
 def _stolen(rows: Sequence[Row], task: str | None, index: int) -> list[Table | Picture]:
     measured = [e for e in estimates.aggregate(rows, task, PROBE) if e.value is not None]
     table = tables.stolen(rows, task)
-    if not measured:
+    if len(measured) < 2:  # the table shows one point better
         return [table]
-    picture = Picture(
-        name=_file_name('accuracy', task, index),
-        png=style.png(figure_accuracy(rows, task)),
-        alt=f'Linear-probe accuracy on {task} of every encoder, with intervals',
-        caption=f'Linear-probe accuracy on {task}; bars and bands are the intervals of the table.',
+    drawn = picture(
+        _file_name('accuracy', task, index),
+        figure_accuracy(rows, task),
+        f'Linear-probe accuracy on {task} of every encoder, with intervals',
+        f'Linear-probe accuracy on {task}; bars and bands are the intervals of the table.',
     )
-    return [table, picture]
+    return [table, drawn]
 
 
 def _defended(rows: Sequence[Row], task: str | None, index: int) -> list[Table | Picture]:
     drawn = figure_defenses(rows, task)
     pictures = [
-        Picture(
-            name=_file_name('defenses', task, index),
-            png=style.png(figure),
-            alt=f'What each defense took from the attacker on {task} against what its users lost',
-            caption=f'{_PARETO} {note}'.strip(),
+        picture(
+            _file_name('defenses', task, index),
+            figure,
+            f'What each defense took from the attacker on {task} against what its users lost',
+            f'{_PARETO} {note}'.strip(),
         )
         for figure, note in ([drawn] if drawn else [])
     ]
@@ -206,7 +176,7 @@ def _defended(rows: Sequence[Row], task: str | None, index: int) -> list[Table |
 
 
 def _file_name(kind: str, task: str | None, index: int) -> str:
-    return f'{kind}_{index + 1}_{re.sub("[^a-z0-9]+", "_", str(task).lower()).strip("_")}.png'
+    return f'{kind}_{index + 1}_{export.slug(str(task))}'
 
 
 def _measures(rows: Sequence[Row], metrics: Sequence[str]) -> list[Table]:
@@ -229,7 +199,10 @@ def _pictures(name: str, drawn: tuple[style.Figure, str] | None, where: str = ''
     alt, caption = {
         'representations': (
             'Two-dimensional projections of the representations, colored by class',
-            'Each point is an image, its color the class. Axes have no unit of their own.',
+            'Each point is a test input of the first task, its color the class. The axes are the '
+            'first two principal components (PCA) of the representations of each encoder. Those of '
+            'other encoders are rotated, or mirrored, to match the victim’s; no axis has a unit. '
+            'Two components show a part of a representation: compare encoders by the tables.',
         ),
         'curves': (
             'Training loss against step',
@@ -245,29 +218,4 @@ def _pictures(name: str, drawn: tuple[style.Figure, str] | None, where: str = ''
             f'the legend gives the linear-probe accuracy{where} in per cent of the victim’s.',
         ),
     }[name]
-    return [Picture(f'{name}.png', style.png(drawn[0]), alt, f'{caption} {drawn[1]}'.strip())]
-
-
-def _breakable(text: str) -> markupsafe.Markup:
-    """Escapes text in which a spec such as `noise(stddev=1.0)` may break where a reader would."""
-    return markupsafe.Markup(re.sub(r'([(_])', r'\1<wbr>', str(markupsafe.escape(text))))
-
-
-def _escape(text: str) -> str:
-    """Writes plain text as markdown, with all marks and HTML escaped."""
-    text = re.sub(r'([\\`*|\[\]])', r'\\\1', ' '.join(text.split()))
-    return text.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
-
-
-def _markdown_table(table: Table) -> Iterator[str]:
-    if table.title:
-        yield from (f'### {_escape(table.title)}', '')
-    rules = ['---:' if numeric else '---' for numeric in table.numeric]
-    for cells in (map(_escape, table.header), rules, *(map(_escape, row) for row in table.rows)):
-        yield f'| {" | ".join(cells)} |'
-    yield ''
-
-
-def _fenced(text: str, language: str) -> str:
-    fence = '`' * max([3, *(len(run) + 1 for run in re.findall('`{3,}', text))])
-    return f'{fence}{language}\n{text}\n{fence}'
+    return [picture(name, drawn[0], alt, f'{caption} {drawn[1]}'.strip())]

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from ssl_extract.errors import UserError
-from ssl_extract.report import columns, page, results
+from ssl_extract.report import columns, origin, page, results
 from ssl_extract.report.estimates import Row
 from ssl_extract.report.results import FinishedRun
 from ssl_extract.runtime import files, loggers
@@ -24,7 +24,8 @@ def write_from(
     """Writes results and report of all finished runs of some workdirs.
 
     `results.jsonl` and `results.csv` hold the rows of `results.tidy`, `metrics.jsonl` the training
-    curves, `report.md` and `report.html` the report. What was written before is replaced.
+    curves, `report.md` and `report.html` the report, `figures/` and `tables/` its parts. What was
+    written before is replaced.
 
     Args:
         out: the folder to write to, made if missing; may be one of the workdirs.
@@ -59,6 +60,7 @@ def write_from(
         bill=bills(runs),
         title=title or runs[0].title,
         notes=list(dict.fromkeys(note for run in runs for note in run.notes)),
+        origin=origin.origin(runs, out),
     )
     return rows
 

@@ -39,6 +39,9 @@ class FinishedRun(NamedTuple):
         views: of `views.json`; a folder holds `arrays.npz` and is relative to `workdir`.
         workdir: of the run.
         notes: what the run's sets have in common, in sentences.
+        finished: the end of the process; None in runs of an older version.
+        defaults: the default of each dotted field that differs from it; None in runs of an older
+            version.
     """
 
     id: str
@@ -56,6 +59,8 @@ class FinishedRun(NamedTuple):
     views: list[dict[str, Any]]
     workdir: epath.Path
     notes: Sequence[str] = ()
+    finished: Any = None
+    defaults: dict[str, Any] | None = None
 
     @property
     def folder(self) -> epath.Path:
@@ -192,8 +197,9 @@ def _read(workdir: epath.Path, folder: epath.Path) -> FinishedRun:
         wrong = f'it lacks {", ".join(missing)}' if missing else 'its id or config is wrong'
         raise _damaged(folder, 'run.json', wrong)
     lists = [_entries(folder, name) for name in _KEYS]
-    notes = about.get('notes', ())
-    return FinishedRun(*(about[key] for key in keys), *lists, workdir=workdir, notes=notes)
+    later = {name: about.get(name) for name in ('finished', 'defaults')}
+    later['notes'] = about.get('notes', ())
+    return FinishedRun(*(about[key] for key in keys), *lists, workdir=workdir, **later)
 
 
 def _entries(folder: epath.Path, name: str) -> list[dict[str, Any]]:

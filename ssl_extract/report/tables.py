@@ -1,6 +1,7 @@
 """Tables of a report: lists of strings that any format can show."""
 
-from collections.abc import Callable, Iterable, Sequence
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ssl_extract.report import columns, estimates, labels
@@ -29,7 +30,11 @@ _MIXED = '* Measured more than once for one seed, as on two machines: the mean i
 
 
 class Table(NamedTuple):
-    """A table of text: `rows` [R][C], `numeric` [C] (right-aligned), `kinds` [R] (for styling)."""
+    """A table of text: `rows` [R][C], `numeric` [C] (right-aligned), `kinds` [R] (for styling).
+
+    `links` holds the address that a cell with this text leads to; the first `keys` columns say
+    what a row is of.
+    """
 
     title: str
     header: list[str]
@@ -37,6 +42,8 @@ class Table(NamedTuple):
     numeric: list[bool]
     kinds: list[str]
     caption: str
+    links: Mapping[str, str] = types.MappingProxyType({})
+    keys: int = 1
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -225,7 +232,8 @@ def assemble(
     rows = [[cell or NONE for cell in row] for row in zip(*cells.values(), strict=True)]
     notes = [_MIXED] if any(e.mixed for e in measured or shown) else []
     words = ' '.join(filter(None, caption + notes))
-    return Table(title, list(cells), rows, numeric, [e.role for e in shown], words)
+    kinds = [e.role for e in shown]
+    return Table(title, list(cells), rows, numeric, kinds, words, keys=len(left))
 
 
 def _title(name: str) -> str:

@@ -141,6 +141,7 @@ def fit(
     frozen: dict[str, Any] | None = None,
     checkpoint_every: int = 500,
     log_every: int = 25,
+    log_to: str = '',
     description: str = 'train',
 ) -> Fit:
     """Trains a recipe for `num_steps` steps, or goes on from the newest checkpoint in `folder`.
@@ -164,6 +165,7 @@ def fit(
         frozen: see `init_state`.
         checkpoint_every: steps from one checkpoint to the next.
         log_every: steps from one fetch of metrics to the next.
+        log_to: a chain of `loggers.LOGGERS`, which get the metrics at every fetch.
         description: the title of the progress bar.
 
     Raises:
@@ -183,6 +185,9 @@ def fit(
     flops = meta['flops']  # of one step
     start, clock = meta['step'], time.monotonic() - meta['seconds']
     _drop_parts_after(folder, start)
+    resumed = f'{description}: goes on from step {start} of {num_steps}'
+    progress.note(folder / 'checkpoints', resumed if start else '')
+    training = loggers.Training(description, folder, start, num_steps)
 
     # The order of a step's end matters. Metrics are fetched from the device in groups, so that the
     # device does not wait for the host, and a loss that is not finite stops the run before a
@@ -192,7 +197,7 @@ def fit(
     # that stops finish the last save.
     pending, rows, queries = [], [], []
     bar = progress.progress(total=num_steps, initial=start, desc=description, unit='step')
-    with bar, contextlib.closing(manager):
+    with bar, contextlib.closing(manager), loggers.opened(log_to, training) as log:
         for step in range(start, num_steps):
             epoch, position = divmod(step, steps_per_epoch)
             if position == 0 or step == start:
@@ -209,11 +214,11 @@ def fit(
                 queries.append(step_queries)
             last = step + 1 == num_steps
             if last or (step + 1) % log_every == 0:
-                rows += _fetch(pending, description)
+                rows += _fetch(pending, description, log)
                 pending.clear()
                 bar.set_postfix(loss=f'{rows[-1]["loss"]:.4g}', refresh=False)
             if last or (step + 1) % checkpoint_every == 0:
-                rows += _fetch(pending, description)
+                rows += _fetch(pending, description, log)
                 pending.clear()
                 loggers.write_part(folder / 'metrics', step + 1, rows)
                 _write_queries(folder / 'asked', step + 1, queries)
@@ -234,8 +239,13 @@ def _make_take(data: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Callable
     return lambda indices: take(resident, indices)
 
 
-def _fetch(pending: list[tuple[int, Any]], description: str) -> list[dict[str, float]]:
-    """Brings metrics from the device, and stops the run at the first loss that is not finite."""
+def _fetch(
+    pending: list[tuple[int, Any]], description: str, log: Callable
+) -> list[dict[str, float]]:
+    """Brings metrics from the device, and stops the run at the first loss that is not finite.
+
+    `log` gets the rows.
+    """
     rows = []
     for (step, _), measured in zip(pending, jax.device_get([m for _, m in pending]), strict=True):
         rows.append({'step': step, **{name: float(value) for name, value in measured.items()}})
@@ -244,6 +254,7 @@ def _fetch(pending: list[tuple[int, Any]], description: str) -> list[dict[str, f
                 f'{description}: the loss is {rows[-1]["loss"]} at step {step}; '
                 'try a smaller learning_rate or check the loss on this data'
             )
+    log(rows)
     return rows
 
 

@@ -292,5 +292,9 @@ def test_both_formats_show_pairs_and_nothing_twice(tmp_path):
     page = Page(html)
     assert markdown_cells(md) == page.cells
     assert 'num_flagged' in page.cells and 'Against it' in page.cells
+    assert not (tmp_path / 'figures' / 'defenses_1_digits.png').exists()  # a figure of one point
+    more = [*over_seeds(make_theft, NOISY, defense='round'), *over_seeds(make_user, OURS)]
+    more += over_seeds(make_user, THEIRS, defense='round')
+    write(tmp_path, [*rows, *more])
     assert (tmp_path / 'figures' / 'defenses_1_digits.png').read_bytes().startswith(b'\x89PNG')
     assert 'nan' not in md and 'None' not in md

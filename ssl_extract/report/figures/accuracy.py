@@ -51,18 +51,19 @@ def figure_accuracy(rows: Sequence[Row], task: str | None) -> Figure:
     lines, alone = _lines(measured, 'surrogate'), _lines(measured, 'scratch')
     if len(lines) > MAX_LINES:
         return figure_forest(measured)
-    figure = new_figure(7.0, 4.3 + 0.16 * len(lines))
+    first = [line[0] for line in lines]
+    names = [wrapped(name, 42) for name in labels(first)]
+    figure = new_figure(7.0, 4.3 + 0.1 * sum(name.count('\n') + 1 for name in names))
     axes = new_axes(figure, 1, 1)[0]
     log = max(paid) >= 5 * max(min(paid), 1)
     if log:
         axes.set_xscale('symlog' if min(paid) < 1 else 'log')
         axes.xaxis.set_minor_formatter(NullFormatter())
     _levels(axes, measured)
-    first = [line[0] for line in lines]
-    drawn = zip(lines, labels(first), _looks(first), strict=True)
+    drawn = zip(lines, names, _looks(first), strict=True)
     for i, (line, name, look) in enumerate(drawn):
         offset = i - (len(lines) - 1) / 2  # so that intervals at one budget do not hide each other
-        _points(axes, line, paid, log, offset, label=wrapped(name, 42), **look)
+        _points(axes, line, paid, log, offset, label=name, **look)
     for line, marker in zip(alone, itertools.cycle('dph8'), strict=False):
         what = label(line[0], [other[0] for other in alone], always=())
         name = wrapped(', '.join(filter(None, ('from scratch, own images', what))), 42)

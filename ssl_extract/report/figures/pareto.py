@@ -52,12 +52,13 @@ def figure_defenses(rows: Sequence[Row], task: str | None) -> tuple[Figure, str]
         task: the task to show.
 
     Returns:
-        (figure, what it leaves out, in words), or None where no defense has both numbers.
+        (figure, what it leaves out, in words), or None where fewer than two defenses have both
+        numbers: the table shows one point better.
     """
     settings = defenses.settings(rows, task)
     chief = defenses.chief(settings)
     shown = [point for s in chief if (point := _point(s))]
-    if not shown:
+    if len(shown) < 2:
         return None
     families: dict[str, list[Point]] = {}
     for point in shown:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -37,17 +38,19 @@ def figure_curves(curves: dict[str, list[dict[str, Any]]]) -> tuple[Figure, str]
 
     Args:
         curves: name -> records with `'step'` and `'loss'`; records without a loss are passed over.
+            A training of one step has no curve.
 
     Returns:
         (figure, note), or None where there is nothing to draw.
     """
     panels: dict[str, dict[str, list[np.ndarray]]] = {}
-    broken = 0
+    broken, short = 0, 0
     for name, records in curves.items():
         pairs = [(record['step'], record['loss']) for record in records if 'loss' in record]
         finite = [pair for pair in pairs if estimates.is_finite(pair[1])]
         broken += len(pairs) - len(finite)
-        if finite:
+        short += len(finite) == 1
+        if len(finite) > 1:
             family = re.sub(r'[\s,;/_-]*\bseed[ =_-]*\d+', '', name).strip() or name
             panel, _, line = family.partition(': ')
             lines = panels.setdefault(panel, {})
@@ -75,6 +78,7 @@ def figure_curves(curves: dict[str, list[dict[str, Any]]]) -> tuple[Figure, str]
     left_out -= sum(min(len(lines), MAX_LINES) for lines in shown.values())
     notes = [f'Curves not drawn: {left_out}.'] if left_out else []
     notes += [f'Losses not finite, not drawn: {broken}.'] if broken else []
+    notes += [f'Trainings of one step, not drawn: {short}.'] if short else []
     return figure, ' '.join(notes)
 
 
@@ -87,10 +91,10 @@ def figure_views(views: Sequence[dict[str, Any]]) -> tuple[Figure, str] | None:
     Returns:
         (figure, note), or None where there is nothing to draw.
     """
-    views = [view for view in views if len(view['points'])]
+    views = [view for view in views if len(view['points']) > 1]
     if not views:
         return None
-    columns = min(3, len(views))
+    columns = 2 if len(views) == 4 else min(3, len(views))
     height = -(-len(views) // columns)
     titles = [wrapped(view['title'], 72 // columns) for view in views]
     lines = 1 + max(title.count('\n') for title in titles)
@@ -139,6 +143,16 @@ def png(figure: Figure) -> bytes:
         if not any('constrained_layout not applied' in str(w.message) for w in caught):
             break
         figure.set_size_inches(1.25 * figure.get_size_inches())
+    return buffer.getvalue()
+
+
+def pdf(figure: Figure) -> bytes:
+    """Returns the figure as PDF, in the layout that `png` gave it, the same bytes again."""
+    figure.set_layout_engine('none')
+    buffer, nothing = io.BytesIO(), dict.fromkeys(('Creator', 'Producer', 'CreationDate'))
+    with rc_context({'pdf.fonttype': 42}):  # text stays text
+        FigureCanvasPdf(figure)
+        figure.savefig(buffer, format='pdf', facecolor='white', metadata=nothing)
     return buffer.getvalue()
 
 
@@ -192,8 +206,6 @@ def _curve(axes: Axes, runs: Sequence[np.ndarray], color: str, label: str) -> No
     else:
         for i, run in enumerate(runs):
             axes.plot(*run.T, color=color, linewidth=1, alpha=0.7, label=label if not i else None)
-    if all(len(run) == 1 for run in runs):
-        axes.scatter(*np.concatenate(runs).T, color=color, s=18)
 
 
 def _binned(run: np.ndarray) -> np.ndarray:
