@@ -314,7 +314,6 @@ SPELLED = {  # (module, name) that is compared with, and why
     ('pipeline/rows.py', 'random'): 'what is usual is left out of the label of a run; a role',
     ('report/figures/accuracy.py', 'random'): 'a role',
     ('report/figures/forest.py', 'random'): 'a role',
-    ('report/figures/forest.py', 'direct'): 'the order in which attacks are shown',
     ('testing/defenses.py', 'representation'): 'which answers the check makes up',
     ('api/training.py', 'representation'): 'what an attack asks for where it does not matter',
     ('defenses/similarity.py', 'projection'): 'an argument of the guard',

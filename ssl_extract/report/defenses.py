@@ -12,6 +12,7 @@ from ssl_extract.report.estimates import Estimate, Fields, Interval, Row
 from ssl_extract.report.tables import NONE, PROBE, Table
 
 USER, USER_CLEAN = 'user_accuracy', 'user_accuracy_clean'
+METRICS = (USER, USER_CLEAN)  # of the tables of this module
 
 
 class Change(NamedTuple):
@@ -184,7 +185,7 @@ def users(rows: Sequence[Row], task: str | None) -> Table | None:
             ]
         )
     headings = ['Accuracy, %', '95 % interval', 'Change', 'Change: interval']
-    headings += [tables.METRIC_NAMES[USER_CLEAN], 'Seeds']
+    headings += ['On undefended answers, %', 'Seeds']
     caption = [
         f'Accuracy on {task} of what a legitimate user makes of its answers, through the defense. '
         'What is not answered counts as wrong. Budget: the queries its account sends.',

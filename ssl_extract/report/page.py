@@ -10,7 +10,7 @@ import jinja2
 import markupsafe
 from etils import epath
 
-from ssl_extract.report import costs, defenses, estimates, noticed, tables
+from ssl_extract.report import costs, defenses, estimates, metrics, noticed, tables
 from ssl_extract.report.estimates import Row
 from ssl_extract.report.figures import style
 from ssl_extract.report.figures.accuracy import figure_accuracy
@@ -110,23 +110,12 @@ def build(
 ) -> Report:
     """Makes all words, tables and pictures of a report; the arguments are those of `write`."""
     probed = tables.tasks(rows)
-    shown = {PROBE, *tables.FIDELITY, defenses.USER, defenses.USER_CLEAN}
-    metrics = sorted({row['metric'] for row in rows} - shown)
-    metrics = [m for m in metrics if not m.startswith(noticed.PREFIX)]
-    near = [m for m in metrics if m == 'knn'] + [m for m in metrics if m.startswith('fewshot')]
-    near += [m for m in metrics if m == 'classifier']
-    other = [m for m in metrics if m not in near]
     stolen = [item for i, task in enumerate(probed) for item in _stolen(rows, task, i)]
     guarded = tables.tasks(rows, (PROBE, defenses.USER))
     defended = [item for i, task in enumerate(guarded) for item in _defended(rows, task, i)]
     sections = [
-        Section('What was stolen', stolen),
-        Section('What a defense changed', defended),
-        Section('What a defense noticed', noticed.noticed_tables(rows)),
-        Section('Without a full probe', _measures(rows, near)),
+        *_sections(rows, {metrics.STOLEN: stolen, metrics.CHANGED: defended}),
         Section('What it cost', _costs(rows, probed, costs.prices(config, rows))),
-        Section('How alike the encoders are to the victim', _measures(rows, tables.FIDELITY)),
-        Section('Other measures', _measures(rows, other)),
         Section('The query bill', [tables.bill(bill)] if bill else []),
         Section('Representations', _pictures('representations', style.figure_views(views))),
         Section('Training', _pictures('curves', style.figure_curves(curves))),
@@ -204,8 +193,28 @@ def _file_name(kind: str, task: str | None, index: int) -> str:
     return f'{kind}_{index + 1}_{re.sub("[^a-z0-9]+", "_", str(task).lower()).strip("_")}.png'
 
 
-def _measures(rows: Sequence[Row], metrics: Sequence[str]) -> list[Table]:
-    return [tables.measures(rows, task, metrics) for task in tables.tasks(rows, metrics)]
+def _sections(rows: Sequence[Row], own: dict[str, list[Table | Picture]]) -> list[Section]:
+    """Puts every metric under the section that its rows name; OTHER is the last.
+
+    Args:
+        rows: the rows.
+        own: the first sections, with tables of the metrics that are shown nowhere else.
+    """
+    elsewhere = {PROBE, *defenses.METRICS, *noticed.names(rows)}
+    by_section: dict[str, list[str]] = {}
+    for name, shown in metrics.shown(rows).items():
+        if name not in elsewhere:
+            by_section.setdefault(shown.section, []).append(name)
+    own = {**own, metrics.NOTICED: noticed.noticed_tables(rows)}
+    titles = [title for title in by_section if title not in (*own, metrics.OTHER)]
+    return [
+        Section(title, own.get(title, []) + _measures(rows, by_section.get(title, [])))
+        for title in (*own, *titles, metrics.OTHER)
+    ]
+
+
+def _measures(rows: Sequence[Row], names: Sequence[str]) -> list[Table]:
+    return [tables.measures(rows, task, names) for task in tables.tasks(rows, names)]
 
 
 def _costs(

@@ -3,28 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ssl_extract.report import columns, estimates, labels
+from ssl_extract.report import columns, estimates, labels, metrics
 from ssl_extract.report.estimates import Estimate, Interval, Row
 
 NONE = '–'
 PROBE = 'linear_probe'
-METRIC_NAMES = {
-    PROBE: 'Linear probe, %',
-    'knn': 'kNN, %',
-    'fewshot': 'Few-shot probe, %',
-    'user_accuracy': 'Accuracy, %',
-    'user_accuracy_clean': 'On undefended answers, %',
-    'classifier': 'Stolen classifier as it is, %',
-    'agreement': 'Agreement with victim, %',
-    'mark': 'Mark in its answers (partial correlation)',
-    'mark_p_value': 'p-value of the mark',
-    'cosine': 'Cosine ↑',
-    'l2': 'L2 distance ↓',
-    'affine_l2': 'Affine-aligned L2 ↓',
-    'cka': 'Linear CKA ↑',
-    'neighbor_overlap': 'Neighbor overlap ↑',
-}
-FIDELITY = ('cosine', 'l2', 'affine_l2', 'cka', 'neighbor_overlap', 'agreement')
 _MIXED = '* Measured more than once for one seed, as on two machines: the mean is shown.'
 
 
@@ -66,16 +49,10 @@ def clipped(interval: Interval) -> Interval:
     return interval and (max(interval[0], 0.0), min(interval[1], 1.0))
 
 
-def tasks(rows: Iterable[Row], metrics: Iterable[str] = (PROBE,)) -> list[str | None]:
+def tasks(rows: Iterable[Row], names: Iterable[str] = (PROBE,)) -> list[str | None]:
     """Names the tasks on which one of the metrics was measured, in the order of the rows."""
-    wanted = set(metrics)
+    wanted = set(names)
     return list(dict.fromkeys(row.get('task') for row in rows if row.get('metric') in wanted))
-
-
-def is_share(metric: str) -> bool:
-    """Returns whether a metric is a proportion that is shown in per cent."""
-    shares = (PROBE, 'knn', 'classifier', 'agreement')
-    return metric in shares or metric.startswith(('fewshot', 'user_accuracy'))
 
 
 def stolen(rows: Sequence[Row], task: str | None) -> Table:
@@ -84,7 +61,7 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
     body = []
     for e in measured:
         gap = estimates.gap_recovered(e, measured) if e.role in ('surrogate', 'scratch') else None
-        value = _value(e, PROBE)
+        value = _value(e, share=True)
         body.append(
             [value, span(clipped(e.interval)), _seeds(e), _range(e.billed), percent(gap, 0)]
         )
@@ -102,17 +79,21 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
     return assemble(f'On {task}', measured, headings, body, caption)
 
 
-def measures(rows: Sequence[Row], task: str | None, metrics: Sequence[str]) -> Table:
+def measures(rows: Sequence[Row], task: str | None, names: Sequence[str]) -> Table:
     """Tabulates metrics side by side for every encoder; a column each, its interval in brackets."""
-    present = [m for m in metrics if estimates.aggregate(rows, task, m)]
+    shown = metrics.shown(rows)
+    present = [m for m in names if estimates.aggregate(rows, task, m)]
     by_metric = {m: {e.condition: e for e in estimates.aggregate(rows, task, m)} for m in present}
-    encoders = {key: e for column in by_metric.values() for key, e in column.items()}
-    shown = sorted(encoders.values(), key=estimates.order)
-    body = [[_with_interval(by_metric[m].get(e.condition), m) for m in present] for e in shown]
+    measured = {key: e for column in by_metric.values() for key, e in column.items()}
+    encoders = sorted(measured.values(), key=estimates.order)
+    body = [
+        [_with_interval(by_metric[m].get(e.condition), shown[m].is_share) for m in present]
+        for e in encoders
+    ]
     flat = [e for column in by_metric.values() for e in column.values()]
-    headings = [METRIC_NAMES.get(m) or _metric_name(m) for m in present]
+    headings = [shown[m].heading for m in present]
     title = '' if task is None else f'On {task}'
-    return assemble(title, shown, headings, body, ['In brackets:', _interval_words(flat)], flat)
+    return assemble(title, encoders, headings, body, ['In brackets:', _interval_words(flat)], flat)
 
 
 def defended(rows: Sequence[Row], task: str | None) -> Table | None:
@@ -128,8 +109,8 @@ def defended(rows: Sequence[Row], task: str | None) -> Table | None:
         delta, interval, _ = change or (None, None, '')
         body.append(
             [
-                _value(old, PROBE) if old else NONE,
-                *(_value(e, PROBE), span(clipped(e.interval))),
+                _value(old, share=True) if old else NONE,
+                *(_value(e, share=True), span(clipped(e.interval))),
                 *(NONE if delta is None else signed(delta), span(interval, signed)),
             ]
         )
@@ -246,20 +227,20 @@ def _interval_words(measured: Sequence[Estimate]) -> str:
     return f'{words}.' if single else ''
 
 
-def _value(e: Estimate, metric: str) -> str:
+def _value(e: Estimate, share: bool) -> str:
     if e.value is None:
         return 'not finite'
-    shown = percent(e.value) if is_share(metric) else _decimal(e.value)
+    shown = percent(e.value) if share else _decimal(e.value)
     return shown + ('*' if e.mixed else '')
 
 
-def _with_interval(e: Estimate | None, metric: str) -> str:
+def _with_interval(e: Estimate | None, share: bool) -> str:
     if e is None:
         return NONE
-    show = percent if is_share(metric) else _decimal
-    interval = clipped(e.interval) if is_share(metric) else e.interval
+    show = percent if share else _decimal
+    interval = clipped(e.interval) if share else e.interval
     lost = f', {e.lost} not finite' if e.lost and e.seeds else ''
-    return _value(e, metric) + (f' ({span(interval, show)})' if interval else '') + lost
+    return _value(e, share) + (f' ({span(interval, show)})' if interval else '') + lost
 
 
 def _seeds(e: Estimate) -> str:
@@ -278,8 +259,3 @@ def signed(value: float) -> str:
     """Writes a change of a proportion in percentage points, with its sign."""
     shown = percent(value)
     return shown if shown.startswith('−') or not shown.strip('0.') else f'+{shown}'
-
-
-def _metric_name(metric: str) -> str:
-    words = metric.replace('_', ' ').replace('fewshot', 'few-shot')
-    return words[:1].upper() + words[1:] + (', %' if is_share(metric) else '')

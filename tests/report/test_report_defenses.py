@@ -18,7 +18,7 @@ from test_report import (
 )
 
 from ssl_extract import report
-from ssl_extract.report import defenses, estimates, labels, tables
+from ssl_extract.report import defenses, estimates, labels, metrics, tables
 from ssl_extract.report.figures.pareto import figure_defenses
 from ssl_extract.report.noticed import noticed_tables
 
@@ -35,6 +35,7 @@ def make_user(value, user='broad', **fields):
 
 def make_noticed(value, make=make_theft, field='guard.num_flagged', **fields):
     same = {'task': None, 'metric': f'noticed.{field}', 'interval': None}
+    same |= {'section': metrics.NOTICED, 'metric_title': field}
     return make(value, **{'defense': DEFENSE, **same, **fields})
 
 
