@@ -165,15 +165,6 @@ def reference(
     return alike[0] if len(alike) == 1 else same[0] if len(same) == 1 else None
 
 
-def gap_recovered(estimate: Estimate, estimates: Sequence[Estimate]) -> float | None:
-    """Returns (value - random) / (victim - random); None without both or a better victim."""
-    victim = reference(estimates, 'victim', estimate)
-    random = reference(estimates, 'random', estimate)
-    if None in (estimate.value, victim, random) or victim.value <= random.value:
-        return None
-    return (estimate.value - random.value) / (victim.value - random.value)
-
-
 def undefended(estimate: Estimate, estimates: Sequence[Estimate]) -> Estimate | None:
     """Finds the same condition without a defense.
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_extract.report import defenses, estimates, labels, tables
+from ssl_extract.report import defenses, estimates, labels, ratios, tables
 from ssl_extract.report.defenses import Setting
 from ssl_extract.report.estimates import Estimate, Row
 from ssl_extract.report.tables import PROBE, percent, span
@@ -51,9 +51,10 @@ def _in_words(rows: Sequence[Row], task: str | None) -> str:
     )
     words += f'({how}{seeds}) ' if how or seeds else ''
     words += f'reaches {_percent(best)} on {task}' + (f'; {rest}.' if rest else '.')
-    gap = estimates.gap_recovered(best, measured)
+    gap = ratios.gap_recovered(best, measured)
     if gap is not None:
-        words += f' The attacker recovered {percent(gap, 0)} % of what training gave the victim.'
+        share = f'{percent(gap.value, 0)} % ({span(gap.interval, tables.whole)})'
+        words += f' The attacker recovered {share} of what training gave the victim.'
     return words + _defense_words(defenses.settings(rows, task), best)
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ssl_extract.report import columns, estimates, labels, metrics
+from ssl_extract.report import columns, estimates, labels, metrics, ratios
 from ssl_extract.report.estimates import Estimate, Interval, Row
+from ssl_extract.report.ratios import Ratio
 
 NONE = '–'
 PROBE = 'linear_probe'
@@ -44,6 +45,22 @@ def span(interval: Interval, show: Callable[[float], str] = percent) -> str:
     return (' to ' if signs else '–').join(map(show, interval))
 
 
+def share_of(ratio: Ratio | None) -> str:
+    """Writes a ratio in whole per cent, with its interval.
+
+    >>> share_of(Ratio(0.7, (0.581, 0.832))), share_of(None)
+    ('70 (58–83)', '–')
+    """
+    if ratio is None:
+        return NONE
+    return f'{percent(ratio.value, 0)} ({span(ratio.interval, whole)})'
+
+
+def whole(value: float) -> str:
+    """Writes a proportion in whole per cent."""
+    return percent(value, 0)
+
+
 def clipped(interval: Interval) -> Interval:
     """Cuts an interval of a proportion to [0, 1]."""
     return interval and (max(interval[0], 0.0), min(interval[1], 1.0))
@@ -60,16 +77,15 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
     measured = estimates.aggregate(rows, task, PROBE)
     body = []
     for e in measured:
-        gap = estimates.gap_recovered(e, measured) if e.role in ('surrogate', 'scratch') else None
+        gap = ratios.gap_recovered(e, measured) if e.role in ('surrogate', 'scratch') else None
         value = _value(e, share=True)
-        body.append(
-            [value, span(clipped(e.interval)), _seeds(e), _range(e.billed), percent(gap, 0)]
-        )
+        body.append([value, span(clipped(e.interval)), _seeds(e), _range(e.billed), share_of(gap)])
     headings = ['Accuracy, %', '95 % interval', 'Seeds', 'Queries billed', 'Gap recovered, %']
     caption = [
         f'Linear probe on {task}.',
         _interval_words(measured),
-        'Gap recovered: (this encoder − untrained) / (victim − untrained).',
+        'Gap recovered: (this encoder − untrained) / (victim − untrained), with Fieller’s 95 % '
+        'interval; left out where the victim is not clearly better than untrained.',
     ]
     if any(e.role == 'scratch' for e in measured):
         caption.append(
