@@ -306,7 +306,7 @@ def test_the_rooms_register_in_one_manner():
 
 READERS = {  # modules that may take a spec apart, and why
     'data/loading.py': 'a data set is written like a call, its name may be one of TFDS',
-    'report/defenses.py': 'groups rows of old runs, whose own modules are not imported',
+    'report/settings.py': 'groups rows of old runs, whose own modules are not imported',
     'report/figures/pareto.py': 'writes only the arguments that differ beside a point',
 }
 SPELLED = {  # (module, name) that is compared with, and why

@@ -172,7 +172,7 @@ def undefended(estimate: Estimate, estimates: Sequence[Estimate]) -> Estimate | 
     attacker, and the victim for a legitimate user.
     """
     for like in (estimate, estimate._replace(adaptive='')):
-        alike = [e for e in estimates if not e.defense and e.value is not None and _same(e, like)]
+        alike = [e for e in estimates if not e.defense and e.value is not None and same(e, like)]
         if alike:
             return max(alike, key=lambda e: len({*e.fields} & {*like.fields}))
     if estimate.role == 'legitimate':
@@ -215,14 +215,15 @@ def agree(a: Fields, b: Fields) -> bool:
     return all(values.get(name, value) == value for name, value in a)
 
 
-def _agree(a: Estimate, b: Estimate) -> bool:
-    return agree(a.fields, b.fields)
-
-
-def _same(a: Estimate, b: Estimate) -> bool:
+def same(a: Estimate, b: Estimate) -> bool:
+    """Returns whether two conditions differ in the defense and in nothing else."""
     unlike = ('defense', 'fields')
     alike = all(getattr(a, name) == getattr(b, name) for name in CONDITION if name not in unlike)
     return alike and _agree(a, b)
+
+
+def _agree(a: Estimate, b: Estimate) -> bool:
+    return agree(a.fields, b.fields)
 
 
 def _condition(row: Row) -> tuple:

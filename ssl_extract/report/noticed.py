@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from ssl_extract.report import estimates, metrics, tables
-from ssl_extract.report.defenses import family, natural
 from ssl_extract.report.estimates import Estimate, Row
 from ssl_extract.report.metrics import NOTICED, Shown
+from ssl_extract.report.settings import family, natural
 from ssl_extract.report.tables import NONE, Table
 
 

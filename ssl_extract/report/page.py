@@ -10,7 +10,16 @@ import jinja2
 import markupsafe
 from etils import epath
 
-from ssl_extract.report import costs, defenses, estimates, metrics, noticed, tables
+from ssl_extract.report import (
+    costs,
+    defenses,
+    estimates,
+    headroom,
+    metrics,
+    noticed,
+    settings,
+    tables,
+)
 from ssl_extract.report.estimates import Row
 from ssl_extract.report.figures import style
 from ssl_extract.report.figures.accuracy import figure_accuracy
@@ -22,11 +31,15 @@ from ssl_extract.runtime import files
 
 _PARETO = (
     'Each point is a defense: to the right what the legitimate user that loses most lost, upwards '
-    'how far the best surrogate fell, in percentage points. Filled: the worst case over all '
-    'attacks; hollow, joined to it: the best attacker that does not adapt. Thin bars: the 95 % '
-    'intervals of the table. Dashed: the frontier, the defenses that no other beats in both. On '
-    'the dotted line user and attacker lose alike. Lines join the strengths of one defense.'
+    'how far the best surrogate fell, {unit}. Filled: the worst case over all attacks; hollow, '
+    'joined to it: the best attacker that does not adapt. Thin bars: the 95 % intervals of the '
+    'table. Dashed: the frontier, the defenses that no other beats in both. Lines join the '
+    'strengths of one defense.'
 )
+_UNITS = {
+    False: 'in percentage points, which are of different headroom on the two axes',
+    True: 'in per cent of the headroom over an untrained encoder',
+}
 
 
 class Picture(NamedTuple):
@@ -111,7 +124,7 @@ def build(
     """Makes all words, tables and pictures of a report; the arguments are those of `write`."""
     probed = tables.tasks(rows)
     stolen = [item for i, task in enumerate(probed) for item in _stolen(rows, task, i)]
-    guarded = tables.tasks(rows, (PROBE, defenses.USER))
+    guarded = tables.tasks(rows, (PROBE, settings.USER))
     defended = [item for i, task in enumerate(guarded) for item in _defended(rows, task, i)]
     sections = [
         *_sections(rows, {metrics.STOLEN: stolen, metrics.CHANGED: defended}),
@@ -174,17 +187,18 @@ def _stolen(rows: Sequence[Row], task: str | None, index: int) -> list[Table | P
 
 
 def _defended(rows: Sequence[Row], task: str | None, index: int) -> list[Table | Picture]:
-    drawn = figure_defenses(rows, task)
     pictures = [
         Picture(
-            name=_file_name('defenses', task, index),
-            png=style.png(figure),
-            alt=f'What each defense took from the attacker on {task} against what its users lost',
-            caption=f'{_PARETO} {note}'.strip(),
+            name=_file_name('headroom' if shares else 'defenses', task, index),
+            png=style.png(drawn[0]),
+            alt=f'What each defense took from the attacker on {task} against what its users lost, '
+            + _UNITS[shares],
+            caption=f'{_PARETO.format(unit=_UNITS[shares])} {drawn[1]}'.strip(),
         )
-        for figure, note in ([drawn] if drawn else [])
+        for shares in (False, True)
+        if (drawn := figure_defenses(rows, task, shares=shares))
     ]
-    parts = (defenses.overview(rows, task), *pictures)
+    parts = (defenses.overview(rows, task), headroom.headroom(rows, task), *pictures)
     parts += (tables.defended(rows, task), defenses.users(rows, task))
     return [part for part in parts if part]
 
@@ -200,7 +214,7 @@ def _sections(rows: Sequence[Row], own: dict[str, list[Table | Picture]]) -> lis
         rows: the rows.
         own: the first sections, with tables of the metrics that are shown nowhere else.
     """
-    elsewhere = {PROBE, *defenses.METRICS, *noticed.names(rows)}
+    elsewhere = {PROBE, *defenses.METRICS, *headroom.METRICS, *noticed.names(rows)}
     by_section: dict[str, list[str]] = {}
     for name, shown in metrics.shown(rows).items():
         if name not in elsewhere:

@@ -325,6 +325,7 @@ def test_a_defense_is_compared_within_one_victim(tmp_path):
             write_run(tmp_path, f'r{epochs}{bool(defense)}', *values, **fields)
     table = report.defenses.overview(read(tmp_path), 'digits')
     assert table.header[:2] == ['victim.epochs', 'Defense']
-    worst = {(row[0], row[1]): row[4] for row in table.rows}
+    column = table.header.index('Worst case, %')
+    worst = {(row[0], row[1]): row[column] for row in table.rows}
     assert worst['10', 'round(decimals=2)'].startswith('65.0; −5.0')
     assert worst['20', 'round(decimals=2)'].startswith('75.0; −5.0')
