@@ -15,6 +15,9 @@ _USERS = {'unit': 'share', 'better': 'larger', 'section': metrics.CHANGED}
 _PRESENTATION = {
     'user_accuracy': _USERS | {'metric_title': 'Accuracy of a user'},
     'user_accuracy_clean': _USERS | {'metric_title': 'Accuracy on undefended answers'},
+    'user_chance': _USERS | {'metric_title': 'Best constant guess'},
+    'user_untrained': _USERS | {'metric_title': 'Accuracy on an untrained encoder'},
+    'answer_change': {'metric_title': 'Answers moved, SD', 'section': metrics.CHANGED},
     'mark': {'metric_title': 'Mark in its answers (partial correlation)'},
     'mark_p_value': {'metric_title': 'p-value of the mark'},
 }

@@ -17,6 +17,7 @@ from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.pipeline import (
     baselines,
     evaluate,
+    floors,
     owner,
     ownership,
     provenance,
@@ -233,6 +234,7 @@ def compute(run: Run, sets: Sets, sketch: Sketch) -> Results:
     )
     for group in users.user_rows(run, sets, victims_owner).values():
         results.rows.extend(group)
+    results.rows.extend(floors.floor_rows(run, sets, sketch, victims_owner))
     if c.baselines.scratch_epochs:
         scratch = baselines.pretrain_scratch(
             workspace, baselines.scratch_of(run, sets, sketch.encoder)
