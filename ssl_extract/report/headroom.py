@@ -134,7 +134,7 @@ def _caption(lines: Sequence[tuple[Setting, Loss]], task: str | None) -> list[st
         'on as many of the attacker’s images. Chance: the best constant guess.',
         'Answers moved: the root mean square of what the defense changes in the answers to a '
         'user’s queries, in standard deviations of the undefended answers.',
-        tables.change_words({loss.change.way for _, loss in lines}),
+        tables.change_words({loss.change.way for _, loss in lines}, 'Points: the loss'),
     ]
 
 

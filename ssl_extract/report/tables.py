@@ -142,7 +142,7 @@ def defended(rows: Sequence[Row], task: str | None) -> Table | None:
     return assemble(f'On {task}, attack by attack', shown, headings, body, caption)
 
 
-def change_words(ways: set[str]) -> str:
+def change_words(ways: set[str], what: str = 'Change') -> str:
     """Describes the intervals of changes; `ways` are kinds of `estimates.difference`."""
     words = {
         'paired': 'with several seeds, the t-interval of the differences seed by seed',
@@ -150,7 +150,7 @@ def change_words(ways: set[str]) -> str:
     }
     used = '; '.join(words[way] for way in words if way in ways)
     intervals = f' with its 95 % interval: {used}' if used else ''
-    return f'Change in percentage points{intervals}.'
+    return f'{what} in percentage points{intervals}.'
 
 
 def bill(entries: Sequence[dict[str, Any]]) -> Table:

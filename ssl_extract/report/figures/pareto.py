@@ -79,8 +79,8 @@ def figure_defenses(
     _frontier(axes, shown)
     cut = _limits(axes, shown)
     unit = '% of headroom over untrained' if shares else 'points'
-    axes.set_xlabel(f'lost by the legitimate user that loses most, {unit} (less is better)')
-    axes.set_ylabel(f'taken from the attacker, {unit} (more is better)')
+    axes.set_xlabel(f'lost by the legitimate user that loses most,\n{unit} (less is better)')
+    axes.set_ylabel(f'taken from the attacker,\n{unit} (more is better)')
     legend_below(figure, axes, most=2)
     points = [point for alike in families.values() for point in alike]
     _place(figure, axes, points, names)
