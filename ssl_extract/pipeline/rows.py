@@ -14,6 +14,7 @@ _USERS = {'unit': 'share', 'better': 'larger', 'section': metrics.CHANGED}
 # The presentation of the pipeline's own metrics, which are no functions of an encoder's features.
 _PRESENTATION = {
     'user_accuracy': _USERS | {'metric_title': 'Accuracy of a user'},
+    'user_accuracy_plain': _USERS | {'metric_title': 'Accuracy on answers as they come'},
     'user_accuracy_clean': _USERS | {'metric_title': 'Accuracy on undefended answers'},
     'user_chance': _USERS | {'metric_title': 'Best constant guess'},
     'user_untrained': _USERS | {'metric_title': 'Accuracy on an untrained encoder'},

@@ -16,8 +16,8 @@ from ssl_extract.report.settings import (
 )
 from ssl_extract.report.tables import NONE, Table
 
-CLEAN = 'user_accuracy_clean'
-METRICS = (USER, CLEAN)  # of the tables of this module
+PLAIN, CLEAN = 'user_accuracy_plain', 'user_accuracy_clean'
+METRICS = (USER, PLAIN, CLEAN)  # of the tables of this module
 
 
 def overview(rows: Sequence[Row], task: str | None) -> Table | None:
@@ -56,7 +56,10 @@ def overview(rows: Sequence[Row], task: str | None) -> Table | None:
 def users(rows: Sequence[Row], task: str | None) -> Table | None:
     """Tabulates every legitimate user behind every defense; None where there is none."""
     measured = [e for e in estimates.aggregate(rows, task, USER) if e.role == 'legitimate']
-    clean = {e.condition: e for e in estimates.aggregate(rows, task, CLEAN)}
+    plain, clean = (
+        {e.condition: e for e in estimates.aggregate(rows, task, metric)}
+        for metric in (PLAIN, CLEAN)
+    )
     if not measured:
         return None
     body, ways = [], set()
@@ -68,11 +71,12 @@ def users(rows: Sequence[Row], task: str | None) -> Table | None:
             [
                 *('not finite' if e.value is None else _percent(e), _interval(e)),
                 *(delta, tables.span(change and change.interval, tables.signed)),
-                *(_percent(clean.get(e.condition)), str(e.seeds)),
+                *(_percent(plain.get(e.condition)), _percent(clean.get(e.condition))),
+                str(e.seeds),
             ]
         )
     headings = ['Accuracy, %', '95 % interval', 'Change', 'Change: interval']
-    headings += ['On undefended answers, %', 'Seeds']
+    headings += ['Answers as they come, %', 'On undefended answers, %', 'Seeds']
     caption = [
         f'Accuracy on {task} of what a legitimate user makes of its answers, through the defense. '
         'What is not answered counts as wrong. Budget: the queries its account sends.',

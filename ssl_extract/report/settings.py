@@ -217,20 +217,24 @@ def _selves(e: Estimate, undefended: Sequence[Estimate]) -> list[Estimate]:
     """Finds an attacker behind a defense among those without one.
 
     An attacker that adapts is the same attack with the same loss, network, images and views, for
-    its adaptation may be a plan, a strategy or an argument of the attack: of several such attacks
-    those that differ from it in the fewest of these.
+    its adaptation may be a plan, a strategy, an argument or a field of the attack: of several such
+    attacks those that share the most of these with it.
     """
     if not e.is_adaptive:
         return [u for u in undefended if estimates.same(e, u)]
     bare = [_bare(u) for u in undefended]
     alike = [u for u, b in zip(undefended, bare, strict=True) if estimates.same(_bare(e), b)]
-    near = [sum(u.get(name) == e.get(name) for name in _ADAPTED) for u in alike]
+    near = [
+        len({*u.fields} & {*e.fields}) + sum(u.get(name) == e.get(name) for name in _ADAPTED)
+        for u in alike
+    ]
     return [u for u, count in zip(alike, near, strict=True) if count == max(near)]
 
 
 def _bare(e: Estimate) -> Estimate:
     """Returns an attacker without all that an adaptation may be."""
-    return e._replace(attack=family(e.attack), plan='', strategy='', adaptive='')
+    bare = {'plan': '', 'strategy': '', 'adaptive': '', 'fields': e.setting}
+    return e._replace(attack=family(e.attack), **bare)
 
 
 def _users(measured: Sequence[Estimate], defense: str) -> dict[str, User]:

@@ -117,6 +117,9 @@ def test_the_best_of_ten_is_no_reference_for_the_best_of_three():
     assert (row['Not adaptive, %'], row['Adaptive, %']) == ('80.0', '81.0')
     assert line(table, 'none')['Attackers'] == '10'
     assert 'make the defense look weaker than it is' in table.caption
+    sybils = [make_theft(0.8, **{'attack.overlap': 0})]  # a field that only one that adapts sets
+    sybils += [make_theft(0.7, defense=DEFENSE, **ADAPTIVE, **{'attack.overlap': 480})]
+    assert line(defenses.overview(sybils, 'digits'), DEFENSE)['Attackers'] == '1, 1'
     chosen = [make_theft(v, strategy=s) for s, v in (('kcenter', 0.9), ('random', 0.8))]
     chosen += [make_theft(0.7, strategy='stay_close', defense=DEFENSE, is_adaptive=True)]
     table = defenses.overview(chosen, 'digits')  # it stands for both
@@ -177,6 +180,8 @@ def test_users_have_a_table_of_their_own():
     rows = [*make_defended(), *over_seeds(make_user, OURS, user='augmenting(views=2)')]
     clean = {'metric': 'user_accuracy_clean', 'defense': DEFENSE}
     rows += over_seeds(make_user, (0.88, 0.89, 0.90), **clean)
+    plain = {'metric': 'user_accuracy_plain', 'defense': DEFENSE}
+    rows += over_seeds(make_user, (0.50, 0.51, 0.52), **plain)
     found = cells(defenses.users(rows, 'digits'), 'legitimate')
     assert [row['Encoder'] for row in found] == [
         'legitimate user (augmenting(views=2))',
@@ -185,6 +190,7 @@ def test_users_have_a_table_of_their_own():
     row = found[2]
     assert (row['Defense'], row['Accuracy, %'], row['Change']) == (DEFENSE, '86.0', '−3.0')
     assert (row['On undefended answers, %'], row['Seeds']) == ('89.0', '3')
+    assert row['Answers as they come, %'] == '51.0'
     assert f'{row["Change"]} ({row["Change: interval"]})' == changed(THEIRS, OURS)
 
 
