@@ -36,7 +36,7 @@ def mlp(width: int = 64) -> encoders.Network:
     return encoders.from_module(Mlp(width), rank=2)
 
 
-@evaluation.register_metric('dead_features')
+@evaluation.register_metric('dead_features', share=True, better='smaller')
 def dead_features(features: evaluation.Features) -> evaluation.Measurement:
     """The share of features that are the same for all test inputs."""
     return intervals.mean((features.test.std(axis=0) < 1e-6).astype(float))

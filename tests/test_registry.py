@@ -320,7 +320,7 @@ def test_the_rooms_register_in_one_manner():
 
 READERS = {  # modules that may take a spec apart, and why
     'data/loading.py': 'a data set is written like a call, its name may be one of TFDS',
-    'report/defenses.py': 'groups rows of old runs, whose own modules are not imported',
+    'report/settings.py': 'groups rows of old runs, whose own modules are not imported',
     'report/figures/pareto.py': 'writes only the arguments that differ beside a point',
 }
 SPELLED = {  # (module, name) that is compared with, and why
@@ -328,7 +328,6 @@ SPELLED = {  # (module, name) that is compared with, and why
     ('pipeline/rows.py', 'random'): 'what is usual is left out of the label of a run; a role',
     ('report/figures/accuracy.py', 'random'): 'a role',
     ('report/figures/forest.py', 'random'): 'a role',
-    ('report/figures/forest.py', 'direct'): 'the order in which attacks are shown',
     ('testing/defenses.py', 'representation'): 'which answers the check makes up',
     ('api/training.py', 'representation'): 'what an attack asks for where it does not matter',
     ('defenses/similarity.py', 'projection'): 'an argument of the guard',

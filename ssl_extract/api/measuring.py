@@ -16,7 +16,7 @@ from ssl_extract.data import Dataset
 from ssl_extract.encoders import trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation import Task, check_counts, check_task
+from ssl_extract.evaluation import Task, check_counts, check_task, presentation
 from ssl_extract.evaluation.assess import assess
 from ssl_extract.evaluation.features import represent
 from ssl_extract.evaluation.metrics import names_of
@@ -86,10 +86,10 @@ def evaluate(
     if victim is not None:
         encode, cost = _encode_of(victim, task, folder)
         measured, arrays = assess(encode, [task], mesh=mesh, **settings)
-        rows = [{'role': 'victim', **cost, **row} for row in measured]
+        rows = _rows('victim', cost, measured)
     pair = (encoder.network.apply, encoder.variables)
     measured, _ = assess(pair, [task], victim=arrays, mesh=mesh, **settings)
-    return rows + [{'role': 'surrogate', **bill, **row} for row in measured]
+    return rows + _rows('surrogate', bill, measured)
 
 
 def load(folder: epath.PathLike) -> Encoder:
@@ -182,6 +182,10 @@ def _decoded(part: Dataset) -> np.ndarray:
 
 def _call(answer: Callable, inputs: jax.Array) -> jax.Array:
     return answer(inputs)
+
+
+def _rows(role: str, bill: dict[str, int], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{'role': role, **bill, **presentation(row['metric']), **row} for row in measured]
 
 
 def _columns(bill: Bill) -> dict[str, int]:

@@ -4,9 +4,9 @@
     def my_attack(student, plan, loss, student_augmentation) -> Attack: ...
 
 The traits of an attack are the kind of the oracle's answers (`endpoint`), whether the attack acts
-against a defense (`adaptive`) and the authors' settings of the fields of `attack`. An experiment
-that leaves `plan`, `loss` or an augmentation empty takes the authors' setting;
-`experiments/paper.py:NAME` takes all settings.
+against a defense (`adaptive`), whether the trained network is a classifier (`classifies`), and the
+authors' settings of the fields of `attack`. An experiment that leaves `plan`, `loss` or an
+augmentation empty takes the authors' setting; `experiments/paper.py:NAME` takes all settings.
 
 A factory gets the following arguments where it has parameters for them. All other parameters are
 set in `attack.name`, as in `'my_attack(weight=2.0)'`:
@@ -49,7 +49,8 @@ _PRESET = dict(
 )
 # endpoint: of the oracle's answers (`ssl_extract.victims.endpoints`).
 # adaptive: whether the attack acts against a defense.
-ATTACKS = Registry('attack', endpoint='representation', adaptive=False, **_PRESET)
+# classifies: whether the surrogate with all its heads is a classifier of the victim's classes.
+ATTACKS = Registry('attack', endpoint='representation', adaptive=False, classifies=False, **_PRESET)
 register = ATTACKS.register
 Views = Annotated[int, Range(1, 100)]  # of an input in a step, one after the other
 # The fields for which '' in a config means the authors' setting.

@@ -24,7 +24,7 @@ _PAPER = dict(
 )
 
 
-@register('labels', endpoint='labels', **_PAPER)
+@register('labels', endpoint='labels', classifies=True, **_PAPER)
 def labels(encoder, answer_dim, plan, loss, student_augmentation) -> Attack:
     """Trains the surrogate on the most probable class, as a one-hot row.
 
@@ -35,7 +35,7 @@ def labels(encoder, answer_dim, plan, loss, student_augmentation) -> Attack:
     return posteriors(encoder, answer_dim, plan, loss, student_augmentation)
 
 
-@register('posteriors', endpoint='posteriors', **_PAPER)
+@register('posteriors', endpoint='posteriors', classifies=True, **_PAPER)
 def posteriors(encoder, answer_dim, plan, loss, student_augmentation) -> Attack:
     """Trains the surrogate on the probabilities of all classes.
 

@@ -15,7 +15,13 @@ from ssl_extract.evaluation.features import extract, represent
 from ssl_extract.evaluation.fidelity import agreement, compare
 from ssl_extract.evaluation.intervals import Measurement, accuracy, bootstrap, wilson
 from ssl_extract.evaluation.knn import fewshot, knn_predict
-from ssl_extract.evaluation.metrics import METRICS, Features, measure, register_metric
+from ssl_extract.evaluation.metrics import (
+    METRICS,
+    Features,
+    measure,
+    presentation,
+    register_metric,
+)
 from ssl_extract.evaluation.probe import Probe, fit_probe, predict
 from ssl_extract.evaluation.probe_sgd import fit_probe_sgd
 from ssl_extract.evaluation.probes import PROBES, register_probe
@@ -52,6 +58,7 @@ __all__ = [
     'make_tasks',
     'measure',
     'predict',
+    'presentation',
     'register_metric',
     'register_probe',
     'register_task',

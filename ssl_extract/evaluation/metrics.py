@@ -56,12 +56,27 @@ class Features(NamedTuple):
 
 
 Metric = Callable[[Features], Measurement | None]
+_QUICK, _FIDELITY = 'Without a full probe', 'How alike the encoders are to the victim'
 
 
-# The traits of a metric.
+# The traits of a metric. A report shows the metric as the last four say, whatever its name.
 # fidelity: whether the metric compares an encoder with the victim; left out for the victim.
 # first_task: whether the metric is computed on the first task only.
-METRICS = Registry('metric', fidelity=False, first_task=False)
+# share: whether the values are shares in [0, 1], shown in per cent.
+# title: the metric in a few words; '' is the name.
+# better: whether larger or smaller values are better; '' where neither is.
+# section: the heading under which a report shows the metric; '' is that of the metrics of
+#     fidelity, or that of the rest.
+METRICS = Registry(
+    'metric',
+    choices={'better': ('', 'larger', 'smaller')},
+    fidelity=False,
+    first_task=False,
+    share=False,
+    title='',
+    better='',
+    section='',
+)
 register_metric = METRICS.register
 
 
@@ -90,7 +105,7 @@ def measure(
             continue
         result = METRICS[name](features)
         if result is not None:
-            result = _checked(result, name, features.task)
+            result = _checked(result, name, features.task, traits.share)
             rows.append({'task': features.task, 'metric': name, **result._asdict()})
     return rows
 
@@ -108,7 +123,27 @@ def names_of(metrics: Iterable[str] | None = None) -> list[str]:
     return [name for name in METRICS if name in chosen]
 
 
-def _checked(result: Any, name: str, task: str) -> Measurement:
+def presentation(name: str) -> dict[str, str]:
+    """Returns the columns of a row that say how a report shows a metric.
+
+    >>> presentation('l2')['metric_title'], presentation('knn')['unit']
+    ('L2 distance', 'share')
+
+    Args:
+        name: the metric; nothing is said of a metric that is not registered.
+    """
+    if name not in METRICS:
+        return {}
+    traits = METRICS.traits(name)
+    return {
+        'metric_title': traits.title,
+        'unit': 'share' if traits.share else '',
+        'better': traits.better,
+        'section': traits.section or (_FIDELITY if traits.fidelity else ''),
+    }
+
+
+def _checked(result: Any, name: str, task: str, share: bool) -> Measurement:
     """Returns the measurement as plain numbers, which a row can hold."""
     if not isinstance(result, Measurement):
         raise UserError(f'metric {name!r} gives {type(result)}: return a Measurement, or None')
@@ -118,16 +153,23 @@ def _checked(result: Any, name: str, task: str) -> Measurement:
         raise UserError(f'metric {name!r} on {task!r} gives no numbers: {result}') from None
     if not np.isfinite(plain).all():
         raise UserError(f'metric {name!r} on {task!r} is not finite: {result}')
+    if share and not 0 <= plain.value <= 1:
+        raise UserError(
+            f'metric {name!r} on {task!r} is declared as a share and gives {plain.value}: return '
+            'a value in [0, 1], or register it without share=True'
+        )
     return plain
 
 
-@register_metric('linear_probe')
+@register_metric(
+    'linear_probe', share=True, title='Linear probe', better='larger', section='What was stolen'
+)
 def linear_probe(features: Features) -> Measurement:
     """Measures the test accuracy of the linear probe."""
     return intervals.accuracy(features.predictions, features.test_labels)
 
 
-@register_metric('knn')
+@register_metric('knn', share=True, title='kNN', better='larger', section=_QUICK)
 def knn_accuracy(features: Features) -> Measurement:
     """Measures the test accuracy of the weighted nearest neighbors; see `knn_predict`."""
     predictions = knn.knn_predict(
@@ -140,7 +182,7 @@ def knn_accuracy(features: Features) -> Measurement:
     return intervals.accuracy(predictions, features.test_labels)
 
 
-@register_metric('fewshot')
+@register_metric('fewshot', share=True, title='Few-shot probe', better='larger', section=_QUICK)
 def fewshot(features: Features) -> Measurement | None:
     """Measures the test accuracy with few labels per class; see `knn.fewshot`. None for 0 shots."""
     if features.shots == 0:
@@ -155,13 +197,22 @@ def fewshot(features: Features) -> Measurement | None:
     )
 
 
-@register_metric('agreement', fidelity=True)
+@register_metric(
+    'agreement', fidelity=True, share=True, title='Agreement with victim', better='larger'
+)
 def agreement(features: Features) -> Measurement:
     """Measures the share of test inputs with equal predictions of encoder's and victim's probes."""
     return fidelity.agreement(features.predictions, features.victim_predictions)
 
 
-@register_metric('classifier', first_task=True)
+@register_metric(
+    'classifier',
+    first_task=True,
+    share=True,
+    title='Stolen classifier as it is',
+    better='larger',
+    section=_QUICK,
+)
 def classifier(features: Features) -> Measurement | None:
     """Measures the test accuracy of the classifier that the encoder was trained with."""
     if features.logits is None:
@@ -169,31 +220,33 @@ def classifier(features: Features) -> Measurement | None:
     return intervals.accuracy(features.logits.argmax(axis=1), features.test_labels)
 
 
-@register_metric('cosine', fidelity=True, first_task=True)
+@register_metric('cosine', fidelity=True, first_task=True, better='larger')
 def cosine(features: Features) -> Measurement | None:
     """Measures the mean cosine to the victim's representations; see `fidelity.cosine`."""
     return fidelity.cosine(features.test, features.victim)
 
 
-@register_metric('l2', fidelity=True, first_task=True)
+@register_metric('l2', fidelity=True, first_task=True, title='L2 distance', better='smaller')
 def l2(features: Features) -> Measurement | None:
     """Measures the mean distance to the victim's representations; see `fidelity.l2`."""
     return fidelity.l2(features.test, features.victim)
 
 
-@register_metric('affine_l2', fidelity=True, first_task=True)
+@register_metric(
+    'affine_l2', fidelity=True, first_task=True, title='Affine-aligned L2', better='smaller'
+)
 def affine_l2(features: Features) -> Measurement:
     """Measures the error of the best affine map to the victim; see `fidelity.affine_l2`."""
     return fidelity.affine_l2(features.test, features.victim)
 
 
-@register_metric('cka', fidelity=True, first_task=True)
+@register_metric('cka', fidelity=True, first_task=True, title='Linear CKA', better='larger')
 def cka(features: Features) -> Measurement:
     """Measures linear CKA with the victim's representations; see `fidelity.cka`."""
     return fidelity.cka(features.test, features.victim)
 
 
-@register_metric('neighbor_overlap', fidelity=True, first_task=True)
+@register_metric('neighbor_overlap', fidelity=True, first_task=True, better='larger')
 def neighbor_overlap(features: Features) -> Measurement:
     """Measures the share of nearest neighbors in common with the victim's; see `fidelity`."""
     return fidelity.neighbor_overlap(features.test, features.victim)

@@ -47,10 +47,15 @@ class Subject(NamedTuple):
     classifier: tuple[Callable, Any] | None = None
 
 
-def subject_of(result: stage.Trained) -> Subject:
-    """Returns a trained encoder as a subject."""
+def subject_of(result: stage.Trained, *, classifies: bool = False) -> Subject:
+    """Returns a trained encoder as a subject.
+
+    Args:
+        result: the encoder and the record of its stage.
+        classifies: whether the encoder with its heads is a classifier of the first task.
+    """
     encoder, record = result
-    classifier = encoder.through_heads() if 'classifier' in dict(encoder.heads) else None
+    classifier = encoder.through_heads() if classifies else None
     pair = (encoder.network.apply, encoder.variables)
     return Subject(record.role, record.address, pair, classifier)
 

@@ -3,13 +3,25 @@
 import math
 from typing import Any
 
-from ssl_extract import attacks
+from ssl_extract import attacks, evaluation
 from ssl_extract.oracle.store import Bill
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.stage import StageRecord
-from ssl_extract.report import columns
+from ssl_extract.report import columns, metrics
 
 Rows = list[dict[str, Any]]
+_USERS = {'unit': 'share', 'better': 'larger', 'section': metrics.CHANGED}
+# The presentation of the pipeline's own metrics, which are no functions of an encoder's features.
+_PRESENTATION = {
+    'user_accuracy': _USERS | {'metric_title': 'Accuracy of a user'},
+    'user_accuracy_plain': _USERS | {'metric_title': 'Accuracy on answers as they come'},
+    'user_accuracy_clean': _USERS | {'metric_title': 'Accuracy on undefended answers'},
+    'user_chance': _USERS | {'metric_title': 'Best constant guess'},
+    'user_untrained': _USERS | {'metric_title': 'Accuracy on an untrained encoder'},
+    'answer_change': {'metric_title': 'Answers moved, SD', 'section': metrics.CHANGED},
+    'mark': {'metric_title': 'Mark in its answers (partial correlation)'},
+    'mark_p_value': {'metric_title': 'p-value of the mark'},
+}
 
 
 def encoder_rows(
@@ -35,12 +47,27 @@ def encoder_rows(
         **({} if bill is None else {f'queries_{k}': v for k, v in bill._asdict().items()}),
         **condition,
     }
-    noticed = [
-        {'metric': f'noticed.{name}', 'value': value}
-        for name, value in record.noticed.items()
+    measured = [*measured, *noticed_rows(record.noticed)]
+    return [common | presentation(row['metric']) | row for row in measured]
+
+
+def presentation(metric: str) -> dict[str, str]:
+    """Returns the columns of a row that say how a report shows a metric; see `METRICS`."""
+    return _PRESENTATION.get(metric) or evaluation.presentation(metric)
+
+
+def noticed_rows(noticed: dict[str, float]) -> Rows:
+    """Returns metric, value and presentation of what a defense knows of an account."""
+    return [
+        {
+            'metric': f'noticed.{name}',
+            'metric_title': name,
+            'section': metrics.NOTICED,
+            'value': value,
+        }
+        for name, value in noticed.items()
         if math.isfinite(value)  # not so before there was anything to notice
     ]
-    return [common | measurement for measurement in [*measured, *noticed]]
 
 
 def complete(rows: Rows, run_id: str) -> Rows:

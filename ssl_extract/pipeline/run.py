@@ -11,12 +11,13 @@ import jax
 import ml_collections
 from etils import epath
 
-from ssl_extract import config, evaluation, report
+from ssl_extract import attacks, config, evaluation, report
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.pipeline import (
     baselines,
     evaluate,
+    floors,
     owner,
     ownership,
     provenance,
@@ -227,7 +228,8 @@ def compute(run: Run, sets: Sets, sketch: Sketch) -> Results:
         workspace, victims_owner, stolen, extraction.attacker.service.spec
     )
     name = rows.name_of(run)
-    where = _measure(run, sets, results, stolen, beside, marks, condition)
+    classifies = attacks.ATTACKS.traits(c.attack.name).classifies
+    where = _measure(run, sets, results, stolen, beside, marks, condition, classifies)
     _add_curve(results, run, rows.curve_name_of(run), stolen.record)
     results.views.append({'title': f'surrogate, {name}', 'folder': f'evaluation/{where}'})
     results.bills.append(
@@ -241,6 +243,7 @@ def compute(run: Run, sets: Sets, sketch: Sketch) -> Results:
     )
     for group in users.user_rows(run, sets, victims_owner).values():
         results.rows.extend(group)
+    results.rows.extend(floors.floor_rows(run, sets, sketch, victims_owner))
     if c.baselines.scratch_epochs:
         scratch = baselines.pretrain_scratch(
             workspace, baselines.scratch_of(run, sets, sketch.encoder)
@@ -291,9 +294,11 @@ def _measure(
     beside: tuple[str, Assessment] | None,
     marks: list[Json],
     condition: Json,
+    classifies: bool = False,
 ) -> str:
     """Adds the rows of one encoder, and returns the address of its evaluation."""
-    where, assessment = evaluate.measure(run, sets, evaluate.subject_of(encoder), beside)
+    subject = evaluate.subject_of(encoder, classifies=classifies)
+    where, assessment = evaluate.measure(run, sets, subject, beside)
     measured = assessment.measured + marks
     results.rows.extend(
         rows.encoder_rows(encoder.record, encoder.encoder.spec, measured, **condition)

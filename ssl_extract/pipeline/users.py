@@ -9,7 +9,6 @@ in `ssl_extract.users`.
 """
 
 import functools
-import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from ssl_extract.evaluation import Task, intervals
 from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.oracle.store import Answers, Queries
 from ssl_extract.pipeline import ask, owner, stage
+from ssl_extract.pipeline import rows as rows_lib
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Owner, Service
 from ssl_extract.pipeline.sets import Sets
@@ -151,7 +151,10 @@ def user_rows(run: Run, sets: Sets, victims_owner: Owner) -> dict[str, list[dict
                 'seconds': result['seconds'],
             }
             where = stage.address(run.workspace, spec)
-            rows[where] = [common | {'stage': where} | m for m in result['measured']]
+            rows[where] = [
+                common | {'stage': where} | rows_lib.presentation(m['metric']) | m
+                for m in result['measured']
+            ]
     return rows
 
 
@@ -363,11 +366,8 @@ def _measure(
         clean_features = clean.representations[num_labeled:]
         if clean_features.shape == features.shape:
             add('user_accuracy_clean', classify(clean_features))
-    for name, value in answers.noticed.items():
-        if math.isfinite(value):
-            measured.append({'metric': f'noticed.{name}', 'value': value})
     return {
-        'measured': measured,
+        'measured': measured + rows_lib.noticed_rows(answers.noticed),
         'sent': len(visit.queries.index),
         'bill': answers.bill._asdict(),
         'seconds': round(time.monotonic() - started, 2),

@@ -27,8 +27,9 @@ class Column(NamedTuple):
         name: the key in a row.
         title: the heading in a table.
         kind: 'condition' separates estimates; 'seed' is averaged over; 'measure' is one measured
-            value with task, metric and interval; 'bill' is a cost of an encoder; 'note' is the
-            origin of a row, which neither separates nor averages.
+            value with task, metric and interval; 'shown' is how a report shows the metric, which
+            tells no rows apart; 'bill' is a cost of an encoder; 'note' is the origin of a row,
+            which neither separates nor averages.
         roles: the roles that have a value.
         table: 'always' is in a table wherever an encoder has a value, 'varied' only where the
             column tells encoders apart, '' never.
@@ -40,7 +41,7 @@ class Column(NamedTuple):
 
     name: str
     title: str
-    kind: Literal['condition', 'seed', 'measure', 'bill', 'note']
+    kind: Literal['condition', 'seed', 'measure', 'shown', 'bill', 'note']
     roles: tuple[str, ...] = ROLES
     table: Literal['', 'varied', 'always'] = ''
     label: Literal['', 'attack', 'anywhere'] = ''
@@ -106,6 +107,10 @@ COLUMNS = (
     Column('seed', 'Seed', 'seed', fields=('seed',)),
     Column('task', 'Task', 'measure'),
     Column('metric', 'Metric', 'measure'),
+    Column('metric_title', 'Metric in words', 'shown'),
+    Column('unit', 'Unit', 'shown'),  # 'share': in [0, 1], shown in per cent
+    Column('better', 'Better values', 'shown'),  # 'larger' or 'smaller'
+    Column('section', 'Section', 'shown'),  # the heading in a report
     Column('value', 'Value', 'measure'),
     Column('ci_low', 'Interval from', 'measure'),
     Column('ci_high', 'Interval to', 'measure'),
@@ -124,6 +129,7 @@ NAMES = tuple(column.name for column in COLUMNS)
 TITLES = {column.name: column.title for column in COLUMNS}
 QUERIES = tuple(name for name in NAMES if name.startswith('queries_'))
 CONDITIONS = tuple(column.name for column in COLUMNS if column.kind == 'condition')
+PRESENTATION = tuple(column.name for column in COLUMNS if column.kind == 'shown')
 # The fields whose values are seeds: the attacker's, and the victim's where it differs between runs.
 SEEDS = ('seed', 'victim.seed')
 # The parts of a config that every result depends on, the victim's and the baselines' too; results

@@ -165,15 +165,6 @@ def reference(
     return alike[0] if len(alike) == 1 else same[0] if len(same) == 1 else None
 
 
-def gap_recovered(estimate: Estimate, estimates: Sequence[Estimate]) -> float | None:
-    """Returns (value - random) / (victim - random); None without both or a better victim."""
-    victim = reference(estimates, 'victim', estimate)
-    random = reference(estimates, 'random', estimate)
-    if None in (estimate.value, victim, random) or victim.value <= random.value:
-        return None
-    return (estimate.value - random.value) / (victim.value - random.value)
-
-
 def undefended(estimate: Estimate, estimates: Sequence[Estimate]) -> Estimate | None:
     """Finds the same condition without a defense.
 
@@ -181,7 +172,7 @@ def undefended(estimate: Estimate, estimates: Sequence[Estimate]) -> Estimate | 
     attacker, and the victim for a legitimate user.
     """
     for like in (estimate, estimate._replace(adaptive='')):
-        alike = [e for e in estimates if not e.defense and e.value is not None and _same(e, like)]
+        alike = [e for e in estimates if not e.defense and e.value is not None and same(e, like)]
         if alike:
             return max(alike, key=lambda e: len({*e.fields} & {*like.fields}))
     if estimate.role == 'legitimate':
@@ -224,14 +215,15 @@ def agree(a: Fields, b: Fields) -> bool:
     return all(values.get(name, value) == value for name, value in a)
 
 
-def _agree(a: Estimate, b: Estimate) -> bool:
-    return agree(a.fields, b.fields)
-
-
-def _same(a: Estimate, b: Estimate) -> bool:
+def same(a: Estimate, b: Estimate) -> bool:
+    """Returns whether two conditions differ in the defense and in nothing else."""
     unlike = ('defense', 'fields')
     alike = all(getattr(a, name) == getattr(b, name) for name in CONDITION if name not in unlike)
     return alike and _agree(a, b)
+
+
+def _agree(a: Estimate, b: Estimate) -> bool:
+    return agree(a.fields, b.fields)
 
 
 def _condition(row: Row) -> tuple:

@@ -33,6 +33,10 @@ TERMS = {
     'encoder': 'a network from inputs `[B, ...]` to representations `[B, D]`.',
     'few-shot probe': 'a linear probe that is fitted on a few labeled inputs of each class.',
     'fidelity': 'how much alike a surrogate and the victim answer, apart from any accuracy.',
+    'floor': (
+        'the accuracy that an attacker or a user has without the victim: of an untrained encoder, '
+        'from scratch, by chance.'
+    ),
     'FLOP': 'floating-point operations: additions and multiplications of a training.',
     'from scratch': (
         "an encoder that was pretrained without a victim, on as many of the attacker's own inputs "
@@ -41,6 +45,7 @@ TERMS = {
     'gap recovered': (
         'the share of the way from the untrained encoder to the victim that an encoder has gone.'
     ),
+    'headroom': 'accuracy without a defense minus a floor: all that a defense could take.',
     'kNN': "a classifier by the nearest neighbors among a task's training representations.",
     'L2 distance': 'the mean distance between the answers of two encoders to the same inputs.',
     'legitimate user': (

@@ -6,7 +6,18 @@ from typing import Any
 
 from etils import epath
 
-from ssl_extract.report import costs, defenses, estimates, export, glossary, noticed, tables
+from ssl_extract.report import (
+    costs,
+    defenses,
+    estimates,
+    export,
+    glossary,
+    headroom,
+    metrics,
+    noticed,
+    settings,
+    tables,
+)
 from ssl_extract.report.as_html import html
 from ssl_extract.report.as_markdown import markdown
 from ssl_extract.report.estimates import Row
@@ -22,11 +33,15 @@ from ssl_extract.runtime import files
 NOWHERE = Origin([], [], None)  # of rows that no run is known of
 _PARETO = (
     'Each point is a defense: to the right what the legitimate user that loses most lost, upwards '
-    'how far the best surrogate fell, in percentage points. Filled: the worst case over all '
-    'attacks; hollow, joined to it: the best attacker that does not adapt. Thin bars: the 95 % '
-    'intervals of the table. Dashed: the frontier, the defenses that no other beats in both. On '
-    'the dotted line user and attacker lose alike. Lines join the strengths of one defense.'
+    'how far the best surrogate fell, {unit}. Filled: the worst case over all attacks; hollow, '
+    'joined to it: the best attacker that does not adapt. Thin bars: the 95 % intervals of the '
+    'table. Dashed: the frontier, the defenses that no other beats in both. Lines join the '
+    'strengths of one defense.'
 )
+_UNITS = {
+    False: 'in percentage points, which are of different headroom on the two axes',
+    True: 'in per cent of the headroom over an untrained encoder',
+}
 
 
 def write(
@@ -98,23 +113,12 @@ def build(
 ) -> Report:
     """Makes all words, tables and pictures of a report; the arguments are those of `write`."""
     probed = tables.tasks(rows)
-    shown = {PROBE, *tables.FIDELITY, defenses.USER, defenses.USER_CLEAN}
-    metrics = sorted({row['metric'] for row in rows} - shown)
-    metrics = [m for m in metrics if not m.startswith(noticed.PREFIX)]
-    near = [m for m in metrics if m == 'knn'] + [m for m in metrics if m.startswith('fewshot')]
-    near += [m for m in metrics if m == 'classifier']
-    other = [m for m in metrics if m not in near]
     stolen = [item for i, task in enumerate(probed) for item in _stolen(rows, task, i)]
-    guarded = tables.tasks(rows, (PROBE, defenses.USER))
+    guarded = tables.tasks(rows, (PROBE, settings.USER))
     defended = [item for i, task in enumerate(guarded) for item in _defended(rows, task, i)]
     sections = [
-        Section('What was stolen', stolen),
-        Section('What a defense changed', defended),
-        Section('What a defense noticed', noticed.noticed_tables(rows)),
-        Section('Without a full probe', _measures(rows, near)),
+        *_sections(rows, {metrics.STOLEN: stolen, metrics.CHANGED: defended}),
         Section('What it cost', _costs(rows, probed, costs.prices(config, rows))),
-        Section('How alike the encoders are to the victim', _measures(rows, tables.FIDELITY)),
-        Section('Other measures', _measures(rows, other)),
         Section('The query bill', [tables.bill(bill)] if bill else []),
         Section('Representations', _pictures('representations', style.figure_views(views))),
         Section('Training', _pictures('curves', style.figure_curves(curves))),
@@ -160,17 +164,18 @@ def _stolen(rows: Sequence[Row], task: str | None, index: int) -> list[Table | P
 
 
 def _defended(rows: Sequence[Row], task: str | None, index: int) -> list[Table | Picture]:
-    drawn = figure_defenses(rows, task)
     pictures = [
         picture(
-            _file_name('defenses', task, index),
-            figure,
-            f'What each defense took from the attacker on {task} against what its users lost',
-            f'{_PARETO} {note}'.strip(),
+            _file_name('headroom' if shares else 'defenses', task, index),
+            drawn[0],
+            f'What each defense took from the attacker on {task} against what its users lost, '
+            + _UNITS[shares],
+            f'{_PARETO.format(unit=_UNITS[shares])} {drawn[1]}'.strip(),
         )
-        for figure, note in ([drawn] if drawn else [])
+        for shares in (False, True)
+        if (drawn := figure_defenses(rows, task, shares=shares))
     ]
-    parts = (defenses.overview(rows, task), *pictures)
+    parts = (defenses.overview(rows, task), headroom.headroom(rows, task), *pictures)
     parts += (tables.defended(rows, task), defenses.users(rows, task))
     return [part for part in parts if part]
 
@@ -179,8 +184,28 @@ def _file_name(kind: str, task: str | None, index: int) -> str:
     return f'{kind}_{index + 1}_{export.slug(str(task))}'
 
 
-def _measures(rows: Sequence[Row], metrics: Sequence[str]) -> list[Table]:
-    return [tables.measures(rows, task, metrics) for task in tables.tasks(rows, metrics)]
+def _sections(rows: Sequence[Row], own: dict[str, list[Table | Picture]]) -> list[Section]:
+    """Puts every metric under the section that its rows name; OTHER is the last.
+
+    Args:
+        rows: the rows.
+        own: the first sections, with tables of the metrics that are shown nowhere else.
+    """
+    elsewhere = {PROBE, *defenses.METRICS, *headroom.METRICS, *noticed.names(rows)}
+    by_section: dict[str, list[str]] = {}
+    for name, shown in metrics.shown(rows).items():
+        if name not in elsewhere:
+            by_section.setdefault(shown.section, []).append(name)
+    own = {**own, metrics.NOTICED: noticed.noticed_tables(rows)}
+    titles = [title for title in by_section if title not in (*own, metrics.OTHER)]
+    return [
+        Section(title, own.get(title, []) + _measures(rows, by_section.get(title, [])))
+        for title in (*own, *titles, metrics.OTHER)
+    ]
+
+
+def _measures(rows: Sequence[Row], names: Sequence[str]) -> list[Table]:
+    return [tables.measures(rows, task, names) for task in tables.tasks(rows, names)]
 
 
 def _costs(

@@ -237,7 +237,9 @@ def _results(run: FinishedRun) -> tuple[list[Row], list[Row]]:
 
 
 def _untimed(row: Row) -> Row:
-    return {name: value for name, value in row.items() if name != 'seconds'}
+    """Returns a row without what tells no rows apart: its time, and the words for its metric."""
+    left_out = ('seconds', *columns.PRESENTATION)
+    return {name: value for name, value in row.items() if name not in left_out}
 
 
 def _values(name: str, configs: dict[str, dict[str, Any]]) -> set[str]:

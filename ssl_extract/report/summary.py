@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_extract.report import defenses, estimates, labels, tables
-from ssl_extract.report.defenses import Setting
+from ssl_extract.report import estimates, headroom, labels, ratios, settings, tables
 from ssl_extract.report.estimates import Estimate, Row
+from ssl_extract.report.headroom import Floors, Loss
+from ssl_extract.report.settings import Change, Setting
 from ssl_extract.report.tables import PROBE, percent, span
 
 
@@ -51,48 +52,49 @@ def _in_words(rows: Sequence[Row], task: str | None) -> str:
     )
     words += f'({how}{seeds}) ' if how or seeds else ''
     words += f'reaches {_percent(best)} on {task}' + (f'; {rest}.' if rest else '.')
-    gap = estimates.gap_recovered(best, measured)
+    gap = ratios.gap_recovered(best, measured)
     if gap is not None:
-        words += f' The attacker recovered {percent(gap, 0)} % of what training gave the victim.'
-    return words + _defense_words(defenses.settings(rows, task), best)
+        share = f'{percent(gap.value, 0)} % ({span(gap.interval, tables.whole)})'
+        words += f' The attacker recovered {share} of what training gave the victim.'
+    among = headroom.floors(rows, task)
+    return words + _defense_words(settings.settings(rows, task), best, among)
 
 
-def _defense_words(settings: Sequence[Setting], best: Estimate) -> str:
+def _defense_words(every: Sequence[Setting], best: Estimate, among: Floors) -> str:
     """Describes the defense behind which the best attack is worst, and the users' losses."""
     same = [
         s
-        for s in settings
+        for s in every
         if (s.endpoint, s.budget) == (best.endpoint, best.budget)
         and estimates.agree(s.fields, best.setting)
     ]
     shown = [s for s in same if s.change(s.worst)]
     if not shown:
-        shown = [s for s in defenses.chief(settings) if s.change(s.worst)]
+        shown = [s for s in settings.chief(every) if s.change(s.worst)]
     if not shown:
         return ''
     tested = [s for s in shown if s.adaptive]
     s = min(tested or shown, key=lambda s: s.worst.value)
-    change = s.change(s.worst)
-    name = defenses.attack_name(s, [s])
-    among = tested or shown
-    which = f', the strongest of {len(among)} defenses,' if len(among) > 1 else ''
-    if len(among) < len(shown):
+    loss = headroom.of_attacker(s, s.worst, among)
+    name, count = settings.attack_name(s, [s]), len(tested or shown)
+    which = f', the strongest of {count} defenses,' if count > 1 else ''
+    if count < len(shown):
         which = which or ', the only defense'
         which = f'{which.rstrip(",")} that an attacker adapted to,'
     queries = f' with {s.budget:,} queries' if s.budget not in (best.budget, None) else ''
     words = (
         f' Under {s.defense}{which} the best surrogate ({name}) reaches '
-        f'{percent(s.worst.value)} %{queries}, {_points(change)} against the best without a '
-        'defense.'
+        f'{percent(s.worst.value)} %{queries}, {_points(loss.change)} against the best of the '
+        f'same attacks without a defense{_share(loss)}.'
     )
     if not any(other.change(other.worst).is_clear for other in shown):
         words = ' No defense is shown to hold the attacker back.' + words
     if s.adaptive is None:
         words += ' No attacker that adapts was tried against it.'
-    return words + _user_words(s)
+    return words + _user_words(s, among)
 
 
-def _user_words(s: Setting) -> str:
+def _user_words(s: Setting, among: Floors) -> str:
     user = s.worst_user
     if user is None:
         return ' What it takes from a legitimate user was not measured.'
@@ -100,10 +102,20 @@ def _user_words(s: Setting) -> str:
     which = 'A legitimate user'
     if len(s.users) > 1:
         which = f'Of {len(s.users)} kinds of legitimate users the one that loses most'
-    return f' {which}{kind} changes by {_points(user.change)}.'
+    loss = headroom.of_user(user, among)
+    return f' {which}{kind} changes by {_points(user.change)}{_share(loss)}.'
 
 
-def _points(change: defenses.Change) -> str:
+def _share(loss: Loss) -> str:
+    """Writes a loss as a share of the headroom over an untrained encoder, where there is one."""
+    share = loss.shares['untrained']
+    if share is None:
+        return ''
+    bounds = span(share.interval, tables.whole)
+    return f', a loss of {percent(share.value, 0)} % ({bounds}) of its headroom over untrained'
+
+
+def _points(change: Change) -> str:
     """Writes '−7.0 points (−9.0 to −5.0)', and whether the interval includes 0."""
     points = f'{tables.signed(change.delta)} points'
     if change.interval is None:

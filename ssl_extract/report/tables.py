@@ -4,28 +4,12 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ssl_extract.report import columns, estimates, labels
+from ssl_extract.report import columns, estimates, labels, metrics, ratios
 from ssl_extract.report.estimates import Estimate, Interval, Row
+from ssl_extract.report.ratios import Ratio
 
 NONE = '–'
 PROBE = 'linear_probe'
-METRIC_NAMES = {
-    PROBE: 'Linear probe, %',
-    'knn': 'kNN, %',
-    'fewshot': 'Few-shot probe, %',
-    'user_accuracy': 'Accuracy, %',
-    'user_accuracy_clean': 'On undefended answers, %',
-    'classifier': 'Stolen classifier as it is, %',
-    'agreement': 'Agreement with victim, %',
-    'mark': 'Mark in its answers (partial correlation)',
-    'mark_p_value': 'p-value of the mark',
-    'cosine': 'Cosine ↑',
-    'l2': 'L2 distance ↓',
-    'affine_l2': 'Affine-aligned L2 ↓',
-    'cka': 'Linear CKA ↑',
-    'neighbor_overlap': 'Neighbor overlap ↑',
-}
-FIDELITY = ('cosine', 'l2', 'affine_l2', 'cka', 'neighbor_overlap', 'agreement')
 _MIXED = '* Measured more than once for one seed, as on two machines: the mean is shown.'
 
 
@@ -68,21 +52,31 @@ def span(interval: Interval, show: Callable[[float], str] = percent) -> str:
     return (' to ' if signs else '–').join(map(show, interval))
 
 
+def share_of(ratio: Ratio | None) -> str:
+    """Writes a ratio in whole per cent, with its interval.
+
+    >>> share_of(Ratio(0.7, (0.581, 0.832))), share_of(None)
+    ('70 (58–83)', '–')
+    """
+    if ratio is None:
+        return NONE
+    return f'{percent(ratio.value, 0)} ({span(ratio.interval, whole)})'
+
+
+def whole(value: float) -> str:
+    """Writes a proportion in whole per cent."""
+    return percent(value, 0)
+
+
 def clipped(interval: Interval) -> Interval:
     """Cuts an interval of a proportion to [0, 1]."""
     return interval and (max(interval[0], 0.0), min(interval[1], 1.0))
 
 
-def tasks(rows: Iterable[Row], metrics: Iterable[str] = (PROBE,)) -> list[str | None]:
+def tasks(rows: Iterable[Row], names: Iterable[str] = (PROBE,)) -> list[str | None]:
     """Names the tasks on which one of the metrics was measured, in the order of the rows."""
-    wanted = set(metrics)
+    wanted = set(names)
     return list(dict.fromkeys(row.get('task') for row in rows if row.get('metric') in wanted))
-
-
-def is_share(metric: str) -> bool:
-    """Returns whether a metric is a proportion that is shown in per cent."""
-    shares = (PROBE, 'knn', 'classifier', 'agreement')
-    return metric in shares or metric.startswith(('fewshot', 'user_accuracy'))
 
 
 def stolen(rows: Sequence[Row], task: str | None) -> Table:
@@ -90,16 +84,15 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
     measured = estimates.aggregate(rows, task, PROBE)
     body = []
     for e in measured:
-        gap = estimates.gap_recovered(e, measured) if e.role in ('surrogate', 'scratch') else None
-        value = _value(e, PROBE)
-        body.append(
-            [value, span(clipped(e.interval)), _seeds(e), _range(e.billed), percent(gap, 0)]
-        )
+        gap = ratios.gap_recovered(e, measured) if e.role in ('surrogate', 'scratch') else None
+        value = _value(e, share=True)
+        body.append([value, span(clipped(e.interval)), _seeds(e), _range(e.billed), share_of(gap)])
     headings = ['Accuracy, %', '95 % interval', 'Seeds', 'Queries billed', 'Gap recovered, %']
     caption = [
         f'Linear probe on {task}.',
         _interval_words(measured),
-        'Gap recovered: (this encoder − untrained) / (victim − untrained).',
+        'Gap recovered: (this encoder − untrained) / (victim − untrained), with Fieller’s 95 % '
+        'interval; left out where the victim is not clearly better than untrained.',
     ]
     if any(e.role == 'scratch' for e in measured):
         caption.append(
@@ -109,17 +102,21 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
     return assemble(f'On {task}', measured, headings, body, caption)
 
 
-def measures(rows: Sequence[Row], task: str | None, metrics: Sequence[str]) -> Table:
+def measures(rows: Sequence[Row], task: str | None, names: Sequence[str]) -> Table:
     """Tabulates metrics side by side for every encoder; a column each, its interval in brackets."""
-    present = [m for m in metrics if estimates.aggregate(rows, task, m)]
+    shown = metrics.shown(rows)
+    present = [m for m in names if estimates.aggregate(rows, task, m)]
     by_metric = {m: {e.condition: e for e in estimates.aggregate(rows, task, m)} for m in present}
-    encoders = {key: e for column in by_metric.values() for key, e in column.items()}
-    shown = sorted(encoders.values(), key=estimates.order)
-    body = [[_with_interval(by_metric[m].get(e.condition), m) for m in present] for e in shown]
+    measured = {key: e for column in by_metric.values() for key, e in column.items()}
+    encoders = sorted(measured.values(), key=estimates.order)
+    body = [
+        [_with_interval(by_metric[m].get(e.condition), shown[m].is_share) for m in present]
+        for e in encoders
+    ]
     flat = [e for column in by_metric.values() for e in column.values()]
-    headings = [METRIC_NAMES.get(m) or _metric_name(m) for m in present]
+    headings = [shown[m].heading for m in present]
     title = '' if task is None else f'On {task}'
-    return assemble(title, shown, headings, body, ['In brackets:', _interval_words(flat)], flat)
+    return assemble(title, encoders, headings, body, ['In brackets:', _interval_words(flat)], flat)
 
 
 def defended(rows: Sequence[Row], task: str | None) -> Table | None:
@@ -135,8 +132,8 @@ def defended(rows: Sequence[Row], task: str | None) -> Table | None:
         delta, interval, _ = change or (None, None, '')
         body.append(
             [
-                _value(old, PROBE) if old else NONE,
-                *(_value(e, PROBE), span(clipped(e.interval))),
+                _value(old, share=True) if old else NONE,
+                *(_value(e, share=True), span(clipped(e.interval))),
                 *(NONE if delta is None else signed(delta), span(interval, signed)),
             ]
         )
@@ -152,7 +149,7 @@ def defended(rows: Sequence[Row], task: str | None) -> Table | None:
     return assemble(f'On {task}, attack by attack', shown, headings, body, caption)
 
 
-def change_words(ways: set[str]) -> str:
+def change_words(ways: set[str], what: str = 'Change') -> str:
     """Describes the intervals of changes; `ways` are kinds of `estimates.difference`."""
     words = {
         'paired': 'with several seeds, the t-interval of the differences seed by seed',
@@ -160,7 +157,7 @@ def change_words(ways: set[str]) -> str:
     }
     used = '; '.join(words[way] for way in words if way in ways)
     intervals = f' with its 95 % interval: {used}' if used else ''
-    return f'Change in percentage points{intervals}.'
+    return f'{what} in percentage points{intervals}.'
 
 
 def bill(entries: Sequence[dict[str, Any]]) -> Table:
@@ -254,20 +251,20 @@ def _interval_words(measured: Sequence[Estimate]) -> str:
     return f'{words}.' if single else ''
 
 
-def _value(e: Estimate, metric: str) -> str:
+def _value(e: Estimate, share: bool) -> str:
     if e.value is None:
         return 'not finite'
-    shown = percent(e.value) if is_share(metric) else _decimal(e.value)
+    shown = percent(e.value) if share else _decimal(e.value)
     return shown + ('*' if e.mixed else '')
 
 
-def _with_interval(e: Estimate | None, metric: str) -> str:
+def _with_interval(e: Estimate | None, share: bool) -> str:
     if e is None:
         return NONE
-    show = percent if is_share(metric) else _decimal
-    interval = clipped(e.interval) if is_share(metric) else e.interval
+    show = percent if share else _decimal
+    interval = clipped(e.interval) if share else e.interval
     lost = f', {e.lost} not finite' if e.lost and e.seeds else ''
-    return _value(e, metric) + (f' ({span(interval, show)})' if interval else '') + lost
+    return _value(e, share) + (f' ({span(interval, show)})' if interval else '') + lost
 
 
 def _seeds(e: Estimate) -> str:
@@ -286,8 +283,3 @@ def signed(value: float) -> str:
     """Writes a change of a proportion in percentage points, with its sign."""
     shown = percent(value)
     return shown if shown.startswith('−') or not shown.strip('0.') else f'+{shown}'
-
-
-def _metric_name(metric: str) -> str:
-    words = metric.replace('_', ' ').replace('fewshot', 'few-shot')
-    return words[:1].upper() + words[1:] + (', %' if is_share(metric) else '')

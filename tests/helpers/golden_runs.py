@@ -41,7 +41,7 @@ CLOSE = ('value', 'ci_low', 'ci_high')
 IMAGES = 2.2  # of the test images that a share was measured on, and what the interval adds
 SHARES = {  # metrics: how many test images they are of; None: n
     **dict.fromkeys(('linear_probe', 'knn', 'fewshot', 'agreement', 'classifier'), 100),
-    **dict.fromkeys(('user_accuracy', 'user_accuracy_clean')),
+    **dict.fromkeys(('user_accuracy', 'user_accuracy_clean', 'user_chance', 'user_untrained')),
 }
 OVERLAP = 0.005  # of neighbors, in steps of 0.001
 RELATIVE, ABSOLUTE = 2e-3, 5e-5  # of all else; twice as far for the ends of an interval

@@ -149,7 +149,9 @@ def test_behind_a_defense_its_users_ask_it_and_the_baselines_do_not(tmp_path):
     assert sum(map(len, calls)) == BUDGET + 2 * (30 + 40)  # the user with the defense and without
     for row in rows:
         if row['role'] == 'legitimate':
-            assert row['queries_billed'] == 70 and row['encoder'] == 'projecting:answer'
+            floor = row['metric'] in ('user_chance', 'user_untrained')  # without any victim
+            assert row['queries_billed'] == 70 * (not floor)
+            assert row['encoder'] == 'projecting:answer'
         else:
             assert row['queries_billed'] == (BUDGET if row['role'] == 'surrogate' else 0)
 

@@ -85,7 +85,7 @@ def test_a_run_that_failed_half_way_is_no_run_until_it_is_finished(sweep, regist
     workdir, _ = sweep
     broken = [True]
 
-    @evaluation.register_metric('halting', first_task=True)
+    @evaluation.register_metric('halting', first_task=True, share=True, title='Mine')
     def halting(features):
         if broken and features.victim is not None:
             raise RuntimeError('half way')
@@ -101,6 +101,7 @@ def test_a_run_that_failed_half_way_is_no_run_until_it_is_finished(sweep, regist
     broken.clear()
     rows = run_small(workdir, seed=9)
     assert [row['value'] for row in rows if row['metric'] == 'halting'] == [1.0, 1.0]
+    assert '| Mine, % |' in (workdir / 'report.md').read_text()
     assert times(workdir, 'surrogate/*/*') == stolen
     (new,) = set(times(workdir, 'runs/*/run.json')) - set(finished)
     assert new.parent.name == probes(rows)[0]['run']

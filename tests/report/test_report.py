@@ -12,9 +12,9 @@ from etils import epath
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from ssl_extract import report
+from ssl_extract import evaluation, report
 from ssl_extract.errors import UserError
-from ssl_extract.report import estimates, labels, tables
+from ssl_extract.report import estimates, labels, metrics, page, tables
 from ssl_extract.report.figures import style
 from ssl_extract.report.figures.accuracy import figure_accuracy
 
@@ -68,6 +68,15 @@ def make_full():
     return {'rows': rows, 'views': views, 'curves': curves, 'bill': [make_bill('a', 'run')]}
 
 
+def shown_as(metric):
+    """The columns of a registered metric."""
+    return {'metric': metric, **evaluation.presentation(metric)}
+
+
+def build(rows):
+    return page.build(rows, config={}, curves={}, views=[], bill=[], title='Report')
+
+
 def make_bill(account, run, billed=100, **fields):
     same = {'unique': billed, 'repeated': 0, 'refused': 3, 'budget': 100, 'plan': 'once'}
     return {'account': account, 'run': run, 'billed': billed, **same, **fields}
@@ -103,10 +112,10 @@ def test_stolen_table_of_one_seed_shows_the_rows_own_intervals_and_the_gap():
             '95 % interval': '78.0–84.0',
             'Seeds': '1',
             'Queries billed': '200',
-            'Gap recovered, %': '70',  # (0.81 - 0.6) / (0.9 - 0.6)
+            'Gap recovered, %': '70 (58–83)',  # (0.81 - 0.6) / (0.9 - 0.6)
         }
     ]
-    assert cells(table, 'scratch')[0]['Gap recovered, %'] == '33'
+    assert cells(table, 'scratch')[0]['Gap recovered, %'].startswith('33 (')
     assert cells(table, 'victim')[0]['Gap recovered, %'] == '–'
     assert 'over the test images of one run' in table.caption
     assert 't-interval' not in table.caption
@@ -201,10 +210,11 @@ def test_legitimate_user_is_compared_with_the_victim_and_lone_defenses_with_noth
 
 
 def test_measures_stand_side_by_side_for_each_encoder():
-    rows = [make_theft(0.912, metric='cka', interval=0.01), make_theft(0.85, metric='agreement')]
+    rows = [make_theft(0.912, **shown_as('cka'), interval=0.01)]
+    rows += [make_theft(0.85, **shown_as('agreement'))]
     rows += [make_row('random', 0.3, metric='cka', interval=None)]
-    table = tables.measures(rows, 'digits', tables.FIDELITY)
-    assert table.header[-2:] == ['Linear CKA ↑', 'Agreement with victim, %']
+    table = tables.measures(rows, 'digits', ['cka', 'agreement'])
+    assert table.header[-2:] == ['Linear CKA ↑', 'Agreement with victim, % ↑']
     assert table.rows[0][-2:] == ['0.912 (0.902–0.922)', '85.0 (82.0–88.0)']
     assert table.rows[1][-2:] == ['0.300', '–']
 
@@ -277,12 +287,41 @@ def test_what_must_be_beaten_has_as_many_of_the_same_images():
 
 def test_stolen_classifier_is_a_share_after_the_probes(tmp_path):
     rows = [*BASE, make_theft(0.8)]
-    names = ('classifier', 'fewshot', 'knn', 'other')
-    rows += [make_theft(0.512, metric=metric, interval=None) for metric in names]
-    md, _ = write(tmp_path, rows)
-    line = '| kNN, % | Few-shot probe, % | Stolen classifier as it is, % |'
+    names = ('knn', 'fewshot', 'classifier')
+    rows += [make_theft(0.512, **shown_as(metric), interval=None) for metric in names]
+    md, _ = write(tmp_path, [*rows, make_theft(0.512, metric='other')])
+    line = '| kNN, % ↑ | Few-shot probe, % ↑ | Stolen classifier as it is, % ↑ |'
     assert line in md
     assert '| 51.2 | 51.2 | 51.2 |' in md
+
+
+MINE = {'metric': 'direct', 'metric_title': 'Mine', 'unit': 'share', 'section': 'My own <section>'}
+
+
+def test_a_metric_is_shown_as_its_rows_say_whatever_its_name(tmp_path):
+    rows = [*BASE, make_theft(0.8), make_theft(0.98, **MINE, better='smaller')]
+    rows += [make_theft(0.95, metric='fewshot_of_mine')]  # says nothing, so a number in OTHER
+    rows += [make_theft(0.5, metric='plain', section=metrics.STOLEN)]
+    report_ = build(rows)
+    assert [section.title for section in report_.sections] == [
+        *(metrics.STOLEN, MINE['section'], metrics.OTHER),
+    ]
+    stolen, mine, other = (section.items[-1] for section in report_.sections)
+    assert (stolen.header[-1], stolen.rows[0][-1]) == ('Plain', '0.500 (0.470–0.530)')
+    assert (mine.header[-1], mine.rows[0][-1]) == ('Mine, % ↓', '98.0 (95.0–100.0)')  # cut at 100
+    assert other.header[-1] == 'Fewshot of mine'
+    assert other.rows[0][-1] == '0.950 (0.920–0.980)'
+    md, html = write(tmp_path, rows)
+    assert '&lt;section&gt;' in md and 'My own <section>' not in html
+
+
+def test_rows_that_do_not_agree_on_a_unit_are_no_shares():
+    old = make_theft(0.5, metric='direct', seed=1)  # as of before there was the column
+    (one,) = tables.measures([old, make_theft(0.5, **MINE)], 'digits', ['direct']).rows
+    assert one[-1].startswith('50.0')
+    other = make_theft(3.7, **MINE | {'unit': ''}, seed=2)
+    (one,) = tables.measures([make_theft(0.5, **MINE), other], 'digits', ['direct']).rows
+    assert one[-1].startswith('2.100')
 
 
 def test_bill_counts_an_account_once():
@@ -488,8 +527,8 @@ def test_accuracy_figure_of_many_attacks_has_a_panel_for_each_budget():
     assert len(large.containers) == len(names) - 1  # attack7 was not measured
     points = [c.lines[0].get_xdata()[0] for c in large.containers]
     assert_allclose(points[:4], [90, 67, 63, 61])
-    colors = [text.get_color() for text in small.get_yticklabels()]
-    assert [n for n, c in zip(names, colors, strict=True) if c == style.LINES[1]] == ['direct, mse']
+    colors = {container.lines[0].get_color() for container in large.containers[1:9]}
+    assert len(colors) == 1  # no attack stands out by its name
 
 
 def test_accuracy_figure_says_how_many_attacks_it_leaves_out():

@@ -18,7 +18,7 @@ from test_report import (
 )
 
 from ssl_extract import report
-from ssl_extract.report import defenses, estimates, labels, tables
+from ssl_extract.report import defenses, estimates, labels, metrics, settings, tables
 from ssl_extract.report.figures.pareto import figure_defenses
 from ssl_extract.report.noticed import noticed_tables
 
@@ -35,6 +35,7 @@ def make_user(value, user='broad', **fields):
 
 def make_noticed(value, make=make_theft, field='guard.num_flagged', **fields):
     same = {'task': None, 'metric': f'noticed.{field}', 'interval': None}
+    same |= {'section': metrics.NOTICED, 'metric_title': field}
     return make(value, **{'defense': DEFENSE, **same, **fields})
 
 
@@ -71,32 +72,69 @@ def test_a_defense_is_a_pair_of_the_worst_attacker_and_every_kind_of_user():
     assert [row[0] for row in table.rows] == ['none', DEFENSE]
     assert line(table, 'none') == {
         'Defense': 'none',
+        **{'Attackers': '1', 'Without it, %': '–'},
         **{'Not adaptive, %': '82.0', 'Adaptive, %': '–', 'Worst case, %': '82.0'},
         **{'Worst attack': 'direct, mse', 'User, broad, %': '89.0'},
         **{'User, narrow(classes=3), %': '89.0', 'Seeds': '3'},
     }
     row = line(table, DEFENSE)
     assert (row['Not adaptive, %'], row['Adaptive, %']) == ('72.0', '79.0')
+    assert (row['Attackers'], row['Without it, %']) == ('1, 2', '82.0')
     assert row['Worst case, %'] == f'79.0; {changed(ADAPTED, PLAIN)}'
     assert row['Worst attack'] == f'direct, mse, {SYBILS}'
     assert row['User, broad, %'] == f'86.0; {changed(THEIRS, OURS)}'
     assert row['User, narrow(classes=3), %'].startswith('89.0; 0.0 (')
-    assert 'chosen by the mean over seeds' in table.caption
+    assert 'chosen by its mean over seeds' in table.caption
+    assert 'Fewer attackers' not in table.caption
     assert 'No adaptive attacker' not in table.caption
     assert 'No legitimate user' not in table.caption
 
 
-def test_best_attacker_without_a_defense_is_of_the_same_budget_and_endpoint():
+def test_the_same_attackers_are_compared_at_one_budget_and_endpoint():
     rows = [make_theft(0.9, budget=1000), make_theft(0.8), make_theft(0.85, attack='other')]
     rows += [make_theft(0.95, endpoint='labels'), make_theft(0.7, defense=DEFENSE)]
-    rows += [make_theft(0.75, budget=1000, defense=DEFENSE, plan='repeat(4)')]
+    rows += [make_theft(0.75, budget=1000, defense=DEFENSE, plan='repeat(4)', is_adaptive=True)]
     table = defenses.overview(rows, 'digits')
     changes = {r['Budget']: r['Worst case, %'] for r in cells(table, '') if r['Defense'] != 'none'}
     assert {budget: text.split(' (')[0] for budget, text in changes.items()} == {
-        '200': '70.0; −15.0',  # against the other attack
-        '1,000': '75.0; −15.0',
+        '200': '70.0; −10.0',  # not against the other attack, which was not run behind it
+        '1,000': '75.0; −15.0',  # it adapts, and is compared with the same attack as it is
     }
-    assert f'The best attack without a defense was not run for: {DEFENSE}.' in table.caption
+    better = 'Some attack without a defense is better than all that were run behind'
+    assert f'{better}: {DEFENSE}.' in table.caption
+
+
+def test_the_best_of_ten_is_no_reference_for_the_best_of_three():
+    """Ten attackers without the defense, three of them behind it, and one that adapts."""
+    rows = [make_theft(0.80 + i / 100, loss=f'loss{i}') for i in range(10)]
+    rows += [make_theft(0.78 + i / 100, loss=f'loss{i}', defense=DEFENSE) for i in range(3)]
+    rows += [make_theft(0.81, loss='loss1', defense=DEFENSE, attack='direct(adapter=True)')]
+    rows[-1]['is_adaptive'] = True
+    table = defenses.overview(rows, 'digits')
+    row = line(table, DEFENSE)
+    assert (row['Attackers'], row['Without it, %']) == ('3, 4', '82.0')
+    assert row['Worst case, %'].startswith('81.0; −1.0 (')  # against 89.0 it were −8.0
+    assert (row['Not adaptive, %'], row['Adaptive, %']) == ('80.0', '81.0')
+    assert line(table, 'none')['Attackers'] == '10'
+    assert 'make the defense look weaker than it is' in table.caption
+    sybils = [make_theft(0.8, **{'attack.overlap': 0})]  # a field that only one that adapts sets
+    sybils += [make_theft(0.7, defense=DEFENSE, **ADAPTIVE, **{'attack.overlap': 480})]
+    assert line(defenses.overview(sybils, 'digits'), DEFENSE)['Attackers'] == '1, 1'
+    chosen = [make_theft(v, strategy=s) for s, v in (('kcenter', 0.9), ('random', 0.8))]
+    chosen += [make_theft(0.7, strategy='stay_close', defense=DEFENSE, is_adaptive=True)]
+    table = defenses.overview(chosen, 'digits')  # it stands for both
+    assert line(table, DEFENSE)['Attackers'] == '2, 1'
+    assert f'look stronger than it is: {DEFENSE}.' in table.caption
+
+
+def test_nothing_is_compared_with_another_attack():
+    rows = [make_theft(0.9), make_theft(0.7, loss='infonce', defense=DEFENSE), make_user(0.9)]
+    rows += [make_user(0.8, defense=DEFENSE)]
+    table = defenses.overview(rows, 'digits')
+    row = line(table, DEFENSE)
+    assert (row['Attackers'], row['Without it, %'], row['Worst case, %']) == ('0, 1', '–', '70.0')
+    assert f'so that nothing is compared, for: {DEFENSE}.' in table.caption
+    assert figure_defenses(rows, 'digits') is None
 
 
 def test_what_was_not_run_is_said():
@@ -142,6 +180,8 @@ def test_users_have_a_table_of_their_own():
     rows = [*make_defended(), *over_seeds(make_user, OURS, user='augmenting(views=2)')]
     clean = {'metric': 'user_accuracy_clean', 'defense': DEFENSE}
     rows += over_seeds(make_user, (0.88, 0.89, 0.90), **clean)
+    plain = {'metric': 'user_accuracy_plain', 'defense': DEFENSE}
+    rows += over_seeds(make_user, (0.50, 0.51, 0.52), **plain)
     found = cells(defenses.users(rows, 'digits'), 'legitimate')
     assert [row['Encoder'] for row in found] == [
         'legitimate user (augmenting(views=2))',
@@ -150,6 +190,7 @@ def test_users_have_a_table_of_their_own():
     row = found[2]
     assert (row['Defense'], row['Accuracy, %'], row['Change']) == (DEFENSE, '86.0', '−3.0')
     assert (row['On undefended answers, %'], row['Seeds']) == ('89.0', '3')
+    assert row['Answers as they come, %'] == '51.0'
     assert f'{row["Change"]} ({row["Change: interval"]})' == changed(THEIRS, OURS)
 
 
@@ -188,16 +229,16 @@ def test_noticed_has_one_line_per_account_with_the_range_over_seeds():
 def test_frontier_has_what_no_other_beats():
     points = [(0, 0), (2, 3), (1, 5), (4, 9), (4, 8), (6, 9), (-1, -2)]
     beaten = [any(x <= a and y >= b and (x, y) != (a, b) for x, y in points) for a, b in points]
-    assert sorted(defenses.frontier(points)) == [i for i, b in enumerate(beaten) if not b]
-    assert defenses.frontier([(1, 1), (1, 1)]) == [0]
+    assert sorted(settings.frontier(points)) == [i for i, b in enumerate(beaten) if not b]
+    assert settings.frontier([(1, 1), (1, 1)]) == [0]
 
 
 def test_strengths_are_in_the_order_of_their_numbers_and_share_a_family():
     specs = ['a(x=10)', 'a(x=9.5)', 'a(x=1e-2)', 'a', 'a(x=-1)']
-    assert sorted(specs, key=defenses.natural) == [specs[i] for i in (3, 4, 2, 1, 0)]
-    assert {defenses.family(spec) for spec in specs} == {'a'}
+    assert sorted(specs, key=settings.natural) == [specs[i] for i in (3, 4, 2, 1, 0)]
+    assert {settings.family(spec) for spec in specs} == {'a'}
     nested = 'guard(t=0.1, then="noise(stddev=(1, 2)) | round") | top_k(k=3)'
-    assert defenses.family(nested) == 'guard | top_k'
+    assert settings.family(nested) == 'guard | top_k'
 
 
 def test_figure_shows_what_user_and_attacker_lost():

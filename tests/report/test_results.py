@@ -57,7 +57,9 @@ def test_a_sweep_stays_apart_with_a_column_for_every_field_that_differs(tmp_path
     assert table.rows[1][2:6] == ['5', '0.001', '100', '70.0']
     assert table.rows[0][2:4] == ['–', '–']
     assert table.numeric[2:4] == [True, True]
-    assert estimates.gap_recovered(found[-1], estimates.aggregate(rows, 'digits', 'linear_probe'))
+    measured = estimates.aggregate(rows, 'digits', 'linear_probe')
+    references = [estimates.reference(measured, role, found[-1]) for role in ('victim', 'random')]
+    assert None not in references
 
 
 @pytest.mark.parametrize(
@@ -103,8 +105,11 @@ def test_two_victims_are_never_one_and_each_surrogate_has_its_own(tmp_path):
     assert victims == {10: 0.8, 20: 0.9}
     (random,) = [e for e in found if e.role == 'random']
     assert random.fields == ()
-    gaps = [estimates.gap_recovered(e, found) for e in found if e.role == 'surrogate']
-    assert gaps == pytest.approx([(0.7 - 0.31) / (0.8 - 0.31), (0.8 - 0.31) / (0.9 - 0.31)])
+    references = [
+        estimates.reference(found, 'victim', e).value for e in found if e.role == 'surrogate'
+    ]
+    assert references == [0.8, 0.9]
+    assert estimates.reference(found, 'random', found[-1]) == random
 
 
 def test_runs_that_differ_in_the_price_stay_two_rows_with_their_dollars(tmp_path):
@@ -324,6 +329,7 @@ def test_a_defense_is_compared_within_one_victim(tmp_path):
             write_run(tmp_path, f'r{epochs}{bool(defense)}', *values, **fields)
     table = report.defenses.overview(read(tmp_path), 'digits')
     assert table.header[:2] == ['victim.epochs', 'Defense']
-    worst = {(row[0], row[1]): row[4] for row in table.rows}
+    column = table.header.index('Worst case, %')
+    worst = {(row[0], row[1]): row[column] for row in table.rows}
     assert worst['10', 'round(decimals=2)'].startswith('65.0; −5.0')
     assert worst['20', 'round(decimals=2)'].startswith('75.0; −5.0')

@@ -15,7 +15,6 @@ from ssl_extract.report.labels import label, labels, series
 
 MAX_ATTACKERS = 40
 _COLORS = {'victim': INK, 'surrogate': LINES[0]}
-_WASH = '#f3f3f3'
 
 
 class _Row(NamedTuple):
@@ -23,7 +22,6 @@ class _Row(NamedTuple):
 
     name: str
     role: str
-    plain: bool  # the plain attack, which stands out among others
     by_budget: dict[int | None, Estimate]
 
 
@@ -31,7 +29,7 @@ def figure_forest(measured: Sequence[Estimate]) -> Figure:
     """Draws each encoder in a separate row with an interval; a panel per budget.
 
     The rows are in the same order in all panels: by accuracy at the largest budget. Hollow points
-    are defended; the attack 'direct' stands out where there are others; at most MAX_ATTACKERS.
+    are defended; at most MAX_ATTACKERS surrogates.
 
     Args:
         measured: estimates of linear-probe accuracy on one task, all with a value.
@@ -50,7 +48,7 @@ def figure_forest(measured: Sequence[Estimate]) -> Figure:
     figure = new_figure(7.0, 0.5 + deep * (sum(heights) + 0.5))
     panels = new_axes(figure, len(budgets), columns)
     for i, (axes, budget) in enumerate(zip(panels, budgets, strict=True)):
-        _panel(axes, rows, budget, middles, heights)
+        _panel(axes, rows, budget, middles)
         axes.set_title(
             _title([e for e in attackers if e.budget == budget]), fontsize=9.5, color=INK
         )
@@ -59,7 +57,7 @@ def figure_forest(measured: Sequence[Estimate]) -> Figure:
         if i % columns:
             axes.tick_params(axis='y', labelleft=False)
         for tick, row in zip(names, rows, strict=True):
-            tick.label1.set_color(LINES[1] if row.plain else INK)
+            tick.label1.set_color(INK)
             tick.label1.set_fontweight('bold' if row.role == 'victim' else 'normal')
     ends = [axes.get_xlim() for axes in panels]
     for axes in panels:
@@ -74,12 +72,10 @@ def figure_forest(measured: Sequence[Estimate]) -> Figure:
 
 def _attackers(attackers: Sequence[Estimate], budgets: Sequence[int | None]) -> list[_Row]:
     """Makes a row for each kind of surrogate, the best at the largest budget first."""
-    several = len({e.attack for e in attackers}) > 1
     width = 38 if len(budgets) == 1 else 34
     rows: dict[tuple, _Row] = {}
     for e, name in zip(attackers, labels(attackers), strict=True):
-        plain = several and e.attack.partition('(')[0] == 'direct'
-        new = _Row(wrapped(name.removesuffix(', no defense'), width), e.role, plain, {})
+        new = _Row(wrapped(name.removesuffix(', no defense'), width), e.role, {})
         rows.setdefault(series(e), new).by_budget[e.budget] = e
 
     def rank(row: _Row) -> tuple:
@@ -100,7 +96,7 @@ def _others(measured: Sequence[Estimate], budgets: Sequence[int | None]) -> list
             parts.append(f'{e.budget:,} images')
         if e.role == 'legitimate' and e.defense and e.defense not in parts[1]:
             parts.append(e.defense)
-        row = _Row(wrapped(', '.join(filter(None, parts)), 30), e.role, False, {})
+        row = _Row(wrapped(', '.join(filter(None, parts)), 30), e.role, {})
         row = rows.setdefault(series(e) if bound else e.condition, row)
         row.by_budget.update(dict.fromkeys([e.budget] if bound else budgets, e))
     return list(rows.values())
@@ -111,13 +107,10 @@ def _panel(
     rows: Sequence[_Row],
     budget: int | None,
     middles: Sequence[float],
-    heights: Sequence[float],
 ) -> None:
-    for row, y, height in zip(rows, middles, heights, strict=True):
+    for row, y in zip(rows, middles, strict=True):
         e = row.by_budget.get(budget)
-        color = LINES[1] if row.plain else _COLORS.get(row.role, GRAY)
-        if row.plain:
-            axes.axhspan(y - height / 2, y + height / 2, color=_WASH, linewidth=0, zorder=0)
+        color = _COLORS.get(row.role, GRAY)
         if e is None:
             continue
         ends = tables.clipped(e.interval) or (e.value, e.value)

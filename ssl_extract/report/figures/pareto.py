@@ -12,8 +12,7 @@ from matplotlib.text import Text
 
 from ssl_extract.errors import UserError
 from ssl_extract.registry import parse_call, split_chain
-from ssl_extract.report import defenses, labels
-from ssl_extract.report.defenses import Change, Setting
+from ssl_extract.report import headroom, labels, settings
 from ssl_extract.report.estimates import Row
 from ssl_extract.report.figures.style import (
     GRAY,
@@ -24,6 +23,8 @@ from ssl_extract.report.figures.style import (
     new_figure,
     wrapped,
 )
+from ssl_extract.report.headroom import Floors
+from ssl_extract.report.settings import Change, Setting
 
 MARKERS = 'osD^vPX'
 # Where a label may stand beside its point: the side, and how far away in points.
@@ -32,7 +33,7 @@ _REACHES = (6, 12, 20, 30, 42, 56)
 
 
 class Point(NamedTuple):
-    """A defense in the figure, in percentage points: `lost` by users, `taken` from the attacker."""
+    """A defense in the figure: `lost` by users, `taken` from the attacker; in points or shares."""
 
     defense: str
     lost: float
@@ -42,27 +43,30 @@ class Point(NamedTuple):
     usual: float | None  # taken from the best attacker that does not adapt
 
 
-def figure_defenses(rows: Sequence[Row], task: str | None) -> tuple[Figure, str] | None:
+def figure_defenses(
+    rows: Sequence[Row], task: str | None, *, shares: bool = False
+) -> tuple[Figure, str] | None:
     """Draws a point per defense: x what users lost, y what the attacker lost, worst case of both.
 
-    At one endpoint and budget: see `defenses.chief`.
+    At one endpoint and budget: see `settings.chief`.
 
     Args:
         rows: rows of `results.jsonl`.
         task: the task to show.
+        shares: draws shares of the headroom over an untrained encoder, else points of accuracy.
 
     Returns:
         (figure, what it leaves out, in words), or None where fewer than two defenses have both
         numbers: the table shows one point better.
     """
-    settings = defenses.settings(rows, task)
-    chief = defenses.chief(settings)
-    shown = [point for s in chief if (point := _point(s))]
+    every, among = settings.settings(rows, task), headroom.floors(rows, task)
+    chief = settings.chief(every)
+    shown = [point for s in chief if (point := _shares(s, among) if shares else _point(s))]
     if len(shown) < 2:
         return None
     families: dict[str, list[Point]] = {}
     for point in shown:
-        families.setdefault(defenses.family(point.defense), []).append(point)
+        families.setdefault(settings.family(point.defense), []).append(point)
     figure = new_figure(7.0, 5.0 + 0.12 * len(families))
     axes = new_axes(figure, 1, 1)[0]
     axes.grid(False)
@@ -75,12 +79,13 @@ def figure_defenses(rows: Sequence[Row], task: str | None) -> tuple[Figure, str]
         names += _names(name, alike)
     _frontier(axes, shown)
     cut = _limits(axes, shown)
-    axes.set_xlabel('lost by the legitimate user that loses most, points (less is better)')
-    axes.set_ylabel('taken from the attacker, points (more is better)')
+    unit = '% of headroom over untrained' if shares else 'points'
+    axes.set_xlabel(f'lost by the legitimate user that loses most,\n{unit} (less is better)')
+    axes.set_ylabel(f'taken from the attacker,\n{unit} (more is better)')
     legend_below(figure, axes, most=2)
     points = [point for alike in families.values() for point in alike]
     _place(figure, axes, points, names)
-    return figure, ' '.join(_notes(settings, chief, shown, cut))
+    return figure, ' '.join(_notes(every, chief, shown, cut))
 
 
 def _point(s: Setting) -> Point | None:
@@ -89,6 +94,21 @@ def _point(s: Setting) -> Point | None:
         return None
     lost, taken = _fall(user.change), _fall(attacker)
     return Point(s.defense, *lost, *taken, None if usual is None else _fall(usual)[0])
+
+
+def _shares(s: Setting, among: Floors) -> Point | None:
+    """Returns the point of a defense in shares of the headroom over an untrained encoder."""
+    losses = [headroom.of_user(user, among) for user in s.users.values()]
+    users = [share for loss in losses if loss and (share := loss.shares['untrained'])]
+    attackers = [headroom.of_attacker(s, attacker, among) for attacker in (s.worst, s.usual)]
+    worst, usual = (loss and loss.shares['untrained'] for loss in attackers)
+    if worst is None or not users:
+        return None
+    user = max(users, key=lambda share: share.value)
+    numbers = ((100 * r.value, (100 * r.interval[0], 100 * r.interval[1])) for r in (user, worst))
+    (lost, lost_bounds), (taken, taken_bounds) = numbers
+    hollow = None if usual is None else 100 * usual.value
+    return Point(s.defense, lost, lost_bounds, taken, taken_bounds, hollow)
 
 
 def _fall(change: Change) -> tuple[float, tuple[float, float]]:
@@ -116,13 +136,12 @@ def _family(axes: Axes, alike: Sequence[Point], *, color: str, marker: str, labe
 def _frontier(axes: Axes, shown: Sequence[Point]) -> None:
     """Draws steps through the unbeaten defenses; the origin is no defense."""
     points = [(0.0, 0.0), *((p.lost, p.taken) for p in shown)]
-    best = np.array([points[i] for i in defenses.frontier(points)])
+    best = np.array([points[i] for i in settings.frontier(points)])
     style = {'color': INK, 'linestyle': (0, (4, 2.5)), 'linewidth': 1, 'alpha': 0.7, 'zorder': 1.5}
     axes.plot(*best.T, drawstyle='steps-post', label='frontier', **style)
     axes.scatter([0], [0], marker='+', s=60, color=INK, zorder=4, label='no defense')
     axes.axhline(0, color='#e4e4e4', linewidth=1, zorder=0)
     axes.axvline(0, color='#e4e4e4', linewidth=1, zorder=0)
-    axes.axline((0, 0), slope=1, color=GRAY, linestyle=':', linewidth=0.9, alpha=0.7, zorder=0)
 
 
 def _limits(axes: Axes, shown: Sequence[Point]) -> bool:
@@ -146,10 +165,10 @@ def _limits(axes: Axes, shown: Sequence[Point]) -> bool:
 
 
 def _notes(
-    settings: Sequence[Setting], chief: Sequence[Setting], shown: Sequence[Point], cut: bool
+    every: Sequence[Setting], chief: Sequence[Setting], shown: Sequence[Point], cut: bool
 ) -> list[str]:
     notes = []
-    if len(settings) > len(chief):
+    if len(every) > len(chief):
         queries = '' if chief[0].budget is None else f'{chief[0].budget:,} queries'
         victim = labels.fields_text(chief[0].fields)
         which = ', '.join(filter(None, (victim, chief[0].endpoint, queries)))
