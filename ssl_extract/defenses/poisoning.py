@@ -16,6 +16,7 @@ import numpy as np
 from ssl_extract.checks import check_number
 from ssl_extract.defenses.base import Defense, EmptyState, register
 from ssl_extract.errors import UserError
+from ssl_extract.numerics import lengths, normalize
 
 GRADIENT_BYTES = 2**30  # of the gradients, one a query, in memory at a time
 
@@ -104,10 +105,7 @@ def prediction_poisoning(radius: float = 1.0, shadow: Shadow | None = None) -> D
 
     def apply(outputs, state, *, inputs, where, keys):
         pushed = _directions(shadow, jax.lax.stop_gradient(inputs), outputs)
-        length = jnp.linalg.norm(pushed, axis=-1, keepdims=True)
-        unit = pushed / jnp.where(length > 0, length, 1)
-        norm = jnp.linalg.norm(outputs, axis=-1, keepdims=True)
-        return outputs + radius * norm * unit, where, state
+        return outputs + radius * lengths(outputs) * normalize(pushed), where, state
 
     return Defense(init, apply)
 

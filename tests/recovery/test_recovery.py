@@ -113,6 +113,16 @@ def test_replaced_answers_are_dropped_and_no_others(seed, stddev):
     assert_array_equal(found.answers[~replaced, 0], answers[~replaced].astype(np.float32))
 
 
+@pytest.mark.parametrize(('offset', 'scale'), [(1e3, 1.0), (1e4, 1.0), (0, 1e-20), (0, 1e19)])
+def test_outliers_of_answers_far_from_the_origin_and_of_any_scale(offset, scale):
+    rng = np.random.default_rng(0)
+    answers = np.maximum(rng.normal(size=(400, 32)), 0)
+    replaced = rng.random(400) < 0.3
+    answers[replaced] += rng.normal(5, 1, size=(replaced.sum(), 32))
+    found = recovery.make('drop_outliers')(received((answers + offset) * scale), NO_SHADOW)
+    assert_array_equal(found.answered[:, 0], ~replaced)
+
+
 def test_all_views_but_the_first_may_be_replaced():
     rng = np.random.default_rng(0)
     answers = rng.normal(size=(100, 5, 16))
@@ -406,6 +416,16 @@ def test_the_scale_is_that_at_which_the_defense_did_it():
         factor = pairs.scale(spec, own, IMAGES, target, 0)
         made = pairs.perturb(spec, factor * own[:256], IMAGES, 0)
         assert abs(pairs.spread(made.perturbed) / target - 1) < 0.05
+
+
+@pytest.mark.parametrize('scale', [1e-20, 1e15])
+def test_noise_is_taken_out_at_every_scale(scale):
+    clean, spread = represent(10), pairs.spread(represent(10))
+    tiny, spec = np.float32(scale) * clean, f'gaussian_noise(stddev={spread / 2 * scale})'
+    before, after = recovered(spec, tiny, represent(0), known=spec)
+    assert after < 0.7 * before and before == pytest.approx(0.25, rel=0.1)
+    unit = recognition.features(clean[:64], spread)[6:]
+    assert_allclose(recognition.features(tiny[:64], scale * spread)[6:], unit, rtol=1e-4)
 
 
 def test_features_by_hand():
