@@ -391,5 +391,6 @@ def _before(
         checkpoint_every=workspace.checkpoint_every,
         log_every=workspace.log_every,
         description=f'before {extraction.label}',
+        field='attack.learning_rate',
     )
     return {name: chain.part(fit.state, name) for name in fit.state.params}, fit.seconds, fit.flops
