@@ -127,9 +127,20 @@ def check_weights(weights: jax.Array, bias: jax.Array, advice: str) -> None:
 
 
 def logits(probe: Probe, features: np.ndarray) -> np.ndarray:
-    """Computes the logits [N, K] of `features` [N, D]."""
+    """Computes the logits [N, K] of `features` [N, D].
+
+    Raises:
+        UserError: the features are not finite or of another width, or the logits overflow.
+    """
     features = check_features(features, 'features', width=len(probe.mean))
-    return (features - probe.mean) / probe.scale @ probe.weights + probe.bias
+    with np.errstate(over='ignore', invalid='ignore'):
+        scores = (features - probe.mean) / probe.scale @ probe.weights + probe.bias
+    if not np.isfinite(scores).all():
+        raise UserError(
+            'the logits of the linear probe are not finite: lower the learning rate of the probe, '
+            'or scale the features'
+        )
+    return scores
 
 
 def predict(probe: Probe, features: np.ndarray) -> np.ndarray:

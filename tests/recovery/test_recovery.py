@@ -1,6 +1,7 @@
 """The recoveries, each against what it undoes; maps against the transforms in closed form."""
 
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -472,6 +473,16 @@ def test_a_third_partys_recovery_that_declares_none_gets_none(registries_restore
     assert recovery.needs('closest') == set()
     with pytest.raises(UserError, match=r"register it with needs=\('shadow',\)"):
         recovery.make('closest')(received(np.zeros((5, 2))), shadow_of(np.ones((5, 2))))
+
+
+def test_recovered_answers_that_are_not_finite_are_refused(registries_restored):
+    def divided(received, shadow):
+        return received._replace(answers=received.answers / np.float32(0))
+
+    recovery.register('divided')(lambda: divided)
+    message = "attack.recover='harden | divided': divided makes answers that are not finite"
+    with pytest.raises(UserError, match=re.escape(message)), np.errstate(all='ignore'):
+        recovery.make('harden | divided')(received(np.ones((5, 2))), NO_SHADOW)
 
 
 def test_a_need_that_nobody_serves_is_refused(registries_restored):
