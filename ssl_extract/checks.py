@@ -5,6 +5,7 @@ import numbers
 from typing import Any
 
 from ssl_extract.errors import UserError
+from ssl_extract.registry import Registry
 
 
 def check_number(
@@ -46,3 +47,25 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None) -> N
     if not (whole and value >= least and (most is None or value <= most)):
         bound = f'of at least {least}' if most is None else f'from {least} to {most}'
         raise UserError(f'{name} must be a whole number {bound}, got {value!r}')
+
+
+def check_least_batch(field: str, batch_size: int, *parts: tuple[Registry, str]) -> None:
+    """Checks that a batch is large enough for parts that compare the inputs of a batch.
+
+    A contrastive loss of one input is a constant: nothing would be trained, and the queries billed.
+
+    Args:
+        field: the name of the batch size in an error message.
+        batch_size: inputs in a batch, over all devices.
+        *parts: registries with the trait `least_batch`, and a spec of each.
+
+    Raises:
+        UserError: the batch is smaller than the `least_batch` of a part.
+    """
+    for registry, spec in parts:
+        least = registry.traits(spec).least_batch
+        if batch_size < least:
+            raise UserError(
+                f'{field}={batch_size}: {registry.kind} {spec!r} compares the inputs of a batch, '
+                f'and learns nothing from {batch_size}; write at least {least}'
+            )

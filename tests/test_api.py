@@ -238,6 +238,15 @@ def _pulls(student, teacher, *, labels=None, where=None):
     return jnp.mean(jnp.tanh(jnp.nan_to_num(student - teacher)), dtype=jnp.float32)
 
 
+def test_a_batch_of_one_teaches_a_loss_that_compares_rows_nothing(answers):
+    for given in (dict(loss='infonce'), dict(attack='cont_steal')):
+        with pytest.raises(UserError, match="batch_size=1: loss '.*' compares"):
+            ssl_extract.steal(answers, **STEAL | {'batch_size': 1} | given)
+    for method in ('simclr', 'simsiam'):
+        with pytest.raises(UserError, match=f"batch_size=1: victim method '{method}' compares"):
+            ssl_extract.pretrain(INPUTS, encoder=ENCODER, method=method, batch_size=1)
+
+
 def test_answers_that_are_not_finite_teach_nothing():
     oracle = ssl_extract.make_oracle(lambda x: x[:, 0, 0] / jnp.zeros(()), budget=40)
     answers = ssl_extract.collect(oracle, INPUTS[:40])

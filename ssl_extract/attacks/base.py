@@ -48,7 +48,8 @@ _PRESET = dict(
 )
 # endpoint: of the oracle's answers (`ssl_extract.victims.endpoints`).
 # adaptive: whether the attack acts against a defense.
-ATTACKS = Registry('attack', endpoint='representation', adaptive=False, **_PRESET)
+# least_batch: the least number of inputs in a batch that teach anything, whatever the loss.
+ATTACKS = Registry('attack', endpoint='representation', adaptive=False, least_batch=1, **_PRESET)
 register = ATTACKS.register
 # The fields for which '' in a config means the authors' setting.
 OWN = ('plan', 'loss', 'query_augmentation', 'student_augmentation')

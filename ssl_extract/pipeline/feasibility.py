@@ -5,7 +5,8 @@ Choices must go together, the budget must fit the pool, and the steps must build
 
 from typing import Any
 
-from ssl_extract import attacks, data, encoders, recovery, strategies
+from ssl_extract import attacks, data, encoders, losses, recovery, strategies, victims
+from ssl_extract.checks import check_least_batch
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import owner, surrogate
@@ -32,6 +33,7 @@ def check_victim(run: Run, sets: Sets, sketch: Sketch) -> None:
     c = run.config.victim
     if not sketch.address:
         mesh = run.workspace.mesh
+        check_least_batch('victim.batch_size', c.batch_size, (victims.VICTIMS, c.method))
         check_batch(len(sets.victim.inputs), c.batch_size, 'victim.batch_size', mesh)
         recipe = make_recipe(c.method, c.encoder, c.augmentation)
         check_step(recipe, c.batch_size, sketch.input_shape, 'victim')
@@ -69,7 +71,17 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
             f'attack.strategy={a.strategy!r} learns from probabilities and attack '
             f'{a.name!r} gets a {endpoint}; attack posteriors or labels with it'
         )
+    parts = (losses.LOSSES, a.loss), (attacks.ATTACKS, a.name)
+    check_least_batch('attack.batch_size', a.batch_size, *parts)
     attack = surrogate.attack_of(run, sketch, sets.num_classes)
+    least = max(registry.traits(spec).least_batch for registry, spec in parts)
+    left = a.budget % (a.batch_size * attack.asks)  # queries of the last step
+    if not plan.stored and 0 < left < least * attack.asks and least > 1:
+        raise UserError(
+            f'attack.budget={a.budget}: plan {a.plan!r} has {left} queries left for the last step, '
+            f'from which loss {a.loss!r} and attack {a.name!r} learn nothing; write '
+            f'{a.budget - left + least * attack.asks}'
+        )
     check_step(
         attack.recipe,
         a.batch_size,
@@ -125,9 +137,9 @@ def check_budget(run: Run, sets: Sets) -> None:
         )
     if c.baselines.scratch_epochs:
         num_inputs = min(len(pool.inputs), a.budget) if stored else len(pool.inputs)
-        check_batch(
-            num_inputs, c.baselines.scratch_batch_size, 'baselines.scratch_batch_size', mesh
-        )
+        field, size = 'baselines.scratch_batch_size', c.baselines.scratch_batch_size
+        check_least_batch(field, size, (victims.VICTIMS, c.victim.method))
+        check_batch(num_inputs, size, field, mesh)
 
 
 def check_plan(a: Any) -> None:

@@ -373,8 +373,9 @@ def test_gradient_is_the_slope(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_four_devices_give_what_one_gives(name):
-    student, teacher, labels = batch()
-    where = np.arange(BATCH) != 5
+    """Of one row each: the batch is that of all devices, and no row is alone."""
+    student, teacher, labels = batch(rows=4)
+    where = np.arange(4) != 2
     value, grad = runner(name)(student, teacher, labels, where)
     mesh = jax.make_mesh((4,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.NamedSharding(mesh, jax.P('data'))
@@ -410,6 +411,17 @@ def test_scale_does_not_matter(name):
     scaled, scaled_grad = runner(name)(scales * student, 100 * teacher, labels, FULL)
     assert_allclose(scaled, value, rtol=1e-5)
     assert_same(scales * scaled_grad, grad)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_loss_that_learns_nothing_from_one_row_says_so(name):
+    """Of one row, a loss that compares rows is a constant: its trait says two."""
+    student, teacher, labels = batch(rows=2)
+    _, grad = runner(name)(student[:1], teacher[:1], labels[:1], FULL[:1])
+    teaches = 1 if np.max(np.abs(grad)) > 1e-6 else 2
+    assert losses.LOSSES.traits(name).least_batch == (2 if name == 'rda' else teaches)
+    _, grad = runner(name)(student, teacher, np.arange(2), FULL[:2])
+    assert np.max(np.abs(grad)) > 1e-5
 
 
 # Wrong input.
