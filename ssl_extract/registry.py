@@ -251,6 +251,28 @@ def registered_by(module: str) -> set[str]:
     }
 
 
+def check_least_batch(field: str, batch_size: int, *parts: tuple[Registry, str]) -> None:
+    """Checks that a batch is large enough for parts that compare the inputs of a batch.
+
+    A contrastive loss of one input is a constant: nothing would be trained, and the queries billed.
+
+    Args:
+        field: the name of the batch size in an error message.
+        batch_size: inputs in a batch, over all devices.
+        *parts: registries with the trait `least_batch`, and a spec of each.
+
+    Raises:
+        UserError: the batch is smaller than the `least_batch` of a part.
+    """
+    for registry, spec in parts:
+        least = registry.traits(spec).least_batch
+        if batch_size < least:
+            raise UserError(
+                f'{field}={batch_size}: {registry.kind} {spec!r} compares the inputs of a batch, '
+                f'and learns nothing from {batch_size}; write at least {least}'
+            )
+
+
 def split_chain(spec: str, kind: str = 'chain') -> list[str]:
     """Splits `'a(x="|") | b'` at the top-level bars.
 

@@ -227,6 +227,38 @@ def test_functions_are_accepted_for_loss_and_defense(answers):
     assert ssl_extract.collect(oracle, np.ones((9, 4))).representations.shape == (9, 1)
 
 
+def test_a_surrogate_that_diverges_is_no_surrogate(answers, tmp_path):
+    given = STEAL | dict(optimizer='sgd', schedule='constant', learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match='not finite.*; lower learning_rate'):
+        ssl_extract.steal(answers, loss=_pulls, folder=tmp_path, **given)
+    assert not (tmp_path / 'meta.json').exists() and not list(tmp_path.glob('checkpoints/[0-9]*'))
+
+
+def _pulls(student, teacher, *, labels=None, where=None):
+    """A loss that stays finite whatever the surrogate answers."""
+    return jnp.mean(jnp.tanh(jnp.nan_to_num(student - teacher)), dtype=jnp.float32)
+
+
+def test_a_batch_of_one_teaches_a_loss_that_compares_rows_nothing(answers):
+    for given in (dict(loss='infonce'), dict(attack='cont_steal')):
+        with pytest.raises(UserError, match="batch_size=1: loss '.*' compares"):
+            ssl_extract.steal(answers, **STEAL | {'batch_size': 1} | given)
+    for method in ('simclr', 'simsiam'):
+        with pytest.raises(UserError, match=f"batch_size=1: victim method '{method}' compares"):
+            ssl_extract.pretrain(INPUTS, encoder=ENCODER, method=method, batch_size=1)
+
+
+def test_answers_that_are_not_finite_teach_nothing():
+    oracle = ssl_extract.make_oracle(lambda x: x[:, 0, 0] / jnp.zeros(()), budget=40)
+    answers = ssl_extract.collect(oracle, INPUTS[:40])
+    with pytest.raises(UserError, match='40 of 40 answers hold NaN or infinity'):
+        ssl_extract.steal(answers, **STEAL)
+    with pytest.raises(UserError, match='victim: its variables hold NaN'):
+        ssl_extract.victims.from_flax(
+            lambda v, x: x @ v, jnp.full((3, 2), jnp.nan), input_shape=(3,)
+        )
+
+
 def test_a_budget_that_runs_out_behind_a_defense_leaves_rows_without_answer():
     answers = ssl_extract.collect(oracle_of(Service(), defense='rate_limit(total=150)'), INPUTS)
     assert answers.granted.sum() == 150 and answers.bill == (150, 150, 0, 50)

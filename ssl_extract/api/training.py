@@ -19,6 +19,7 @@ from ssl_extract.encoders import chain, trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.identity import content_of, spec_content
+from ssl_extract.registry import Registry, check_least_batch
 from ssl_extract.runtime import files, parallel
 
 
@@ -98,6 +99,7 @@ def steal(
     if labels is not None:
         labels = inputs_lib.dataset_of((answers.inputs, labels), 'inputs', labeled=True).labels
     compare = loss if callable(loss) else losses.make(loss or preset['loss'])
+    parts = [] if callable(loss) else [(losses.LOSSES, loss or preset['loss'])]
     inputs_lib.check_loss(compare, dim, labels)
     plan, query_augmentation = answers.plan
     recipe = attacks.make(
@@ -114,6 +116,7 @@ def steal(
     how = (epochs, batch_size, learning_rate, optimizer, schedule, seed)
     return _fit(
         Job(encoder, arrays, answers.decode, *how),
+        (*parts, (attacks.ATTACKS, attack)),
         recipe,
         folder,
         attack=spec_content(attacks.ATTACKS, attack),
@@ -162,6 +165,7 @@ def pretrain(
     how = (epochs, batch_size, learning_rate, optimizer, schedule, seed)
     return _fit(
         Job(encoder, {'inputs': dataset.inputs}, dataset.decode, *how),
+        ((methods, method),),
         attacks.Attack(recipe),
         folder,
         method=spec_content(methods, method),
@@ -169,11 +173,18 @@ def pretrain(
     )
 
 
-def _fit(job: Job, phases: Attack, folder: epath.PathLike | None, **described: Any) -> Encoder:
+def _fit(
+    job: Job,
+    parts: tuple[tuple[Registry, str], ...],
+    phases: Attack,
+    folder: epath.PathLike | None,
+    **described: Any,
+) -> Encoder:
     """Trains an encoder, or reads the encoder that the same call has trained before.
 
     Args:
         job: the training.
+        parts: registries and specs that may need a larger batch; see `check_least_batch`.
         phases: the recipe of the encoder, and that of the phase before.
         folder: keeps checkpoints and the encoder; None keeps nothing.
         **described: the arguments that the encoder depends on beside the job.
@@ -181,7 +192,7 @@ def _fit(job: Job, phases: Attack, folder: epath.PathLike | None, **described: A
     Raises:
         UserError: a setting is wrong, or the folder holds something else.
     """
-    _check(job)
+    _check(job, parts)
     call = {**described, **_describe(job)}
     with inputs_lib.opened(folder) as where:
         _check_call(where, call)
@@ -211,13 +222,14 @@ def _describe(job: Job) -> dict[str, Any]:
     return {**fields, **specs, 'arrays': content_of(job.arrays)}
 
 
-def _check(job: Job) -> None:
+def _check(job: Job, parts: tuple[tuple[Registry, str], ...]) -> None:
     training.OPTIMIZERS.make(job.optimizer)
     training.SCHEDULES.make(job.schedule)
     for name in ('epochs', 'batch_size'):
         check_whole(name, getattr(job, name), 1)
     check_whole('seed', job.seed, 0)
     check_number('learning_rate', job.learning_rate, above=0)
+    check_least_batch('batch_size', job.batch_size, *parts)
     parallel.check_batch_size(job.batch_size, parallel.data_mesh(), 'batch_size')
     size = len(job.arrays['inputs'])
     if job.batch_size > size:

@@ -50,7 +50,15 @@ _PRESET = dict(
 # endpoint: of the oracle's answers (`ssl_extract.victims.endpoints`).
 # adaptive: whether the attack acts against a defense.
 # classifies: whether the surrogate with all its heads is a classifier of the victim's classes.
-ATTACKS = Registry('attack', endpoint='representation', adaptive=False, classifies=False, **_PRESET)
+# least_batch: the least number of inputs in a batch that teach anything, whatever the loss.
+ATTACKS = Registry(
+    'attack',
+    endpoint='representation',
+    adaptive=False,
+    classifies=False,
+    least_batch=1,
+    **_PRESET,
+)
 register = ATTACKS.register
 Views = Annotated[int, Range(1, 100)]  # of an input in a step, one after the other
 # The fields for which '' in a config means the authors' setting.

@@ -201,7 +201,16 @@ def stored_arrays(
 
     Returns:
         answers float32[N, m, D], answered bool[N, m] and view_seeds uint32[N, m].
+
+    Raises:
+        UserError: a granted answer is not finite.
     """
+    finite = np.isfinite(representations).all(axis=1)
+    if not finite[granted].all():
+        raise UserError(
+            f'{np.sum(~finite & granted)} of {np.sum(granted)} answers hold NaN or infinity: the '
+            'victim has diverged, or its defense overflows; query another'
+        )
     answers = np.zeros((seeds.size, representations.shape[1]), np.float32)
     answers[: len(representations)] = representations
     answered = np.zeros(seeds.size, bool)

@@ -21,6 +21,7 @@ from ssl_extract.training import Recipe
 
 @register(
     'recreate_head',
+    least_batch=lambda head_loss, **_: losses.LOSSES.traits(head_loss).least_batch,
     plan='views(m=2)',
     loss='infonce(temperature=0.07)',
     query_augmentation='simclr',

@@ -18,6 +18,7 @@ from ssl_extract.training import Recipe
 
 @register(
     'symmetrized',
+    least_batch=2,  # for the projector's BatchNorm two views of one input are opposite
     plan='views(m=2)',
     loss='symmetrized',
     query_augmentation='simclr',

@@ -15,6 +15,7 @@ import numpy as np
 
 from ssl_extract.defenses.base import Defense, EmptyState, register
 from ssl_extract.errors import UserError
+from ssl_extract.numerics import lengths, normalize
 from ssl_extract.ranges import NotNegative
 
 GRADIENT_BYTES = 2**30  # of the gradients, one a query, in memory at a time
@@ -103,10 +104,7 @@ def prediction_poisoning(radius: NotNegative = 1.0, shadow: Shadow | None = None
 
     def apply(outputs, state, *, inputs, where, keys):
         pushed = _directions(shadow, jax.lax.stop_gradient(inputs), outputs)
-        length = jnp.linalg.norm(pushed, axis=-1, keepdims=True)
-        unit = pushed / jnp.where(length > 0, length, 1)
-        norm = jnp.linalg.norm(outputs, axis=-1, keepdims=True)
-        return outputs + radius * norm * unit, where, state
+        return outputs + radius * lengths(outputs) * normalize(pushed), where, state
 
     return Defense(init, apply)
 

@@ -19,7 +19,7 @@ from ssl_extract.defenses.similarity import (
     new_history,
     recall,
 )
-from ssl_extract.numerics import check_metric
+from ssl_extract.numerics import check_metric, magnitude
 from ssl_extract.ranges import Range
 
 MAX_WINDOW = 5000  # Royston's coefficients are fitted up to here
@@ -113,8 +113,7 @@ def prada(
         )
 
     def apply(outputs, state, *, inputs, where, keys):
-        measured, compared, history = recall(state.history, state.num_seen, outputs, where, metric)
-        distance = 1 - measured if metric == 'cosine' else measured
+        distance, compared, history = recall(state.history, state.num_seen, outputs, where, metric)
         windows, distances = append(state.distances, distance, compared & where)
         tested = where & ~jnp.isnan(windows[:, 0])
         values = jnp.where(tested, statistic(windows), 1)
@@ -169,6 +168,7 @@ def trimmed_shapiro(window: int) -> Callable[[jax.Array], jax.Array]:
 
     def statistic(values: jax.Array) -> jax.Array:
         values = values - jnp.mean(values, axis=1, keepdims=True)
+        values = values / magnitude(values)  # W does not depend on the scale, and squares overflow
         deviation = jnp.sqrt(jnp.mean(values**2, axis=1, keepdims=True))
         keep = jnp.abs(values) <= 3 * deviation
         size = jnp.maximum(jnp.sum(keep, axis=1, keepdims=True), least)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ssl_extract.defenses.base import Defense, apply_where, make, needs, register
 from ssl_extract.errors import UserError
-from ssl_extract.numerics import check_metric
+from ssl_extract.numerics import check_metric, lengths, magnitude, normalize
 from ssl_extract.ranges import Range, Real
 
 SPACES = ('answer', 'projection')
@@ -27,12 +27,19 @@ class History(NamedTuple):
     """A ring buffer: the row with the order number n (the first is 0) lies in slot `n % C`.
 
     Attributes:
-        rows: float32[C, P]; of length 1 where the metric is cosine.
-        squares: float32[C], the squared lengths of the rows; zeros where the metric is cosine.
+        rows: float32[C, P], (answer - origin) / scale; of the answer at length 1 where the metric
+            is cosine.
+        squares: float32[C], the squared lengths of the rows; see `_best`.
+        origin: float32[P], the first answer of the account. A victim's answers may lie far from 0
+            and close together, and products keep more digits around one of them.
+        scale: float32[1], a power of two near the first answer, so that squares of large answers
+            do not overflow; 1 where the metric is cosine.
     """
 
     rows: jax.Array
     squares: jax.Array
+    origin: jax.Array
+    scale: jax.Array
 
 
 class SimilarityState(NamedTuple):
@@ -120,10 +127,10 @@ def similarity_guard(
         return SimilarityState(new_history(capacity, dim), num_seen, num_flagged, state)
 
     def apply(outputs, state, *, inputs, where, keys):
-        measured, compared, history = recall(
+        distance, compared, history = recall(
             state.history, state.num_seen, space(outputs), where, metric
         )
-        similar = measured > threshold if metric == 'cosine' else measured < threshold
+        similar = distance < (1 - threshold if metric == 'cosine' else threshold)
         flagged = similar & compared & where
         outputs, answered, acted = apply_where(
             flagged, acting, outputs, state.then, inputs=inputs, where=where, keys=keys
@@ -141,7 +148,8 @@ def similarity_guard(
 
 def new_history(capacity: int, dim: int) -> History:
     """Makes an empty history of `capacity` rows of width `dim`."""
-    return History(jnp.zeros((capacity, dim), jnp.float32), jnp.zeros(capacity, jnp.float32))
+    shapes = (capacity, dim), (capacity,), (dim,), (1,)
+    return History(*(jnp.zeros(shape, jnp.float32) for shape in shapes))
 
 
 def recall(
@@ -149,8 +157,9 @@ def recall(
 ) -> tuple[jax.Array, jax.Array, History]:
     """Compares each row with the C answered rows before it, and adds the batch to the history.
 
-    A matrix product, `2 a.b - |b|^2`, selects the most similar row. The returned value is computed
-    from the two rows directly, without the difference of large numbers.
+    A matrix product, `2 a.b - |b|^2`, selects the nearest row. The returned distance is computed
+    from the two rows directly, without the difference of large numbers. One minus the cosine is
+    half of the squared distance of the rows at length 1.
 
     Args:
         history: the answered rows before the batch.
@@ -160,17 +169,26 @@ def recall(
         metric: of the history: 'cosine' or 'l2'.
 
     Returns:
-        (float32[B], the cosine or distance to the most similar row; bool[B], False where there was
-        no earlier row; the history after the batch).
+        (float32[B], the distance to the nearest row, which is one minus the cosine where the metric
+        is cosine; bool[B], False where there was no earlier row; the history after the batch).
     """
     # Answered rows are numbered from 0 over the life of the account, and row n lies in slot n % C,
     # so that a slot holds the newest row of its residue. Row n is compared with the rows n - C to
     # n - 1. Some of them lie in the history, which holds the rows before the batch, and the others
     # earlier in the batch. Both are searched under a mask of row numbers, and the better one wins:
     # the result is the same for all divisions into batches. The batch is written last.
-    rows, squares = _prepare(outputs, metric)
     capacity, slots = len(history.rows), jnp.arange(len(history.rows))
     order = num_seen + jnp.cumsum(where, dtype=jnp.int32) - 1
+    finite = jnp.all(jnp.isfinite(outputs), axis=1)
+    rows = jnp.where(finite[:, None], outputs, 0).astype(jnp.float32)
+    rows = normalize(rows) if metric == 'cosine' else rows
+    first = jnp.sum(jnp.where((where & (order == 0))[:, None], rows, 0), axis=0)
+    first_scale = jnp.ones(1) if metric == 'cosine' else magnitude(first)
+    origin = jnp.where(num_seen > 0, history.origin, first)
+    scale = jnp.where(num_seen > 0, history.scale, first_scale)
+    has_length = jnp.any(rows != 0, axis=1)
+    rows = (rows - origin[None]) / scale[None]
+    squares = jnp.sum(rows**2, axis=1) - (has_length if metric == 'cosine' else 0)
     held = num_seen - 1 - (num_seen - 1 - slots) % capacity  # row number in each slot; < 0: none
     held, number = held[None], order[:, None]
     in_history = (held >= 0) & (held >= number - capacity)  # [B, C]
@@ -179,18 +197,24 @@ def recall(
     i, past = _best(rows, history.rows, history.squares, in_history)
     j, present = _best(rows, rows, squares, in_batch)
     closest = jnp.where((past >= present)[:, None], history.rows[i], rows[j])
-    measured = _measure(rows, closest, metric)
+    distance = scale * lengths(rows - closest)[:, 0]
+    if metric == 'cosine':  # 0 with a row of zeros
+        both = has_length & jnp.any(closest != -origin[None], axis=1)
+        distance = jnp.where(both, distance**2 / 2, 1)
+    distance = jnp.where(finite, distance, jnp.nan)
 
-    # A NaN cannot be compared, so zeros are written in its place. The rows to write depend on the
-    # reads, which also keeps XLA from copying the whole history.
-    bad = jnp.isnan(measured)
+    # An answer that is not finite cannot be compared, and a zero answer is written in its place.
+    # The rows to write depend on the reads, which also keeps XLA from copying the whole history.
+    written = jnp.where(jnp.isnan(distance)[:, None], -origin[None] / scale[None], rows)
     survives = where & (order > order[-1] - capacity)
     slots = jnp.where(survives, order % capacity, capacity)  # past the end: dropped
     history = History(
-        history.rows.at[slots].set(jnp.where(bad[:, None], 0, rows), mode='drop'),
-        history.squares.at[slots].set(jnp.where(bad, 0, squares), mode='drop'),
+        history.rows.at[slots].set(written, mode='drop'),
+        history.squares.at[slots].set(squares, mode='drop'),
+        origin,
+        scale,
     )
-    return measured, jnp.maximum(past, present) > -jnp.inf, history
+    return distance, jnp.maximum(past, present) > -jnp.inf, history
 
 
 def check_width(then: str, acting: Defense, state: Any, outputs: Any, inputs: Any) -> None:
@@ -209,24 +233,15 @@ def check_width(then: str, acting: Defense, state: Any, outputs: Any, inputs: An
         )
 
 
-def _prepare(rows: jax.Array, metric: str) -> tuple[jax.Array, jax.Array]:
-    rows = rows.astype(jnp.float32)
-    squares = jnp.sum(rows**2, axis=1)
-    if metric == 'cosine':
-        length = jnp.sqrt(squares)[:, None]
-        return rows / jnp.where(length > 0, length, 1), jnp.zeros_like(squares)
-    return rows, squares
-
-
-def _measure(rows: jax.Array, others: jax.Array, metric: str) -> jax.Array:
-    if metric == 'cosine':
-        return jnp.sum(rows * others, axis=1)
-    return jnp.sqrt(jnp.sum((rows - others) ** 2, axis=1))
-
-
 def _best(
     rows: jax.Array, others: jax.Array, squares: jax.Array, seen: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    """Finds the nearest of the rows that `seen` bool[B, C] marks, and the score.
+
+    The score is |row|^2 less the squared distance. Where the metric is cosine, `squares` of a row
+    of length 1 is lower by 1, so that the score is twice the cosine, up to a constant of the query,
+    for a row of zeros too.
+    """
     product = jnp.matmul(rows, others.T, precision=jax.lax.Precision.HIGHEST)
     score = 2 * product - squares[None]
     score = jnp.where(seen & ~jnp.isnan(score), score, -jnp.inf)

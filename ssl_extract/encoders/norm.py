@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ssl_extract.errors import UserError
+
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of the running statistics: new = MOMENTUM * old + (1 - MOMENTUM) * batch's
 
@@ -28,6 +30,9 @@ class BatchNorm(nn.Module):
         train: whether to use the statistics of the batch and update the running statistics.
         dtype: of the outputs.
         affine: whether there are a learned scale and bias.
+
+    Raises:
+        UserError: the batch has a single value of each channel to train on.
     """
 
     train: bool
@@ -41,6 +46,11 @@ class BatchNorm(nn.Module):
         running_var = self.variable('batch_stats', 'var', jnp.ones, shape, jnp.float32)
         mean, var = running_mean.value, running_var.value
         if self.train:
+            if x.size == shape[0]:
+                raise UserError(
+                    'BatchNorm has one value of each channel in a batch and makes all of them 0: '
+                    'raise the batch size'
+                )
             values = x.astype(jnp.float32)
             mean = jnp.mean(values, axes)
             var = jnp.maximum(jnp.mean(lax.square(values), axes) - lax.square(mean), 0.0)

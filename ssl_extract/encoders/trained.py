@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from ssl_extract import numerics
 from ssl_extract.encoders.base import ENCODERS, HEADS, Network
+from ssl_extract.errors import UserError
 from ssl_extract.runtime import checkpoint, parallel
 
 # Cached, so that all encoders with the same spec share one Network and one compiled program.
@@ -92,7 +94,7 @@ def load(folder: epath.PathLike, mesh: jax.sharding.Mesh | None = None) -> Encod
     """Reads an encoder that `save` wrote, onto a mesh (default: of all devices).
 
     Raises:
-        UserError: the folder holds no encoder, or a damaged encoder.
+        UserError: the folder holds no encoder, or an encoder that is damaged or has diverged.
     """
     mesh = mesh or parallel.data_mesh()
     meta = checkpoint.read_meta(folder)
@@ -105,10 +107,16 @@ def load(folder: epath.PathLike, mesh: jax.sharding.Mesh | None = None) -> Encod
         inputs = jax.eval_shape(network.apply, template, inputs)
         network = make_head(spec)
         template = templates[name] = jax.eval_shape(network.init, jax.random.key(0), inputs)
+    head_variables = checkpoint.load_encoder(folder, templates, mesh, 'heads') if heads else {}
+    if not numerics.is_finite((variables, head_variables)):
+        raise UserError(
+            f'{folder}: the parameters of this encoder are not finite: its training has diverged; '
+            'name another folder, or train it again with a lower learning rate'
+        )
     return Encoder(
         meta['encoder'],
         variables,
         tuple(meta['input_shape']),
         tuple(heads.items()),
-        checkpoint.load_encoder(folder, templates, mesh, 'heads') if heads else {},
+        head_variables,
     )

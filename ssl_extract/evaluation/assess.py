@@ -15,6 +15,7 @@ from ssl_extract.evaluation.metrics import Features, measure, names_of
 from ssl_extract.evaluation.probe import Probe, predict
 from ssl_extract.evaluation.probes import PROBES
 from ssl_extract.evaluation.tasks import Task
+from ssl_extract.numerics import centered
 
 SHOWN = 1000  # test inputs in the two-dimensional view
 
@@ -149,7 +150,7 @@ def project(points: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
     from sklearn.decomposition import PCA  # takes a second to import
 
     components = min(2, *points.shape)
-    flat = PCA(components, random_state=0).fit_transform(points)
+    flat = PCA(components, random_state=0).fit_transform(centered(points)[0])
     flat = np.pad(flat, ((0, 0), (0, 2 - components)))
     flat /= np.linalg.norm(flat) or 1.0
     if like is None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ssl_extract import data
+from ssl_extract import data, numerics
 from ssl_extract.data import decoding
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import parallel
@@ -39,7 +39,7 @@ def represent(
         mesh: of an encoder in JAX.
 
     Raises:
-        UserError: an encoder's output is not [B, D].
+        UserError: an encoder's output is not [B, D], or not finite.
     """
     decode = data.decoder(dataset)
     if isinstance(encode, tuple):
@@ -56,7 +56,7 @@ def represent(
                 f'an encoder must give [{len(stored)}, {width}] for {len(stored)} inputs, this one '
                 f'gives {list(block.shape)}'
             )
-    return np.concatenate(blocks)
+    return check_features(np.concatenate(blocks))
 
 
 def extract(
@@ -87,7 +87,8 @@ def extract(
         progress: whether to show a bar, for work of more than a few seconds.
 
     Raises:
-        UserError: there are no inputs, the type has no decoder, or the outputs are not [B, D].
+        UserError: there are no inputs, the type has no decoder, the outputs are not [B, D], or
+            variables or outputs are not finite.
     """
     inputs = np.asarray(inputs)
     if inputs.ndim < 1 or inputs.size == 0:
@@ -100,6 +101,11 @@ def extract(
         starts = _starts(len(inputs), batch_size)
         place = functools.partial(jax.device_put, device=parallel.batch_sharding(mesh))
         variables = parallel.replicate(variables, mesh)
+    if not numerics.is_finite(variables):  # while features may look finite; see `is_finite`
+        raise UserError(
+            "the encoder's parameters or statistics are not finite: its training has diverged; "
+            'train it again with a lower learning rate, or name another encoder'
+        )
     forward = _compiled(apply, decode, mesh)
     pending: collections.deque[jax.Array] = collections.deque()
     blocks: list[np.ndarray] = []
@@ -112,7 +118,7 @@ def extract(
     blocks.extend(np.asarray(block) for block in pending)
     if blocks[0].ndim != 2:
         raise UserError(f'an encoder must give [B, D], this one gives {list(blocks[0].shape)}')
-    return np.concatenate(blocks)[: len(inputs)]
+    return check_features(np.concatenate(blocks)[: len(inputs)])
 
 
 def _starts(length: int, batch_size: int) -> range:

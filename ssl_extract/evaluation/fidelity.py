@@ -76,9 +76,9 @@ def affine_l2(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Me
     fit, rest = order[: n // 2], order[n // 2 :]
     mean_a, mean_b = a[fit].mean(axis=0), b[fit].mean(axis=0)
     scale = a[fit].std(axis=0)
-    scale[scale <= 1e-6 * np.abs(a[fit]).max(axis=0)] = 1
-    inputs = (a[fit] - mean_a) / scale
-    weights = _least_squares(inputs, b[fit] - mean_b)
+    constant = scale <= 1e-6 * np.abs(a[fit]).max(axis=0)
+    scale[constant] = np.inf  # left out: nothing was learned of the feature
+    weights = _least_squares((a[fit] - mean_a) / scale, b[fit] - mean_b)
     residual = (a[rest] - mean_a) / scale @ weights - (b[rest] - mean_b)
     squares = np.stack([np.sum(residual**2, axis=1), np.sum((b[rest] - mean_b) ** 2, axis=1)], 1)
     means = intervals.resample_means(squares, seed=seed)
@@ -136,10 +136,7 @@ def neighbor_overlap(
         UserError: k > N - 1.
     """
     a, b = _pair(surrogate, victim)
-    near_a, near_b = (
-        neighbors(x.astype(np.float32), x.astype(np.float32), k, exclude_self=True)[1]
-        for x in (a, b)
-    )
+    near_a, near_b = (neighbors(x, x, k, exclude_self=True)[1] for x in (a, b))
     shared = np.sum(near_a[:, :, None] == near_b[:, None, :], axis=(1, 2))
     return intervals.mean(shared / k, seed=seed)
 

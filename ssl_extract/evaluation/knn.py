@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_extract import numerics
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import intervals
 from ssl_extract.evaluation.features import check_features, check_labels, check_training_set
+from ssl_extract.evaluation.probe import standardization
 
 _BLOCK = 2**24  # similarities in memory at a time
 
@@ -70,7 +72,7 @@ def neighbors(
         exclude_self: whether the queries are the bank, and no row is a neighbor of itself.
 
     Returns:
-        Cosines float32 [N, k], decreasing, and row numbers int32 [N, k].
+        Cosines float64 [N, k], decreasing, and row numbers int32 [N, k].
         A row of zeros has cosine 0 with every other row.
 
     Raises:
@@ -82,29 +84,51 @@ def neighbors(
             f'k={k} neighbors cannot be taken from {available} examples: use 1 <= k <= {available}'
         )
     block = min(len(queries), max(1, _BLOCK // len(bank)))
-    bank = _unit(jnp.asarray(bank))
+    zeros = [~points.any(axis=1) for points in (queries, bank)]
+    bank, queries = numerics.centered_units(bank, queries)
+    bank_on_device, bank_is_zero = jnp.asarray(bank), jnp.asarray(zeros[1])
     blocks = []
     for start in range(0, len(queries), block):
-        rows = queries[start : start + block]
-        padded = np.pad(rows, ((0, block - len(rows)), (0, 0)))
-        blocks.append(_top(padded, bank, start if exclude_self else -len(queries) - 1, k=k))
-    cosines, index = (np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True))
-    return cosines, index
-
-
-def _unit(features: jax.Array) -> jax.Array:
-    norms = jnp.linalg.norm(features, axis=1, keepdims=True)
-    return features / jnp.where(norms > 0, norms, 1)
+        part = slice(start, start + block)
+        missing = block - len(queries[part])
+        blocks.append(
+            _top(
+                np.pad(queries[part], ((0, missing), (0, 0))),
+                np.pad(zeros[0][part], (0, missing)),
+                bank_on_device,
+                bank_is_zero,
+                start if exclude_self else -len(queries) - 1,
+                k=k,
+            )
+        )
+    distances, index = (
+        np.concatenate(parts)[: len(queries)] for parts in zip(*blocks, strict=True)
+    )
+    return 1 - distances.astype(np.float64), index
 
 
 @functools.partial(jax.jit, static_argnames='k')
 def _top(
-    queries: jax.Array, bank: jax.Array, offset: jax.Array, *, k: int
+    queries: jax.Array,
+    query_is_zero: jax.Array,
+    bank: jax.Array,
+    bank_is_zero: jax.Array,
+    offset: jax.Array,
+    *,
+    k: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Finds the nearest rows; row offset + i of `bank` is excluded for query i, if not negative."""
-    cosines = jnp.matmul(_unit(queries), bank.T, precision='highest')
+    """Finds the nearest rows of `numerics.centered_units`: cosine distances and row numbers.
+
+    Row offset + i of `bank` is excluded for query i, if not negative. The cosine distance is half
+    of the squared distance; a row of zeros, which has no direction, is 1 away from all rows.
+    """
+    squares = [jnp.sum(jnp.square(points), axis=1) for points in (queries, bank)]
+    products = numerics.product(queries, bank.T)
+    distances = jnp.maximum((squares[0][:, None] + squares[1][None]) / 2 - products, 0)
+    distances = jnp.where(query_is_zero[:, None] | bank_is_zero[None], 1, distances)
     same = jnp.arange(len(queries))[:, None] + offset == jnp.arange(len(bank))[None]
-    return jax.lax.top_k(jnp.where(same, -jnp.inf, cosines), k)
+    nearest, index = jax.lax.top_k(jnp.where(same, -jnp.inf, -distances), k)
+    return -nearest, index
 
 
 def fewshot(
@@ -157,26 +181,27 @@ def fewshot(
     rng = np.random.default_rng(seed)
     groups = [np.flatnonzero(targets == index) for index in range(len(present))]
     labels = jnp.repeat(jnp.arange(len(present)), shots)
-    test = jnp.asarray(test_features)
     accuracies = []
     for _ in range(draws):
         index = np.concatenate([rng.choice(group, shots, replace=False) for group in groups])
-        predictions = _ridge_predict(train_features[index], labels, test, ridge, len(present))
-        accuracies.append(np.mean(present[np.asarray(predictions)] == test_labels))
+        mean, scale = standardization(train_features[index])
+        inputs, test = ((x - mean) / scale for x in (train_features[index], test_features))
+        scores = np.asarray(_ridge_scores(inputs, labels, test, ridge, len(present)))
+        if not np.isfinite(scores).all():
+            raise UserError(f'fewshot with ridge={ridge} has scores that are not finite: raise it')
+        accuracies.append(np.mean(present[scores.argmax(axis=1)] == test_labels))
     low, high = intervals.student(np.array(accuracies))
     return intervals.Measurement(float(np.mean(accuracies)), max(low, 0.0), min(high, 1.0), draws)
 
 
 @functools.partial(jax.jit, static_argnames='num_classes')
-def _ridge_predict(
-    shots: jax.Array, labels: jax.Array, test: jax.Array, ridge: jax.Array, num_classes: int
+def _ridge_scores(
+    inputs: jax.Array, labels: jax.Array, test: jax.Array, ridge: jax.Array, num_classes: int
 ) -> jax.Array:
-    """Predicts by dual ridge regression: weights = X' (X X' + penalty)^-1 Y, no bias needed."""
-    mean, std = shots.mean(axis=0, keepdims=True), shots.std(axis=0, keepdims=True)
-    scale = jnp.where(std > 1e-6 * jnp.abs(shots).max(axis=0, keepdims=True), std, 1)
-    inputs = (shots - mean) / scale
-    kernel = jnp.matmul(inputs, inputs.T, precision='highest')
-    penalty = ridge * jnp.maximum(jnp.trace(kernel) / len(shots), 1e-6)
+    """Computes dual ridge regression: weights = X' (X X' + penalty)^-1 Y, no bias needed."""
+    kernel = numerics.product(inputs, inputs.T)
+    penalty = ridge * jnp.maximum(jnp.trace(kernel) / len(inputs), 1e-6)
     targets = jax.nn.one_hot(labels, num_classes)
-    dual = jax.scipy.linalg.solve(kernel + penalty * jnp.eye(len(shots)), targets, assume_a='pos')
-    return jnp.argmax((test - mean) / scale @ (inputs.T @ dual), axis=1)
+    identity = jnp.eye(len(inputs))
+    dual = jax.scipy.linalg.solve(kernel + penalty * identity, targets, assume_a='pos')
+    return numerics.product(test, numerics.product(inputs.T, dual))

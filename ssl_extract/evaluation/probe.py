@@ -96,6 +96,7 @@ def fit_probe(
         start = ((factor.T @ start[0]).astype(np.float32), start[1])
         weight = jnp.asarray(where / where.sum(), jnp.float32)
         (white, bias), *rest = _solve(inputs, targets, weight, whiten, jnp.float32(l2), start)
+        check_weights(white, bias, f'l2={l2}: write other values in l2_grid')
         return (whiten @ np.asarray(white), np.asarray(bias)), *map(float, rest)
 
     start = (np.zeros((len(gram), num_classes)), np.zeros(num_classes, np.float32))
@@ -143,10 +144,27 @@ def among_all(
     return all_weights, all_biases
 
 
+def check_weights(weights: jax.Array, bias: jax.Array, advice: str) -> None:
+    """Raises UserError, with `advice`, unless all weights of a linear probe are finite."""
+    if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
+        raise UserError(f'the linear probe has diverged, its weights are not finite: {advice}')
+
+
 def logits(probe: Probe, features: np.ndarray) -> np.ndarray:
-    """Computes the logits [N, K] of `features` [N, D]."""
+    """Computes the logits [N, K] of `features` [N, D].
+
+    Raises:
+        UserError: the features are not finite or of another width, or the logits overflow.
+    """
     features = check_features(features, 'features', width=len(probe.mean))
-    return (features - probe.mean) / probe.scale @ probe.weights + probe.bias
+    with np.errstate(over='ignore', invalid='ignore'):
+        scores = (features - probe.mean) / probe.scale @ probe.weights + probe.bias
+    if not np.isfinite(scores).all():
+        raise UserError(
+            'the logits of the linear probe are not finite: lower the learning rate of the probe, '
+            'or scale the features'
+        )
+    return scores
 
 
 def predict(probe: Probe, features: np.ndarray) -> np.ndarray:
@@ -155,10 +173,14 @@ def predict(probe: Probe, features: np.ndarray) -> np.ndarray:
 
 
 def standardization(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Computes mean and standard deviation [D] of `features` [N, D]; 1 for constant features."""
+    """Computes mean and standard deviation [D] of `features` [N, D].
+
+    A constant feature has its magnitude in place of a deviation, or 1 if it is 0.
+    """
     mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    constant = std <= 1e-6 * np.abs(features).max(axis=0)
-    return mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)
+    largest = np.abs(features).max(axis=0)
+    scale = np.where(std <= 1e-6 * largest, np.where(largest > 0, largest, 1.0), std)
+    return mean.astype(np.float32), scale.astype(np.float32)
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -9,7 +9,9 @@ import optax
 
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.features import check_training_set
-from ssl_extract.evaluation.probe import Probe, among_all
+from ssl_extract.evaluation.probe import Probe, among_all, check_weights
+
+_LEAST = 1e-15  # size of features; the squares of smaller ones, and of their inverses, are lost
 
 
 def fit_probe_sgd(
@@ -54,6 +56,12 @@ def fit_probe_sgd(
             'the probe needs epochs, batch_size >= 1, learning_rate > 0 and weight_decay >= 0, got '
             f'{epochs}, {batch_size}, {learning_rate} and {weight_decay}'
         )
+    size = float(np.abs(features).max())
+    if not (size == 0 or _LEAST <= size <= 1 / _LEAST):
+        raise UserError(
+            f'training features of size {size:.1g}: this probe takes features as they are, and '
+            "learns nothing at that scale; write evaluation.probe='lbfgs', which standardizes them"
+        )
     weights, bias = _descend(
         jnp.asarray(features),
         jnp.asarray(numbers),
@@ -65,6 +73,7 @@ def fit_probe_sgd(
         epochs=epochs,
         batch_size=batch_size,
     )
+    check_weights(weights, bias, f'learning_rate={learning_rate}: lower it')
     weights, bias = among_all(np.asarray(weights), np.asarray(bias), present, num_classes)
     width = features.shape[1]
     mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.intervals import RESAMPLES, Measurement, percentiles, student, wilson
-from ssl_extract.numerics import check_metric
+from ssl_extract.numerics import check_metric, units
 
 
 class Roc(NamedTuple):
@@ -45,7 +45,7 @@ def nearest_before(rows: np.ndarray, metric: str, history: int) -> np.ndarray:
         raise UserError(f'history={history!r}: write a whole number of at least 1')
     rows = np.asarray(rows, np.float64)
     if metric == 'cosine':
-        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+        rows = units(rows)
     nearest = np.full(len(rows), np.nan)
     for i in range(1, len(rows)):
         past = rows[max(0, i - history) : i]

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 
-LOSSES = Registry('loss')
+# The traits of a loss.
+# least_batch: the least number of rows that teach anything; 2 for a loss that compares rows.
+LOSSES = Registry('loss', least_batch=1)
 register = LOSSES.register
 
 

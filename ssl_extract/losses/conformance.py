@@ -15,7 +15,7 @@ def check(loss: Loss | str, *, batch: int = 6, dim: int = 5, rtol: float = 1e-4)
     >>> testing.check_loss('mse')  # doctest: +ELLIPSIS
     the loss: of float32 it makes float32 []
     ...
-    the loss: with no row left in, value and gradient are zero
+    the loss: where student and teacher are equal, its gradient is finite
 
     Args:
         loss: the loss to try, or its spec.
@@ -65,3 +65,6 @@ def check(loss: Loss | str, *, batch: int = 6, dim: int = 5, rtol: float = 1e-4)
     with contract.clause('with no row left in, value and gradient are zero'):
         value, grad = run(student, teacher, labels, np.zeros(batch, bool))
         require(value == 0 and np.all(grad == 0))
+    with contract.clause('where student and teacher are equal, its gradient is finite'):
+        _, grad = run(teacher, teacher, labels, np.ones(batch, bool))
+        require(np.all(np.isfinite(grad)))

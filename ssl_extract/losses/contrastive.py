@@ -14,7 +14,7 @@ from ssl_extract.numerics import normalize, product
 from ssl_extract.ranges import Positive
 
 
-@register('infonce')
+@register('infonce', least_batch=2)
 def infonce(temperature: Positive = 0.07) -> Loss:
     """Computes NT-Xent of SimCLR between representations and answers (ICML 2022, section 3.3).
 
@@ -41,7 +41,7 @@ def infonce(temperature: Positive = 0.07) -> Loss:
     return loss
 
 
-@register('softnn')
+@register('softnn', least_batch=2)
 def softnn(temperature: Positive = 100.0) -> Loss:
     """Computes the soft nearest neighbor loss, a pair against all rows (ICML 2022, section 3.3).
 
@@ -65,12 +65,12 @@ def softnn(temperature: Positive = 100.0) -> Loss:
         del labels
         student, teacher, where = prepare(student, teacher, where)
         rows = jnp.concatenate([student, teacher])
-        return _pair_cross_entropy(-_squared_distances(rows, _twice(where)) / temperature, where)
+        return _pair_cross_entropy(-_squared_distances(rows) / temperature, where)
 
     return loss
 
 
-@register('supcon')
+@register('supcon', least_batch=2)
 def supcon(temperature: Positive = 0.07, base_temperature: Positive = 0.07) -> Loss:
     """Computes the supervised contrastive loss: all rows of the anchor's class are positives.
 
@@ -137,13 +137,26 @@ def _pair_cross_entropy(logits: jax.Array, where: jax.Array) -> jax.Array:
     return masked_mean(losses, valid)
 
 
-def _squared_distances(rows: jax.Array, valid: jax.Array) -> jax.Array:
-    """Computes squared Euclidean distances [N, N] of `rows [N, D]` by one matrix product.
+@jax.custom_vjp
+def _squared_distances(rows: jax.Array) -> jax.Array:
+    """Computes squared Euclidean distances [N, N] of `rows [N, D]` from their differences.
 
-    The rows are centered first: an offset in all rows, such as a defense's noise of mean 10,
-    changes no distance but would cost the product digits.
+    A matrix product, `|a|^2 + |b|^2 - 2 a.b`, would lose the digits of near rows beside far rows,
+    such as answers that a defense replaced by N(1000, 20^2). XLA fuses the differences into the
+    sum, without an array [N, N, D]; the gradient, which would need one, is a matrix product.
     """
-    count = jnp.maximum(jnp.sum(valid), 1)
-    rows = rows - jax.lax.stop_gradient(jnp.sum(rows, axis=0, keepdims=True) / count)
-    squared = jnp.sum(jnp.square(rows), axis=-1)
-    return squared[:, None] + squared[None] - 2.0 * product(rows, rows.T)
+    return jnp.sum(jnp.square(rows[:, None] - rows[None]), axis=-1)
+
+
+def _forward(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _squared_distances(rows), rows
+
+
+def _backward(rows: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    """Computes `sum_j 2 (g_ij + g_ji) (a_i - a_j)`, with the rows centered to keep their digits."""
+    rows = rows - jnp.mean(rows, axis=0, keepdims=True)
+    weights = cotangent + cotangent.T
+    return (2.0 * (jnp.sum(weights, axis=1, keepdims=True) * rows - product(weights, rows)),)
+
+
+_squared_distances.defvjp(_forward, _backward)

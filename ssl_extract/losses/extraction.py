@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import optax
 
 from ssl_extract.losses.base import Loss, masked_mean, prepare, register
-from ssl_extract.numerics import normalize, product
+from ssl_extract.numerics import lengths, normalize, product
 from ssl_extract.ranges import NotNegative, Positive
 
 RDA_EPSILON = 1e-6  # the least `1 + cos` and the least squared distance in the logarithms of rda
 
 
-@register('cont_steal')
+@register('cont_steal', least_batch=2)
 def cont_steal(temperature: Positive = 0.5) -> Loss:
     """Computes the loss of Cont-Steal (Sha et al., CVPR 2023, arXiv 2201.07513).
 
@@ -54,7 +54,7 @@ def cont_steal(temperature: Positive = 0.5) -> Loss:
     return loss
 
 
-@register('rda')
+@register('rda', least_batch=2)
 def rda(temperature: Positive = 0.07, alpha: NotNegative = 1.0, beta: NotNegative = 1.0) -> Loss:
     """Computes the multi-relational loss of RDA (Wu et al., ECCV 2024, arXiv 2312.00855).
 
@@ -126,8 +126,7 @@ def _mask(logits: jax.Array, keep: jax.Array) -> jax.Array:
 
 def _into_unit_ball(rows: jax.Array) -> jax.Array:
     """Scales the rows of [B, D] that are longer than 1 to length 1; shorter rows stay."""
-    squared = jnp.sum(jnp.square(rows), axis=-1, keepdims=True)
-    return rows * jax.lax.rsqrt(jnp.maximum(squared, 1.0))
+    return jnp.where(lengths(rows) > 1.0, normalize(rows), rows)
 
 
 def _guarded_log(values: jax.Array) -> jax.Array:

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from ssl_extract.losses.base import Loss, prepare, register
-from ssl_extract.numerics import product
+from ssl_extract.numerics import magnitude, product
 from ssl_extract.ranges import NotNegative
 
 
-@register('barlow')
+@register('barlow', least_batch=2)
 def barlow(lambda_: NotNegative = 0.0051) -> Loss:
     """Computes the loss of Barlow Twins between representations and answers.
 
@@ -44,9 +44,15 @@ def barlow(lambda_: NotNegative = 0.0051) -> Loss:
 
 
 def _standardize(rows: jax.Array, where: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-    """Standardizes the columns over the rows that count; the other rows become zero."""
+    """Standardizes the columns over the rows that count; the other rows become zero.
+
+    The variance is raised by `epsilon`, as in the reference code. Where all values are below 1, it
+    is raised by as much in units of the largest value's square, so that the scale does not matter.
+    """
     count = jnp.maximum(jnp.sum(where), 1)
     mean = jnp.sum(rows, axis=0, keepdims=True) / count
     centered = jnp.where(where[:, None], rows - mean, 0.0)
+    scale = magnitude(centered, axis=(0, 1))
+    centered, epsilon = centered / scale, epsilon / jnp.square(jnp.maximum(scale, 1.0))
     variance = jnp.sum(jnp.square(centered), axis=0, keepdims=True) / count
     return centered * jax.lax.rsqrt(variance + epsilon)

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from ssl_extract.losses.base import Loss, masked_mean, prepare, register
-from ssl_extract.numerics import normalize
+from ssl_extract.numerics import magnitude, normalize
+
+_ROUNDING = 1e-6  # the most that rounding moves numbers of about 1
 
 
 @register('mse')
@@ -35,7 +37,8 @@ def l2() -> Loss:
     """Computes the mean Euclidean distance, not squared, of the normalized rows, in [0, 2].
 
     The distance is that of StolenEncoder (CCS 2022, arXiv 2201.05889), whose code sums over the
-    batch. Where the two rows agree, the gradient is zero.
+    batch. Rows that agree to 1e-6 count as equal: the distance and the gradient are zero there,
+    while rounding alone would give the full slope of the norm.
 
     >>> loss = l2()
     >>> float(loss(jnp.array([[2.0, 0.0]]), jnp.array([[-3.0, 0.0]])))
@@ -47,8 +50,8 @@ def l2() -> Loss:
         student, teacher, where = prepare(student, teacher, where)
         squared = jnp.sum(jnp.square(normalize(student) - normalize(teacher)), axis=-1)
         # Selected twice: the gradient of sqrt at 0 would be NaN even where it is not selected.
-        apart = squared != 0.0
-        distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
+        same = squared < _ROUNDING**2  # and not the opposite, which would hide a NaN
+        distance = jnp.where(same, 0.0, jnp.sqrt(jnp.where(same, 1.0, squared)))
         return masked_mean(distance, where)
 
     return loss
@@ -104,7 +107,8 @@ def wasserstein() -> Loss:
     cumulative sums (ICML 2022, section 3.3). The loss is meant for non-negative rows, such as
     pooled ReLU features. With entries of both signs the loss is defined, but it is no distance of
     distributions, and steep where a row sums to almost nothing. A row that sums to 0 has no mass
-    anywhere and gets no gradient.
+    anywhere and gets no gradient. Cumulative sums that agree to 1e-6 count as equal: rounding alone
+    would give the full slope of the absolute value.
 
     >>> loss = wasserstein()
     >>> float(loss(jnp.array([[1.0, 0.0, 0.0]]), jnp.array([[0.0, 0.0, 1.0]])))
@@ -114,7 +118,9 @@ def wasserstein() -> Loss:
     def loss(student, teacher, *, labels=None, where=None):
         del labels
         student, teacher, where = prepare(student, teacher, where)
-        gap = _cumulative(student) - _cumulative(teacher)
+        moved, wanted = _cumulative(student), _cumulative(teacher)
+        same = jnp.isclose(moved, wanted, rtol=_ROUNDING, atol=_ROUNDING)
+        gap = jnp.where(same, 0.0, moved - wanted)
         return masked_mean(jnp.sum(jnp.abs(gap), axis=-1), where)
 
     return loss
@@ -127,6 +133,7 @@ def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _cumulative(rows: jax.Array) -> jax.Array:
     """Computes the cumulative distribution [B, D] of each row over the features."""
+    rows = rows / magnitude(rows)
     total = jnp.sum(rows, axis=-1, keepdims=True)
     nonzero = jnp.abs(total) > 1e-14  # the reference adds this to the sum
     return jnp.cumsum(rows * jnp.where(nonzero, 1.0 / jnp.where(nonzero, total, 1.0), 0.0), axis=-1)

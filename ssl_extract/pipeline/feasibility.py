@@ -11,7 +11,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_extract import attacks, checks, data, defenses, encoders, recovery, strategies
+from ssl_extract import (
+    attacks,
+    checks,
+    data,
+    defenses,
+    encoders,
+    losses,
+    recovery,
+    strategies,
+    victims,
+)
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.identity import is_ours
@@ -22,6 +32,7 @@ from ssl_extract.pipeline.sets import Sets
 from ssl_extract.pipeline.tracing import check_batch, check_step
 from ssl_extract.pipeline.victim import Sketch, abstract_variables, make_recipe
 from ssl_extract.recovery import sybils
+from ssl_extract.registry import check_least_batch
 from ssl_extract.victims import endpoints
 
 
@@ -39,6 +50,7 @@ def check_victim(run: Run, sets: Sets, sketch: Sketch) -> None:
     c = run.config.victim
     if not sketch.address:
         mesh = run.workspace.mesh
+        check_least_batch('victim.batch_size', c.batch_size, (victims.VICTIMS, c.method))
         count = len(sets.victim.inputs)
         check_batch(count, c.batch_size, 'victim.batch_size', mesh)
         check_steps('victim.epochs', c.epochs, count, c.batch_size)
@@ -86,7 +98,17 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
         )
     check_network('attack.encoder', a.encoder or sketch.encoder, sketch.input_shape)
     check_account(sketch, endpoint, defense, sets.num_classes)
+    parts = (losses.LOSSES, a.loss), (attacks.ATTACKS, a.name)
+    check_least_batch('attack.batch_size', a.batch_size, *parts)
     attack = surrogate.attack_of(run, sketch, sets.num_classes)
+    least = max(registry.traits(spec).least_batch for registry, spec in parts)
+    left = a.budget % (a.batch_size * attack.asks)  # queries of the last step
+    if not plan.stored and 0 < left < least * attack.asks and least > 1:
+        raise UserError(
+            f'attack.budget={a.budget}: plan {a.plan!r} has {left} queries left for the last step, '
+            f'from which loss {a.loss!r} and attack {a.name!r} learn nothing; write '
+            f'{a.budget - left + least * attack.asks}'
+        )
     check_step(
         attack.recipe,
         a.batch_size,
@@ -143,8 +165,9 @@ def check_budget(run: Run, sets: Sets) -> None:
         )
     if c.baselines.scratch_epochs:
         num_inputs = min(len(pool.inputs), a.budget) if stored else len(pool.inputs)
-        b = c.baselines
-        check_batch(num_inputs, b.scratch_batch_size, 'baselines.scratch_batch_size', mesh)
+        b, field = c.baselines, 'baselines.scratch_batch_size'
+        check_least_batch(field, b.scratch_batch_size, (victims.VICTIMS, c.victim.method))
+        check_batch(num_inputs, b.scratch_batch_size, field, mesh)
         check_steps('baselines.scratch_epochs', b.scratch_epochs, num_inputs, b.scratch_batch_size)
 
 

@@ -23,7 +23,10 @@ from ssl_extract.oracle.store import Bill, make_bill
 from ssl_extract.pipeline.context import Workspace
 from ssl_extract.runtime import checkpoint, files, locks, progress
 
-VERSION = 5  # raised when a stage's meaning changes, so that old results are not taken for new ones
+VERSION = 6  # raised when a stage's meaning changes, so that old results are not taken for new ones
+
+# The field of a role's learning rate; of the owner's shadow, of the answers that it is trained on.
+RATES = dict.fromkeys(('victim', 'scratch', 'shadow'), 'victim.learning_rate')
 
 
 class StageRecord(NamedTuple):
@@ -277,6 +280,7 @@ def fit_encoder(
         log_every=workspace.log_every,
         log_to=workspace.log_to,
         description=f'{role} {label}'.strip(),
+        field=RATES.get(role, 'attack.learning_rate'),
     )
     if oracle is not None:
         bill = make_bill(fit.queries, fit.state.oracle.num_refused)

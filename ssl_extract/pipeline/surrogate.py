@@ -392,5 +392,6 @@ def _before(
         log_every=workspace.log_every,
         log_to=workspace.log_to,
         description=f'before {extraction.label}',
+        field='attack.learning_rate',
     )
     return {name: chain.part(fit.state, name) for name in fit.state.params}, fit.seconds, fit.flops

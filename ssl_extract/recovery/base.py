@@ -66,6 +66,11 @@ def make(spec: str) -> Recover:
         for name, part, traits in parts:
             declared = 'shadow' in traits.needs
             received = part(received, shadow if declared else _undeclared(name, shadow))
+            if not np.isfinite(received.answers).all():
+                raise UserError(
+                    f'attack.recover={spec!r}: {name} makes answers that are not finite: leave it '
+                    'out, or change its arguments'
+                )
         return received
 
     return recover

@@ -140,7 +140,7 @@ def _context(answers: np.ndarray, variance: float) -> tuple[Callable, float]:
         (float [B, D] -> Wiener estimates of the deviations from the coordinates' means [B, D],
         inputs [B, D, 6]) and the unit, which is the spread of `answers`.
     """
-    unit = max(pairs.spread(answers), 1e-12)
+    unit = pairs.spread(answers) or 1.0
     mean = answers.mean(axis=0, dtype=np.float64)
     deviation = answers.std(axis=0, dtype=np.float64)
     centered = answers - mean

@@ -99,7 +99,7 @@ def variants(clean: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
     rng, unit, variants = np.random.default_rng((seed, 7)), spread(clean), [clean]
     for _ in range(number - 1):
         varied = clean * np.exp(rng.normal(scale=0.5, size=clean.shape[1]))
-        varied *= unit / max(spread(varied), 1e-12)
+        varied *= unit / (spread(varied) or 1.0)
         raised = rng.integers(2, size=clean.shape[1]) * rng.uniform(size=clean.shape[1])
         variants.append(varied + rng.uniform(0, 4) * unit * raised)
     return variants
@@ -126,12 +126,12 @@ def scale(spec: str, clean: np.ndarray, images: np.ndarray, target: float, seed:
         seed: of the account.
     """
     few = slice(0, _BLOCK)
-    start = target / max(spread(clean), 1e-12)
+    start = target / (spread(clean) or 1.0)
 
     def excess(power: float) -> float:
         scaled = (clean[few] * (start * math.exp(power))).astype(np.float32)
         return math.log(
-            max(spread(perturb(spec, scaled, images[few], seed).perturbed), 1e-12) / target
+            max(spread(perturb(spec, scaled, images[few], seed).perturbed) / target, 1e-12)
         )
 
     low, high = -7.0, 7.0

@@ -92,14 +92,14 @@ def features(rows: np.ndarray, unit: float) -> np.ndarray:
         float [18].
     """
     x = np.asarray(rows, np.float64)
-    unit = max(unit, 1e-12)
+    unit = unit or 1.0
     nonzero = x[x != 0]
     grids = [
         np.mean(np.abs(nonzero * 10**d - np.round(nonzero * 10**d)) < 1e-3) if nonzero.size else 1.0
         for d in range(3)
     ]
     counts, norms = np.count_nonzero(x, axis=1), np.linalg.norm(x, axis=1)
-    centered = x - x.mean(axis=0)
+    centered = (x - x.mean(axis=0)) / unit
     deviations = centered.std(axis=0)
     z = (centered / np.where(deviations > 0, deviations, 1))[:, deviations > 0]
     values = np.linalg.svd(centered, compute_uv=False) ** 2
@@ -113,13 +113,13 @@ def features(rows: np.ndarray, unit: float) -> np.ndarray:
             len(np.unique(x.astype(np.float32))) / x.size,
             counts.std() / x.shape[1],
             np.mean(counts) / x.shape[1],
-            norms.std() / max(norms.mean(), 1e-12),
-            np.log(max(norms.mean(), 1e-12) / unit / x.shape[1] ** 0.5),
-            np.log(max(pairs.spread(x), 1e-12) / unit),
+            norms.std() / (norms.mean() or 1.0),
+            np.log(max(norms.mean() / unit, 1e-12) / x.shape[1] ** 0.5),
+            np.log(max(pairs.spread(x) / unit, 1e-12)),
             scipy.stats.skew(z, axis=None) if z.size else 0.0,
             scipy.stats.kurtosis(z, axis=None) if z.size else 0.0,
             total**2 / max(np.sum(values**2), 1e-24) / len(values),
             np.median(values) / total * len(values),
-            *np.quantile(deviations, (0.0, 0.1, 0.3)) / unit,
+            *np.quantile(deviations, (0.0, 0.1, 0.3)),
         ]
     )

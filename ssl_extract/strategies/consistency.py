@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract import augment
+from ssl_extract.numerics import units
 from ssl_extract.ranges import Range
 from ssl_extract.strategies.base import Rounds, Seen, State, Strategy, left, register
 
@@ -79,6 +80,5 @@ def instability(representations: np.ndarray) -> np.ndarray:
     Returns:
         float [M], in [0, 1].
     """
-    norms = np.linalg.norm(representations, axis=-1, keepdims=True)
-    units = representations / np.where(norms > 0, norms, 1)
-    return (units - units[0]).var(axis=0).sum(axis=-1)  # exactly 0 if no view differs
+    rows = units(representations)
+    return (rows - rows[0]).var(axis=0).sum(axis=-1)  # exactly 0 if no view differs

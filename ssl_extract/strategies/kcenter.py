@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ssl_extract.numerics import centered
 from ssl_extract.strategies.base import Rounds, Seen, State, Strategy, left, register, represent
 
 _BLOCK = 256  # asked inputs compared with the pool at a time
@@ -34,13 +35,11 @@ def kcenter(rounds: Rounds = 4) -> Strategy:
         candidates = left(seen, count)
         if seen.represent is None:
             return candidates[:count], state
-        points = represent(seen, candidates)
-        mean = points.mean(axis=0)  # subtracted, because products around 0 keep more digits
-        points -= mean
+        points, asked = centered(represent(seen, candidates), represent(seen, seen.asked))
         norms = _square(points)
         distances = np.full(len(points), np.inf, np.float32)
-        for start in range(0, len(seen.asked), _BLOCK):
-            centers = represent(seen, seen.asked[start : start + _BLOCK]) - mean
+        for start in range(0, len(asked), _BLOCK):
+            centers = asked[start : start + _BLOCK]
             products = points @ (-2 * centers.T)
             products += _square(centers)
             np.minimum(distances, products.min(axis=1) + norms, out=distances)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ssl_extract.numerics import units
 from ssl_extract.strategies.base import Rounds, Seen, State, Strategy, left, register, represent
 
 
@@ -46,8 +47,6 @@ def stay_close(rounds: Rounds = 4) -> Strategy:
 
 
 def _directions(seen: Seen, rows: np.ndarray) -> np.ndarray:
-    """Centers and L2-normalizes representations, float32 [len(rows), R]; a constant row is 0."""
-    points = represent(seen, rows)
-    points -= points.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(points, axis=1, keepdims=True)
-    return points / np.where(norms > 0, norms, 1)
+    """Centers and L2-normalizes representations, float64 [len(rows), R]; a constant row is 0."""
+    points = represent(seen, rows).astype(np.float64)
+    return units(points - points.mean(axis=1, keepdims=True))

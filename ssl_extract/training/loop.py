@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from etils import epath
 
+from ssl_extract import numerics
 from ssl_extract.augment import to_float
 from ssl_extract.runtime import checkpoint, files, loggers, parallel, progress
 from ssl_extract.training.optimizers import SCHEDULES, make_tx
@@ -143,6 +144,7 @@ def fit(
     log_every: int = 25,
     log_to: str = '',
     description: str = 'train',
+    field: str = 'learning_rate',
 ) -> Fit:
     """Trains a recipe for `num_steps` steps, or goes on from the newest checkpoint in `folder`.
 
@@ -167,9 +169,11 @@ def fit(
         log_every: steps from one fetch of metrics to the next.
         log_to: a chain of `loggers.LOGGERS`, which get the metrics at every fetch.
         description: the title of the progress bar.
+        field: the name of the learning rate in an error message.
 
     Raises:
-        FloatingPointError: the loss is not finite; the message names the step.
+        FloatingPointError: the loss, a parameter or a statistic is not finite; the message names
+            the step and the field to change. Such a state is never saved.
     """
     size = len(data['inputs'])
     stored = jax.ShapeDtypeStruct((1, *data['inputs'].shape[1:]), data['inputs'].dtype)
@@ -182,6 +186,8 @@ def fit(
     manager = checkpoint.manager(folder / 'checkpoints')
     restored = checkpoint.restore(manager, state, mesh)
     state, meta = restored or (state, {'step': 0, 'seconds': 0.0, 'flops': 0.0})
+    check = functools.partial(_check, description=description, field=field)
+    check(state, [], meta['step'])
     flops = meta['flops']  # of one step
     start, clock = meta['step'], time.monotonic() - meta['seconds']
     _drop_parts_after(folder, start)
@@ -190,11 +196,11 @@ def fit(
     training = loggers.Training(description, folder, start, num_steps)
 
     # The order of a step's end matters. Metrics are fetched from the device in groups, so that the
-    # device does not wait for the host, and a loss that is not finite stops the run before a
-    # checkpoint is written. Metrics and fingerprints since the last checkpoint are written as parts
-    # first and the checkpoint last: after a kill, `_drop_parts_after` removes the parts that belong
-    # to no complete checkpoint, and the steps since then run again. Closing the manager lets a run
-    # that stops finish the last save.
+    # device does not wait for the host, and a loss or parameters that are not finite stop the run
+    # before a checkpoint is written. Metrics and fingerprints since the last checkpoint are written
+    # as parts first and the checkpoint last: after a kill, `_drop_parts_after` removes the parts
+    # that belong to no complete checkpoint, and the steps since then run again. Closing the manager
+    # lets a run that stops finish the last save.
     pending, rows, queries = [], [], []
     bar = progress.progress(total=num_steps, initial=start, desc=description, unit='step')
     with bar, contextlib.closing(manager), loggers.opened(log_to, training) as log:
@@ -213,13 +219,15 @@ def fit(
             if step_queries is not None:
                 queries.append(step_queries)
             last = step + 1 == num_steps
-            if last or (step + 1) % log_every == 0:
-                rows += _fetch(pending, description, log)
+            saves = last or (step + 1) % checkpoint_every == 0
+            if saves or (step + 1) % log_every == 0:
+                fetched = _fetch(pending)
+                rows += fetched
                 pending.clear()
+                check(state, fetched, step + 1)
+                log(fetched)
                 bar.set_postfix(loss=f'{rows[-1]["loss"]:.4g}', refresh=False)
-            if last or (step + 1) % checkpoint_every == 0:
-                rows += _fetch(pending, description, log)
-                pending.clear()
+            if saves:
                 loggers.write_part(folder / 'metrics', step + 1, rows)
                 _write_queries(folder / 'asked', step + 1, queries)
                 rows, queries = [], []
@@ -239,23 +247,33 @@ def _make_take(data: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Callable
     return lambda indices: take(resident, indices)
 
 
-def _fetch(
-    pending: list[tuple[int, Any]], description: str, log: Callable
-) -> list[dict[str, float]]:
-    """Brings metrics from the device, and stops the run at the first loss that is not finite.
+def _fetch(pending: list[tuple[int, Any]]) -> list[dict[str, float]]:
+    """Brings metrics from the device."""
+    fetched = jax.device_get([measured for _, measured in pending])
+    return [
+        {'step': step, **{name: float(value) for name, value in measured.items()}}
+        for (step, _), measured in zip(pending, fetched, strict=True)
+    ]
 
-    `log` gets the rows.
+
+def _check(
+    state: TrainState, rows: list[dict[str, float]], step: int, description: str, field: str
+) -> None:
+    """Stops the run at a loss, or parameters and statistics after `step`, that are not finite.
+
+    The loss does not tell of the parameters: a compiled ReLU may turn NaN into 0, and the gradient
+    of a finite loss may be NaN.
     """
-    rows = []
-    for (step, _), measured in zip(pending, jax.device_get([m for _, m in pending]), strict=True):
-        rows.append({'step': step, **{name: float(value) for name, value in measured.items()}})
-        if not np.isfinite(rows[-1]['loss']):
+    advice = f'lower {field}, or check the optimizer, and the loss and its gradient on this data'
+    for row in rows:
+        if not np.isfinite(row['loss']):
             raise FloatingPointError(
-                f'{description}: the loss is {rows[-1]["loss"]} at step {step}; '
-                'try a smaller learning_rate or check the loss on this data'
+                f'{description}: the loss is {row["loss"]} at step {row["step"]}; {advice}'
             )
-    log(rows)
-    return rows
+    if not numerics.is_finite((state.params, state.batch_stats)):
+        raise FloatingPointError(
+            f'{description}: parameters or statistics are not finite after {step} steps; {advice}'
+        )
 
 
 def _write_queries(folder: epath.Path, step: int, queries: list[Any]) -> None:

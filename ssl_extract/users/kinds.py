@@ -14,6 +14,7 @@ import numpy as np
 
 from ssl_extract import augment
 from ssl_extract.errors import UserError
+from ssl_extract.evaluation.features import check_features
 from ssl_extract.evaluation.probe import predict
 from ssl_extract.evaluation.probes import PROBES
 from ssl_extract.ranges import Count, NotNegative, Positive, Range, Whole, Width
@@ -148,6 +149,7 @@ def mlp(
         from sklearn.neural_network import MLPClassifier
 
         del num_classes  # read from the labels
+        features = check_features(features)
         size = min(batch_size, len(labels))
         network = MLPClassifier(
             (width,),
@@ -160,7 +162,15 @@ def mlp(
         )
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', ConvergenceWarning)
-            return network.fit(features, labels).predict
+            warnings.simplefilter('ignore', RuntimeWarning)  # of an overflow, which is checked
+            try:
+                network.fit(features, labels)
+            except ValueError as error:
+                raise UserError(
+                    f'legitimate.model: mlp(learning_rate={learning_rate}) has diverged: lower it '
+                    f'({error})'
+                ) from error
+        return lambda features: network.predict(check_features(features))
 
     return fit
 

@@ -18,6 +18,7 @@ from ssl_extract.checks import check_whole
 from ssl_extract.encoders.trained import Encoder, content_hash
 from ssl_extract.errors import UserError
 from ssl_extract.identity import content_of, name_of
+from ssl_extract.numerics import is_finite
 
 
 class Victim(NamedTuple):
@@ -80,8 +81,10 @@ def from_flax(
         answers: the kind of an answer; see `Victim`.
 
     Raises:
-        UserError: the outputs are not [B, D].
+        UserError: the outputs are not [B, D], or the variables are not finite.
     """
+    if not is_finite(variables):
+        raise UserError('victim: its variables hold NaN, infinity or numbers above 1e19')
     inputs = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
     outputs = jax.eval_shape(apply, variables, inputs)
     if len(outputs.shape) != 2 or outputs.shape[0] != 2:

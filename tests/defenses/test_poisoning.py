@@ -57,6 +57,13 @@ def test_the_radius_is_the_distance_and_zero_is_the_identity():
     np.testing.assert_array_equal(poison(0.0), ANSWERS)
 
 
+@pytest.mark.parametrize('scale', [1e-20, 1e17])
+def test_the_radius_is_the_distance_at_every_scale(scale):
+    moved = np.float64(poison(0.7, answers=np.float32(scale) * ANSWERS)) / scale - ANSWERS
+    lengths = 0.7 * np.linalg.norm(ANSWERS, axis=1)
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), lengths, rtol=1e-4)
+
+
 def test_more_radius_turns_the_gradient_further():
     falling = np.stack([products(poison(r)) for r in (0.0, 0.1, 0.5, 2.0, 20.0)])
     assert (np.diff(falling, axis=0) < 0).all()

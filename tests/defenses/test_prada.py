@@ -91,6 +91,15 @@ def test_the_flag_rises_at_the_row_where_it_must(metric, batch, capacity):
     assert float(state.statistic) == pytest.approx(np.nanmin(expected), abs=1e-3)
 
 
+@pytest.mark.parametrize('metric', ['l2', 'cosine'])
+@pytest.mark.parametrize(('offset', 'scale'), [(1e3, 1.0), (0.0, 1e-20), (0.0, 1e19)])
+def test_the_statistic_of_answers_far_from_the_origin_and_of_any_scale(metric, offset, scale):
+    rows = ((ROWS.astype(np.float64) + offset) * scale).astype(np.float32)
+    expected = by_hand(rows / np.float64(scale), WHERE, 20, 10, metric)
+    _, state = run(f'prada(delta=0.5, window=20, capacity=10, metric={metric!r})', rows, batch=32)
+    assert float(state.statistic) == pytest.approx(np.nanmin(expected), abs=5e-3)
+
+
 def test_before_the_window_is_full_nothing_is_tested():
     granted, state = run(
         'prada(delta=0.999, window=64, then="refuse")', ROWS[:64], np.ones(64, bool)

@@ -60,6 +60,28 @@ def test_flags_are_those_of_the_rows_one_by_one(metric, threshold, capacity, bat
     assert found['similarity_guard.num_seen'] == WHERE.sum()
 
 
+@pytest.mark.parametrize('metric', ['cosine', 'l2'])
+@pytest.mark.parametrize(('offset', 'scale'), [(1e3, 1.0), (0.0, 1e-20), (0.0, 1e19)])
+def test_flags_of_answers_far_from_the_origin_and_of_any_scale(metric, offset, scale):
+    rows = ((ROWS.astype(np.float64) + offset) * scale).astype(np.float32)
+    threshold = 0.8 if metric == 'cosine' else 1.2 * scale
+    if metric == 'cosine' and offset:
+        threshold = 1 - 0.4 / offset**2 / 4  # half of a squared distance over the squared length
+    expected = by_hand(rows, WHERE, metric, threshold, 7)
+    _, granted, _ = run(spec_of(metric, threshold, 7), rows)
+    assert 0 < expected.sum() < WHERE.sum()
+    np.testing.assert_array_equal(granted, WHERE & ~expected)
+
+
+def test_a_zero_answer_has_cosine_zero_with_every_answer():
+    rows = np.array([[1, 0], [0, 0], [0, 0], [1, 0], [-1, 0]], np.float32)
+    for batch in (1, 5):
+        _, granted, _ = run(spec_of('cosine', 0.1, 8), rows, np.ones(5, bool), batch=batch)
+        assert granted.tolist() == [True, True, True, False, True]
+        _, granted, _ = run(spec_of('cosine', -0.1, 8), rows, np.ones(5, bool), batch=batch)
+        assert granted.tolist() == [True, False, False, False, False]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from([0, 1, 2, 3, None]), min_size=12, max_size=12))
 def test_exact_repeats_within_the_ring_are_flagged(asked):

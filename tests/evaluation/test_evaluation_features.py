@@ -64,6 +64,23 @@ def test_mesh_shards_the_batch():
     assert seen[0].shard_shape((8, 8, 8, 3)) == (2, 8, 8, 3)
 
 
+def test_parameters_that_are_not_finite_are_seen_behind_a_relu_that_hides_them():
+    def hides(variables, inputs):
+        return jnp.nan_to_num(jnp.maximum(linear(variables, inputs), 0))
+
+    broken = np.where(np.arange(WEIGHTS.size).reshape(WEIGHTS.shape) == 3, np.nan, WEIGHTS)
+    for weights in (broken, np.float32(1e20) * WEIGHTS):
+        with pytest.raises(UserError, match='statistics are not finite: its training has diverged'):
+            features.extract(hides, {'w': weights}, IMAGES)
+
+
+def test_features_that_are_not_finite_are_no_features():
+    infinite = lambda inputs: inputs.reshape(len(inputs), -1) + np.float32(np.inf)  # noqa: E731
+    for encode in ((lambda variables, inputs: infinite(inputs), {}), infinite):
+        with pytest.raises(UserError, match='NaN or infinity in 23 of 23 rows'):
+            features.represent(encode, data.Dataset(IMAGES))
+
+
 def test_encoders_of_one_architecture_compile_once():
     traces = []
 

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import probe as probe_lib
-from ssl_extract.evaluation.probe import fit_probe, logits, predict, stratified
+from ssl_extract.evaluation.probe import check_weights, fit_probe, logits, predict, stratified
 
 
 def task(n=400, width=10, num_classes=4, signal=1.0, seed=0):
@@ -157,6 +157,15 @@ def test_wrong_input_is_named(change, message):
     given = {'features': features, 'labels': labels, 'num_classes': 4} | change
     with pytest.raises(UserError, match=message):
         fit_probe(**given)
+
+
+def test_logits_that_overflow_are_no_prediction():
+    features, labels = task()
+    probe = fit_probe(features, labels, 4, l2_grid=(1.0,))
+    with pytest.raises(UserError, match='its weights are not finite: l2=0: raise it'):
+        check_weights(np.full_like(probe.weights, np.nan), probe.bias, 'l2=0: raise it')
+    with pytest.raises(UserError, match='the logits of the linear probe are not finite'):
+        predict(probe._replace(weights=np.float32(1e38) * probe.weights), 1e3 * features)
 
 
 def test_predict_refuses_another_width():

@@ -58,6 +58,15 @@ def test_starts_like_a_pytorch_layer_and_follows_the_seed():
     assert 0.3 < np.abs(runs[0]).max() <= 0.5  # 1 / sqrt(4)
 
 
+def test_a_probe_that_diverges_is_no_result():
+    """A step multiplies the weights by 1 - 30 * 0.1 = -2, beside the gradient of the loss."""
+    message = r'the linear probe has diverged, its weights are not finite: learning_rate=30: lower'
+    with pytest.raises(UserError, match=message) as caught:
+        given = dict(optimizer='sgd', learning_rate=30, weight_decay=0.1, batch_size=5)
+        fit_probe_sgd(FEATURES, LABELS, 3, **given)
+    assert '\n' not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     'change, message',
     [

@@ -147,6 +147,29 @@ def test_softnn_keeps_its_digits_under_a_common_offset():
     assert_same(shifted[1], plain[1], rtol=1e-3)
 
 
+def softnn_gradient(student, teacher, temperature=100.0):
+    """The gradient by the student in float64: of log-sum-exp minus the pair's logit."""
+    rows, pair = paired(student, teacher)
+    logits = -cdist(rows, rows, 'sqeuclidean') / temperature
+    np.fill_diagonal(logits, -np.inf)
+    weights = softmax(logits, axis=1)
+    weights[np.arange(len(pair)), pair] -= 1
+    weights = -2 / temperature / len(rows) * (weights + weights.T)
+    return (weights.sum(axis=1, keepdims=True) * rows - weights @ rows)[: len(student)]
+
+
+@pytest.mark.parametrize('replaced', [2, 16, 32])
+def test_softnn_beside_answers_around_1000_has_the_gradient_of_float64(replaced):
+    """A guard replaces some answers by N(1000, 20^2); the other rows keep their digits."""
+    student, teacher, _ = batch(rows=32, dim=512)
+    far = np.random.default_rng(1).normal(1000, 20, (replaced, 512))
+    teacher[:replaced] = far
+    _, grad = compiled(losses.softnn())(student, teacher)
+    expected = softnn_gradient(student, teacher)
+    largest = np.max(np.abs(expected), axis=1, keepdims=True)
+    assert np.max(np.abs(grad - expected) / largest) < 1e-4
+
+
 @pytest.mark.parametrize(('temperature', 'base'), [(0.07, 0.07), (0.5, 0.1)])
 def test_supcon_formula(temperature, base):
     student, teacher, labels = batch()
@@ -291,6 +314,31 @@ def test_gradient_is_finite_at_the_teacher_and_at_zero_rows(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
+def test_the_gradient_at_the_teacher_is_zero_where_the_loss_has_its_minimum(name):
+    """A minimum: no small step lowers the loss. Rounding must not give the slope of a norm."""
+    student, teacher, labels = batch(seed=3)
+    value, grad = runner(name)(teacher, teacher, labels, FULL)
+    assert np.all(np.isfinite(grad))
+    for direction in np.random.default_rng(2).normal(size=(8, BATCH, DIM)).astype(np.float32):
+        if runner(name)(teacher + 5e-4 * direction, teacher, labels, FULL)[0] < value:
+            return  # no minimum: a contrastive loss, or one of targets made from the teacher
+    assert name in {'cosine', 'l2', 'mse', 'softce', 'symmetrized', 'wasserstein'}
+    assert_allclose(grad, 0, atol=1e-6)
+
+
+def test_losses_with_their_minimum_at_the_teacher():
+    """Wide rows too, and for rows that another program rounded otherwise."""
+    rng = np.random.default_rng(0)
+    teacher = rng.gamma(2.0, size=(BATCH, 512)).astype(np.float32)
+    nearly = teacher * (1 + np.float32(2e-7) * rng.choice([-1, 1], teacher.shape))
+    for loss in (losses.mse(), losses.l2(), losses.cosine(), losses.wasserstein()):
+        for rows in (teacher, nearly.astype(np.float32)):
+            value, grad = compiled(loss)(rows, teacher)
+            assert_allclose(value, 0, atol=1e-6)
+            assert_allclose(grad, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_nan_in_a_row_that_counts_is_not_hidden(name):
     student, teacher, labels = batch()
     bad = np.where(np.arange(BATCH)[:, None] == 2, np.float32(np.nan), student)
@@ -325,8 +373,9 @@ def test_gradient_is_the_slope(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_four_devices_give_what_one_gives(name):
-    student, teacher, labels = batch()
-    where = np.arange(BATCH) != 5
+    """Of one row each: the batch is that of all devices, and no row is alone."""
+    student, teacher, labels = batch(rows=4)
+    where = np.arange(4) != 2
     value, grad = runner(name)(student, teacher, labels, where)
     mesh = jax.make_mesh((4,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.NamedSharding(mesh, jax.P('data'))
@@ -337,9 +386,24 @@ def test_four_devices_give_what_one_gives(name):
     assert_same(grad4, grad)
 
 
-@pytest.mark.parametrize(
-    'name', ['cont_steal', 'cosine', 'infonce', 'rda', 'supcon', 'symmetrized', 'wasserstein']
-)
+SCALE_FREE = ('cont_steal', 'cosine', 'infonce', 'l2', 'supcon', 'symmetrized', 'wasserstein')
+
+
+@pytest.mark.parametrize('name', [*SCALE_FREE, 'barlow', 'rda'])
+@pytest.mark.parametrize('scale', [1e-20, 1e19])
+def test_scales_whose_squares_float32_does_not_hold_change_nothing(name, scale):
+    student, teacher, labels = batch()
+    scale, other = np.float32(scale), np.float32(1.0 if name == 'rda' else scale)  # prototypes
+    value, grad = runner(name)(student, teacher, labels, FULL)
+    scaled, scaled_grad = runner(name)(scale * student, other * teacher, labels, FULL)
+    assert_allclose(scaled, value, rtol=1e-4)
+    assert_same(scale.astype(float) * scaled_grad, grad, rtol=1e-4)
+    if name == 'rda':
+        longer, _ = runner(name)(student, np.float32(1e19) * teacher, labels, FULL)
+        assert_allclose(longer, value, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', [*SCALE_FREE, 'rda'])
 def test_scale_does_not_matter(name):
     student, teacher, labels = batch()
     value, grad = runner(name)(student, teacher, labels, FULL)
@@ -347,6 +411,17 @@ def test_scale_does_not_matter(name):
     scaled, scaled_grad = runner(name)(scales * student, 100 * teacher, labels, FULL)
     assert_allclose(scaled, value, rtol=1e-5)
     assert_same(scales * scaled_grad, grad)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_loss_that_learns_nothing_from_one_row_says_so(name):
+    """Of one row, a loss that compares rows is a constant: its trait says two."""
+    student, teacher, labels = batch(rows=2)
+    _, grad = runner(name)(student[:1], teacher[:1], labels[:1], FULL[:1])
+    teaches = 1 if np.max(np.abs(grad)) > 1e-6 else 2
+    assert losses.LOSSES.traits(name).least_batch == (2 if name == 'rda' else teaches)
+    _, grad = runner(name)(student, teacher, np.arange(2), FULL[:2])
+    assert np.max(np.abs(grad)) > 1e-5
 
 
 # Wrong input.
@@ -442,6 +517,13 @@ def divides_by_no_rows(student, teacher, *, labels=None, where=None):
     return jnp.sum(jnp.square(student - teacher)) / jnp.sum(where)
 
 
+def has_no_slope_at_the_teacher(student, teacher, *, labels=None, where=None):
+    student, teacher, where = losses.prepare(student, teacher, where)
+    teacher = jnp.where(where[:, None], teacher, 1.0)  # no other clause sees two equal rows
+    squares = jnp.sum(jnp.square(student - teacher), axis=-1)
+    return losses.masked_mean(jnp.sqrt(squares), where)
+
+
 @pytest.mark.parametrize(
     ('loss', 'clause'),
     [
@@ -451,6 +533,7 @@ def divides_by_no_rows(student, teacher, *, labels=None, where=None):
         (returns_one_value_per_row, r'float32 \[\]: it made float32 \[6\]'),
         (stays_in_bfloat16, r'of bfloat16 it makes float32 \[\]: it made bfloat16'),
         (divides_by_no_rows, 'with no row left in'),
+        (has_no_slope_at_the_teacher, 'where student and teacher are equal, its gradient'),
     ],
 )
 def test_check_finds_what_a_loss_breaks(loss, clause):

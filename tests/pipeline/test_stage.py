@@ -5,13 +5,21 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from ssl_extract import training
 from ssl_extract.encoders import trained
+from ssl_extract.encoders.trained import Encoder
+from ssl_extract.errors import UserError
 from ssl_extract.pipeline import stage
+from ssl_extract.pipeline.context import Workspace
+from ssl_extract.runtime import parallel
+
+NETWORK = 'resnet18(stem="patch", width=4, stages=(1,))'
 
 
 def test_with_one_seed_no_two_roles_start_alike():
-    network = trained.make('resnet18(stem="patch", width=4, stages=(1,))')
+    network = trained.make(NETWORK)
     starts = [
         network.init(jax.random.key(stage.seed_of(role, 3)), jnp.zeros((1, 8, 8, 3)))
         for role in ('victim', 'surrogate', 'scratch', 'random')
@@ -20,3 +28,36 @@ def test_with_one_seed_no_two_roles_start_alike():
         kernels = [variables['params']['stem']['kernel'] for variables in (one, other)]
         correlation = np.corrcoef(*(np.ravel(kernel) for kernel in kernels))[0, 1]
         assert abs(correlation) < 0.5
+
+
+@pytest.mark.parametrize(
+    ('role', 'field'), [('victim', 'victim'), ('scratch', 'victim'), ('surrogate', 'attack')]
+)
+def test_a_training_that_diverges_names_the_field_of_its_role(tmp_path, role, field):
+    recipe = training.Recipe(
+        init=lambda key, inputs: {'params': {'w': jnp.zeros([])}, 'batch_stats': {}},
+        prepare=lambda batch, key, ask, account: (batch, account, None),
+        objective=lambda params, stats, batch: (jnp.sqrt(params['w'] ** 2) * 0 + 1, (stats, {})),
+    )  # a finite loss, and a gradient of NaN
+    with pytest.raises(FloatingPointError, match=rf'^{role}: .*; lower {field}\.learning_rate'):
+        stage.fit_encoder(
+            Workspace(tmp_path, parallel.data_mesh()),
+            tmp_path,
+            recipe,
+            {'inputs': np.zeros((8, 2), np.float32)},
+            role=role,
+            encoder=NETWORK,
+            seed=0,
+            num_steps=1,
+            how=stage.Optimization('sgd', 'constant', 0.1, 4),
+            decode=lambda inputs: inputs,
+        )
+
+
+def test_an_encoder_that_is_not_finite_is_not_read(tmp_path):
+    variables = trained.make(NETWORK).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    variables['params']['stem']['kernel'] = variables['params']['stem']['kernel'].at[0].set(np.nan)
+    trained.save(tmp_path, Encoder(NETWORK, variables, (8, 8, 3)))
+    with pytest.raises(UserError, match='parameters of this encoder are not finite') as caught:
+        trained.load(tmp_path)
+    assert str(tmp_path) in str(caught.value) and '\n' not in str(caught.value)

@@ -40,6 +40,7 @@ def tiny_run(**fields):
     return make_run(cfg, 'nowhere', MESH)
 
 
+_ONE_PIXEL = 'resnet18(stem="patch", width=4, stages=(1, 1, 1))'  # 8x8 inputs end in 1x1
 NO_SCRATCH = {'baselines__scratch_epochs': 0}
 NOT_AUGMENTED = {'attack__query_augmentation': 'none'}
 WRONG = [
@@ -65,6 +66,10 @@ WRONG = [
         r'attack.batch_size=15 must be a multiple of the 4 devices; try 16',
     ),
     ({'victim__batch_size': 65}, r'victim.batch_size=65 is more than the 64 images'),
+    (
+        {'attack__budget': 65, 'attack__plan': 'online', 'attack__loss': 'infonce'},
+        r"attack.budget=65: plan 'online' has 1 queries left for the last step, .*; write 66",
+    ),
     ({'seed': -1}, r'seed=-1: write a whole number from 0'),
     ({'attack__loss': 'infonse'}, r"unknown loss 'infonse': did you mean 'infonce'"),
     ({'attack__loss': 'infonce(temp=1)'}, r'it takes \(temperature: float above 0 = 0.07\)'),
@@ -379,6 +384,53 @@ def test_a_loss_of_the_wrong_shape_is_refused(registries_restored):
 
     with pytest.raises(UserError, match=r'its loss must be one float, not float32\[16\]'):
         validate(tiny_run(attack__loss='unreduced'))
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        *(
+            ({'attack__loss': loss}, rf"attack.batch_size=1: loss '{loss}' compares .* at least 2")
+            for loss in ('infonce', 'softnn', 'barlow', 'supcon', 'cont_steal', 'rda')
+        ),
+        (
+            {'attack__name': 'symmetrized', 'attack__loss': 'symmetrized'},
+            "attack.batch_size=1: attack 'symmetrized' compares",
+        ),
+        (
+            {'attack__name': 'recreate_head', 'attack__loss': 'mse'},
+            "attack.batch_size=1: attack 'recreate_head' compares",
+        ),
+        ({'victim__batch_size': 1}, r"victim.batch_size=1: victim method 'simclr.*' compares"),
+        (
+            {'victim__batch_size': 1, 'victim__method': 'simsiam(hidden=8, dim=8, bottleneck=4)'},
+            r"victim.batch_size=1: victim method 'simsiam.*' compares",
+        ),
+        (
+            {'baselines__scratch_epochs': 1, 'baselines__scratch_batch_size': 1},
+            r"baselines.scratch_batch_size=1: victim method 'simclr.*' compares",
+        ),
+        (
+            {'attack__loss': 'mse', 'attack__encoder': _ONE_PIXEL, 'baselines__scratch_epochs': 0},
+            'attack: its training step cannot be built: BatchNorm has one value of each channel',
+        ),
+    ],
+)
+def test_a_batch_of_one_is_refused_where_it_teaches_nothing(fields, message):
+    """On one device, before a query is paid."""
+    given = {'attack__batch_size': 1, 'baselines__scratch_epochs': 0} | fields
+    if 'attack__name' in fields:
+        given |= {'attack__plan': 'views(m=2)', 'attack__query_augmentation': 'flip'}
+    (cfg,) = config.expand(unexpanded(**given))
+    with pytest.raises(UserError, match=message) as caught:
+        validate(make_run(cfg, 'nowhere', parallel.data_mesh(1)))
+    assert '\n' not in str(caught.value)
+
+
+def test_a_batch_of_one_is_allowed_where_rows_count_alone():
+    cfg = unexpanded(attack__batch_size=1, attack__loss='mse', baselines__scratch_epochs=0)
+    (cfg,) = config.expand(cfg)
+    validate(make_run(cfg, 'nowhere', parallel.data_mesh(1)))
 
 
 @pytest.mark.parametrize(

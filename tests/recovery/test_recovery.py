@@ -1,6 +1,7 @@
 """The recoveries, each against what it undoes; maps against the transforms in closed form."""
 
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -111,6 +112,16 @@ def test_replaced_answers_are_dropped_and_no_others(seed, stddev):
     found = recovery.make('drop_outliers')(received(answers), NO_SHADOW)
     assert_array_equal(found.answered[:, 0], ~replaced)
     assert_array_equal(found.answers[~replaced, 0], answers[~replaced].astype(np.float32))
+
+
+@pytest.mark.parametrize(('offset', 'scale'), [(1e3, 1.0), (1e4, 1.0), (0, 1e-20), (0, 1e19)])
+def test_outliers_of_answers_far_from_the_origin_and_of_any_scale(offset, scale):
+    rng = np.random.default_rng(0)
+    answers = np.maximum(rng.normal(size=(400, 32)), 0)
+    replaced = rng.random(400) < 0.3
+    answers[replaced] += rng.normal(5, 1, size=(replaced.sum(), 32))
+    found = recovery.make('drop_outliers')(received((answers + offset) * scale), NO_SHADOW)
+    assert_array_equal(found.answered[:, 0], ~replaced)
 
 
 def test_all_views_but_the_first_may_be_replaced():
@@ -408,6 +419,16 @@ def test_the_scale_is_that_at_which_the_defense_did_it():
         assert abs(pairs.spread(made.perturbed) / target - 1) < 0.05
 
 
+@pytest.mark.parametrize('scale', [1e-20, 1e15])
+def test_noise_is_taken_out_at_every_scale(scale):
+    clean, spread = represent(10), pairs.spread(represent(10))
+    tiny, spec = np.float32(scale) * clean, f'gaussian_noise(stddev={spread / 2 * scale})'
+    before, after = recovered(spec, tiny, represent(0), known=spec)
+    assert after < 0.7 * before and before == pytest.approx(0.25, rel=0.1)
+    unit = recognition.features(clean[:64], spread)[6:]
+    assert_allclose(recognition.features(tiny[:64], scale * spread)[6:], unit, rtol=1e-4)
+
+
 def test_features_by_hand():
     rows = np.array([[0.0, 2.0], [-1.0, 0.0], [0.0, 0.3]])
     found = recognition.features(rows, 1.0)
@@ -452,6 +473,16 @@ def test_a_third_partys_recovery_that_declares_none_gets_none(registries_restore
     assert recovery.needs('closest') == set()
     with pytest.raises(UserError, match=r"register it with needs=\('shadow',\)"):
         recovery.make('closest')(received(np.zeros((5, 2))), shadow_of(np.ones((5, 2))))
+
+
+def test_recovered_answers_that_are_not_finite_are_refused(registries_restored):
+    def divided(received, shadow):
+        return received._replace(answers=received.answers / np.float32(0))
+
+    recovery.register('divided')(lambda: divided)
+    message = "attack.recover='harden | divided': divided makes answers that are not finite"
+    with pytest.raises(UserError, match=re.escape(message)), np.errstate(all='ignore'):
+        recovery.make('harden | divided')(received(np.ones((5, 2))), NO_SHADOW)
 
 
 def test_a_need_that_nobody_serves_is_refused(registries_restored):

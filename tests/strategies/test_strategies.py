@@ -154,12 +154,19 @@ def test_kcenter_is_at_most_twice_the_best(seed):
     assert best <= radius(found) <= 2 * best + 1e-6
 
 
-def test_kcenter_far_from_the_origin():
+@pytest.mark.parametrize('spec', ['kcenter', 'stay_close', FAST['consistency']])
+@pytest.mark.parametrize(('offset', 'scale'), [(1e3, 1.0), (0.0, 1e-20), (0.0, 1e19)])
+def test_choices_do_not_depend_on_a_common_offset_or_the_scale(spec, offset, scale):
+    if spec == FAST['consistency'] and offset:
+        return  # its angles depend on the offset
     images = pool(100)
-    far = see(images, range(10), represent=lambda x: logits(x) + np.float32(1000))
-    near = see(images, range(10))
-    choose = strategies.make('kcenter').choose
-    assert_array_equal(choose(far, 10, {})[0], choose(near, 10, {})[0])
+
+    def shifted(images):
+        return ((logits(images).astype(np.float64) + offset) * scale).astype(np.float32)
+
+    choose = strategies.make(spec).choose
+    found, _ = choose(see(images, range(10), represent=shifted), 10, {})
+    assert_array_equal(found, choose(see(images, range(10)), 10, {})[0])
 
 
 def test_kcenter_of_a_collapsed_surrogate_is_random():

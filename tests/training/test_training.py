@@ -1,5 +1,7 @@
 """The step, the loop, metrics and checkpoints; schedules and optimizers against closed forms."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from ssl_extract import augment, encoders, training, victims
 from ssl_extract.errors import UserError
-from ssl_extract.runtime import files, loggers, parallel
+from ssl_extract.runtime import checkpoint, files, loggers, parallel
 
 MESH = parallel.data_mesh()
 ENCODER = encoders.make('resnet18(stem="patch", width=4, stages=(1,))')
@@ -94,6 +96,58 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_last_checkp
             fit(EXPLODES, tmp_path, **EXPLODING)
         rows = loggers.read_parts(tmp_path / 'metrics')
         assert [row['step'] for row in rows] == list(range(4))
+
+
+def steep(params, batch_stats, batch):
+    """A finite loss whose gradient is NaN: the slope of a root at 0."""
+    zero = jnp.nan_to_num(params['w'] - params['w'])
+    return 1.0 + jnp.sqrt(zero), (batch_stats, {})
+
+
+def broken_statistics(params, batch_stats, batch):
+    """A finite loss beside statistics that are not, as BatchNorm's in a network that diverges."""
+    return params['w'], ({'norm': {'var': jnp.full(3, jnp.inf)}}, {})
+
+
+def hidden_by_relu(params, batch_stats, batch):
+    """A compiled ReLU may turn NaN into 0: the loss is finite, whatever the parameters are."""
+    return 1.0 + jnp.clip(jnp.nan_to_num(params['w']), 0.0, 1.0), (batch_stats, {})
+
+
+@pytest.mark.parametrize(
+    ('objective', 'given'),
+    [
+        (steep, {}),
+        (broken_statistics, {}),
+        (hidden_by_relu, {'optimizer': 'sgd(weight_decay=1e20)', 'learning_rate': 1e20}),
+    ],
+)
+def test_parameters_that_are_not_finite_stop_at_the_next_log_and_are_never_saved(
+    tmp_path, objective, given
+):
+    recipe = linear()._replace(
+        init=lambda key, images: {
+            'params': {'w': jnp.ones([])},
+            'batch_stats': {'norm': {'var': jnp.ones(3)}},
+        },
+        objective=objective,
+    )
+    message = 'train: parameters or statistics are not finite after 3 steps; lower attack.rate'
+    with pytest.raises(FloatingPointError, match=message) as caught:
+        fit(recipe, tmp_path, field='attack.rate', **given)
+    assert '\n' not in str(caught.value)
+    assert not list((tmp_path / 'checkpoints').glob('[0-9]*'))
+    assert loggers.read_parts(tmp_path / 'metrics') == []
+
+
+def test_a_checkpoint_that_is_not_finite_is_no_result(tmp_path):
+    """As an earlier version of the package may have left it after the last step."""
+    state = fit(linear(), tmp_path).state
+    broken = state._replace(params={'w': jnp.array(jnp.nan)})
+    with contextlib.closing(checkpoint.manager(tmp_path / 'new/checkpoints')) as manager:
+        checkpoint.save(manager, 10, broken, {'step': 10, 'seconds': 1.0, 'flops': 1.0})
+    with pytest.raises(FloatingPointError, match='not finite after 10 steps; lower learning_rate'):
+        fit(linear(), tmp_path / 'new')
 
 
 def test_a_truncated_checkpoint_is_named_and_nothing_is_trained_anew(tmp_path):

@@ -8,7 +8,9 @@ import jax
 from ssl_extract import augment
 from ssl_extract.registry import Registry
 
-VICTIMS = Registry('victim method')
+# The traits of a method.
+# least_batch: the least number of inputs in a batch that teach anything.
+VICTIMS = Registry('victim method', least_batch=1)
 register = VICTIMS.register
 
 

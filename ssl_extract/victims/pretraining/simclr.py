@@ -27,7 +27,7 @@ PAPER = dict(
 )
 
 
-@register('simclr')
+@register('simclr', least_batch=2)
 def simclr(
     encoder: encoders.Network,
     augmentation: Callable,

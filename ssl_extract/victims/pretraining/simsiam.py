@@ -30,7 +30,7 @@ PAPER = dict(
 )
 
 
-@register('simsiam')
+@register('simsiam', least_batch=2)
 def simsiam(
     encoder: encoders.Network,
     augmentation: Callable,
