@@ -63,12 +63,14 @@ class Attack(NamedTuple):
         before: a recipe that is trained first, on the same answers; the trained networks are part
             of the statistics of `recipe`, by name.
         before_epochs: length of the first training, as a multiple of the surrogate's epochs.
+        before_learning_rate: of the first training; None is the surrogate's.
     """
 
     recipe: Recipe
     asks: int = 1
     before: Recipe | None = None
     before_epochs: float = 1.0
+    before_learning_rate: float | None = None
 
 
 class Student(NamedTuple):

@@ -379,11 +379,14 @@ def _before(
     if attack.before is None:
         return None, 0.0, 0.0
     steps = num_steps(extraction.epochs, len(arrays['inputs']), extraction.how.batch_size)
+    how = extraction.how
+    if attack.before_learning_rate is not None:
+        how = how._replace(learning_rate=attack.before_learning_rate)
     fit = training.fit(
         attack.before,
         arrays,
         num_steps=math.ceil(attack.before_epochs * steps),
-        **extraction.how._asdict(),
+        **how._asdict(),
         seed=stage.seed_of('before', extraction.attacker.seed),
         folder=folder,
         mesh=workspace.mesh,
