@@ -64,6 +64,10 @@ def base() -> ml_collections.ConfigDict:
     c.legitimate.users = ('broad', 'narrow(classes=3)', 'augmenting(views=2)')
     c.legitimate.images = 1_000  # labeled inputs of a user, of the first task's training set
     c.legitimate.test_images = 0  # of the first task's test set, asked next; 0 is all
+    # A user adapts: of these recoveries of answers, and of these numbers of queries of each input
+    # (averaged; each is billed), the best on validation images of the user's own. '' and 1 first.
+    c.legitimate.recover = ('', 'drop_outliers', 'shrink')
+    c.legitimate.repeats = (1,)
     c.legitimate.model = 'probe'  # of a user's task: evaluation.probe, or the paper's 'mlp'
 
     c.cost = ml_collections.ConfigDict()

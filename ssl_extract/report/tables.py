@@ -13,6 +13,7 @@ METRIC_NAMES = {
     'knn': 'kNN, %',
     'fewshot': 'Few-shot probe, %',
     'user_accuracy': 'Accuracy, %',
+    'user_accuracy_plain': 'Without adapting, %',
     'user_accuracy_clean': 'On undefended answers, %',
     'classifier': 'Stolen classifier as it is, %',
     'agreement': 'Agreement with victim, %',

@@ -66,6 +66,8 @@ attack.learning_rate           .   .   .   .   .   .   .   .   x   x   x   .   .
 legitimate.users               .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   x
 legitimate.images              .   .   .   .   .   .   .   .   .   .   .   x   x   .   .   x
 legitimate.test_images         .   .   .   .   .   .   .   .   .   .   .   x   x   .   .   x
+legitimate.recover             .   .   .   .   .   .   .   .   .   .   .   .   x   .   .   x
+legitimate.repeats             .   .   .   .   .   .   .   .   .   .   .   .   x   .   .   x
 legitimate.model               .   .   .   .   .   .   .   .   .   .   .   .   x   .   .   x
 cost.dollars_per_1000_queries  .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   x
 cost.dollars_per_hour          .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   x
@@ -119,6 +121,8 @@ OTHER = {  # another value of every field
     'legitimate.users': ('narrow',),
     'legitimate.images': 50,
     'legitimate.test_images': 30,
+    'legitimate.recover': ('', 'shrink'),
+    'legitimate.repeats': (1, 2),
     'legitimate.model': 'mlp',
     'cost.dollars_per_1000_queries': 2.0,
     'cost.dollars_per_hour': 2.0,

@@ -18,7 +18,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation import PROBES, features
 from ssl_extract.evaluation.probe import predict
 from ssl_extract.oracle import store
-from ssl_extract.pipeline import ask, stage
+from ssl_extract.pipeline import ask, stage, visits
 from ssl_extract.pipeline import owner as owners
 from ssl_extract.pipeline import users as legitimate
 from ssl_extract.pipeline.context import make_run
@@ -226,10 +226,10 @@ def test_it_has_its_own_account_and_the_test_queries_go_on_in_it(victim, tmp_pat
         return 0.1 * jax.vmap(lambda k: jax.random.normal(k, clean.shape[1:]))(keys)
 
     numbers = jnp.arange(120)
-    key = legitimate.account_key(settings, 'broad')
+    key = visits.account_key(settings, 'broad')
     np.testing.assert_allclose(noisy - clean, draw(key, numbers), atol=1e-5)
-    keys = [legitimate.account_key(settings, user) for user in USERS]
-    keys += [legitimate.account_key(settings_of(seed=2), 'broad')]
+    keys = [visits.account_key(settings, user) for user in USERS]
+    keys += [visits.account_key(settings_of(seed=2), 'broad')]
     keys += [untrained.extraction(run, victim).attacker.key()]
     assert len({jax.random.key_data(key).tobytes() for key in keys}) == 5
 
