@@ -58,7 +58,11 @@ def check_users(run: Run, sets: Sets) -> None:
     for recover in settings.recover:
         users.check(recover)
     whole = all(isinstance(n, int) and not isinstance(n, bool) for n in settings.repeats)
-    if not whole or settings.repeats[:1] != (1,) or not 1 <= max(settings.repeats) <= MOST_REPEATS:
+    if (
+        not whole
+        or settings.repeats[:1] != (1,)
+        or not all(1 <= n <= MOST_REPEATS for n in settings.repeats)
+    ):
         raise UserError(
             f'legitimate.repeats={settings.repeats}: write 1 first, then whole numbers up to '
             f'{MOST_REPEATS}'

@@ -240,6 +240,21 @@ def test_another_kind_of_user_asks_for_itself(plain):
     assert changed(plain, addresses({}, user='narrow')) == {'asks', 'user'}
 
 
+def test_a_user_of_a_loaded_victim_follows_its_augmentation(folder):
+    save_encoder(folder / 'saved')
+    before, after = (
+        addresses(LOADED | {'victim.augmentation': augmentation}, user='augmenting')
+        for augmentation in ('simclr', 'none')
+    )
+    assert {'asks', 'user'} <= changed(before, after)
+    own = 'augmenting(augmentation="flip")'
+    before, after = (
+        addresses(LOADED | {'victim.augmentation': augmentation}, user=own)
+        for augmentation in ('simclr', 'none')
+    )
+    assert not {'asks', 'user'} & changed(before, after)
+
+
 # The content of data and of loaded victims.
 CONTENT = {  # field -> its value, what changes with the content
     'data.name': (SET.format('own'), AFTER_VICTIM),
