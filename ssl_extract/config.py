@@ -52,7 +52,9 @@ def base() -> ml_collections.ConfigDict:
     c.attack.strategy = 'random'  # of choosing queries from the pool
     c.attack.recover = ''  # of the answers, before training, e.g. 'drop_outliers | denoise'
     c.attack.accounts = 1  # sybils: the inputs are shared out among so many accounts
-    c.attack.overlap = 256  # of several accounts: inputs that all of them ask, to fit maps on
+    # Of several accounts: inputs that all of them ask, to fit maps on; 5 times the width of an
+    # answer, through noise. 0 fits none, for direct(adapter=True) with an adapter per account.
+    c.attack.overlap = 256
     c.attack.budget = 9_000  # queries: one view sent is one
     c.attack.epochs = 100  # over the stored answers; plan 'online' ends with the budget instead
     c.attack.batch_size = 64

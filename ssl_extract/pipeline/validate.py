@@ -25,7 +25,6 @@ POSITIVE = (
     'attack.budget',
     'attack.epochs',
     'attack.accounts',
-    'attack.overlap',
     'attack.batch_size',
     'attack.learning_rate',
     'legitimate.images',
@@ -36,6 +35,7 @@ POSITIVE = (
 )
 NOT_NEGATIVE = (
     'baselines.scratch_epochs',
+    'attack.overlap',
     'data.size',
     'evaluation.shots',
     'legitimate.test_images',
