@@ -134,6 +134,14 @@ WRONG = [
     ),
     ({'attack__accounts': 2, 'attack__plan': 'online'}, r"share out the inputs of plan 'once'"),
     ({'attack__accounts': 4}, r'attack.overlap=256: 4 accounts .* lower attack.overlap'),
+    (
+        {'attack__accounts': 2, 'attack__overlap': 0},
+        r"attack.overlap=20, or attack.name='direct\(adapter=True\)'",
+    ),
+    (
+        {'attack__plan': 'near_duplicates(m=2)', 'attack__query_augmentation': 'flip'},
+        r"plan 'near_duplicates\(m=2\)' asks each image as it is",
+    ),
     ({'attack__accounts': 0}, r'attack.accounts=0: write a number above 0'),
     ({'legitimate__users': ('narow',)}, r"'narow': did you mean 'narrow'"),
     ({'legitimate__users': ('narrow(classes=11)',)}, r'classes=11: the first task has 10'),
