@@ -1,4 +1,4 @@
-"""An adapter behind a secret map undoes it where theory says so, for one account and for several."""
+"""An adapter behind a secret map undoes it where theory says so, for one account or several."""
 
 import jax
 import jax.numpy as jnp
