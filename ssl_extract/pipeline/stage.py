@@ -23,7 +23,7 @@ from ssl_extract.oracle.store import Bill, make_bill
 from ssl_extract.pipeline.context import Workspace
 from ssl_extract.runtime import checkpoint, files, locks
 
-VERSION = 5  # raised when a stage's meaning changes, so that old results are not taken for new ones
+VERSION = 6  # raised when a stage's meaning changes, so that old results are not taken for new ones
 
 
 class StageRecord(NamedTuple):
