@@ -35,6 +35,7 @@ GUARDS = [
 
 def get_config():
     c = cifar10.get_config()
+    c.legitimate.users = ('broad',)
     c.legitimate.images = 9_000
     c.legitimate.model = 'mlp'
     c.legitimate.repeats = (1, 4)

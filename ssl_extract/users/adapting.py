@@ -15,7 +15,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.recovery import Received, Shadow
 from ssl_extract.users.kinds import Predict
 
-VALIDATION_SHARE = 0.2  # of the labeled inputs
+FOLDS, FEW = 5, 500  # parts of the labeled inputs; with up to FEW each part is held out in turn
 Fit = Callable[[np.ndarray, np.ndarray], Predict | None]  # features [N, D], labels [N]
 
 
@@ -88,8 +88,9 @@ def adapt(received: Received, recover: str = '') -> Adapted:
 def choose(adapted: Sequence[Adapted], labeled: Labeled, fit: Fit, seed: int) -> int:
     """Chooses the adaptation with the best accuracy on validation inputs; at a tie the first.
 
-    A fifth of the labeled inputs is held out, with all views of each. A validation query without an
-    answer counts as wrong, as a test query does.
+    A fifth of the labeled inputs is held out, with all views of each; of few labeled inputs each
+    fifth in turn, for their number says little. A validation query without an answer counts as
+    wrong, as a test query does.
 
     Args:
         adapted: the user's answers after each adaptation, the simplest first.
@@ -101,23 +102,23 @@ def choose(adapted: Sequence[Adapted], labeled: Labeled, fit: Fit, seed: int) ->
         The position of the chosen adaptation.
     """
     inputs = np.unique(labeled.inputs)
-    count = max(1, round(VALIDATION_SHARE * len(inputs)))
-    if len(adapted) < 2 or len(inputs) < 2:
+    if len(adapted) < 2 or len(inputs) < FOLDS:
         return 0
-    chosen = np.random.default_rng((seed, 9)).permutation(inputs)[:count]
-    held_out = np.isin(labeled.inputs, chosen)
-    accuracies = [_accuracy(each, labeled.labels, held_out, fit) for each in adapted]
-    return int(np.argmax(accuracies))
+    parts = np.array_split(np.random.default_rng((seed, 9)).permutation(inputs), FOLDS)
+    parts = parts if len(inputs) <= FEW else parts[:1]
+    folds = [np.isin(labeled.inputs, part) for part in parts]
+    right = [sum(_num_right(each, labeled.labels, f, fit) for f in folds) for each in adapted]
+    return int(np.argmax(right))
 
 
-def _accuracy(adapted: Adapted, labels: np.ndarray, held_out: np.ndarray, fit: Fit) -> float:
+def _num_right(adapted: Adapted, labels: np.ndarray, held_out: np.ndarray, fit: Fit) -> int:
     features, granted, kept = (rows[: len(labels)] for rows in adapted[1:])
     learned = kept & ~held_out
     classify = fit(features[learned], labels[learned])
     if classify is None:
-        return 0.0
+        return 0
     right = classify(features[held_out]) == labels[held_out]
-    return float(np.mean(right & granted[held_out]))
+    return int(np.sum(right & granted[held_out]))
 
 
 def _mean(received: Received) -> np.ndarray:

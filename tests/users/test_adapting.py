@@ -109,10 +109,24 @@ def test_the_choice_is_by_validation_inputs_alone_and_keeps_the_views_of_one_tog
     every = np.ones(100, bool)
     tried = [Adapted(name, features, every, every) for name in ('', 'other')]
     assert users.choose(tried, Labeled(np.zeros(60, int), inputs), fit, 3) == 0
-    assert len(seen) == 2
+    assert len(seen) == 2 * 5
     for learned, held_out in seen:
         assert len(held_out) == 4 and learned | held_out == set(range(20))
         assert not learned & held_out
+    assert sorted(number for _, held_out in seen for number in held_out) == sorted(2 * [*range(20)])
+
+
+def test_of_many_inputs_a_fifth_is_enough():
+    labels, every = np.arange(1000) % 2, np.ones(1000, bool)
+    sizes = []
+
+    def fit(features, labels):
+        sizes.append(len(features))
+        return lambda rows: np.zeros(len(rows), int)
+
+    tried = [Adapted(name, np.zeros((1000, 1)), every, every) for name in ('', 'other')]
+    users.choose(tried, Labeled(labels, np.arange(1000)), fit, 0)
+    assert sizes == [800, 800]
 
 
 def test_an_answer_that_did_not_come_is_wrong_and_no_classifier_is_the_worst():
