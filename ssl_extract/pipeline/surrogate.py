@@ -106,16 +106,8 @@ def attack_of(run: Run, sketch: Sketch, num_classes: int) -> Attack:
     endpoint = attacks.endpoint_of(a.name)
     dim = owner.answer_dim(sketch, endpoint, run.config.defense, num_classes)
     encoder, query_augmentation = a.encoder or sketch.encoder, a.query_augmentation
-    return make_attack(
-        a.name,
-        a.loss,
-        encoder,
-        a.plan,
-        query_augmentation,
-        a.student_augmentation,
-        dim,
-        1 if a.overlap else a.accounts,
-    )
+    specs = a.name, a.loss, encoder, a.plan, query_augmentation, a.student_augmentation
+    return make_attack(*specs, dim, 1 if a.overlap else a.accounts)
 
 
 def specs_of(
@@ -389,14 +381,12 @@ def _before(
     if attack.before is None:
         return None, 0.0, 0.0
     steps = num_steps(extraction.epochs, len(arrays['inputs']), extraction.how.batch_size)
-    how = extraction.how
-    if attack.before_learning_rate is not None:
-        how = how._replace(learning_rate=attack.before_learning_rate)
+    rate = attack.before_learning_rate or extraction.how.learning_rate
     fit = training.fit(
         attack.before,
         arrays,
         num_steps=math.ceil(attack.before_epochs * steps),
-        **how._asdict(),
+        **extraction.how._replace(learning_rate=rate)._asdict(),
         seed=stage.seed_of('before', extraction.attacker.seed),
         folder=folder,
         mesh=workspace.mesh,
