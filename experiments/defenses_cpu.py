@@ -56,7 +56,7 @@ ATTACKERS = (
     MSE | {'attack.recover': 'project_out'},  # of a perturbation near one direction
     PAIRS | {'attack.recover': 'drop_outliers'},
 )
-# `prada` is told from users' accounts which W is unusual; see docs/studies/detection.md.
+# One user's account in ten falls below this W, by docs/studies/detection.md; so for this victim.
 PRADA = 'prada(delta=0.915, then="gaussian_noise(stddev=2.0)")'
 DEFENSES = (
     '',
