@@ -205,6 +205,14 @@ def test_a_preset_works_on_stored_views(service):
     assert encoder.apply(np.ones((2, 8, 8, 3))).shape == (2, 8)
 
 
+def test_near_duplicates_are_views_that_no_augmentation_makes(service):
+    answers = ssl_extract.collect(oracle_of(service), INPUTS[:20], plan='near_duplicates(m=2)')
+    assert answers.representations.shape == (20, 2, 16) and answers.bill == (40, 40, 0, 0)
+    with pytest.raises(UserError, match='asks each input as it is'):
+        plan = dict(plan='near_duplicates(m=2)', query_augmentation='flip')
+        ssl_extract.collect(oracle_of(service), INPUTS[:20], **plan)
+
+
 def test_a_first_phase_is_trained_before(service, tmp_path):
     answers = ssl_extract.collect(
         oracle_of(service), INPUTS[:40], plan='views(m=2)', query_augmentation='flip'

@@ -125,6 +125,24 @@ def test_every_attack_of_the_comparison_pays_the_same_and_trains_alike():
             assert steps == pytest.approx({500: 210, 2_000: 372}[run.attack.budget], rel=0.05)
 
 
+def test_the_quickstart_compares_means_of_three_seeds_at_one_budget():
+    runs = list(config.expand(load(FILES[0].parent / 'quickstart.py').get_config()))
+    conditions = {}
+    for run in runs:
+        conditions.setdefault((run.defense, run.attack.name), set()).add(run.seed)
+        assert run.attack.budget == 128 and run.evaluation.shots == 3
+        # an augmenting user and the attacker's own views mirror no digit
+        assert 'augmenting(views=2)' in run.legitimate.users
+        assert run.attack.student_augmentation == run.victim.augmentation
+        assert 'flip=0.0' in run.victim.augmentation
+    assert all(seeds == {1, 2, 3} for seeds in conditions.values())
+    assert {defense for defense, _ in conditions} == {
+        '',
+        'gaussian_noise(stddev=0.2)',  # 0.8 of a standard deviation
+        'orthogonal',
+    }
+
+
 @pytest.mark.parametrize('name', ['quickstart', 'defenses_cpu', 'elsewhere', 'paper_defenses'])
 def test_the_same_attackers_stand_with_and_without_a_defense(name):
     """Best of ten against best of three would flatter the defense; a map of one width is the one
