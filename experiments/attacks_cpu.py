@@ -35,7 +35,8 @@ ATTACKS = (
     dict(name='labels'),
     dict(name='posteriors'),
     dict(name='posteriors', strategy='knockoff(rounds=3)'),
-    dict(name='stolen_encoder'),
+    dict(name='stolen_encoder'),  # its authors' lambda 9 and k 9
+    dict(name='stolen_encoder(lambda_=20.0, views=1)', loss='mse'),  # as RDA has it
     dict(name='cont_steal', plan='online'),
     dict(name='cont_steal', plan='views(m=1)'),
     dict(name='rda', plan='views(m=10)'),

@@ -28,13 +28,14 @@ RANGES = {
     'victim.batch_size': Count,
     'victim.learning_rate': Positive,
     'attack.accounts': Annotated[int, Range(1, 10_000)],
-    'attack.overlap': Count,
+    'attack.overlap': Whole,
     'attack.budget': Annotated[int, Range(1, MAX_BUDGET)],
     'attack.epochs': Annotated[int, Range(1, _EPOCHS)],
     'attack.batch_size': Count,
     'attack.learning_rate': Positive,
     'legitimate.images': Count,
     'legitimate.test_images': Whole,
+    'legitimate.repeats': tuple[Annotated[int, Range(1, 64)], ...],  # times of each input
     'cost.dollars_per_1000_queries': _PRICE,
     'cost.dollars_per_hour': _PRICE,
     'baselines.scratch_epochs': Annotated[int, Range(0, _EPOCHS)],
@@ -84,7 +85,9 @@ def base() -> ml_collections.ConfigDict:
     c.attack.strategy = 'random'  # of choosing queries from the pool
     c.attack.recover = ''  # of the answers, before training, e.g. 'drop_outliers | denoise'
     c.attack.accounts = 1  # sybils: the inputs are shared out among so many accounts
-    c.attack.overlap = 256  # of several accounts: inputs that all of them ask, to fit maps on
+    # Of several accounts: inputs that all of them ask, to fit maps on; 5 times the width of an
+    # answer, through noise. 0 fits none, for direct(adapter=True) with an adapter per account.
+    c.attack.overlap = 256
     c.attack.budget = 9_000  # queries: one view sent is one
     c.attack.epochs = 100  # over the stored answers; plan 'online' ends with the budget instead
     c.attack.batch_size = 64
@@ -96,6 +99,10 @@ def base() -> ml_collections.ConfigDict:
     c.legitimate.users = ('broad', 'narrow(classes=3)', 'augmenting(views=2)')
     c.legitimate.images = 1_000  # labeled inputs of a user, of the first task's training set
     c.legitimate.test_images = 0  # of the first task's test set, asked next; 0 is all
+    # A user adapts: of these recoveries of answers, and of these numbers of queries of each input
+    # (averaged; each is billed), the best on validation images of the user's own. '' and 1 first.
+    c.legitimate.recover = ('', 'drop_outliers', 'shrink')
+    c.legitimate.repeats = (1,)
     c.legitimate.model = 'probe'  # of a user's task: evaluation.probe, or the paper's 'mlp'
 
     c.cost = ml_collections.ConfigDict()

@@ -12,12 +12,14 @@ import pandas
 import pytest
 import sklearn.datasets
 import sklearn.decomposition
+from etils import epath
 from finished_runs import write_run
 
 import ssl_extract
 from ssl_extract import UserError, defenses, losses
 from ssl_extract.api.inputs import view_of
 from ssl_extract.oracle import make_oracle
+from ssl_extract.runtime import loggers
 
 ENCODER = 'resnet18(stem="patch", width=8, stages=(1,))'
 DIGITS, LABELS = sklearn.datasets.load_digits(return_X_y=True)
@@ -204,13 +206,27 @@ def test_a_preset_works_on_stored_views(service):
     assert encoder.apply(np.ones((2, 8, 8, 3))).shape == (2, 8)
 
 
+def test_near_duplicates_are_views_that_no_augmentation_makes(service):
+    answers = ssl_extract.collect(oracle_of(service), INPUTS[:20], plan='near_duplicates(m=2)')
+    assert answers.representations.shape == (20, 2, 16) and answers.bill == (40, 40, 0, 0)
+    with pytest.raises(UserError, match='asks each input as it is'):
+        plan = dict(plan='near_duplicates(m=2)', query_augmentation='flip')
+        ssl_extract.collect(oracle_of(service), INPUTS[:20], **plan)
+
+
 def test_a_first_phase_is_trained_before(service, tmp_path):
     answers = ssl_extract.collect(
         oracle_of(service), INPUTS[:40], plan='views(m=2)', query_augmentation='flip'
     )
-    attack = 'recreate_head(head="simclr(hidden=8, dim=8)", head_epochs=3.0)'
-    ssl_extract.steal(answers, attack=attack, folder=tmp_path, **STEAL)
+    attack = (
+        'recreate_head(head="simclr(hidden=8, dim=8)", head_epochs=3.0, head_learning_rate=0.25)'
+    )
+    ssl_extract.steal(answers, attack=attack, folder=tmp_path, learning_rate=0.5, **STEAL)
     assert sorted(int(p.name) for p in (tmp_path / 'before/checkpoints').iterdir()) == [3]
+    head, surrogate = (
+        loggers.read_parts(epath.Path(tmp_path) / phase / 'metrics')[0] for phase in ('before', '')
+    )
+    assert (head['learning_rate'], surrogate['learning_rate']) == (0.25, 0.5)
 
 
 def test_functions_are_accepted_for_loss_and_defense(answers):

@@ -211,7 +211,7 @@ def _plan_of(plan: str, query_augmentation: str, dataset: Dataset) -> tuple[Plan
     asks = make_plan(plan, query_augmentation)
     if not asks.stored:
         raise UserError(f"plan={plan!r} asks while it trains: write 'once', 'views(m=2)', ...")
-    if asks.view is None:
+    if not attacks.PLANS.traits(plan).augments:
         if query_augmentation not in ('', 'none'):
             raise UserError(
                 f'query_augmentation={query_augmentation!r}: plan {plan!r} asks each input as it '

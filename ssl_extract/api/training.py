@@ -201,7 +201,9 @@ def _fit(
         frozen = None
         if phases.before is not None:
             steps = math.ceil(phases.before_epochs * job.num_steps)
-            first = _train(job, phases.before, where / 'before', steps, job.seed + 1)
+            rate = phases.before_learning_rate or job.learning_rate
+            first_job = job._replace(learning_rate=rate)
+            first = _train(first_job, phases.before, where / 'before', steps, job.seed + 1)
             frozen = {name: chain.part(first.state, name) for name in first.state.params}
         last = _train(job, phases.recipe, where, job.num_steps, job.seed, frozen)
         encoder = _encoder(job, phases.recipe, last.state)

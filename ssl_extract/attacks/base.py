@@ -16,7 +16,8 @@ set in `attack.name`, as in `'my_attack(weight=2.0)'`:
   student;
 - `plan`: the queries (`attacks.plans`);
 - `loss`: `(student [B, D], teacher [B, D], *, labels, where) -> f32[]`;
-- `student_augmentation`: `(key, input) -> view`, for the surrogate's views of an input.
+- `student_augmentation`: `(key, input) -> view`, for the surrogate's views of an input;
+- `accounts`: the number of accounts whose answers lie in spaces of their own; else 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,12 +51,14 @@ _PRESET = dict(
 # endpoint: of the oracle's answers (`ssl_extract.victims.endpoints`).
 # adaptive: whether the attack acts against a defense.
 # classifies: whether the surrogate with all its heads is a classifier of the victim's classes.
+# per_account: whether the attack learns from several accounts whose answers no map brings together.
 # least_batch: the least number of inputs in a batch that teach anything, whatever the loss.
 ATTACKS = Registry(
     'attack',
     endpoint='representation',
     adaptive=False,
     classifies=False,
+    per_account=False,
     least_batch=1,
     **_PRESET,
 )
@@ -74,12 +77,14 @@ class Attack(NamedTuple):
         before: a recipe that is trained first, on the same answers; the trained networks are part
             of the statistics of `recipe`, by name.
         before_epochs: length of the first training, as a multiple of the surrogate's epochs.
+        before_learning_rate: of the first training; None is the surrogate's.
     """
 
     recipe: Recipe
     asks: int = 1
     before: Recipe | None = None
     before_epochs: float = 1.0
+    before_learning_rate: float | None = None
 
 
 class Student(NamedTuple):
@@ -159,7 +164,8 @@ def objective(student: Student, loss: Callable, weights: Sequence[float] = (1.0,
     """Makes a `Recipe.objective`: the weighted sum of the losses of views against the answer.
 
     The batch holds `inputs` [K * B, ...] (K views, as of `stacked`), `answers` [B, D], `where`
-    bool[B] and, if the attacker has labels, `labels` [B].
+    bool[B] and, if the attacker has labels, `labels` [B]. With `account` int32[B] the student's
+    outputs are [K * B, accounts * D], and each row is compared in the space of its account.
 
     Args:
         student: see `Student`.
@@ -169,6 +175,8 @@ def objective(student: Student, loss: Callable, weights: Sequence[float] = (1.0,
 
     def apply(params, batch_stats, batch):
         outputs, batch_stats = student.train(params, batch_stats, batch['inputs'])
+        if 'account' in batch:
+            outputs = own_outputs(outputs, batch['account'], batch['answers'].shape[-1])
         labels, where = batch.get('labels'), batch['where']
         values = [
             weight * loss(view, batch['answers'], labels=labels, where=where)
@@ -179,20 +187,43 @@ def objective(student: Student, loss: Callable, weights: Sequence[float] = (1.0,
     return apply
 
 
-def make(spec: str, *, encoder: encoders.Network, answer_dim: int, **parts: Any) -> Attack:
+def own_outputs(outputs: jax.Array, account: jax.Array, width: int) -> jax.Array:
+    """Selects the outputs of each row's account.
+
+    >>> own_outputs(jnp.array([[1, 2, 3, 4], [5, 6, 7, 8]]), jnp.array([1, 0]), 2).tolist()
+    [[3, 4], [5, 6]]
+
+    Args:
+        outputs: [K * B, accounts * D], of K views as of `stacked`.
+        account: int32[B].
+        width: D, of an answer.
+
+    Returns:
+        [K * B, D].
+    """
+    apart = outputs.reshape(len(outputs), -1, width)
+    account = jnp.tile(account, len(outputs) // len(account))
+    return jnp.take_along_axis(apart, account[:, None, None], axis=1)[:, 0]
+
+
+def make(
+    spec: str, *, encoder: encoders.Network, answer_dim: int, accounts: int = 1, **parts: Any
+) -> Attack:
     """Makes the attack that `spec` names.
 
     Args:
         spec: such as `'direct'` or `'rda(views=5)'`.
         encoder: the surrogate's network.
         answer_dim: the width of the answers.
+        accounts: number of accounts whose answers lie in spaces of their own.
         **parts: `plan`, `loss`, `student_augmentation`.
 
     Raises:
         UserError: the name or an argument is wrong, or the choices do not go together.
     """
     student = make_student(encoder, answer_dim)
-    return ATTACKS.make(spec, encoder=encoder, answer_dim=answer_dim, student=student, **parts)
+    parts |= {'student': student, 'accounts': accounts}
+    return ATTACKS.make(spec, encoder=encoder, answer_dim=answer_dim, **parts)
 
 
 def stacked(views: jax.Array) -> jax.Array:

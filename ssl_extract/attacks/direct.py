@@ -40,6 +40,7 @@ PAPER_BY_LOSS = {
 @register(
     'direct',
     adaptive=lambda adapter, **_: adapter,
+    per_account=lambda adapter, **_: adapter,
     plan='once',
     loss='mse',
     budget=9_000,
@@ -50,7 +51,7 @@ PAPER_BY_LOSS = {
     learning_rate=1e-3,
 )
 def direct(
-    student, encoder, answer_dim, plan, loss, student_augmentation, adapter: bool = False
+    student, encoder, answer_dim, plan, loss, student_augmentation, accounts, adapter: bool = False
 ) -> Attack:
     """Trains the surrogate on a view of each query to imitate the answer under `loss`.
 
@@ -60,10 +61,13 @@ def direct(
 
     Args:
         adapter: whether a linear map stands between surrogate and answers even where the widths
-            agree. The map takes up any affine map of a defense, and is discarded in the end.
+            agree. The map takes up any affine map of a defense, and is discarded in the end. With
+            `attack.overlap=0` each account has a map of its own, so that no query is spent on
+            finding how the answers of two accounts fit together.
     """
     if adapter:
-        student = make_student(encoder, answer_dim, ('adapter', f'linear(dim={answer_dim})'))
+        head = 'adapter', f'linear(dim={accounts * answer_dim})'
+        student = make_student(encoder, answer_dim, head)
     return Attack(imitate(student, plan, loss, student_augmentation))
 
 

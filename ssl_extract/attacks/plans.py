@@ -1,9 +1,10 @@
 """Query plans: the views of each input to ask, and the time to ask.
 
-Under a *stored* plan (`once`, `views(m)`, `repeat(m)`) the queries are asked before training. The
-answers lie beside the inputs in the training arrays: `answers` float32[N, m, D], `answered` bool[N,
-m] (an odd budget ends within an input's views) and `view_seeds` uint32[N, m], from which a view is
-made again on the device. Under `online` every step asks fresh views until the budget is spent.
+Under a *stored* plan (`once`, `views(m)`, `repeat(m)`, `near_duplicates(m)`) the queries are asked
+before training. The answers lie beside the inputs in the training arrays: `answers` float32[N, m,
+D], `answered` bool[N, m] (an odd budget ends within an input's views) and `view_seeds` uint32[N,
+m], from which a view is made again on the device. Under `online` every step asks fresh views until
+the budget is spent.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,10 @@ from ssl_extract.fingerprint import fingerprint
 from ssl_extract.ranges import Range
 from ssl_extract.registry import Registry
 
-PLANS = Registry('query plan', adaptive=False)  # adaptive: whether the plan acts on a defense
+# The traits of a query plan.
+# adaptive: whether the plan acts on a defense.
+# augments: whether a query is a view of the input under `attack.query_augmentation`.
+PLANS = Registry('query plan', adaptive=False, augments=False)
 register = PLANS.register
 Views = Annotated[int, Range(1, 10_000)]  # of an input
 AS_IT_IS = augment.make('')
@@ -77,7 +81,7 @@ def once() -> Plan:
     return Plan(1, None, ask)
 
 
-@register('views')
+@register('views', augments=True)
 def views(m: Views = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     """Asks m augmented views of each input one time each; a step draws among the views.
 
@@ -130,18 +134,32 @@ def repeat(m: Views = 4) -> Plan:
     Raises:
         UserError: m is not a whole number above 0.
     """
-
-    def ask(batch, key, ask, account, count):
-        inputs, answered = batch['inputs'], batch['answered']
-        number = answered.sum(axis=1)
-        total = jnp.where(answered[..., None], batch['answers'], 0).sum(axis=1)
-        answers = total / jnp.maximum(number, 1)[:, None]
-        return Answered(*(_repeat(x, count) for x in (inputs, answers, number > 0)), account, None)
-
-    return Plan(m, None, ask)
+    return Plan(m, None, _ask_mean)
 
 
-@register('online')
+@register('near_duplicates', adaptive=True)
+def near_duplicates(m: Views = 4) -> Plan:
+    """Asks m copies of each input, each with one value changed by 1/255, and averages the answers.
+
+    The plan is the adversary of noise that is drawn by the content of the input
+    (`gaussian_noise(keyed_by="image")`) and of a defense that looks for equal inputs. The victim
+    hardly sees the change, and each copy is another input with other noise, so that the mean of m
+    answers has 1/m of the variance. The copies are billed like any other query. The place of the
+    change is drawn: of the pairs of copies of an input with V values, one in V is alike.
+
+    >>> near_duplicates(m=4).stored
+    4
+
+    Args:
+        m: number of copies of each input.
+
+    Raises:
+        UserError: m is not a whole number above 0.
+    """
+    return Plan(m, _nudge, _ask_mean)
+
+
+@register('online', augments=True)
 def online(query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     """Asks fresh views of each input of a batch in every step, all views of one input in a row.
 
@@ -220,6 +238,24 @@ def stored_arrays(
         'answered': answered.reshape(seeds.shape),
         'view_seeds': seeds,
     }
+
+
+def _ask_mean(batch: Any, key: Any, ask: Any, account: Any, count: int) -> Answered:
+    """Gives the input and the mean of its answers, as all views of a step."""
+    inputs, answered = batch['inputs'], batch['answered']
+    number = answered.sum(axis=1)
+    total = jnp.where(answered[..., None], batch['answers'], 0).sum(axis=1)
+    answers = total / jnp.maximum(number, 1)[:, None]
+    return Answered(*(_repeat(x, count) for x in (inputs, answers, number > 0)), account, None)
+
+
+def _nudge(inputs: jax.Array, seeds: jax.Array) -> jax.Array:
+    """Changes one value of each input [B, ...] in [0, 1] by 1/255, a step of 8 bits."""
+    flat, rows = jnp.asarray(inputs).reshape(len(inputs), -1), jnp.arange(len(inputs))
+    places = seeds % flat.shape[1]
+    values = flat[rows, places]
+    changed = flat.at[rows, places].add(jnp.where(values < 0.5, 1, -1) / 255)
+    return changed.reshape(inputs.shape)
 
 
 def _repeat(x: jax.Array, count: int) -> jax.Array:

@@ -15,7 +15,7 @@ from ssl_extract import encoders, losses
 from ssl_extract.attacks.base import Attack, register, stacked
 from ssl_extract.encoders import chain
 from ssl_extract.errors import UserError
-from ssl_extract.ranges import Range
+from ssl_extract.ranges import Positive, Range
 from ssl_extract.training import Recipe
 
 
@@ -41,6 +41,7 @@ def recreate_head(
     predictor: str = '',
     head_loss: str = 'infonce(temperature=0.07)',
     head_epochs: Annotated[float, Range(above=0, most=100)] = 2.0,
+    head_learning_rate: Positive = 1e-3,
 ) -> Attack:
     """Trains a head on pairs of answers, then the surrogate through the head.
 
@@ -57,9 +58,11 @@ def recreate_head(
             `head_loss="symmetrized"`).
         head_loss: between the projections of the two views.
         head_epochs: length of the head's training, in multiples of `attack.epochs`.
+        head_learning_rate: of the head's training, at its start. The reference code trains the head
+            at 1e-3 and the surrogate at 3e-4, which is `attack.learning_rate`.
 
     Raises:
-        UserError: the plan does not store two views of an image.
+        UserError: the plan does not store two views of an image, or the rate is not above 0.
     """
     if plan.stored < 2:
         raise UserError(
@@ -110,4 +113,4 @@ def recreate_head(
         objective=head_objective,
     )
     recipe = Recipe(student.init, prepare, objective, student.heads)
-    return Attack(recipe, asks=2, before=before, before_epochs=head_epochs)
+    return Attack(recipe, 2, before, head_epochs, head_learning_rate)

@@ -7,7 +7,9 @@ augmented views of the image too, which costs no further query:
 
     L = d(y, f(x)) + lambda / k * sum_{j=1..k} d(y, f(augment_j(x))),
 
-with d the Euclidean distance of the normalized representations (`l2`), lambda = 20 and k = 1.
+with d the Euclidean distance of the normalized representations (`l2`), and lambda = 9 and k = 9 as
+in the authors' code (github.com/liu00222/StolenEncoder). RDA's reimplementation of this attack has
+lambda = 20 and k = 1, which is `stolen_encoder(lambda_=20.0, views=1)` with `attack.loss='mse'`.
 """
 
 import jax
@@ -33,7 +35,7 @@ from ssl_extract.training import Recipe
     learning_rate=0.064,
 )
 def stolen_encoder(
-    student, plan, loss, student_augmentation, lambda_: NotNegative = 20.0, views: Views = 1
+    student, plan, loss, student_augmentation, lambda_: NotNegative = 9.0, views: Views = 9
 ) -> Attack:
     """Trains the surrogate to imitate the answer on the image and on augmented views of the image.
 
@@ -43,7 +45,8 @@ def stolen_encoder(
 
     Args:
         lambda_: weight of the augmented views.
-        views: k, the number of augmented views in a step.
+        views: k, the number of augmented views in a step. Each view costs another pass through the
+            surrogate.
 
     Raises:
         UserError: `lambda_` is negative or `views` is not a whole number above 0.

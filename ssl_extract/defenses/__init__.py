@@ -29,6 +29,7 @@ from ssl_extract.defenses.base import (
     needs,
     noticed,
     register,
+    shadow_epochs,
     stateless,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     'make',
     'mark_of',
     'needs',
+    'shadow_epochs',
     'noticed',
     'register',
     'stateless',

@@ -46,6 +46,7 @@ class EmptyState(NamedTuple):
 # The traits of a defense.
 # needs: the parameters of the factory that the victim's owner fills: 'head', the projection head;
 #     'shadow', the owner's guess of a surrogate (`defenses.poisoning.Shadow`).
+# shadow_epochs: of the owner's training of the shadow; 0 leaves it untrained.
 # endpoints: the endpoints whose answers the defense can change; none: any.
 # not_after: the names of defenses that must not stand before the defense.
 # moves_answers: whether answers are moved in the space, so that likeness is hidden.
@@ -57,6 +58,7 @@ DEFENSES = Registry(
     'defense',
     choices={'needs': ('head', 'shadow')},
     needs=(),
+    shadow_epochs=10,
     endpoints=(),
     not_after=(),
     moves_answers=False,
@@ -184,6 +186,17 @@ def needs(spec: str) -> frozenset[str]:
     ['shadow']
     """
     return DEFENSES.needs(spec)
+
+
+def shadow_epochs(spec: str) -> int:
+    """Returns the epochs for which the victim's owner trains the shadow of a chain.
+
+    >>> from ssl_extract import defenses
+    >>> defenses.shadow_epochs('prediction_poisoning(epochs=3) | round')
+    3
+    """
+    all_traits = DEFENSES.traits_of_chain(spec)
+    return max((t.shadow_epochs for t in all_traits if 'shadow' in t.needs), default=0)
 
 
 def mark_of(spec: str) -> tuple[str, Callable[..., Any]] | None:

@@ -4,7 +4,8 @@ The transforms of B4B, arXiv 2310.08571.
 
 An attacker who knows the map can undo it, and a linear probe works on mapped answers as before. The
 answers of several accounts do not fit together, though, which sybils need. The kinds of transforms
-are B4B's; their distributions are a choice of this project.
+are B4B's. `diagonal` draws as the public code of B4B does; the distributions of `orthogonal` and
+`affine` are a choice of this project.
 """
 
 from typing import Annotated, NamedTuple
@@ -72,6 +73,29 @@ def affine(
         exponents = exponents.at[0].set(-0.5).at[-1].set(0.5)
         matrix = product(q1 * (condition**exponents)[None], q2)
         return AffineMap(matrix, stddev * jax.random.normal(shift, (width,), dtype))
+
+    return _affine_map(draw)
+
+
+@register('diagonal', moves_answers=True)
+def diagonal() -> Defense:
+    """Maps each coordinate x_i of an answer to `a_i x_i + b_i`, with secret a and b from U(-1, 1).
+
+    The map is the affine transform of B4B's public code (github.com/stapaw/b4b-active-encoder-
+    defense, `src/transforms/affine.py`), which serves the accuracy of users there. The sybils of
+    the same code meet a full matrix with entries from U(-1, 1). The map of a coordinate with a
+    factor near 0 hides the coordinate behind any noise. The coordinates stay apart, so that two
+    answers to one coordinate determine the map.
+
+    >>> from ssl_extract import defenses
+    >>> outputs, where, state = defenses.apply_once('diagonal', [[0.0, 0.0], [3.0, 3.0]])
+    >>> bool(jnp.all(jnp.abs(outputs[1] - outputs[0]) < 3))
+    True
+    """
+
+    def draw(key, width, dtype):
+        factors, offsets = jax.random.uniform(key, (2, width), dtype, -1, 1)
+        return AffineMap(jnp.diag(factors), offsets)
 
     return _affine_map(draw)
 

@@ -26,9 +26,8 @@ class PadShuffle(NamedTuple):
 def pad_shuffle(pad: Annotated[int, Range(0, 2**16)] = 64) -> Defense:
     """Appends `pad` constants to every answer and permutes its coordinates; both are secret.
 
-    The constants are drawn from N(0, 1), which is a choice of this project. An attacker who knows
-    the order can undo the defense. A single account finds the constants: they are the same in all
-    answers.
+    The constants are drawn from N(0, 1), as in B4B's public code. An attacker who knows the order
+    can undo the defense. A single account finds the constants: they are the same in all answers.
 
     >>> from ssl_extract import defenses
     >>> outputs, where, state = defenses.apply_once('pad_shuffle(pad=2)', [[3.0, 4.0]])

@@ -16,7 +16,7 @@ import numpy as np
 from ssl_extract.defenses.base import Defense, EmptyState, register
 from ssl_extract.errors import UserError
 from ssl_extract.numerics import lengths, normalize
-from ssl_extract.ranges import NotNegative
+from ssl_extract.ranges import NotNegative, Whole
 
 GRADIENT_BYTES = 2**30  # of the gradients, one a query, in memory at a time
 
@@ -38,6 +38,7 @@ class Shadow:
 @register(
     'prediction_poisoning',
     needs=('shadow',),
+    shadow_epochs=lambda epochs, **_: epochs,
     moves_answers=True,
     not_after=(
         *('orthogonal', 'affine', 'pad_shuffle', 'binarize', 'normalize', 'top_k', 'replace'),
@@ -46,7 +47,9 @@ class Shadow:
     because="its model of an attacker was trained on the victim's own representations",
     endpoints=('representation',),
 )
-def prediction_poisoning(radius: NotNegative = 1.0, shadow: Shadow | None = None) -> Defense:
+def prediction_poisoning(
+    radius: NotNegative = 1.0, epochs: Whole = 10, shadow: Shadow | None = None
+) -> Defense:
     """Moves an answer y [D] by `radius * ||y||` to turn a shadow's gradient around the most.
 
     For the input of a query let F [D] be the output of the shadow, and J [D, P] the Jacobian of F
@@ -65,6 +68,10 @@ def prediction_poisoning(radius: NotNegative = 1.0, shadow: Shadow | None = None
     whose task and labels the owner does not know. Here the ball bounds the loss of any user. The
     answer to an input is always the same, and unchanged where `J a = 0`.
 
+    J J^T has few strong eigenvectors, so that the answers are pushed along few directions. Of a
+    small CIFAR-10 victim one direction has 58 % of the energy, which an attacker projects out
+    (`recovery.project_out`).
+
     A query costs a forward pass and about three backward passes, and the memory of a gradient of
     all parameters for each query of a batch; from 1 GiB on the queries take turns.
 
@@ -76,6 +83,8 @@ def prediction_poisoning(radius: NotNegative = 1.0, shadow: Shadow | None = None
 
     Args:
         radius: of the ball, relative to the norm of the answer.
+        epochs: for which the owner trains the shadow. With 0 the shadow is untrained, as an
+            attacker is at the start, when the gradients are largest.
         shadow: an argument of `defenses.make` from the victim's owner; without a shadow the defense
             can be built but not used.
 

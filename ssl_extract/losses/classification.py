@@ -17,7 +17,9 @@ def bce() -> Loss:
     """Computes the binary cross-entropy of each feature against the sign of the answer's feature.
 
     The target is `round(sigmoid(teacher))`, and the mean is over all elements, as in the paper's
-    reference code; the paper has no table for this loss.
+    reference code; the paper has no table for this loss. Behind a ReLU and a mean no feature is
+    negative and few are 0, so that nearly all targets are 1 whatever the input: the answers tell
+    the loss little. The loss suits features of both signs, such as a projection.
 
     >>> loss = bce()
     >>> round(float(loss(jnp.zeros((2, 3)), jnp.ones((2, 3)))), 4)  # log 2

@@ -31,7 +31,8 @@ class Attacker(NamedTuple):
         seed: the seed of the pool's order, the views and the accounts' keys.
         batch_size: queries sent at a time.
         accounts: the number of accounts that share the inputs.
-        overlap: the number of inputs that every account sends, where there are several accounts.
+        overlap: the number of inputs that every account sends, where there are several accounts;
+            0 leaves the answers of each account in a space of its own.
         spec: everything that the answers depend on; the account's address is its hash.
     """
 
@@ -130,6 +131,7 @@ def ask(
 
     Returns:
         The arrays [N, ...] with the answers, the bill of all accounts, and the defense's findings.
+        Without an overlap the arrays hold `account` int32[N], the number of each input's account.
     """
     if attacker.accounts == 1:
         return _ask_account(workspace, attacker, chosen)
@@ -148,6 +150,8 @@ def ask(
         'answered': merged.answered,
         'view_seeds': np.zeros(merged.answered.shape, np.uint32),
     }
+    if not attacker.overlap:
+        arrays['account'] = np.arange(len(chosen), dtype=np.int32) % attacker.accounts
     billed, refused = (
         sum(getattr(bill, name) for _, bill, _ in answered) for name in ('billed', 'refused')
     )

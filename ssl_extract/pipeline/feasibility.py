@@ -100,6 +100,13 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
     check_account(sketch, endpoint, defense, sets.num_classes)
     parts = (losses.LOSSES, a.loss), (attacks.ATTACKS, a.name)
     check_least_batch('attack.batch_size', a.batch_size, *parts)
+    apart = a.accounts > 1 and a.overlap == 0
+    if apart and not attacks.ATTACKS.traits(a.name).per_account:
+        raise UserError(
+            f'attack.overlap=0: without images that all of {a.accounts} accounts ask no map is '
+            f'fitted, and {a.name!r} learns from one space; write attack.overlap={5 * sketch.dim}, '
+            "or attack.name='direct(adapter=True)'"
+        )
     attack = surrogate.attack_of(run, sketch, sets.num_classes)
     least = max(registry.traits(spec).least_batch for registry, spec in parts)
     left = a.budget % (a.batch_size * attack.asks)  # queries of the last step
@@ -119,6 +126,7 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
         max(plan.stored, 1),
         (sketch, endpoint, defense, sets.num_classes),
         attack.before,
+        apart,
     )
 
 
@@ -244,12 +252,13 @@ def check_plan(a: Any) -> None:
         UserError: one line that names the field, its value and what to write instead.
     """
     plan, query_augmentation = make_plan(a.plan, a.query_augmentation), a.query_augmentation
-    if plan.stored and plan.view is None and query_augmentation != 'none':
+    augments = attacks.PLANS.traits(a.plan).augments
+    if not augments and query_augmentation != 'none':
         raise UserError(
             f'attack.query_augmentation={query_augmentation!r}: plan {a.plan!r} asks each image as '
             "it is; write attack.plan='views(m=1)' or 'online', or attack.student_augmentation"
         )
-    if plan.stored > 1 and plan.view is not None and query_augmentation == 'none':
+    if plan.stored > 1 and augments and query_augmentation == 'none':
         raise UserError(
             f'attack.plan={a.plan!r} would ask the same image {plan.stored} times; write '
             f"attack.query_augmentation='simclr', or attack.plan='repeat(m={plan.stored})'"

@@ -29,7 +29,7 @@ from ssl_extract.victims import endpoints
 from ssl_extract.victims.classifier import variables_of
 from ssl_extract.victims.model import Victim
 
-SHADOW_INPUTS, SHADOW_EPOCHS, SHADOW_BATCH = 2_000, 10, 64
+SHADOW_INPUTS, SHADOW_BATCH = 2_000, 64
 _made: dict[str, Any] = {}  # by address, so that one defense is made, and compiled, once
 
 
@@ -109,7 +109,8 @@ def service_spec(workspace: Workspace, owner: Owner, endpoint: str, defense: str
     if _fits_classifier(owner, endpoint):
         spec['classifier'] = stage.address(workspace, classifier_spec(owner))
     if 'shadow' in defenses.needs(defense):
-        spec['shadow'] = stage.address(workspace, shadow_spec(workspace, owner))
+        epochs = defenses.shadow_epochs(defense)
+        spec['shadow'] = stage.address(workspace, shadow_spec(workspace, owner, epochs))
     return spec
 
 
@@ -123,18 +124,19 @@ def classifier_spec(owner: Owner) -> dict[str, Any]:
     }
 
 
-def shadow_spec(workspace: Workspace, owner: Owner) -> dict[str, Any]:
+def shadow_spec(workspace: Workspace, owner: Owner, epochs: int) -> dict[str, Any]:
     """Returns what the owner's shadow depends on.
 
     Args:
         workspace: where results are kept.
         owner: the victim's owner.
+        epochs: of the shadow's training.
     """
     return {
         'stage': 'shadow',
         'victim': owner.victim.address,
         'inputs': owner.inputs_spec,
-        'epochs': SHADOW_EPOCHS,
+        'epochs': epochs,
         'batch_size': _shadow_batch_size(workspace, owner),
         'seed': owner.seed,
     }
@@ -162,8 +164,9 @@ def serve(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> Se
     ):
         parts['head'] = _once(f'head {victim.address}', lambda: _head(victim))
     if 'shadow' in needs:
-        shadow = train_shadow(workspace, owner)
-        address = stage.address(workspace, shadow_spec(workspace, owner))
+        epochs = defenses.shadow_epochs(defense)
+        shadow = train_shadow(workspace, owner, epochs)
+        address = stage.address(workspace, shadow_spec(workspace, owner, epochs))
         parts['shadow'] = _once(f'{workspace.folder} {address}', lambda: shadow)
     return Service(
         endpoints.at(victim, endpoint, classifier=classifier),
@@ -200,7 +203,7 @@ def fit_classifier(workspace: Workspace, owner: Owner) -> dict[str, np.ndarray]:
     return stage.cached(workspace, 'classifier', classifier_spec(owner), fit, stage.ARRAYS)
 
 
-def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
+def train_shadow(workspace: Workspace, owner: Owner, epochs: int) -> Shadow:
     """Trains a surrogate of the owner's victim: what an attacker would learn.
 
     The shadow is a direct extraction under MSE on the first inputs of the victim's pretraining.
@@ -208,6 +211,7 @@ def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
     Args:
         workspace: where results are kept.
         owner: the victim's owner.
+        epochs: of the training; 0 leaves the surrogate untrained.
     """
     encoder, inputs, mesh = owner.victim.encoder, owner.inputs.inputs, workspace.mesh
 
@@ -232,14 +236,15 @@ def train_shadow(workspace: Workspace, owner: Owner) -> Shadow:
             role='shadow',
             encoder=encoder.spec,
             seed=owner.seed,
-            num_steps=SHADOW_EPOCHS * (len(inputs) // batch_size),
+            num_steps=epochs * (len(inputs) // batch_size),
             how=Optimization('adam', 'cosine', 1e-3, batch_size),
             decode=decode,
             label='of the owner',
         )
 
     form = stage.encoder_form(workspace, 'shadow')
-    shadow, _ = stage.cached(workspace, 'shadow', shadow_spec(workspace, owner), train, form)
+    spec = shadow_spec(workspace, owner, epochs)
+    shadow, _ = stage.cached(workspace, 'shadow', spec, train, form)
     return Shadow(shadow.network.apply, shadow.variables)
 
 

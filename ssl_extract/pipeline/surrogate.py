@@ -69,6 +69,7 @@ def make_attack(
     query_augmentation: str,
     student_augmentation: str,
     answer_dim: int,
+    accounts: int = 1,
 ) -> Attack:
     """Makes an attack; the same specs give the same object, which is compiled once.
 
@@ -80,11 +81,13 @@ def make_attack(
         query_augmentation: the spec of a view under the plan.
         student_augmentation: the spec of the surrogate's views.
         answer_dim: the width of an answer.
+        accounts: the number of accounts whose answers lie in spaces of their own.
     """
     return attacks.make(
         name,
         encoder=trained.make(encoder),
         answer_dim=answer_dim,
+        accounts=accounts,
         plan=make_plan(plan, query_augmentation),
         loss=make_loss(loss),
         student_augmentation=make_augmentation(student_augmentation),
@@ -103,9 +106,8 @@ def attack_of(run: Run, sketch: Sketch, num_classes: int) -> Attack:
     endpoint = attacks.endpoint_of(a.name)
     dim = owner.answer_dim(sketch, endpoint, run.config.defense, num_classes)
     encoder, query_augmentation = a.encoder or sketch.encoder, a.query_augmentation
-    return make_attack(
-        a.name, a.loss, encoder, a.plan, query_augmentation, a.student_augmentation, dim
-    )
+    specs = a.name, a.loss, encoder, a.plan, query_augmentation, a.student_augmentation
+    return make_attack(*specs, dim, 1 if a.overlap else a.accounts)
 
 
 def specs_of(
@@ -379,11 +381,12 @@ def _before(
     if attack.before is None:
         return None, 0.0, 0.0
     steps = num_steps(extraction.epochs, len(arrays['inputs']), extraction.how.batch_size)
+    rate = attack.before_learning_rate or extraction.how.learning_rate
     fit = training.fit(
         attack.before,
         arrays,
         num_steps=math.ceil(attack.before_epochs * steps),
-        **extraction.how._asdict(),
+        **extraction.how._replace(learning_rate=rate)._asdict(),
         seed=stage.seed_of('before', extraction.attacker.seed),
         folder=folder,
         mesh=workspace.mesh,

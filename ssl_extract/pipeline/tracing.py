@@ -38,6 +38,7 @@ def check_step(
     views: int = 0,
     service: tuple = (),
     before: training.Recipe | None = None,
+    apart: bool = False,
 ) -> None:
     """Builds one training step without computing it, which shows parts that do not fit.
 
@@ -51,6 +52,7 @@ def check_step(
         views: the answers of each input.
         service: the arguments of `owner.example_oracle`; empty without an oracle.
         before: the recipe of a first phase.
+        apart: whether the answers of each account lie in a space of its own.
 
     Raises:
         UserError: the step cannot be built, or its loss is not one float.
@@ -68,6 +70,8 @@ def check_step(
             batch['view_seeds'] = jnp.zeros((batch_size, views), jnp.uint32)
         if labeled:
             batch['labels'] = jnp.zeros(batch_size, jnp.int32)
+        if apart:
+            batch['account'] = jnp.zeros(batch_size, jnp.int32)
         loss = jnp.zeros([])
         for phase in filter(None, (before, recipe)):
             variables = phase.init(key, inputs)

@@ -8,7 +8,14 @@ needs: `@recovery.register('my_recovery', needs=('shadow',))`. One idea, one fil
 queries out among several accounts and merges the answers.
 """
 
-from ssl_extract.recovery import denoise, harden, outliers, shift, sybils  # noqa: F401  (they register themselves)
+from ssl_extract.recovery import (  # noqa: F401  (they register themselves)
+    denoise,
+    harden,
+    outliers,
+    shift,
+    shrink,
+    sybils,
+)
 from ssl_extract.recovery.base import (
     RECOVERIES,
     Received,

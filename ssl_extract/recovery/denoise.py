@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from ssl_extract.errors import UserError
 from ssl_extract.recovery import pairs, recognition
 from ssl_extract.recovery.base import Received, Recover, Shadow, answered_rows, register, replaced
+from ssl_extract.recovery.shrink import wiener
 
 _LEAST = 16  # answers
 _SAMPLES = 40_000  # values that the network is trained on
@@ -143,14 +144,11 @@ def _context(answers: np.ndarray, variance: float) -> tuple[Callable, float]:
     unit = pairs.spread(answers) or 1.0
     mean = answers.mean(axis=0, dtype=np.float64)
     deviation = answers.std(axis=0, dtype=np.float64)
-    centered = answers - mean
-    values, vectors = np.linalg.eigh(centered.T @ centered / len(answers))
-    gains = np.maximum(values - variance, 0) / np.maximum(values, 1e-12 * unit**2)
-    wiener = (vectors * gains) @ vectors.T
+    matrix = wiener(answers.astype(np.float64), variance)
 
     def context(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         centered = rows - mean
-        estimates = centered @ wiener
+        estimates = centered @ matrix
         numbers = (
             centered,
             estimates,

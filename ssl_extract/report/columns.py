@@ -95,6 +95,7 @@ COLUMNS = (
     ),
     Column('is_adaptive', 'Adaptive', 'note', _ATTACKS),
     _condition('user', 'User', 'legitimate', fields=('legitimate.users',)),
+    Column('adaptation', 'Adapted by', 'note', ('legitimate',)),
     _condition(
         'encoder',
         'Architecture',

@@ -66,7 +66,8 @@ def accounts_tables(scores: dict[str, dict[str, np.ndarray]], types: list[Accoun
                 roc.roc(of[attacker], np.concatenate([of[u] for u in group])) for group in groups
             ]
             words = [f'{c.auc.value:.2f} [{c.auc.ci_low:.2f}, {c.auc.ci_high:.2f}]' for c in curves]
-            caught = f'{100 * roc.power(curves[-1], 0.1):.0f} %'
+            limit = np.quantile(np.concatenate([of[u] for u in users]), 0.9, method='higher')
+            caught = f'{100 * roc.power(curves[-1], 0.1):.0f} %, above {limit:.3f}'
             lines.append(f'| {" | ".join([attacker, *words, caught])} |')
     return '\n'.join(lines) + '\n'
 

@@ -35,12 +35,12 @@ class User(NamedTuple):
             counted from 0 among those of the task that have training inputs.
         views: number of augmented views to ask of each training input of the user; 0 asks the input
             as it is. Test inputs are always asked as they are.
-        augmentation: of a view; see `ssl_extract.augment`.
+        augmentation: of a view; see `ssl_extract.augment`. '' is that of the victim's pretraining.
     """
 
     classes: Callable[[np.random.Generator, int], np.ndarray]
     views: int = 0
-    augmentation: str = 'none'
+    augmentation: str = ''
 
 
 @register('broad')
@@ -76,18 +76,18 @@ def narrow(classes: Annotated[int, Range(2, 2**16)] = 3) -> User:
 
 
 @register('augmenting')
-def augmenting(
-    views: Annotated[int, Range(1, 1000)] = 2,
-    augmentation: str = 'simclr(strength=0.5, min_scale=0.2)',
-) -> User:
+def augmenting(views: Annotated[int, Range(1, 1000)] = 2, augmentation: str = '') -> User:
     """Works with images of all classes, and asks and trains on `views` augmented views of each.
+
+    A victim keeps together only those views that its pretraining drew: mirrored digits, say, lie
+    elsewhere. So a view is drawn as in the victim's pretraining, as its documentation would say.
 
     >>> augmenting(views=2, augmentation='flip').views
     2
 
     Args:
         views: number of views of each training image.
-        augmentation: of a view, a spec of `ssl_extract.augment`.
+        augmentation: of a view, a spec of `ssl_extract.augment`; '' is `victim.augmentation`.
 
     Raises:
         UserError: `views` is not a whole number of at least 1, or the augmentation is unknown.

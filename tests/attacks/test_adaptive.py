@@ -14,6 +14,7 @@ from ssl_extract.errors import UserError
         ({'attack': 'direct(adapter=False)'}, False),
         ({'attack': 'direct(adapter=True)'}, True),
         ({'plan': 'repeat(m=2)'}, True),
+        ({'plan': 'near_duplicates(m=2)'}, True),
         ({'strategy': 'stay_close(rounds=2)'}, True),
         ({'recover': 'harden'}, True),
         ({'recover': 'drop_outliers | denoise'}, True),

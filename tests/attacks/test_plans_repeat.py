@@ -1,4 +1,4 @@
-"""The plan that asks each image several times: means by hand, noise averaged out, the bill."""
+"""The plans that average several answers to an image: by hand, noise averaged out, the bill."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 
 from ssl_extract import attacks, defenses
+from ssl_extract.attacks import plans
 from ssl_extract.errors import UserError
 from ssl_extract.oracle import make_oracle, store
 from ssl_extract.runtime import parallel
@@ -90,3 +91,51 @@ def test_asked_of_an_oracle_it_is_billed_m_times_and_averages_noise_away(tmp_pat
 def test_wrong_numbers(m):
     with pytest.raises(UserError, match='query plan.*m=.*whole number from 1 to 10000'):
         attacks.PLANS.make(f'repeat(m={m!r})')
+
+
+def collected(plan, defense, m, folder, number=24):
+    """Asks copies of gray images of a victim that sees the mean: (answers [N, m, 48], clean)."""
+    images = np.random.default_rng(1).integers(0, 256, (number, 16, 16, 3), dtype=np.uint8)
+    weights = jnp.linspace(-1, 1, 48)
+    encode = jax.tree_util.Partial(lambda x: x.mean(axis=(1, 2, 3))[:, None] * weights[None])
+    seeds = plans.view_seeds(plan, number, 5)
+    got = store.collect(
+        epath.Path(folder),
+        make_oracle(encode, defenses.make(defense), budget=m * number),
+        KEY,
+        store.Queries(images, *plans.sent_views(seeds, m * number), plan.view),
+        batch_size=16,
+        mesh=parallel.data_mesh(1),
+    )
+    assert (got.bill.billed, got.bill.refused) == (m * number, 0)
+    clean = np.asarray(encode(images / np.float32(255)))
+    return plans.stored_arrays(seeds, got.representations, got.granted), images, clean
+
+
+def test_near_duplicates_average_keyed_noise_by_the_root_of_their_number(tmp_path):
+    m, keyed = 16, 'gaussian_noise(stddev=1.0, keyed_by="image")'
+    deviations = {}
+    for name in ('repeat', 'near_duplicates'):
+        plan = attacks.PLANS.make(f'{name}(m={m})')
+        arrays, images, clean = collected(plan, keyed, m, tmp_path / name)
+        batch = arrays | {'inputs': images / np.float32(255)}
+        asked = plan.ask(batch, KEY, None, (), 1)
+        np.testing.assert_array_equal(asked.queries[0], batch['inputs'])
+        deviations[name] = (np.asarray(asked.answers[0]) - clean).std()
+    values = 24 * 48
+    assert abs(deviations['repeat'] - 1) < 4 / np.sqrt(2 * values)  # the same answer m times
+    assert abs(deviations['near_duplicates'] * np.sqrt(m) - 1) < 5 / np.sqrt(2 * values)
+
+
+def test_a_near_duplicate_has_one_value_changed_by_a_step_of_eight_bits():
+    images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
+    images[:10], images[10:20] = 0, 255
+    plan = attacks.PLANS.make('near_duplicates(m=3)')
+    seeds = plans.view_seeds(plan, 50, 7)
+    assert len(np.unique(seeds)) == 150
+    for k in range(3):
+        sent = np.asarray(plan.view(images / np.float32(255), seeds[:, k])) * 255
+        np.testing.assert_allclose(sent, sent.round(), atol=1e-3)
+        change = sent.round().astype(int) - images
+        assert (np.abs(change).reshape(50, -1).sum(axis=1) == 1).all()
+        assert sent.min() > -0.5 and sent.max() < 255.5

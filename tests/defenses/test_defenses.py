@@ -22,6 +22,7 @@ CASES = {  # every registered name -> a spec with tiny parameters
     'affine': 'affine(condition=5.0)',
     'binarize': 'binarize(bits=12)',
     'bucket_coverage': 'bucket_coverage(bits=4, tables=3)',
+    'diagonal': 'diagonal',
     'dynamarks': 'dynamarks(rate=0.5)',
     'gaussian_noise': 'gaussian_noise(mean=1.0, stddev=0.5)',
     'normalize': 'normalize',
@@ -345,6 +346,16 @@ def test_affine_is_undone_by_its_secret():
     ).T
     np.testing.assert_allclose(undone, OUTPUTS, atol=1e-4)
     assert not np.allclose(found, apply('affine', OUTPUTS, seed=1)[0], atol=0.1)
+
+
+def test_diagonal_scales_and_shifts_each_coordinate_as_the_public_code_of_b4b():
+    accounts = drawn('diagonal', 200, 6)
+    matrices = np.asarray(accounts.matrix)
+    factors = np.einsum('aii->ai', matrices)
+    np.testing.assert_array_equal(matrices, factors[:, :, None] * np.eye(6))
+    for numbers in (factors, np.asarray(accounts.offset)):  # from U(-1, 1)
+        assert scipy.stats.kstest(numbers.ravel(), scipy.stats.uniform(-1, 2).cdf).pvalue > 0.01
+    assert abs(np.corrcoef(factors.ravel(), np.ravel(accounts.offset))[0, 1]) < 0.1
 
 
 @pytest.mark.parametrize('pad', [0, 5])

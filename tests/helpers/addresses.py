@@ -110,7 +110,7 @@ def _addresses(fields, modules, user):
     )
     specs = {
         'classifier': owner.classifier_spec(victims_owner),
-        'shadow': owner.shadow_spec(workspace, victims_owner),
+        'shadow': owner.shadow_spec(workspace, victims_owner, 10),
         'scratch': baselines.scratch_of(one, loaded, sketch.encoder).spec,
         'random': baselines.untrained_spec(encoder, sketch.input_shape, seed),
         'answers': account,

@@ -55,6 +55,7 @@ DEFENSES = (
     {'defense': 'affine(condition=5.0)'},
     {'defense': 'binarize(bits=12)'},
     {'defense': 'bucket_coverage(bits=3, tables=4)'},
+    {'defense': 'diagonal'},
     {'defense': 'dynamarks(key=5)', 'attack.name': 'posteriors'},
     {'defense': 'dynamarks(rate=1.0)', 'attack.name': 'labels'},
     {'defense': 'gaussian_noise(stddev=0.1)', 'legitimate.users': (BROAD, NARROW, AUGMENTING)},

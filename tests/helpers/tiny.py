@@ -24,6 +24,7 @@ def get_config():
     c.evaluation.neighbors = 5
     c.evaluation.shots = 3
     c.legitimate.users = ('broad',)
+    c.legitimate.recover = ('',)
     c.legitimate.test_images = 40
     c.training.checkpoint_every = 4
     c.training.log_every = 2

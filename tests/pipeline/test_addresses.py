@@ -66,6 +66,8 @@ attack.learning_rate           .   .   .   .   .   .   .   .   x   x   x   .   .
 legitimate.users               .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   x
 legitimate.images              .   .   .   .   .   .   .   .   .   .   .   x   x   .   .   x
 legitimate.test_images         .   .   .   .   .   .   .   .   .   .   .   x   x   .   .   x
+legitimate.recover             .   .   .   .   .   .   .   .   .   .   .   .   x   .   .   x
+legitimate.repeats             .   .   .   .   .   .   .   .   .   .   .   .   x   .   .   x
 legitimate.model               .   .   .   .   .   .   .   .   .   .   .   .   x   .   .   x
 cost.dollars_per_1000_queries  .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   x
 cost.dollars_per_hour          .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   x
@@ -119,6 +121,8 @@ OTHER = {  # another value of every field
     'legitimate.users': ('narrow',),
     'legitimate.images': 50,
     'legitimate.test_images': 30,
+    'legitimate.recover': ('', 'shrink'),
+    'legitimate.repeats': (1, 2),
     'legitimate.model': 'mlp',
     'cost.dollars_per_1000_queries': 2.0,
     'cost.dollars_per_hour': 2.0,
@@ -234,6 +238,21 @@ def test_under_other_conditions(case, folder):
 
 def test_another_kind_of_user_asks_for_itself(plain):
     assert changed(plain, addresses({}, user='narrow')) == {'asks', 'user'}
+
+
+def test_a_user_of_a_loaded_victim_follows_its_augmentation(folder):
+    save_encoder(folder / 'saved')
+    before, after = (
+        addresses(LOADED | {'victim.augmentation': augmentation}, user='augmenting')
+        for augmentation in ('simclr', 'none')
+    )
+    assert {'asks', 'user'} <= changed(before, after)
+    own = 'augmenting(augmentation="flip")'
+    before, after = (
+        addresses(LOADED | {'victim.augmentation': augmentation}, user=own)
+        for augmentation in ('simclr', 'none')
+    )
+    assert not {'asks', 'user'} & changed(before, after)
 
 
 # The content of data and of loaded victims.

@@ -18,7 +18,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation import PROBES, features
 from ssl_extract.evaluation.probe import predict
 from ssl_extract.oracle import store
-from ssl_extract.pipeline import ask, stage
+from ssl_extract.pipeline import ask, stage, visits
 from ssl_extract.pipeline import owner as owners
 from ssl_extract.pipeline import users as legitimate
 from ssl_extract.pipeline.context import make_run
@@ -226,10 +226,10 @@ def test_it_has_its_own_account_and_the_test_queries_go_on_in_it(victim, tmp_pat
         return 0.1 * jax.vmap(lambda k: jax.random.normal(k, clean.shape[1:]))(keys)
 
     numbers = jnp.arange(120)
-    key = legitimate.account_key(settings, 'broad')
+    key = visits.account_key(settings, 'broad')
     np.testing.assert_allclose(noisy - clean, draw(key, numbers), atol=1e-5)
-    keys = [legitimate.account_key(settings, user) for user in USERS]
-    keys += [legitimate.account_key(settings_of(seed=2), 'broad')]
+    keys = [visits.account_key(settings, user) for user in USERS]
+    keys += [visits.account_key(settings_of(seed=2), 'broad')]
     keys += [untrained.extraction(run, victim).attacker.key()]
     assert len({jax.random.key_data(key).tobytes() for key in keys}) == 5
 
@@ -426,6 +426,13 @@ def test_users_can_train_an_mlp(measured):
         ({'legitimate__users': ('augmenting(views=0)',)}, 'from 1 to'),
         ({'legitimate__users': ('augmenting(augmentation="simclear")',)}, "did you mean 'simclr'"),
         ({'legitimate__model': 'knn'}, "legitimate user's model 'knn'"),
+        ({'legitimate__recover': ('shrink',)}, "write '' first"),
+        ({'legitimate__recover': ('', 'shrinc')}, "did you mean 'shrink'"),
+        ({'legitimate__recover': ('', 'denoise')}, "encoder of the attacker's own"),
+        ({'legitimate__repeats': (4,)}, r'repeats=\(4,\): write 1 first'),
+        ({'legitimate__repeats': (1, 65)}, 'up to 64'),
+        ({'legitimate__repeats': (1, 0)}, 'write 1 first'),
+        ({'legitimate__repeats': (1, 2.0)}, 'write 1 first'),
         ({'legitimate__model': 'mlp(epochs=0)'}, 'epochs=0'),
         ({'legitimate__model': 'mlp(learning_rate=0.0)'}, 'learning_rate=0.0'),
     ],
@@ -487,3 +494,54 @@ def test_a_new_kind_of_user_is_a_few_lines(registries_restored, victim, tmp_path
     check(run)
     found = by_metric(rows_of(run, victim))
     assert found['binary', '', 'user_accuracy']['value'] > 0.8
+
+
+def test_a_view_is_drawn_as_in_the_victims_pretraining():
+    """Mirrored digits are what a victim of digits never saw."""
+    own = settings_of(victim__augmentation='random_crop(padding=1)')
+    spec = 'augmenting(augmentation="random_crop(padding=1)")'
+    views = [legitimate.visit_of(own, kind).queries.view for kind in ('augmenting', spec)]
+    assert views[0] is views[1]
+    queries = legitimate.visit_of(settings_of(victim__augmentation='none'), 'augmenting').queries
+    images = jnp.asarray(queries.inputs[queries.index[:8]] / np.float32(255))
+    np.testing.assert_array_equal(queries.view(images, queries.seeds[:8]), images)
+
+
+@pytest.mark.parametrize('kind', ['broad', AUGMENTING])
+def test_repeated_queries_are_the_same_views_and_queries_of_their_own(kind):
+    settings = settings_of(legitimate__images=4)
+    once, thrice = (legitimate.visit_of(settings, kind, repeats=m).queries for m in (1, 3))
+    np.testing.assert_array_equal(thrice.index, np.repeat(once.index, 3))
+    pairs = set(zip(thrice.index.tolist(), thrice.seeds.tolist(), strict=True))
+    assert len(pairs) == len(thrice.index)
+    if once.view:
+        few = thrice.index[:12], thrice.seeds[:12]
+        images = jnp.asarray(thrice.inputs[few[0]] / np.float32(255))
+        sent = np.asarray(thrice.view(images, few[1]))
+        np.testing.assert_array_equal(sent[::3], sent[2::3])
+        assert np.any(sent[0] != sent[3])
+        plain = thrice.view(images, np.arange(12, dtype=np.uint32) % 3)
+        np.testing.assert_array_equal(plain, images)
+
+
+def test_a_user_that_averages_pays_for_it_and_does_better(victim, tmp_path):
+    fields = {
+        'legitimate__users': ('broad',),
+        'legitimate__images': 200,
+        'legitimate__repeats': (1, 16),
+        'defense': 'gaussian_noise(stddev=0.04)',
+    }
+    run = run_of(tmp_path, **fields)
+    found = by_metric(rows_of(run, victim))
+    best, plain = (
+        found['broad', run.config.defense, name]
+        for name in ('user_accuracy', 'user_accuracy_plain')
+    )
+    assert best['adaptation'] == 'mean of 16'
+    assert best['value'] > plain['value'] + 0.1
+    assert best['queries_billed'] == 16 * 300 and best['queries_unique'] == best['budget'] == 300
+    undefended = found['broad', '', 'user_accuracy']
+    assert undefended['queries_billed'] == 300 and undefended['adaptation'] == ''
+    assert ('broad', '', 'user_accuracy_plain') not in found  # there was nothing to choose
+    accounts = legitimate.accounts_of(run, load_sets(run), untrained.owner(run, victim))
+    assert [count for *_, count in accounts] == [300, 300, 16 * 300]

@@ -152,6 +152,14 @@ WRONG = [
     ({'attack__accounts': 2, 'attack__plan': 'online'}, r"share out the inputs of plan 'once'"),
     ({'attack__accounts': 4}, r'attack.overlap=256: 4 accounts .* lower attack.overlap'),
     ({'attack__accounts': 0}, r'attack.accounts=0: write a whole number from 1'),
+    (
+        {'attack__accounts': 2, 'attack__overlap': 0},
+        r"attack.overlap=20, or attack.name='direct\(adapter=True\)'",
+    ),
+    (
+        {'attack__plan': 'near_duplicates(m=2)', 'attack__query_augmentation': 'flip'},
+        r"plan 'near_duplicates\(m=2\)' asks each image as it is",
+    ),
     ({'legitimate__users': ('narow',)}, r"'narow': did you mean 'narrow'"),
     (
         {'legitimate__users': ('narrow(classes=11)',), 'defense': 'round(decimals=2)'},

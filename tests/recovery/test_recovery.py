@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from ssl_extract import recovery
 from ssl_extract.errors import UserError
-from ssl_extract.recovery import Received, Shadow, pairs, recognition, shift, sybils
+from ssl_extract.recovery import Received, Shadow, pairs, recognition, shift, shrink, sybils
 
 
 def digits(number=600):
@@ -80,6 +80,8 @@ def test_no_recovery_leaves_the_answers_alone():
         ('drop_outlier', "did you mean 'drop_outliers'"),
         ('drop_outliers(z=0)', 'z must be a finite number above 0, got 0'),
         ('drop_outliers(z=True)', 'z must be a finite number above 0, got True'),
+        ('shrink(stddev=-1)', 'stddev must be a finite number of at least 0'),
+        ('project_out(rank=0)', 'rank must be a whole number of at least 1'),
         ("denoise(known='gausian_noise')", "did you mean 'gaussian_noise'"),
         ("denoise(candidates=['', 'gaussian_noise(stddev=-1)'])", 'stddev'),
         ("denoise(candidates='normalize')", 'candidates must be a list, each item a text'),
@@ -266,7 +268,7 @@ def test_a_larger_budget_asks_each_account_more():
         ((100, 4, 25), 'attack.overlap=25: 4 accounts.*a budget of 104 images, and it is 100'),
         ((100, 0, 5), 'attack.accounts must be a whole number of at least 1, got 0'),
         ((100, True, 5), 'attack.accounts'),
-        ((100, 2, 0), 'attack.overlap'),
+        ((100, 2, -1), 'attack.overlap'),
         ((100, 2, 5.0), 'attack.overlap'),
     ],
 )
@@ -488,3 +490,63 @@ def test_recovered_answers_that_are_not_finite_are_refused(registries_restored):
 def test_a_need_that_nobody_serves_is_refused(registries_restored):
     with pytest.raises(UserError, match="'victim' is none of shadow"):
         recovery.register('closest', needs=('victim',))
+
+
+# The spectrum
+
+
+def test_shrinking_reaches_the_best_linear_estimate_of_a_few_strong_components():
+    """Against the Wiener filter of the whole distribution, in closed form."""
+    rng = np.random.default_rng(0)
+    basis = ortho_group.rvs(40, random_state=1)[:4]
+    variances = np.array([9.0, 4.0, 2.0, 1.0])
+    clean = rng.normal(size=(2000, 4)) * np.sqrt(variances) @ basis + 3
+    noisy = clean + 0.5 * rng.normal(size=clean.shape)
+    best = np.sum(variances * 0.25 / (variances + 0.25)) / 40
+    for spec in ('shrink', 'shrink(stddev=0.5)'):
+        found = recovery.make(spec)(received(noisy, images=np.zeros(2000)), NO_SHADOW)
+        assert np.mean((found.answers[:, 0] - clean) ** 2) < 1.25 * best
+    assert best < 0.1 * 0.25  # of the noise
+
+
+@pytest.mark.parametrize('shape', [(500, 40), (40, 500), (100, 100)])
+def test_the_deviation_of_noise_is_found_beside_strong_components(shape):
+    rng = np.random.default_rng(0)
+    strong = rng.normal(size=(shape[0], 3)) @ rng.normal(size=(3, shape[1]))
+    noisy = strong + 0.3 * rng.normal(size=shape)
+    assert abs(np.sqrt(shrink.noise_of(noisy)) / 0.3 - 1) < 0.1
+
+
+def test_the_median_of_the_law_of_noise_is_the_published_one():
+    """omega(1) = 2.858 of Gavish and Donoho is 4 / sqrt(3) over the root of the median."""
+    assert abs(4 / np.sqrt(3) / np.sqrt(shrink.marchenko_pastur_median(1.0)) - 2.858) < 1e-3
+    assert abs(shrink.marchenko_pastur_median(1e-6) - 1) < 1e-2
+    values = np.linalg.svd(np.random.default_rng(0).normal(size=(900, 300)), compute_uv=False) ** 2
+    assert abs(np.median(values) / 900 / shrink.marchenko_pastur_median(1 / 3) - 1) < 0.02
+
+
+def test_a_poisoning_of_rank_one_is_projected_out():
+    """Pushed to either side along one direction by its own length, an answer loses that direction
+    alone: of D = 32 equal coordinates a share of 1 / 32."""
+    rng = np.random.default_rng(0)
+    clean = np.abs(rng.normal(size=(600, 32)))
+    direction = ortho_group.rvs(32, random_state=2)[0]
+    sides = rng.choice([-1, 1], size=(600, 1))
+    poisoned = clean + sides * np.linalg.norm(clean, axis=1, keepdims=True) * direction
+
+    def error(rows):
+        return np.mean((rows - clean) ** 2) / clean.var()
+
+    found = recovery.make('project_out')(received(poisoned), NO_SHADOW).answers[:, 0]
+    assert error(poisoned) > 2
+    assert error(found) < 1.5 / 32
+    centered = found - found.mean(axis=0)
+    assert np.linalg.norm(centered @ direction) < 0.05 * np.linalg.norm(centered)
+
+
+def test_noise_in_every_direction_is_not_projected_out():
+    rng = np.random.default_rng(0)
+    clean = rng.normal(size=(600, 32))
+    noisy = clean + rng.normal(size=clean.shape)
+    found = recovery.make('project_out')(received(noisy), NO_SHADOW).answers[:, 0]
+    assert np.mean((found - clean) ** 2) > 0.9
