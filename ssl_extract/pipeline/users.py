@@ -21,6 +21,7 @@ import numpy as np
 from ssl_extract import attacks, augment, data
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import Task, intervals
+from ssl_extract.evaluation.features import check_features
 from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.oracle.store import Answers, Queries
 from ssl_extract.pipeline import ask, owner, stage
@@ -307,7 +308,7 @@ def fit_model(settings: UserSettings, features: np.ndarray, labels: np.ndarray) 
     features = np.concatenate([features, features[single]])
     targets = np.concatenate([targets, targets[single]])
     classify = make_model(settings)(features, targets, len(classes))
-    return lambda features: classes[classify(features)]
+    return lambda features: classes[classify(check_features(features))]
 
 
 def make_model(settings: UserSettings) -> Callable[..., Predict]:

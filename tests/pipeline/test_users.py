@@ -399,7 +399,7 @@ def test_the_mlp_decays_as_weight_decay_in_the_gradient():
 
 def test_an_mlp_that_diverges_is_one_line():
     classify = users.MODELS.make('mlp(width=4, epochs=5, learning_rate=1e30)')
-    points = np.random.default_rng(0).normal(size=(40, 3))
+    points = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     with pytest.raises(UserError, match=r'mlp\(learning_rate=1e\+30\) has diverged: lower it') as e:
         classify(points, np.arange(40) % 2, 2)(points)
     assert '\n' not in str(e.value)
