@@ -19,6 +19,7 @@ import numpy as np
 from ssl_extract import attacks, data, users
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import intervals
+from ssl_extract.evaluation.features import check_features
 from ssl_extract.pipeline import owner, stage
 from ssl_extract.pipeline import rows as rows_lib
 from ssl_extract.pipeline.context import Run, Workspace
@@ -173,7 +174,7 @@ def fit_model(
     features = np.concatenate([features, features[single]])
     targets = np.concatenate([targets, targets[single]])
     classify = make_model(settings)(features, targets, len(classes))
-    return lambda features: classes[classify(features)]
+    return lambda features: classes[classify(check_features(features))]
 
 
 def make_model(settings: UserSettings) -> Callable[..., users.Predict]:

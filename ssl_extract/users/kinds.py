@@ -149,7 +149,7 @@ def mlp(
         from sklearn.neural_network import MLPClassifier
 
         del num_classes  # read from the labels
-        features = check_features(features)
+        check_features(features)
         size = min(batch_size, len(labels))
         network = MLPClassifier(
             (width,),
@@ -164,13 +164,12 @@ def mlp(
             warnings.simplefilter('ignore', ConvergenceWarning)
             warnings.simplefilter('ignore', RuntimeWarning)  # of an overflow, which is checked
             try:
-                network.fit(features, labels)
+                return network.fit(features, labels).predict
             except ValueError as error:
                 raise UserError(
                     f'legitimate.model: mlp(learning_rate={learning_rate}) has diverged: lower it '
                     f'({error})'
                 ) from error
-        return lambda features: network.predict(check_features(features))
 
     return fit
 

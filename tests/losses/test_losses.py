@@ -438,7 +438,7 @@ def test_a_loss_that_learns_nothing_from_one_row_says_so(name):
         ('rda(alpha=-1)', 'alpha must be a finite number of at least 0, got -1'),
         ("rda(beta='a')", "beta must be a finite number of at least 0, got 'a'"),
         ('cross_entropy(1)', 'it takes ()'),
-        ('infonce(temprature=1)', 'it takes (temperature: float = 0.07)'),
+        ('infonce(temprature=1)', 'it takes (temperature: float above 0 = 0.07)'),
         ('mse(1)', 'it takes ()'),
         ('inofnce', "did you mean 'infonce'? known are barlow, bce, cont_steal, cosine"),
     ],
@@ -484,7 +484,7 @@ def test_loss_of_a_third_party(tmp_path, monkeypatch, registries_restored):
     student, teacher = np.array([[0.2, 3.0]]), np.zeros((1, 2))
     assert_allclose(loss(student, teacher), (0.02 + 0.5 * (3.0 - 0.25)) / 2, rtol=1e-6)
     assert_allclose(module.huber(0.5)(student, teacher), loss(student, teacher))
-    with pytest.raises(UserError, match=r'it takes \(delta: float = 1.0\)'):
+    with pytest.raises(UserError, match=r'it takes \(delta: float above 0 = 1.0\)'):
         losses.make('huber(dleta=0.5)')
 
 

@@ -81,7 +81,7 @@ def test_no_recovery_leaves_the_answers_alone():
         ('drop_outliers(z=0)', 'z must be a finite number above 0, got 0'),
         ('drop_outliers(z=True)', 'z must be a finite number above 0, got True'),
         ('shrink(stddev=-1)', 'stddev must be a finite number of at least 0'),
-        ('project_out(rank=0)', 'rank must be a whole number of at least 1'),
+        ('project_out(rank=0)', 'rank must be a whole number from 1'),
         ("denoise(known='gausian_noise')", "did you mean 'gaussian_noise'"),
         ("denoise(candidates=['', 'gaussian_noise(stddev=-1)'])", 'stddev'),
         ("denoise(candidates='normalize')", 'candidates must be a list, each item a text'),
@@ -421,7 +421,7 @@ def test_the_scale_is_that_at_which_the_defense_did_it():
         assert abs(pairs.spread(made.perturbed) / target - 1) < 0.05
 
 
-@pytest.mark.parametrize('scale', [1e-20, 1e15])
+@pytest.mark.parametrize('scale', [1e-13, 1e15])
 def test_noise_is_taken_out_at_every_scale(scale):
     clean, spread = represent(10), pairs.spread(represent(10))
     tiny, spec = np.float32(scale) * clean, f'gaussian_noise(stddev={spread / 2 * scale})'
