@@ -4,6 +4,7 @@ An experiment file's `get_config()` starts from `base()` and sets what differs. 
 ConfigDict is locked: a misspelt field is refused, there and on the command line.
 """
 
+import difflib
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -95,6 +96,45 @@ def base() -> ml_collections.ConfigDict:
     return c.lock()
 
 
+def field_names(config: ml_collections.ConfigDict) -> list[str]:
+    """Returns the dotted names of a config's fields.
+
+    >>> field_names(base())[:4]
+    ['attack.accounts', 'attack.batch_size', 'attack.budget', 'attack.data']
+    """
+    names = []
+    for name, value in config.items():
+        is_group = isinstance(value, ml_collections.ConfigDict)
+        names += [f'{name}.{inner}' for inner in field_names(value)] if is_group else [name]
+    return names
+
+
+def check_field(config: ml_collections.ConfigDict, field: str, where: str) -> None:
+    """Checks that a config has a field.
+
+    Args:
+        config: the config.
+        field: the dotted name of the field.
+        where: the beginning of the message.
+
+    Raises:
+        UserError: there is no such field; the message names the nearest ones.
+    """
+    names = field_names(config)
+    if field in names:
+        return
+    inside = [name for name in names if name.startswith(f'{field}.')]
+    if field and inside:
+        raise UserError(f'{where}: write one of its fields, {", ".join(inside)}')
+    group, _, last = field.rpartition('.')
+    alike = [name for name in names if name.rpartition('.')[2] == last]
+    alike = alike or difflib.get_close_matches(field, names, n=1, cutoff=0.5)
+    hint = f'did you mean {" or ".join(alike)}? ' if alike else ''
+    beside = [n.rpartition('.')[2] for n in names if group and n.startswith(f'{group}.')]
+    beside = beside or list(dict.fromkeys(n.split('.')[0] for n in names))
+    raise UserError(f'{where}: there is no such field: {hint}known are {", ".join(beside)}')
+
+
 def grid(**fields: tuple) -> tuple[dict[str, Any], ...]:
     """Returns every combination of the fields' values, as overrides; `__` stands for the dot.
 
@@ -130,10 +170,8 @@ def expand(
                 continue
             if field.split('.')[0] in ('evaluation', 'modules', 'runs'):
                 raise UserError(f'runs[{number}] sets {field}: all runs share it, set it once')
+            check_field(run, field, f'runs[{number}] sets {field}')
             try:
-                section = run
-                for part in field.split('.'):
-                    section = section[part]
                 run.update_from_flattened_dict({field: value})
             except (KeyError, TypeError, AttributeError) as error:
                 message = str(error.args[0]).splitlines()[0]

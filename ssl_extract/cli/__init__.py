@@ -1,7 +1,6 @@
 """The command line of `launch.py` and `ssl-extract`."""
 
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from logging import LogRecord
 from absl import logging
 
 import ssl_extract
-from ssl_extract.cli import arguments, failures
+from ssl_extract.cli import arguments, failures, signals, streams
 from ssl_extract.errors import UserError
 
 _HOMES = {  # imported when they are called: JAX takes seconds
@@ -24,33 +23,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: the program's name, a command and its flags; by default those of this process.
+        argv: the program's name, a command and its flags; by default those of this process, which
+            signals then end: see `signals.end_on_signals`.
 
     Returns:
         The exit code: 0; 2 after an error, which is told in one line; 130 after an interrupt.
     """
+    words = list(sys.argv if argv is None else argv)
+    streams.open_closed()
+    if argv is None:
+        signals.end_on_signals(arguments.shown_command(words))
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_without_traceback)
     logging.set_verbosity(logging.ERROR)
     try:
-        exit_code = _dispatch(list(sys.argv if argv is None else argv))
+        exit_code = _dispatch(words)
         sys.stdout.flush()
         return exit_code
-    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (Exception, KeyboardInterrupt) as error:
-        failure = failures.explain(error)
-        if failure is None:
+    except KeyboardInterrupt:
+        streams.tell(signals.line(arguments.shown_command(words)))
+        return 130
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and streams.has_no_reader(sys.stdout):
+            streams.discard(sys.stdout)  # its reader, such as head, has seen enough
+            return 0
+        line = failures.explain(error)
+        if line is None:
             raise
         if _debugging():
             traceback.print_exception(error)
-        print(failure.line, file=sys.stderr)
-        return failure.exit_code
+        streams.tell(line)
+        return 2
 
 
 def _dispatch(argv: list[str]) -> int:
     program, words = argv[0], argv[1:]
+    for word in words:
+        if word != word.encode(errors='replace').decode():
+            raise UserError(f'{word!r} is not UTF-8: write it in UTF-8, or rename the file')
     if '--version' in words:
         print(f'ssl-extract {ssl_extract.__version__}')
         return 0

@@ -1,11 +1,10 @@
-"""Errors as one line, and their exit codes."""
+"""Errors as one line that says what to do."""
 
 import errno
 import json
 import sys
 import zipfile
 import zlib
-from typing import NamedTuple
 
 from ssl_extract.errors import UserError
 
@@ -21,23 +20,8 @@ _DAMAGED = (
 )
 
 
-class Failure(NamedTuple):
-    """The message and the exit code of an error.
-
-    Attributes:
-        line: the message for stderr.
-        exit_code: the exit code of the process.
-    """
-
-    line: str
-    exit_code: int
-
-
-def explain(error: BaseException) -> Failure | None:
+def explain(error: Exception) -> str | None:
     """Explains an error in one line; None for a bug, which needs its traceback."""
-    if isinstance(error, KeyboardInterrupt):
-        line = 'interrupted: give the same command again to go on from what is finished'
-        return Failure(line, 130)
     if isinstance(error, UserError | FloatingPointError):
         text = str(error)
     elif isinstance(error, OSError):
@@ -50,20 +34,23 @@ def explain(error: BaseException) -> Failure | None:
     elif isinstance(error, _DAMAGED):
         text = (
             f'a file is damaged ({type(error).__name__}: {_first_line(error)}): --verbosity=1 '
-            f'shows which; remove it, {AGAIN}'
+            f'shows which; move it away, {AGAIN}'
         )
     else:
         return None
-    return Failure(f'error: {" ".join(text.split())}', 2)
+    return f'error: {" ".join(text.split())}'
 
 
 def _system(error: OSError) -> str:
     reason = error.strerror or _first_line(error)
-    where = f'{error.filename}: {reason}' if error.filename else reason
+    path = error.filename2 or error.filename  # of two, the new name of a file
+    where = f'{path}: {reason}' if path else reason
     if error.errno in _FULL:
         return f'{where}: make room there or in the quota, {AGAIN}'
     if error.errno in _FORBIDDEN:
-        return f'{where}: write another --workdir, or change the rights, {AGAIN}'
+        return f'{where}: write another folder, or change the rights, {AGAIN}'
+    if error.errno == errno.EPIPE:
+        return f'{where}: the reader of the output, or a connection, has ended; {AGAIN}'
     return f'{where}: put that right, {AGAIN}'
 
 

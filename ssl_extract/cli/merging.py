@@ -19,12 +19,13 @@ def main(argv: list[str]) -> int:
         UserError: a workdir or a flag is missing or wrong.
     """
     values = arguments.new_values('report')
-    workdirs = [epath.Path(word).expanduser() for word in arguments.parse(values, argv)]
+    words = arguments.parse(values, argv)
+    workdirs = [epath.Path(word).expanduser() for word in words]
     if not workdirs:
         raise UserError('report: name the workdirs, as in report runs/a runs/b --out=runs/both')
-    for workdir in workdirs:
-        if not workdir.is_dir():
-            raise UserError(f'report {workdir}: there is no such folder')
+    for word, workdir in zip(words, workdirs, strict=True):
+        if not word or not workdir.is_dir():
+            raise UserError(f'report {word!r}: there is no such folder')
     if len(workdirs) > 1 and not values.out:
         raise UserError(f'report: {len(workdirs)} workdirs: write --out=DIR, where to put it')
     out = epath.Path(values.out or workdirs[0]).expanduser()
