@@ -1,15 +1,12 @@
 """The command line of `launch.py` and `ssl-extract`."""
 
 import importlib
+import os
 import sys
-import traceback
 from collections.abc import Sequence
-from logging import LogRecord
-
-from absl import logging
 
 import ssl_extract
-from ssl_extract.cli import arguments, failures, signals, streams
+from ssl_extract.cli import arguments, failures, noise, signals, streams
 from ssl_extract.errors import UserError
 
 _HOMES = {  # imported when they are called: JAX takes seconds
@@ -24,18 +21,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Args:
         argv: the program's name, a command and its flags; by default those of this process, which
-            signals then end: see `signals.end_on_signals`.
+            signals and errors then end at once: see `signals.end_on_signals`.
 
     Returns:
         The exit code: 0; 2 after an error, which is told in one line; 130 after an interrupt.
     """
     words = list(sys.argv if argv is None else argv)
     streams.open_closed()
-    if argv is None:
-        signals.end_on_signals(arguments.shown_command(words))
-    logging.use_absl_handler()
-    logging.get_absl_handler().addFilter(_without_traceback)
-    logging.set_verbosity(logging.ERROR)
+    noise.reduce_logs()
+    if argv is not None:
+        return _run(words)
+    signals.end_on_signals(arguments.shown_command(words))
+    noise.reduce_prints()
+    if exit_code := _run(words):
+        os._exit(exit_code)  # without what threads and destructors of libraries still say
+    return 0
+
+
+def _run(words: list[str]) -> int:
     try:
         exit_code = _dispatch(words)
         sys.stdout.flush()
@@ -50,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = failures.explain(error)
         if line is None:
             raise
-        if _debugging():
-            traceback.print_exception(error)
+        noise.show_traceback(error)
         streams.tell(line)
         return 2
 
@@ -75,14 +77,3 @@ def _dispatch(argv: list[str]) -> int:
         )
     command = importlib.import_module(_HOMES[name]).main
     return command([program, *words[named:]])
-
-
-def _debugging() -> bool:
-    return logging.get_verbosity() >= logging.DEBUG
-
-
-def _without_traceback(record: LogRecord) -> bool:
-    """Leaves out the traceback of an error that a library logs and then raises."""
-    if not _debugging():
-        record.exc_info = None
-    return True

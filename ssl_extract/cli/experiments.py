@@ -78,7 +78,8 @@ def find(text: str) -> tuple[pathlib.Path, str]:
         what = 'file' if is_path else 'experiment'
         wrong = 'this is a folder' if is_folder else f'there is no such {what}'
         raise UserError(
-            f'--config={name}: {wrong}; write the path of a .py file, or one of {", ".join(names())}'
+            f'--config={name}: {wrong}; write the path of a .py file, or one of '
+            f'{", ".join(names())}'
         )
     return path.absolute(), argument
 

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import re
 import sys
 import zipfile
 import zlib
@@ -22,6 +24,7 @@ _DAMAGED = (
 
 def explain(error: Exception) -> str | None:
     """Explains an error in one line; None for a bug, which needs its traceback."""
+    error = _of_tensorstore(error) or error
     if isinstance(error, UserError | FloatingPointError):
         text = str(error)
     elif isinstance(error, OSError):
@@ -39,6 +42,12 @@ def explain(error: Exception) -> str | None:
     else:
         return None
     return f'error: {" ".join(text.split())}'
+
+
+def _of_tensorstore(error: Exception) -> OSError | None:
+    """Returns the operating system's error that the writer of checkpoints hides in a message."""
+    told = re.search(r'"([^"]+)".*os_error_code=\'(\d+)\'', str(error), re.DOTALL)
+    return told and OSError(int(told[2]), os.strerror(int(told[2])), told[1])
 
 
 def _system(error: OSError) -> str:

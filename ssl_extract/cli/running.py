@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
     for flag in _JAX_FLAGS:
         if flag.present:
             jax.config.update(flag.name, flag.value)
+    _check_devices()
     fixed = tuple(config_flags.get_override_values(values['config']))
     workdir = values.workdir or f'runs/{experiment.title}'
     if values.dry_run:
@@ -54,6 +55,17 @@ def main(argv: list[str]) -> int:
         run_index=values.run_index,
     )
     return 0
+
+
+def _check_devices() -> None:
+    """Raises UserError if JAX cannot use the devices that it is told to use."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f'JAX_PLATFORMS={jax.config.jax_platforms}: JAX cannot use these devices; write '
+            f'JAX_PLATFORMS=cpu, or nothing to take the best ones ({str(error)[:200]})'
+        ) from error
 
 
 def describe(plans: list[dict[str, Any]]) -> str:
