@@ -108,7 +108,7 @@ def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices):
 @pytest.mark.parametrize(
     ('flag', 'message'),
     [
-        ('--config.attack.bugdet=3', 'Did you mean "budget" instead of "bugdet"?'),
+        ('--config.attack.bugdet=3', 'did you mean attack.budget?'),
         ('--config=experiments/nope.py', '--config=experiments/nope.py: there is no such file'),
         (
             '--config=experiments/paper.py:rdaa',

@@ -47,8 +47,7 @@ def _run(words: list[str]) -> int:
         streams.tell(signals.line(arguments.shown_command(words)))
         return 130
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and streams.has_no_reader(sys.stdout):
-            streams.discard(sys.stdout)  # its reader, such as head, has seen enough
+        if isinstance(error, BrokenPipeError) and streams.is_read_enough():
             return 0
         line = failures.explain(error)
         if line is None:

@@ -1,6 +1,7 @@
 """Standard streams that are closed, full or read no more."""
 
 import os
+import select
 import sys
 from typing import TextIO
 
@@ -22,19 +23,15 @@ def open_closed() -> None:
         sys.stderr = sys.stdout
 
 
-def has_no_reader(stream: TextIO) -> bool:
-    """Tells whether the program that read a stream, such as head, has ended.
+def is_read_enough() -> bool:
+    """Tells whether the reader of stdout, such as head, has ended while that of stderr has not.
 
-    Args:
-        stream: to which something was written that could not be flushed.
+    Then nothing more is written to stdout.
     """
-    try:
-        stream.flush()
-    except BrokenPipeError:
-        return True
-    except OSError:
-        return False
-    return False
+    enough = _has_no_reader(sys.stdout) and not _has_no_reader(sys.stderr)
+    if enough:
+        discard(sys.stdout)
+    return enough
 
 
 def tell(line: str) -> None:
@@ -55,3 +52,12 @@ def tell(line: str) -> None:
 def discard(stream: TextIO) -> None:
     """Drops what a stream still holds: the interpreter flushes it once more at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    poll = select.poll()
+    try:
+        poll.register(stream, 0)  # an error is told even where nothing is asked for
+    except OSError:  # no file of the system
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

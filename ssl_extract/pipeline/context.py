@@ -88,7 +88,7 @@ def check_workdir(folder: epath.PathLike) -> None:
     nearest = next(parent for parent in (path, *path.parents) if parent.exists())
     if not nearest.is_dir():
         raise UserError(f'workdir={folder}: {nearest} is a file; write a folder')
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
         raise UserError(
             f'workdir={folder}: {nearest} must not be written; write another folder, or change its '
             'rights'
