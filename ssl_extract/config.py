@@ -170,7 +170,7 @@ def expand(
                 continue
             if field.split('.')[0] in ('evaluation', 'modules', 'runs'):
                 raise UserError(f'runs[{number}] sets {field}: all runs share it, set it once')
-            check_field(run, field, f'runs[{number}] sets {field}')
+            check_field(run, field, f'runs[{number}] sets {field}={value!r}')
             try:
                 run.update_from_flattened_dict({field: value})
             except (KeyError, TypeError, AttributeError) as error:

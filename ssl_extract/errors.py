@@ -1,4 +1,4 @@
-"""The error of wrong input, `UserError`, and the place of an error in the user's code."""
+"""The error of wrong input, and the places of errors in the user's code."""
 
 import pathlib
 import sysconfig

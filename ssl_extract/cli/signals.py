@@ -1,4 +1,4 @@
-"""Signals that end the process: Ctrl-C, a scheduler's SIGTERM, a closed terminal."""
+"""Signals that end the process, such as Ctrl-C and a scheduler's SIGTERM."""
 
 import contextlib
 import os
