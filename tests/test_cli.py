@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -227,3 +228,13 @@ def test_a_warning_takes_one_line_and_an_error_in_a_destructor_none():
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, 'warning: two lines\n')
+
+
+def test_an_interrupt_of_a_call_ends_the_call_alone(capsys, tmp_path):
+    """Signals end a process of the command; of a notebook they interrupt the call."""
+    text = 'import signal\ndef get_config():\n  signal.raise_signal(signal.SIGINT)'
+    (tmp_path / 'mine.py').write_text(text)
+    words = (f'--config={tmp_path}/mine.py', '--workdir=my runs')
+    code, out, err = call(capsys, *words)
+    assert (code, out) == (130, '') and err.startswith('interrupted: ')
+    assert shlex.split(err.partition('write: ')[2]) == ['ssl-extract', *words]

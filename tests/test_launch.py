@@ -1,6 +1,7 @@
 """The command, whole: real processes, killed with kill -9 in every stage, on 1, 4 and 8 devices."""
 
 import json
+import shlex
 
 import pytest
 from processes import assert_same_ledgers, finish, kill_when, results, start
@@ -19,7 +20,9 @@ def test_the_workdir_holds_what_it_should(whole):
     assert {run['config']['attack']['loss'] for run in runs} == {'mse', 'infonce'}
     assert len(runs) == 3
     for run in runs:
-        assert run['config']['attack']['batch_size'] == 16 and 'launch.py' in run['command']
+        assert run['config']['attack']['batch_size'] == 16
+        words = ['python', 'launch.py', '--config=tests/helpers/tiny.py', f'--workdir={whole}']
+        assert shlex.split(run['command']) == words
         assert run['versions']['jax'] and len(run['devices']) == 4
     rows = results(whole)
     assert {row['run'] for row in rows if row['role'] == 'surrogate'} == {run['id'] for run in runs}
