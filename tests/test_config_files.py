@@ -115,7 +115,7 @@ def test_a_field_that_is_wrong_is_named_with_the_nearest_one(capsys, tmp_path, f
 def test_the_fields_of_the_list_of_runs_are_checked_alike(capsys, tmp_path):
     (tmp_path / 'mine.py').write_text(f'{START}c.runs = ({{"attack.nope": 3}},)\n  return c')
     err = refused(capsys, f'--config={tmp_path}/mine.py')
-    assert 'runs[0] sets attack.nope: there is no such field: did you mean attack.name?' in err
+    assert 'runs[0] sets attack.nope=3: there is no such field: did you mean attack.name?' in err
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,10 @@ def test_report_and_list_name_what_is_wrong_too(capsys, tmp_path):
     with contextlib.chdir(tmp_path):
         err = refused(capsys, 'list', '--modules=broken_module')
         assert "modules: 'broken_module': " in err and 'broken_module.py, line 1: ' in err
+    for words in (('nowhere://x',), (str(tmp_path), '--out=nowhere://x')):
+        assert "report nowhere://x: 'nowhere://'; write a" in refused(capsys, 'report', *words)
+    err = refused(capsys, 'report', str(tmp_path), '--out=~no_such_user/x')
+    assert 'report ~no_such_user/x: there is no home folder ~no_such_user' in err
     assert "report '': there is no such folder" in refused(capsys, 'report', '')
     assert 'there is no such folder' in refused(
         capsys, 'report', str(tmp_path / 'broken_module.py')

@@ -61,7 +61,7 @@ def _dispatch(argv: list[str]) -> int:
     program, words = argv[0], argv[1:]
     for word in words:
         if word != word.encode(errors='replace').decode():
-            raise UserError(f'{word!r} is not UTF-8: write it in UTF-8, or rename the file')
+            raise UserError(f'{word!r} is not UTF-8: rename the file, or set PYTHONUTF8=1')
     if '--version' in words:
         print(f'ssl-extract {ssl_extract.__version__}')
         return 0

@@ -11,8 +11,21 @@ import zlib
 from ssl_extract.errors import UserError
 
 AGAIN = 'then give the same command again: it goes on from what is finished'
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = 'make room there or in the quota'
+_FORBIDDEN = 'write another folder, or change the rights'
+_MISPLACED = 'a file lies where a folder belongs, or a folder where a file does: move it away'
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: _FORBIDDEN,
+    errno.ENOTDIR: _MISPLACED,
+    errno.EISDIR: _MISPLACED,
+    errno.EEXIST: _MISPLACED,
+    errno.EPIPE: 'the reader of the output, or a connection, has ended',
+}
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -54,13 +67,8 @@ def _system(error: OSError) -> str:
     reason = error.strerror or _first_line(error)
     path = error.filename2 or error.filename  # of two, the new name of a file
     where = f'{path}: {reason}' if path else reason
-    if error.errno in _FULL:
-        return f'{where}: make room there or in the quota, {AGAIN}'
-    if error.errno in _FORBIDDEN:
-        return f'{where}: write another folder, or change the rights, {AGAIN}'
-    if error.errno == errno.EPIPE:
-        return f'{where}: the reader of the output, or a connection, has ended; {AGAIN}'
-    return f'{where}: put that right, {AGAIN}'
+    number = error.errno or (errno.EISDIR if isinstance(error, IsADirectoryError) else 0)
+    return f'{where}: {_ADVICE.get(number, "put that right")}, {AGAIN}'
 
 
 def _is_device_memory(error: BaseException) -> bool:
