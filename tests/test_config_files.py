@@ -164,7 +164,7 @@ def test_report_and_list_name_what_is_wrong_too(capsys, tmp_path):
 @pytest.fixture
 def as_nobody():
     """A folder of this test's, and the rights of a user who is not root."""
-    folder = pathlib.Path(tempfile.mkdtemp(dir='/tmp'))
+    folder = pathlib.Path(tempfile.mkdtemp())
     is_root = os.geteuid() == 0
     folder.chmod(0o755)
     if is_root:
