@@ -142,3 +142,12 @@ def test_a_disk_that_is_full_under_a_checkpoint_is_one_line_and_the_run_goes_on(
     assert re.match(r'error: /.*/checkpoints/.*: File too large: make room there or in the', line)
     assert ended(start(*words))[0] == 0
     assert {row['role'] for row in results(tmp_path)} == {'victim', 'surrogate'}
+
+
+def test_devices_that_are_not_there_are_one_line():
+    process = start('launch.py', TINY, '--dry_run', env=os.environ | {'JAX_PLATFORMS': 'nowhere'})
+    code, _, err = ended(process)
+    assert code == 2 and err.startswith(
+        'error: JAX_PLATFORMS=nowhere: JAX cannot use these devices'
+    )
+    assert err.count('\n') == 1
