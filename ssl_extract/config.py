@@ -135,6 +135,41 @@ def base() -> ml_collections.ConfigDict:
     return c.lock()
 
 
+def field_names(config: ml_collections.ConfigDict) -> list[str]:
+    """Returns the dotted names of a config's fields.
+
+    >>> field_names(base())[:4]
+    ['attack.accounts', 'attack.batch_size', 'attack.budget', 'attack.data']
+    """
+    return list(_flat(config))
+
+
+def check_field(config: ml_collections.ConfigDict, field: str, where: str) -> None:
+    """Checks that a config has a field.
+
+    Args:
+        config: the config.
+        field: the dotted name of the field.
+        where: the beginning of the message.
+
+    Raises:
+        UserError: there is no such field; the message names the nearest ones.
+    """
+    names = field_names(config)
+    if field in names:
+        return
+    inside = [name for name in names if name.startswith(f'{field}.')]
+    if field and inside:
+        raise UserError(f'{where}: write one of its fields, {", ".join(inside)}')
+    group, _, last = field.rpartition('.')
+    alike = [name for name in names if name.rpartition('.')[2] == last]
+    alike = alike or difflib.get_close_matches(field, names, n=1, cutoff=0.5)
+    hint = f'did you mean {" or ".join(alike)}? ' if alike else ''
+    beside = [n.rpartition('.')[2] for n in names if group and n.startswith(f'{group}.')]
+    beside = beside or list(dict.fromkeys(n.split('.')[0] for n in names))
+    raise UserError(f'{where}: there is no such field: {hint}known are {", ".join(beside)}')
+
+
 def grid(**fields: tuple) -> tuple[dict[str, Any], ...]:
     """Returns every combination of the fields' values, as overrides; `__` stands for the dot.
 
@@ -159,9 +194,7 @@ def check(config: ml_collections.ConfigDict, where: str = '') -> None:
     """
     defaults, values = _flat(base()), _flat(config)
     for field in sorted(values.keys() - defaults.keys()):
-        near = difflib.get_close_matches(field, defaults, n=1)
-        hint = f'; did you mean {near[0]}?' if near else ', which starts from config.base()'
-        raise UserError(f'{where}{field} is no field of an experiment{hint}')
+        check_field(base(), field, f'{where}{checks.shown(field)}')
     for field in sorted(defaults.keys() - values.keys() - {'runs'}):
         raise UserError(f'{where}{field} is missing: start the config from config.base()')
     for field, value in values.items():
@@ -224,10 +257,8 @@ def expand(
                 continue
             if field.split('.')[0] in ('evaluation', 'modules', 'runs'):
                 raise UserError(f'runs[{number}] sets {field}: all runs share it, set it once')
+            check_field(run, field, f'runs[{number}] sets {field}={checks.shown(value)}')
             try:
-                section = run
-                for part in field.split('.'):
-                    section = section[part]
                 run.update_from_flattened_dict({field: value})
             except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
                 message = (str(error.args[0] if error.args else '').splitlines() or [''])[0]

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from ml_collections import config_flags
 
-from ssl_extract.cli import arguments, catalog, experiments, running
+from ssl_extract.cli import arguments, catalog, experiments, overrides
 from ssl_extract.pipeline import run as experiment
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -49,9 +49,9 @@ def parsed(command):
     argv = [a.replace('experiments/', f'{ROOT}/experiments/') for a in words]
     argv = argv[argv.index('launch.py') :]
     values = arguments.new_values('run')
-    overrides = arguments.parse(values, argv, known_only=True)
-    running._define_overrides(values, experiments.load(values.config), overrides)
-    assert arguments.parse(values, [argv[0], *overrides]) == []
+    unread = arguments.parse(values, argv, known_only=True)
+    overrides.define(values, experiments.load(values.config).config, unread)
+    assert arguments.parse(values, [argv[0], *unread]) == []
     return values.config, tuple(config_flags.get_override_values(values['config']))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 from processes import assert_same_ledgers, finish, kill_when, results, start
@@ -20,7 +21,9 @@ def test_the_workdir_holds_what_it_should(whole):
     assert {run['config']['attack']['loss'] for run in runs} == {'mse', 'infonce'}
     assert len(runs) == 3
     for run in runs:
-        assert run['config']['attack']['batch_size'] == 16 and 'launch.py' in run['command']
+        assert run['config']['attack']['batch_size'] == 16
+        words = ['python', 'launch.py', '--config=tests/helpers/tiny.py', f'--workdir={whole}']
+        assert shlex.split(run['command']) == words
         assert run['versions']['jax'] and len(run['devices']) == 4
     rows = results(whole)
     assert {row['run'] for row in rows if row['role'] == 'surrogate'} == {run['id'] for run in runs}
@@ -110,7 +113,7 @@ def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices):
 @pytest.mark.parametrize(
     ('flag', 'message'),
     [
-        ('--config.attack.bugdet=3', 'Did you mean "budget" instead of "bugdet"?'),
+        ('--config.attack.bugdet=3', 'did you mean attack.budget?'),
         ('--config=experiments/nope.py', '--config=experiments/nope.py: there is no such file'),
         (
             '--config=experiments/paper.py:rdaa',

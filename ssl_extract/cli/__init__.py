@@ -3,14 +3,10 @@
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
-from logging import LogRecord
-
-from absl import logging
 
 import ssl_extract
-from ssl_extract.cli import arguments, failures
+from ssl_extract.cli import arguments, failures, noise, signals, streams
 from ssl_extract.errors import UserError
 
 _HOMES = {  # imported when they are called: JAX takes seconds
@@ -24,33 +20,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: the program's name, a command and its flags; by default those of this process.
+        argv: the program's name, a command and its flags; by default those of this process, which
+            signals and errors then end at once: see `signals.end_on_signals`.
 
     Returns:
         The exit code: 0; 2 after an error, which is told in one line; 130 after an interrupt.
     """
-    logging.use_absl_handler()
-    logging.get_absl_handler().addFilter(_without_traceback)
-    logging.set_verbosity(logging.ERROR)
+    words = list(sys.argv if argv is None else argv)
+    streams.open_closed()
+    noise.reduce_logs()
+    if argv is not None:
+        return _run(words)
+    signals.end_on_signals(arguments.shown_command(words))
+    noise.reduce_prints()
+    if exit_code := _run(words):
+        os._exit(exit_code)  # without what threads and destructors of libraries still say
+    return 0
+
+
+def _run(words: list[str]) -> int:
     try:
-        exit_code = _dispatch(list(sys.argv if argv is None else argv))
+        exit_code = _dispatch(words)
         sys.stdout.flush()
         return exit_code
-    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (Exception, KeyboardInterrupt) as error:
-        failure = failures.explain(error)
-        if failure is None:
+    except KeyboardInterrupt:
+        streams.tell(signals.line(arguments.shown_command(words)))
+        return 130
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and streams.is_read_enough():
+            return 0
+        line = failures.explain(error)
+        if line is None:
             raise
-        if _debugging():
-            traceback.print_exception(error)
-        print(failure.line, file=sys.stderr)
-        return failure.exit_code
+        noise.show_traceback(error)
+        streams.tell(line)
+        return 2
 
 
 def _dispatch(argv: list[str]) -> int:
     program, words = argv[0], argv[1:]
+    for word in words:
+        if word != word.encode(errors='replace').decode():
+            raise UserError(f'{word!r} is not UTF-8: rename the file, or set PYTHONUTF8=1')
     if '--version' in words:
         print(f'ssl-extract {ssl_extract.__version__}')
         return 0
@@ -65,14 +76,3 @@ def _dispatch(argv: list[str]) -> int:
         )
     command = importlib.import_module(_HOMES[name]).main
     return command([program, *words[named:]])
-
-
-def _debugging() -> bool:
-    return logging.get_verbosity() >= logging.DEBUG
-
-
-def _without_traceback(record: LogRecord) -> bool:
-    """Leaves out the traceback of an error that a library logs and then raises."""
-    if not _debugging():
-        record.exc_info = None
-    return True

@@ -1,8 +1,9 @@
 """The flags and the help text of each command."""
 
+import contextlib
 import shlex
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from absl import flags
@@ -15,7 +16,11 @@ _CLOSING = (
     'launch.py is the same command. --config.a.b=c sets a field of the config. --verbosity=0 shows '
     'what libraries log, --verbosity=1 also the traceback of an error.'
 )
-READ_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
+_PLAINLY = {
+    'invalid literal for int() with base 10:': 'write a whole number instead of',
+    "('Non-boolean argument to boolean flag', ": 'write true or false instead of (',
+    'could not convert string to float:': 'write a number instead of',
+}
 
 
 class Command(NamedTuple):
@@ -41,7 +46,7 @@ def _define_run(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string(
         'workdir',
-        '',
+        None,
         'Folder or bucket where everything is kept; default runs/EXPERIMENT. The same command '
         'goes on with what it holds.',
         flag_values=values,
@@ -126,23 +131,40 @@ def parse(values: flags.FlagValues, argv: list[str], known_only: bool = False) -
         known_only: returns unknown flags with the words.
 
     Raises:
-        UserError: a flag is unknown or has a wrong value.
+        UserError: a flag is unknown, or has a wrong value or none.
     """
+    with read_errors():
+        words = values(argv, known_only=known_only)[1:]
+    for name in values:
+        value = values[name].value
+        if isinstance(value, str) and value.startswith('--'):  # the next flag
+            raise UserError(f'--{name} {value}: write --{name}=VALUE')
+    return words
+
+
+@contextlib.contextmanager
+def read_errors() -> Iterator[None]:
+    """Turns what is raised when flags are read into a UserError."""
     try:
-        return values(argv, known_only=known_only)[1:]
-    except READ_ERRORS as error:
-        raise UserError(error.args[0] if error.args else str(error)) from error
+        yield
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        message = str(error.args[0] if error.args else error)
+        for words, plain in _PLAINLY.items():
+            message = message.replace(words, plain)
+        raise UserError(message) from error
 
 
 def shown_command(argv: list[str]) -> str:
     """Writes a command line down so that a shell reads the same words again.
 
-    >>> shown_command(['/there/launch.py', '--config.defense=round | refuse'])
+    >>> shown_command(['launch.py', '--config.defense=round | refuse'])
     "python launch.py '--config.defense=round | refuse'"
+    >>> shown_command(['/usr/bin/ssl-extract', 'report', 'my runs'])
+    "ssl-extract report 'my runs'"
     """
-    program = argv[0].replace('\\', '/').split('/')[-1]
-    interpreter = ['python'] if program.endswith('.py') else []
-    return shlex.join([*interpreter, program, *argv[1:]])
+    is_file = argv[0].endswith('.py')  # else an installed command, which the shell finds
+    program = ['python', argv[0]] if is_file else [argv[0].rpartition('/')[2]]
+    return shlex.join([*program, *argv[1:]])
 
 
 def help_text() -> str:

@@ -4,16 +4,18 @@ import ast
 import contextlib
 import importlib.util
 import inspect
+import os
 import pathlib
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 
-from ssl_extract.errors import UserError
+from ssl_extract import config as config_lib
+from ssl_extract.errors import UserError, place_of, told_with_place
 
 
 class Experiment(NamedTuple):
@@ -45,10 +47,18 @@ def names() -> dict[str, str]:
     'Steal a small SimCLR encoder of handwritten digits, with and without a defense.'
     """
     return {
-        path.stem: (ast.get_docstring(ast.parse(path.read_text())) or '').split('\n')[0]
+        path.stem: _title(path)
         for path in sorted(folder().glob('*.py'))
         if not path.stem.startswith('_')
     }
+
+
+def _title(path: pathlib.Path) -> str:
+    try:
+        docstring = ast.get_docstring(ast.parse(path.read_bytes(), str(path)))
+    except SyntaxError as error:
+        return told_with_place(error)
+    return (docstring or '').split('\n')[0]
 
 
 def find(text: str) -> tuple[pathlib.Path, str]:
@@ -62,11 +72,13 @@ def find(text: str) -> tuple[pathlib.Path, str]:
     """
     name, _, argument = text.partition(':')
     is_path = name.endswith('.py') or '/' in name
-    path = pathlib.Path(name).expanduser() if is_path else folder() / f'{name}.py'
-    if not path.is_file():
+    path = pathlib.Path(os.path.expanduser(name)) if is_path else folder() / f'{name}.py'
+    if path.suffix != '.py' or not path.is_file():
+        is_folder = bool(name) and pathlib.Path(name).is_dir()
         what = 'file' if is_path else 'experiment'
+        wrong = 'this is a folder' if is_folder else f'there is no such {what}'
         raise UserError(
-            f'--config={name}: there is no such {what}; write the path of one, or one of '
+            f'--config={name}: {wrong}; write the path of a .py file, or one of '
             f'{", ".join(names())}'
         )
     return path.absolute(), argument
@@ -81,18 +93,40 @@ def load(text: str) -> Experiment:
     path, argument = find(text)
     with _neighbors(path.parent):
         try:
-            get_config = _module(path).get_config
+            get_config = getattr(_module(path), 'get_config', None)
             config = _call(get_config, argument, f'--config={text}')
         except UserError:
             raise
-        except Exception as error:
-            raise UserError(_where(error, path)) from error
-    if not isinstance(config, ml_collections.ConfigDict):
+        except (Exception, SystemExit) as error:
+            _check_fields(error)
+            raise UserError(f'--config={text}: {told_with_place(error)}') from error
+    _check_config(config, f'--config={text}')
+    return Experiment(f'{path.stem}_{argument}' if argument else path.stem, config)
+
+
+def _check_config(config: Any, where: str) -> None:
+    """Raises UserError if an experiment's result is not made from `config.base()`."""
+    frozen = ml_collections.FrozenConfigDict
+    if isinstance(config, ml_collections.ConfigDict) and not isinstance(config, frozen):
+        names = config_lib.field_names(config)
+        missing = [n for n in config_lib.field_names(config_lib.base()) if n not in names]
+        wrong = f'a config without {missing[0]}' if missing else ''
+    else:
+        wrong = f'{type(config).__name__} {config!r:.40}'
+    if wrong:
         raise UserError(
-            f'--config={text}: get_config() returned {type(config).__name__}; start it from '
+            f'{where}: its get_config() returned {wrong}; start it from '
             'ssl_extract.config.base() and return that'
         )
-    return Experiment(f'{path.stem}_{argument}' if argument else path.stem, config)
+
+
+def _check_fields(error: BaseException) -> None:
+    """Raises UserError if an experiment's file names a field that its config does not have."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        names = frame.f_locals
+        group, name = names.get('self'), names.get('attribute', names.get('key'))
+        if isinstance(group, ml_collections.ConfigDict) and isinstance(name, str):
+            config_lib.check_field(group, name, f'{place_of(error)}{name}')
 
 
 @contextlib.contextmanager
@@ -101,7 +135,8 @@ def _neighbors(folder: pathlib.Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        with contextlib.suppress(ValueError):  # the file may change the path itself
+            sys.path.remove(str(folder))
 
 
 def _module(path: pathlib.Path) -> ModuleType:
@@ -112,7 +147,12 @@ def _module(path: pathlib.Path) -> ModuleType:
     return module
 
 
-def _call(get_config: Callable, argument: str, where: str) -> ml_collections.ConfigDict:
+def _call(get_config: Callable | None, argument: str, where: str) -> Any:
+    if not callable(get_config):
+        raise UserError(
+            f'{where}: this file has no function get_config(); write one that starts from '
+            'ssl_extract.config.base()'
+        )
     arguments = [argument] if argument else []
     try:
         inspect.signature(get_config).bind(*arguments)
@@ -120,13 +160,3 @@ def _call(get_config: Callable, argument: str, where: str) -> ml_collections.Con
         what = f"takes no argument: leave out ':{argument}'" if argument else 'needs an argument'
         raise UserError(f'{where}: its get_config() {what}') from None
     return get_config(*arguments)
-
-
-def _where(error: Exception, path: pathlib.Path) -> str:
-    """Writes an error with the last line of the experiment, or of its neighbors, that led to it."""
-    if isinstance(error, SyntaxError):
-        return f'{error.filename}, line {error.lineno}: {error.msg}'
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [f for f in frames if pathlib.Path(f.filename).parent == path.parent]
-    place = f'{inside[-1].filename}, line {inside[-1].lineno}' if inside else str(path)
-    return f'{place}: {type(error).__name__}: {error}'

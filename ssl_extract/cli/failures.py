@@ -1,17 +1,31 @@
-"""Errors as one line, and their exit codes."""
+"""Errors as one line that says what to do."""
 
 import errno
 import json
+import os
+import re
 import sys
 import zipfile
 import zlib
-from typing import NamedTuple
 
 from ssl_extract.errors import UserError
 
 AGAIN = 'then give the same command again: it goes on from what is finished'
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = 'make room there or in the quota'
+_FORBIDDEN = 'write another folder, or change the rights'
+_MISPLACED = 'a file lies where a folder belongs, or a folder where a file does: move it away'
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: _FORBIDDEN,
+    errno.ENOTDIR: _MISPLACED,
+    errno.EISDIR: _MISPLACED,
+    errno.EEXIST: _MISPLACED,
+    errno.EPIPE: 'the reader of the output, or a connection, has ended',
+}
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -21,23 +35,9 @@ _DAMAGED = (
 )
 
 
-class Failure(NamedTuple):
-    """The message and the exit code of an error.
-
-    Attributes:
-        line: the message for stderr.
-        exit_code: the exit code of the process.
-    """
-
-    line: str
-    exit_code: int
-
-
-def explain(error: BaseException) -> Failure | None:
+def explain(error: Exception) -> str | None:
     """Explains an error in one line; None for a bug, which needs its traceback."""
-    if isinstance(error, KeyboardInterrupt):
-        line = 'interrupted: give the same command again to go on from what is finished'
-        return Failure(line, 130)
+    error = _of_tensorstore(error) or error
     if isinstance(error, UserError | FloatingPointError):
         text = str(error)
     elif isinstance(error, OSError):
@@ -50,21 +50,25 @@ def explain(error: BaseException) -> Failure | None:
     elif isinstance(error, _DAMAGED):
         text = (
             f'a file is damaged ({type(error).__name__}: {_first_line(error)}): --verbosity=1 '
-            f'shows which; remove it, {AGAIN}'
+            f'shows which; move it away, {AGAIN}'
         )
     else:
         return None
-    return Failure(f'error: {" ".join(text.split())}', 2)
+    return f'error: {" ".join(text.split())}'
+
+
+def _of_tensorstore(error: Exception) -> OSError | None:
+    """Returns the operating system's error that the writer of checkpoints hides in a message."""
+    told = re.search(r'"([^"]+)".*os_error_code=\'(\d+)\'', str(error), re.DOTALL)
+    return told and OSError(int(told[2]), os.strerror(int(told[2])), told[1])
 
 
 def _system(error: OSError) -> str:
     reason = error.strerror or _first_line(error)
-    where = f'{error.filename}: {reason}' if error.filename else reason
-    if error.errno in _FULL:
-        return f'{where}: make room there or in the quota, {AGAIN}'
-    if error.errno in _FORBIDDEN:
-        return f'{where}: write another --workdir, or change the rights, {AGAIN}'
-    return f'{where}: put that right, {AGAIN}'
+    path = error.filename2 or error.filename  # of two, the new name of a file
+    where = f'{path}: {reason}' if path else reason
+    number = error.errno or (errno.EISDIR if isinstance(error, IsADirectoryError) else 0)
+    return f'{where}: {_ADVICE.get(number, "put that right")}, {AGAIN}'
 
 
 def _is_device_memory(error: BaseException) -> bool:

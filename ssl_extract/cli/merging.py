@@ -1,5 +1,7 @@
 """The command `report`: one report on several workdirs."""
 
+import os
+
 from etils import epath
 
 from ssl_extract.cli import arguments
@@ -19,18 +21,31 @@ def main(argv: list[str]) -> int:
         UserError: a workdir or a flag is missing or wrong.
     """
     values = arguments.new_values('report')
-    workdirs = [epath.Path(word).expanduser() for word in arguments.parse(values, argv)]
+    words = arguments.parse(values, argv)
+    workdirs = [_folder(word) for word in words]
     if not workdirs:
         raise UserError('report: name the workdirs, as in report runs/a runs/b --out=runs/both')
-    for workdir in workdirs:
-        if not workdir.is_dir():
-            raise UserError(f'report {workdir}: there is no such folder')
+    for word, workdir in zip(words, workdirs, strict=True):
+        if not word or not workdir.is_dir():
+            raise UserError(f'report {word!r}: there is no such folder')
     if len(workdirs) > 1 and not values.out:
         raise UserError(f'report: {len(workdirs)} workdirs: write --out=DIR, where to put it')
-    out = epath.Path(values.out or workdirs[0]).expanduser()
+    out = _folder(values.out) if values.out else workdirs[0]
 
     from ssl_extract import report  # matplotlib takes seconds
 
     report.write_from(out, workdirs, values.title or out.absolute().name)
     print(f'report: {out / "report.html"}')
     return 0
+
+
+def _folder(word: str) -> epath.Path:
+    """Returns a folder or bucket that can be looked at; it need not exist."""
+    try:
+        path = epath.Path(word).expanduser()
+        path.exists()
+    except (KeyError, ImportError) as error:  # an unknown kind of bucket, or its library is missing
+        raise UserError(f'report {word}: {error}; write a folder, or gs://...') from error
+    if os.fspath(path).startswith('~'):
+        raise UserError(f'report {word}: there is no home folder {path.parts[0]}')
+    return path

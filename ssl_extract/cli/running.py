@@ -6,7 +6,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from ssl_extract.cli import arguments, experiments
+from ssl_extract.cli import arguments, experiments, overrides
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import plan as planning
 from ssl_extract.pipeline import run as pipeline
@@ -28,15 +28,18 @@ def main(argv: list[str]) -> int:
         UserError: a flag or a field of the config is wrong.
     """
     values = arguments.new_values('run', _JAX_FLAGS)
-    overrides = arguments.parse(values, argv, known_only=True)
+    words = arguments.parse(values, argv, known_only=True)
+    if values.workdir == '':
+        raise UserError('--workdir=: write a folder, or leave the flag out')
     experiment = experiments.load(values.config)
-    _define_overrides(values, experiment, overrides)
-    unexpected = arguments.parse(values, [argv[0], *overrides])
+    overrides.define(values, experiment.config, words)
+    unexpected = arguments.parse(values, [argv[0], *words])
     if unexpected:
         raise UserError(f'unexpected {unexpected[0]!r}: write --config=... and --workdir=...')
     for flag in _JAX_FLAGS:
         if flag.present:
             jax.config.update(flag.name, flag.value)
+    _check_devices()
     fixed = tuple(config_flags.get_override_values(values['config']))
     workdir = values.workdir or f'runs/{experiment.title}'
     if values.dry_run:
@@ -54,17 +57,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _define_overrides(
-    values: flags.FlagValues, experiment: experiments.Experiment, overrides: list[str]
-) -> None:
-    """Lets `--config.a.b=c` set a field of the experiment's config."""
-    delattr(values, 'config')
+def _check_devices() -> None:
+    """Raises UserError if JAX cannot use the devices that it is told to use."""
     try:
-        config_flags.DEFINE_config_dict(
-            'config', experiment.config, flag_values=values, sys_argv=overrides
-        )
-    except arguments.READ_ERRORS as error:
-        raise UserError(error.args[0] if error.args else str(error)) from error
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f'JAX_PLATFORMS={jax.config.jax_platforms}: JAX cannot use these devices; write '
+            f'JAX_PLATFORMS=cpu, or nothing to take the best ones ({str(error)[:200]})'
+        ) from error
 
 
 def describe(plans: list[dict[str, Any]]) -> str:

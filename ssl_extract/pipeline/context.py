@@ -1,11 +1,14 @@
 """The `Run` and `Workspace` types."""
 
+import contextlib
+import os
 from typing import NamedTuple
 
 import jax
 import ml_collections
 from etils import epath
 
+from ssl_extract.errors import UserError
 from ssl_extract.pipeline.modules import NO_MODULES, OwnModules
 
 
@@ -55,5 +58,42 @@ def make_run(
         mesh: the devices.
         modules: the user's modules.
     """
-    path = epath.Path(folder).expanduser().absolute()
+    path = epath.Path(folder).expanduser()
+    path = path if _is_bucket(path) else path.absolute()
     return Run(config, Workspace(path, mesh, modules, **config.training))
+
+
+def check_workdir(folder: epath.PathLike) -> None:
+    """Checks that a workdir is a folder that can be written, or can be made; makes nothing.
+
+    Args:
+        folder: the workdir.
+
+    Raises:
+        UserError: the workdir is a file, lies below a file, or must not be written; a bucket's
+            library is not installed.
+    """
+    try:
+        path = epath.Path(folder).expanduser()
+        path.exists()
+    except (KeyError, ImportError) as error:  # an unknown kind of bucket, or its library is missing
+        raise UserError(f'workdir={folder}: {error}; write a folder, or gs://...') from error
+    if _is_bucket(path):
+        return
+    if os.fspath(path).startswith('~'):
+        raise UserError(f'workdir={folder}: there is no home folder {path.parts[0]}')
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.stat(path)  # raises for a name that is too long and for a folder that must not be read
+    path = path.absolute()
+    nearest = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not nearest.is_dir():
+        raise UserError(f'workdir={folder}: {nearest} is a file; write a folder')
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        raise UserError(
+            f'workdir={folder}: {nearest} must not be written; write another folder, or change its '
+            'rights'
+        )
+
+
+def _is_bucket(path: epath.Path) -> bool:
+    return '://' in os.fspath(path)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from ssl_extract.errors import UserError
+from ssl_extract.errors import UserError, told_with_place
 from ssl_extract.identity import content_of, is_ours
 from ssl_extract.registry import REGISTRIES, registered_by
 
@@ -66,8 +66,8 @@ def import_modules(names: tuple[str, ...]) -> OwnModules:
         names: the modules' names, without .py.
 
     Raises:
-        UserError: there is no such module, its source cannot be read, or its source was edited
-            since this process imported it.
+        UserError: there is no such module, its import fails, its source cannot be read, or its
+            source was edited since this process imported it.
     """
     if names and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -93,15 +93,18 @@ def _unlisted(listed: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _import(name: str) -> ModuleType:
+    if not (isinstance(name, str) and all(name.split('.'))):
+        raise UserError(f'modules: {name!r}: write the name of a module, without .py')
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise UserError(
-            f'modules: there is no module {name!r} in {os.getcwd()} or on PYTHONPATH; write '
-            'its name without .py'
-        ) from None
+    except (Exception, SystemExit) as error:
+        lost = error.name if isinstance(error, ModuleNotFoundError) else None
+        if lost and f'{name}.'.startswith(f'{lost}.'):
+            raise UserError(
+                f'modules: there is no module {name!r} in {os.getcwd()} or on PYTHONPATH; write '
+                'its name without .py'
+            ) from None
+        raise UserError(f'modules: {name!r}: {told_with_place(error)}') from error
 
 
 def _source_of(module: ModuleType, parts: dict[str, pathlib.Path]) -> str:
@@ -165,7 +168,11 @@ def _imports_of(name: str, file: pathlib.Path) -> Iterator[str]:
     package = name if is_package else name.rpartition('.')[0]
     parts = package.split('.')
     yield package
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    try:
+        tree = ast.parse(file.read_bytes(), str(file))
+    except SyntaxError as error:
+        raise UserError(f'modules: {told_with_place(error)}') from error
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (_with_parents(alias.name for alias in node.names))
         elif isinstance(node, ast.ImportFrom):

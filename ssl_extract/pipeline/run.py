@@ -28,7 +28,7 @@ from ssl_extract.pipeline import (
     victim,
 )
 from ssl_extract.pipeline import sets as sets_lib
-from ssl_extract.pipeline.context import Run, make_run
+from ssl_extract.pipeline.context import Run, check_workdir, make_run
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.pipeline.sets import Sets, load_sets
 from ssl_extract.pipeline.stage import StageRecord, Trained
@@ -122,6 +122,7 @@ def prepare(
     config.check(cfg)
     sets_lib.forget()  # files may have changed since the last experiment of this process
     victim.forget()
+    check_workdir(workdir)
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
     runs = [make_run(fields, workdir, mesh, modules) for fields in config.expand(cfg, fixed)]
     notes: dict[str, None] = {}  # each once, in order

@@ -189,7 +189,7 @@ def test_unknown_and_missing_fields(name):
     cfg = experiment('seed', 1)
     with cfg.unlocked():
         cfg.attack[name] = 3
-    assert f'attack.{name} is no field of an experiment'[:99] in refusal(cfg)
+    assert 'there is no such field' in refusal(cfg)
     cfg = tiny.get_config()
     with cfg.unlocked():
         del cfg.attack.budget

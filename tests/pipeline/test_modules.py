@@ -175,11 +175,42 @@ def test_where_a_module_lies_does_not_matter(folder, monkeypatch):
 
 
 def test_it_says_which_module_is_missing(folder):
-    with pytest.raises(UserError, match="there is no module 'nothing' in .*; write its name with"):
-        import_modules(('nothing',))
     write(folder / 'mine.py', imports='import no_such_neighbor')
-    with pytest.raises(ModuleNotFoundError, match='no_such_neighbor'):
-        import_modules(('mine',))
+    for name in ('nothing', 'nothing.inside', 'mine.py', 'json.nothing', 'a/b'):
+        with pytest.raises(UserError, match="there is no module '.*' in .*; write its name with"):
+            import_modules((name,))
+        write(folder / 'mine.py', 'import json')
+    for name in (1, '', '.mine', 'mine..inside', None):
+        with pytest.raises(UserError, match='modules: .*: write the name of a module, without .py'):
+            import_modules((name,))
+
+
+BROKEN = {
+    'x = (': r"modules: 'broken': .*broken.py, line 1: '\(' was never closed",
+    'x = 1\n1 / 0': r"modules: 'broken': .*broken.py, line 2: ZeroDivisionError: division by zero",
+    'import no_such_neighbor': r"broken.py, line 1: ModuleNotFoundError: .*'no_such_neighbor'",
+    'import helper': r"modules: 'broken': .*helper.py, line 1: invalid syntax",
+    'def f():\n  import helper': r'modules: .*helper.py, line 1: invalid syntax',
+    'raise SystemExit(0)': r'broken.py, line 1: SystemExit: 0',
+    'x = "\udcff"': r'broken.py, line 1: .*utf-8',
+    'x = "\0"': r"modules: 'broken': .*null bytes",
+    'import losses_twice': r"losses_twice.py, line 2: loss 'mse' is already registered",
+}
+
+
+@pytest.mark.parametrize(('text', 'message'), BROKEN.items())
+def test_a_module_whose_import_fails_is_told_with_its_place(folder, text, message):
+    (folder / 'broken.py').write_bytes(text.encode(errors='surrogateescape'))
+    write(folder / 'helper.py', 'def f(:')
+    twice = "from ssl_extract import losses\nlosses.register('mse')(lambda: None)"
+    write(folder / 'losses_twice.py', twice)
+    with pytest.raises(UserError, match=message):
+        import_modules(('broken',))
+
+
+def test_a_byte_order_mark_is_no_error(folder):
+    (folder / 'mine.py').write_bytes(b'\xef\xbb\xbf' + LOSS.format(**PLAIN).encode())
+    assert import_modules(('mine',)).names == {'my_loss'}
 
 
 def test_a_module_without_source_is_refused(folder):
