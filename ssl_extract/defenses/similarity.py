@@ -188,7 +188,7 @@ def recall(
     scale = jnp.where(num_seen > 0, history.scale, first_scale)
     has_length = jnp.any(rows != 0, axis=1)
     rows = (rows - origin[None]) / scale[None]
-    squares = jnp.sum(rows**2, axis=1) - (has_length if metric == 'cosine' else 0)
+    squares = jnp.sum(rows**2, axis=1) + (~has_length if metric == 'cosine' else 0)
     held = num_seen - 1 - (num_seen - 1 - slots) % capacity  # row number in each slot; < 0: none
     held, number = held[None], order[:, None]
     in_history = (held >= 0) & (held >= number - capacity)  # [B, C]
@@ -239,7 +239,7 @@ def _best(
     """Finds the nearest of the rows that `seen` bool[B, C] marks, and the score.
 
     The score is |row|^2 less the squared distance. Where the metric is cosine, `squares` of a row
-    of length 1 is lower by 1, so that the score is twice the cosine, up to a constant of the query,
+    of zeros is larger by 1, so that the score is twice the cosine, up to a constant of the query,
     for a row of zeros too.
     """
     product = jnp.matmul(rows, others.T, precision=jax.lax.Precision.HIGHEST)
