@@ -42,6 +42,7 @@ def get_config():
     c.baselines.scratch_epochs = 30
 
     c.legitimate.users = ('broad', 'augmenting(views=2)')
+    c.legitimate.recover = ('', 'shrink')  # no defense here replaces answers, to drop
     # A hundred labels: with all 1,297 even an untrained network separates the digits.
     c.evaluation.tasks = ('digits(train="train[:100]", test="test")',)
     c.evaluation.neighbors = 5
