@@ -101,7 +101,7 @@ FIELDS = {
     'attack.learning_rate=x': "write a number instead of 'x'",
     'baselines.random=maybe': "write true or false instead of ('maybe')",
     'seed': 'Missing value for flag --config.seed',
-    'modules=(1,)': 'modules: 1: write the name of a module, without .py',
+    'modules=(1,)': 'modules=(1,): write a list, each item a text',
     'modules=no_such_module': "there is no module 'no_such_module'",
 }
 
