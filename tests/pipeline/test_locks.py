@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -71,7 +72,8 @@ def test_the_second_waits_says_so_in_one_line_and_reads_what_the_first_made(tmp_
     assert printed == [str(first.pid)] and waiting == []
     printed, waiting = finish(second)
     (folder,) = (tmp_path / 'mark').iterdir()
-    assert waiting == [f'  waiting for another process: mark/{folder.name}']
+    who = f'{first.pid} on {platform.node()}'
+    assert waiting == [f'  waiting for another process ({who}): mark/{folder.name}']
     assert printed == [str(first.pid)]
     assert made_by(tmp_path) == [str(first.pid)]
     assert sorted(path.name for path in folder.iterdir()) == ['result.json', 'spec.json']
