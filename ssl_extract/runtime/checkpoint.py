@@ -4,6 +4,7 @@ Orbax does not notice every damage, so that a hash of the arrays is stored besid
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +12,21 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
 
 from ssl_extract.runtime import files, parallel
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Passes what asyncio logs, but for the tasks that Orbax leaves where it cannot read a file.
+
+    The first task's error is raised, and `_readable` tells it in one line.
+    """
+    message = record.getMessage()
+    return 'never retrieved' not in message or 'tensorstore' not in message
+
+
+logging.getLogger('asyncio').addFilter(_is_told)
 
 
 def manager(folder: epath.PathLike) -> ocp.CheckpointManager:
@@ -139,7 +151,7 @@ class _readable:  # noqa: N801  (a context manager)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, Exception):
-            logging.debug('orbax: %s', error)
+            logging.getLogger(__name__).debug('orbax: %s', error)
             reason = ' '.join(str(error).split())[:160]
             raise files.DamagedError(
                 f'checkpoint {self.path} cannot be read (damaged, or of another encoder; '
