@@ -160,7 +160,9 @@ def collect(
             if not oracle.traced:
                 inputs = np.asarray(_compile_view(queries.view, queries.decode)(inputs, seeds))
             answer, account = query(account, oracle, inputs, seeds, where)
-            part.append((np.asarray(answer.representations)[where], np.asarray(answer.granted)[where]))
+            part.append(
+                (np.asarray(answer.representations)[where], np.asarray(answer.granted)[where])
+            )
             done += int(where.sum())
             bar.update(int(where.sum()))
             if pace.ends(part[-1][0].nbytes) or not oracle.traced or done == len(rows):

@@ -14,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from ssl_extract.errors import UserError
 from ssl_extract.runtime import files, parallel
 
 

@@ -1,5 +1,6 @@
 """Damages to every kind of file of a workdir, and what a run says and does after each."""
 
+import functools
 import json
 import pathlib
 import re
@@ -98,7 +99,14 @@ def leave_checkpoints(workdir):
 
 
 def _open(workdir, online):
-    (one,) = run.prepare(config_of(online), workdir)
+    one, sets, sketch = _prepared(online)
+    workspace = one.workspace._replace(folder=epath.Path(workdir))
+    return one._replace(workspace=workspace), sets, sketch
+
+
+@functools.cache
+def _prepared(online):
+    (one,) = run.prepare(config_of(online), 'nowhere')
     sets = load_sets(one)
     return one, sets, victim.sketch_of(one, sets)
 
