@@ -26,8 +26,8 @@ from ssl_extract.fingerprint import fingerprint
 from ssl_extract.oracle import Answer, Oracle, OracleState
 from ssl_extract.runtime import files, parallel, progress
 
-# A kill costs the answers since the last part, which a traced victim must compute again. A part ends
-# after so many bytes or seconds, and not before a fiftieth of the time goes into writing.
+# A kill costs the answers since the last part, which a traced victim must compute again. A part
+# ends after so many bytes or seconds, unless more than a fiftieth of the time went into writing.
 PART_BYTES, PART_SECONDS, PART_WRITES = 2**22, 10.0, 50
 
 

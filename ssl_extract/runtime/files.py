@@ -1,4 +1,4 @@
-"""Whole files, written atomically and checked when they are read, in a folder or a bucket.
+"""Whole files, written atomically, with checksums, in folders or buckets.
 
 A file appears under its name complete or not at all: it is written under a temporary name, brought
 to the disk, and then renamed. Nothing is edited in place. JSON documents, lists of rows and arrays

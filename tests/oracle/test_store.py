@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from ssl_extract import augment, defenses
 from ssl_extract.errors import UserError
@@ -201,6 +202,26 @@ def test_a_truncated_part_is_named(tmp_path, keep):
     part.write_bytes(part.read_bytes()[: int(part.stat().st_size * keep)])
     with pytest.raises(UserError, match=r'cannot read .*part-0000000000.npz'):
         collect(tmp_path)
+
+
+@pytest.mark.parametrize(('share', 'parts'), [(0, 7), (1e9, 2)])
+def test_a_part_ends_after_some_time_unless_writing_takes_it(tmp_path, monkeypatch, share, parts):
+    monkeypatch.setattr(store, 'PART_SECONDS', 0)
+    monkeypatch.setattr(store, 'PART_WRITES', share)
+    collect(tmp_path)
+    assert len(list(tmp_path.glob('part-*'))) == parts
+
+
+@pytest.mark.parametrize('name', ['account[1]', 'a*', '?'])
+def test_an_account_in_a_folder_of_any_name_is_asked_once(tmp_path, asked, name):
+    sent, oracle = asked
+    first = collect(epath.Path(tmp_path / name), oracle=oracle)
+    jax.effects_barrier()
+    calls = len(sent)
+    again = collect(epath.Path(tmp_path / name), oracle=oracle)
+    jax.effects_barrier()
+    assert len(sent) == calls > 0
+    np.testing.assert_array_equal(first.representations, again.representations)
 
 
 @pytest.mark.parametrize(

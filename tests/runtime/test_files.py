@@ -61,9 +61,9 @@ def test_a_dropped_key_line_or_array_is_noticed(tmp_path):
     files.write_jsonl(tmp_path / 'rows.jsonl', [{'step': 0}, {'step': 1}])
     lines = (tmp_path / 'rows.jsonl').read_text().splitlines(keepends=True)
     np.savez(tmp_path / 'arrays.npz', answers=ARRAYS['answers'])
-    for read, path in ((read, 'value.json'), (files.read_npz, 'arrays.npz')):
+    for reading, path in ((read, 'value.json'), (files.read_npz, 'arrays.npz')):
         with pytest.raises(UserError, match='its content is not what was written'):
-            read(tmp_path / path)
+            reading(tmp_path / path)
     for left in (lines[1:], lines[:-1]):
         (tmp_path / 'rows.jsonl').write_text(''.join(left))
         with pytest.raises(UserError, match='cannot read .*rows.jsonl'):
