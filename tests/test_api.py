@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import damages
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -349,6 +350,18 @@ def test_a_folder_of_another_account_is_refused(tmp_path, changed, named):
     ask()
     with pytest.raises(UserError, match=f'of another account \\({named} differs\\)'):
         ask(**changed)
+
+
+@pytest.mark.parametrize('damage', ['flipped', 'deleted'])
+def test_an_account_whose_description_is_damaged_is_asked_nothing(tmp_path, damage):
+    service, folder = Service(), tmp_path / 'account [1]*?'
+    first = ssl_extract.collect(oracle_of(service), INPUTS[:8], folder=folder)
+    again = ssl_extract.collect(oracle_of(service), INPUTS[:8], folder=folder)
+    assert again.bill == first.bill and service.calls == 1
+    getattr(damages, damage)(folder / 'account.json')
+    with pytest.raises(UserError, match='account.json .*put it back from a copy, or move'):
+        ssl_extract.collect(oracle_of(service), INPUTS[:8], folder=folder)
+    assert service.calls == 1
 
 
 def test_functions_are_known_by_what_they_hold(tmp_path):

@@ -14,7 +14,7 @@ from etils import epath
 from ssl_extract import augment, data
 from ssl_extract.data import Dataset
 from ssl_extract.errors import UserError
-from ssl_extract.runtime import locks
+from ssl_extract.runtime import files, locks
 
 Inputs = np.ndarray | Dataset
 Labeled = tuple[np.ndarray, np.ndarray] | Dataset
@@ -131,4 +131,5 @@ def opened(folder: epath.PathLike | None) -> Iterator[epath.Path]:
         return
     where = epath.Path(folder).expanduser().absolute()
     with locks.lock(where / '.lock', str(where)):
+        files.remove_temporary(where)
         yield where

@@ -22,7 +22,7 @@ from ssl_extract.evaluation.features import represent
 from ssl_extract.evaluation.metrics import names_of
 from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.oracle.store import Bill
-from ssl_extract.runtime import parallel
+from ssl_extract.runtime import files, parallel
 from ssl_extract.victims.model import Victim
 
 
@@ -101,7 +101,8 @@ def load(folder: epath.PathLike) -> Encoder:
     Raises:
         UserError: the folder holds no encoder, or the encoder is damaged.
     """
-    return trained.load(folder)
+    with files.advised('put it back from a copy, or train the encoder again'):
+        return trained.load(folder)
 
 
 def results(*workdirs: epath.PathLike) -> Any:

@@ -194,7 +194,7 @@ def _fit(
     """
     _check(job, parts)
     call = {**described, **_describe(job)}
-    with inputs_lib.opened(folder) as where:
+    with inputs_lib.opened(folder) as where, files.advised(f'move {where} elsewhere, call again'):
         _check_call(where, call)
         if (where / 'meta.json').exists():
             return trained.load(where)
@@ -241,7 +241,7 @@ def _check(job: Job, parts: tuple[tuple[Registry, str], ...]) -> None:
 def _check_call(folder: epath.Path, call: dict[str, Any]) -> None:
     """Refuses a folder in which another call has trained."""
     path = folder / 'call.json'
-    begun = any(any(folder.glob(kind)) for kind in ('meta.json', 'before', 'checkpoints/[0-9]*'))
+    begun = any(files.find(folder, kind) for kind in ('meta.json', 'before', 'checkpoints/[0-9]*'))
     if not begun:
         files.write_json(path, call)
     there = files.read_json(path) if path.exists() else {}

@@ -44,7 +44,7 @@ def npz(
         UserError: the file cannot be read, an array is not in it or has another length, or the
             split does not exist.
     """
-    arrays = files.read_npz(epath.Path(path).expanduser())
+    arrays = files.read_npz(epath.Path(path).expanduser(), sealed=False)
     values = _get(arrays, path, inputs)
     length = len(values) if values.ndim else 0
     classes = _get(arrays, path, labels, optional='labels', length=length)

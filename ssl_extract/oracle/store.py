@@ -2,12 +2,16 @@
 
 The store is a folder of numbered parts, append-only. The parts hold the answers of one account in
 the order of the queries, each under the fingerprint of the query. Beside the parts lies the
-account's state after the last part. The state is written before the part, and the older state is
-removed after the part. A run killed at any moment thus has an answer together with the bill, or
-neither, and a query with a stored answer is never sent again. A refused query is stored as refused.
+account's state after the last part. The state is written before the part, as pending; it gets its
+name after the part, and then the older state is removed. A run killed at any moment thus has an
+answer together with the bill, or neither, and a query with a stored answer is never sent again. A
+state under its name proves that its parts were there: where one is missing, nothing is sent. A
+refused query is stored as refused.
 """
 
+import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -22,7 +26,9 @@ from ssl_extract.fingerprint import fingerprint
 from ssl_extract.oracle import Answer, Oracle, OracleState
 from ssl_extract.runtime import files, parallel, progress
 
-PART_SIZE = 2048  # answers in a part, which a kill may cost in repeated computation
+# A kill costs the answers since the last part, which a traced victim must compute again. A part
+# ends after so many bytes or seconds, unless more than a fiftieth of the time went into writing.
+PART_BYTES, PART_SECONDS, PART_WRITES = 2**22, 10.0, 50
 
 
 class Bill(NamedTuple):
@@ -131,7 +137,8 @@ def collect(
     example = jax.eval_shape(queries.decode, jax.ShapeDtypeStruct(shape, queries.inputs.dtype))
     account = oracle.init(key, jnp.zeros(example.shape, example.dtype))
     account = parallel.replicate(account, mesh)
-    answers, granted, places, account = _read(folder, account, mesh)
+    with files.advised(_remedy(folder)):
+        answers, granted, places, account = _read(folder, account, mesh)
     first = {fingerprint: i for i, fingerprint in reversed(list(enumerate(map(bytes, prints))))}
     missing = [first[p] for p in wanted if p not in places]
     stored = f'{len(wanted) - len(missing)} of {len(wanted)} answers are stored'
@@ -143,27 +150,30 @@ def collect(
             f'{budget} are left: nothing was sent; send at most {left}, or raise the budget'
         )
     # The missing queries are sent in the order of their first occurrence, each once. A part ends
-    # when all batches of the part were answered. The part and the account after the part are then
-    # written together, and `places` grows: the account on disk never runs ahead of or behind the
-    # answers on disk. A victim that is no JAX function has one batch a part, so that no paid answer
-    # is lost; a traced victim has larger parts, since answers can be computed again.
+    # behind a batch that was answered. The part and the account after the part are then written
+    # together, and `places` grows: the account on disk never runs ahead of or behind the answers on
+    # disk. A victim that is no JAX function has one batch a part, so that no paid answer is lost; a
+    # traced victim has parts as `_Pace` lets them end.
     query = _compile_query(queries.view, queries.decode, mesh) if oracle.traced else _send
-    part_size = PART_SIZE if oracle.traced else batch_size
-    with progress.progress(total=len(missing), desc=description, unit='query') as bar:
-        for start in range(0, len(missing), part_size):
-            rows = np.array(missing[start : start + part_size])
-            new_answers, new_granted = [], []
-            for inputs, seeds, where in _batches(queries, rows, batch_size):
-                if not oracle.traced:
-                    inputs = np.asarray(_compile_view(queries.view, queries.decode)(inputs, seeds))
-                answer, account = query(account, oracle, inputs, seeds, where)
-                new_answers.append(np.asarray(answer.representations)[where])
-                new_granted.append(np.asarray(answer.granted)[where])
-                bar.update(int(where.sum()))
-            answers.append(np.concatenate(new_answers))
-            granted.append(np.concatenate(new_granted))
-            _write(folder, len(places), prints[rows], answers[-1], granted[-1], account)
-            places |= {bytes(p): len(places) + i for i, p in enumerate(prints[rows])}
+    rows, pace, done = np.array(missing, np.int64), _Pace(), 0
+    with progress.progress(total=len(rows), desc=description, unit='query') as bar:
+        part: list[tuple[np.ndarray, np.ndarray]] = []
+        for inputs, seeds, where in _batches(queries, rows, batch_size):
+            if not oracle.traced:
+                inputs = np.asarray(_compile_view(queries.view, queries.decode)(inputs, seeds))
+            answer, account = query(account, oracle, inputs, seeds, where)
+            part.append(
+                (np.asarray(answer.representations)[where], np.asarray(answer.granted)[where])
+            )
+            done += int(where.sum())
+            bar.update(int(where.sum()))
+            if pace.ends(part[-1][0].nbytes) or not oracle.traced or done == len(rows):
+                new = [np.concatenate(arrays) for arrays in zip(*part, strict=True)]
+                sent = prints[rows[done - len(new[0]) : done]]
+                with pace.writing():
+                    _write(folder, len(places), sent, *new, account)
+                places |= {bytes(p): len(places) + i for i, p in enumerate(sent)}
+                answers, granted, part = [*answers, new[0]], [*granted, new[1]], []
     order = np.array([places[bytes(p)] for p in prints])
     sent_granted = np.concatenate(granted)[order]
     return Answers(
@@ -172,6 +182,38 @@ def collect(
         _bill(queries, prints, contents, sent_granted),
         defenses.noticed(account.defense),
     )
+
+
+def num_stored(folder: epath.Path) -> int:
+    """Counts the answers of an account by its files' names.
+
+    A part is named by how many answers lie before it and a state by how many it is the state after.
+    """
+    starts = _numbers(folder, 'part')
+    ends = _numbers(folder, 'account') + _numbers(folder, 'pending')
+    return min((end for end in ends if starts and end > max(starts)), default=0)
+
+
+class _Pace:
+    """The length of a part: some bytes or seconds of answers, as long as writing is cheap."""
+
+    def __init__(self) -> None:
+        self.started, self.nbytes, self.cost = 0.0, 0, 0.0
+
+    def ends(self, nbytes: int) -> bool:
+        """Returns whether the part ends with this batch; the time starts with the first batch."""
+        self.started, self.nbytes = self.started or time.monotonic(), self.nbytes + nbytes
+        passed = time.monotonic() - self.started
+        full = self.nbytes >= PART_BYTES or passed >= PART_SECONDS
+        return full and passed >= PART_WRITES * self.cost
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Measures the writing of a part, after which the next one begins."""
+        begun = time.monotonic()
+        yield
+        self.started, self.nbytes = time.monotonic(), 0
+        self.cost = self.started - begun
 
 
 def _send(
@@ -184,8 +226,11 @@ def _send(
 def _check_identity(folder: epath.Path, identity: dict[str, Any]) -> None:
     path = folder / 'account.json'
     if not path.exists():
+        if files.find(folder, 'account-*.npz'):
+            raise UserError(f'{path} is missing, and the account has answers: {_remedy(folder)}')
         files.write_json(path, identity)
-    stored = files.read_json(path)
+    with files.advised(_remedy(folder)):
+        stored = files.read_json(path)
     if stored != identity:
         differing = ', '.join(k for k in identity if stored.get(k) != identity[k])
         raise UserError(
@@ -256,17 +301,20 @@ def _write(
     account: OracleState,
 ) -> None:
     leaves = [np.asarray(_raw(leaf)) for leaf in jax.tree.leaves(account)]
-    after = folder / f'account-{count + len(prints):010d}.npz'
-    files.write_npz(after, **{str(i): leaf for i, leaf in enumerate(leaves)})
+    number = count + len(prints)
+    pending, after = _path(folder, 'pending', number), _path(folder, 'account', number)
+    files.write_npz(pending, **{str(i): leaf for i, leaf in enumerate(leaves)})
     files.write_npz(
-        folder / f'part-{count:010d}.npz',
+        _path(folder, 'part', count),
         fingerprints=prints,
         representations=representations,
         granted=granted,
     )
-    for older in folder.glob('account-*.npz'):
-        if older.name < after.name:
-            older.unlink()
+    files.rename(pending, after)
+    for older in ('pending', 'account'):
+        for path in files.find(folder, f'{older}-*.npz'):
+            if path != after:
+                path.unlink()
 
 
 def _read(
@@ -274,17 +322,16 @@ def _read(
 ) -> tuple[list[np.ndarray], list[np.ndarray], dict[bytes, int], OracleState]:
     """Reads the stored answers, whether each was granted, their places, and the account."""
     answers, granted, places = [], [], {}
-    parts = sorted(folder.glob('part-*.npz')) if folder.exists() else []
-    for path in parts:
+    for path in files.find(folder, 'part-*.npz'):
         part = files.read_npz(path)
-        if len(places) != int(path.stem.split('-')[1]):
-            raise UserError(f'{folder}: a part before {path.name} is missing; remove the folder')
+        _check_whole(folder, len(places), _number(path))
         places |= {bytes(p): len(places) + i for i, p in enumerate(part['fingerprints'])}
         answers.append(part['representations'])
         granted.append(part['granted'])
-    if parts:
+    _check_whole(folder, len(places), max(_numbers(folder, 'account'), default=0))
+    if places:
         leaves, treedef = jax.tree.flatten(account)
-        saved = files.read_npz(folder / f'account-{len(places):010d}.npz')
+        saved = _read_state(folder, len(places))
         if len(saved) != len(leaves):
             raise UserError(f'{folder}: its account is of another defense; give each its folder')
         restored = [
@@ -295,6 +342,42 @@ def _read(
         ]
         account = parallel.replicate(jax.tree.unflatten(treedef, restored), mesh)
     return answers, granted, places, account
+
+
+def _read_state(folder: epath.Path, count: int) -> dict[str, np.ndarray]:
+    """Reads the state after `count` answers, which a kill may have left pending."""
+    after = _path(folder, 'account', count)
+    if not after.exists() and _path(folder, 'pending', count).exists():
+        files.rename(_path(folder, 'pending', count), after)
+    return files.read_npz(after)
+
+
+def _check_whole(folder: epath.Path, count: int, before: int) -> None:
+    """Raises DamagedError if fewer than the `before` answers are there that once were."""
+    if count < before:
+        raise files.DamagedError(
+            f'{folder} lacks its answers {count + 1} to {before}, which are paid: a part file is '
+            'missing'
+        )
+
+
+def _path(folder: epath.Path, kind: str, number: int) -> epath.Path:
+    return folder / f'{kind}-{number:010d}.npz'
+
+
+def _number(path: epath.Path) -> int:
+    return int(path.stem.split('-')[1])
+
+
+def _numbers(folder: epath.Path, kind: str) -> list[int]:
+    return [_number(path) for path in files.find(folder, f'{kind}-*.npz')]
+
+
+def _remedy(folder: epath.Path) -> str:
+    return (
+        f'put it back from a copy, or move {folder} elsewhere: all queries of the account are then '
+        'sent and paid again'
+    )
 
 
 def _is_key(leaf: jax.Array) -> bool:

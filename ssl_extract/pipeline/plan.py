@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from ssl_extract.oracle import store
 from ssl_extract.pipeline import (
     baselines,
     evaluate,
@@ -22,7 +23,7 @@ from ssl_extract.pipeline.run import id_of, prepare
 from ssl_extract.pipeline.sets import Sets, load_sets
 from ssl_extract.pipeline.victim import Sketch
 from ssl_extract.recovery import sybils
-from ssl_extract.runtime import checkpoint
+from ssl_extract.runtime import checkpoint, files
 
 Json = dict[str, Any]
 
@@ -83,11 +84,11 @@ def _plan_one(number: int, run: Run) -> Json:
     for kind, where in stages_of(run, sets, sketch):
         folder = workdir / kind / where
         if kind == 'answers':
-            stored, share = _num_answers(folder), next(shares)
+            stored, share = store.num_stored(folder), next(shares)
             finished, missing = stored >= share, missing - min(stored, share)
         else:
-            files = ('meta.json', 'result.json', 'result.npz')
-            finished = any((folder / name).exists() for name in files)
+            last = ('meta.json', 'result.json', 'result.npz')
+            finished = any((folder / name).exists() for name in last)
         stages.append({'kind': kind, 'address': where, 'done': finished})
         if not finished and kind in ('victim', 'shadow', 'scratch', 'surrogate'):
             seconds.append(_usual_seconds(workdir / kind))
@@ -135,30 +136,17 @@ def _others(run: Run, sets: Sets, sketch: Sketch) -> list[Json]:
         who = f'{kind} user' + (f' behind {defense}' if defense else ', undefended')
         accounts.append((who, stage.address(workspace, spec), count))
     others = [
-        {'who': who, 'address': where, 'queries': max(0, count - _num_answers(answers / where))}
+        {'who': who, 'address': where, 'queries': max(0, count - store.num_stored(answers / where))}
         for who, where, count in accounts
     ]
     return [other for other in others if other['queries']]
 
 
-def _num_answers(folder: epath.Path) -> int:
-    """Counts the answers of an account by its files' names: see `ssl_extract.oracle.store`.
-
-    A part is named by how many answers lie before it and a state by how many it is the state after;
-    a killed process may have left a state without its part.
-    """
-    starts, ends = (
-        [int(path.stem.split('-')[1]) for path in folder.glob(f'{kind}-*.npz')]
-        if folder.exists()
-        else []
-        for kind in ('part', 'account')
-    )
-    return min((end for end in ends if starts and end > max(starts)), default=0)
-
-
 def _usual_seconds(folder: epath.Path) -> float | None:
     """Returns the median time of the finished trainings of a kind; None of none."""
-    finished = folder.glob('*/meta.json') if folder.exists() else []
-    seconds = [checkpoint.read_meta(path.parent).get('seconds') for path in finished]
+    seconds = []
+    for path in files.find(folder, '*/meta.json'):
+        with stage.remaking(path.parent):
+            seconds.append(checkpoint.read_meta(path.parent).get('seconds'))
     seconds = [value for value in seconds if value]
     return statistics.median(seconds) if seconds else None

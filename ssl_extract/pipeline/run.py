@@ -80,7 +80,7 @@ def run(
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))  # for restarts
     described = provenance.describe(command)
-    if any(folder.glob('runs/*/run.json')):
+    if files.find(folder / 'runs', '*/run.json'):
         write_results(folder)  # a killed process may have left a finished run out
     for number, current in enumerate(runs, 1):
         name = rows.name_of(current)
@@ -99,6 +99,7 @@ def run(
         write(current, where, compute(current, sets, sketch), about)
         write_results(folder)
     with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
+        files.remove_temporary(folder / 'figures')
         report.write_from(folder, [folder], title)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
     return report.tidy([finished for finished in report.read_runs(folder) if finished.id in ids])
@@ -274,9 +275,13 @@ def write(run: Run, where: epath.Path, results: Results, about: Json) -> None:
     with locks.lock(run.workspace.folder / 'locks' / f'run-{where.name}.lock', where.name):
         if (where / 'run.json').exists():
             return
-        files.write_jsonl(where / 'rows.jsonl', rows.complete(results.rows, where.name))
-        for name in ('bills', 'curves', 'views'):
-            files.write_json(where / f'{name}.json', getattr(results, name))
+        files.remove_temporary(where)
+        lists = {f'{name}.json': getattr(results, name) for name in ('bills', 'curves', 'views')}
+        for name, entries in lists.items():
+            files.write_text(where / name, files.as_json(entries))
+        lists['rows.jsonl'] = rows.complete(results.rows, where.name)
+        files.write_text(where / 'rows.jsonl', files.as_jsonl(lists['rows.jsonl']))
+        about |= {'files': {name: files.checksum(entries) for name, entries in lists.items()}}
         named = {'id': where.name, 'name': rows.name_of(run), 'finished': _now()}
         files.write_json(where / 'run.json', named | about)
 
@@ -284,7 +289,9 @@ def write(run: Run, where: epath.Path, results: Results, about: Json) -> None:
 def write_results(folder: epath.Path) -> None:
     """Writes results.jsonl, of all finished runs of a workdir; other processes wait meanwhile."""
     with locks.lock(folder / 'locks' / 'results.lock', 'results.jsonl'):
-        files.write_jsonl(folder / 'results.jsonl', report.tidy(report.read_runs(folder)))
+        files.remove_temporary(folder, below=False)
+        tidy = report.tidy(report.read_runs(folder))
+        files.write_text(folder / 'results.jsonl', files.as_jsonl(tidy))
 
 
 def _measure(

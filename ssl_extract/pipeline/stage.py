@@ -6,9 +6,10 @@ it once; a finished stage is never recomputed, an unfinished one goes on from it
 and of two processes that want the same stage one waits for the other.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -83,8 +84,8 @@ class Optimization(NamedTuple):
 
 JSON = Form(
     'result.json',
-    lambda folder, result: files.write_json(folder / 'result.json', result),
-    lambda folder: files.read_json(folder / 'result.json'),
+    lambda folder, result: files.write_json(folder / 'result.json', {'result': result}),
+    lambda folder: files.read_json(folder / 'result.json')['result'],
 )
 ARRAYS = Form(
     'result.npz',
@@ -117,9 +118,22 @@ def cached(
             done = (folder / form.last).exists()
             if not done:
                 describe(folder, spec)
-                form.write(folder, make(folder))
+                with remaking(folder):
+                    form.write(folder, make(folder))
     progress.note(folder, f'{kind}/{where}: finished before' if done else '')
-    return form.read(folder)
+    with remaking(folder):
+        return form.read(folder)
+
+
+def remaking(folder: epath.Path) -> Any:
+    """Returns a context in which a damaged file of a stage is an error that says how to go on.
+
+    Args:
+        folder: the stage's folder; everything in it can be computed again.
+    """
+    return files.advised(
+        f'move {folder} out of the workdir and give the same command again, which makes it anew'
+    )
 
 
 def address(workspace: Workspace, spec: dict[str, Any]) -> str:
@@ -135,15 +149,19 @@ def address(workspace: Workspace, spec: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def lock(workspace: Workspace, kind: str, where: str) -> Any:
-    """Returns the lock of one stage, or of one account.
+@contextlib.contextmanager
+def lock(workspace: Workspace, kind: str, where: str) -> Iterator[None]:
+    """Holds the lock of one stage, or of one account, and removes what a kill left half written.
 
     Args:
         workspace: where results are kept.
         kind: the kind of result.
         where: the address.
     """
-    return locks.lock(workspace.folder / 'locks' / f'{kind}-{where}.lock', f'{kind}/{where}')
+    path = workspace.folder / 'locks' / f'{kind}-{where}.lock'
+    with locks.lock(path, f'{kind}/{where}'):
+        files.remove_temporary(workspace.folder / kind / where)
+        yield
 
 
 def describe(folder: epath.Path, spec: dict[str, Any]) -> None:

@@ -48,9 +48,10 @@ def write_from(
     rows = results.tidy(runs)
     curves = read_curves(runs)
     views = read_views(runs)
-    files.write_jsonl(out / 'results.jsonl', rows)
+    files.write_text(out / 'results.jsonl', files.as_jsonl(rows))
     files.write_text(out / 'results.csv', as_csv(rows))
-    files.write_jsonl(out / 'metrics.jsonl', [row for curve in curves.values() for row in curve])
+    metrics = [row for curve in curves.values() for row in curve]
+    files.write_text(out / 'metrics.jsonl', files.as_jsonl(metrics))
     page.write(
         out,
         rows,
@@ -96,14 +97,9 @@ def read_curves(runs: Sequence[FinishedRun]) -> dict[str, list[dict[str, Any]]]:
     for name, (entry, sharing) in zip(names, entries.values(), strict=True):
         folder = sharing[0].workdir / entry['folder']
         if not folder.exists():
-            raise _missing(sharing[0], 'curves.json', folder)
-        try:
+            raise _missing(sharing[0], 'curves.json', folder, folder)
+        with files.advised(_remedy(sharing[0], folder)):
             parts = loggers.read_parts(folder)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f'cannot read the training curve in {folder} ({error}): copy it again from where '
-                f'it came, or remove {sharing[0].folder}'
-            ) from error
         if parts:
             about = {'stage': entry['role'], 'address': entry['stage']}
             curves[name] = [about | part for part in parts]
@@ -125,15 +121,12 @@ def read_views(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
     for name, (entry, sharing) in list(zip(names, entries.values(), strict=True))[:MAX_VIEWS]:
         path = sharing[0].workdir / entry['folder'] / 'arrays.npz'
         if not path.exists():
-            raise _missing(sharing[0], 'views.json', path)
-        try:
+            raise _missing(sharing[0], 'views.json', path, path.parent)
+        with files.advised(_remedy(sharing[0], path.parent)):
             arrays = files.read_npz(path)
-            views.append({'title': name} | {k: arrays[v] for k, v in _VIEW.items()})
-        except (UserError, KeyError) as error:
-            raise UserError(
-                f'{path} is damaged ({error}): remove {path.parent} and run the experiment again '
-                'in the same workdir'
-            ) from error
+            if not set(_VIEW.values()) <= set(arrays):
+                raise files.DamagedError(f'{path} lacks {" or ".join(_VIEW.values())}')
+        views.append({'title': name} | {k: arrays[v] for k, v in _VIEW.items()})
     return views
 
 
@@ -217,8 +210,16 @@ def _distinct(
     return distinct
 
 
-def _missing(run: FinishedRun, name: str, path: epath.Path) -> UserError:
+def _missing(run: FinishedRun, name: str, path: epath.Path, folder: epath.Path) -> UserError:
     return UserError(
-        f'{run.folder / name} names {path}, which is not there: copy the whole workdir, or remove '
-        f'{run.folder}'
+        f'{run.folder / name} names {path}, which is not there: {_remedy(run, folder)}'
+    )
+
+
+def _remedy(run: FinishedRun, folder: epath.Path) -> str:
+    """Says how a run gets back what it names in `folder`; the rest of its stages is only read."""
+    moved = ' and '.join(str(path) for path in (run.folder, folder) if path.exists())
+    return (
+        f'put it back from a copy, or move {moved} out of the workdir and run its experiment again '
+        'there'
     )

@@ -190,21 +190,25 @@ def _runs_of(workdir: epath.Path) -> Iterator[FinishedRun]:
 
 
 def _read(workdir: epath.Path, folder: epath.Path) -> FinishedRun:
-    about = _parse(folder, 'run.json')
+    with files.advised(_remedy(folder)):
+        about = files.read_json(folder / 'run.json')
     keys = [name for name in FinishedRun._fields[: FinishedRun._fields.index('rows')]]
-    missing = [key for key in keys if not isinstance(about, dict) or key not in about]
+    missing = [key for key in keys if key not in about]
     if missing or about['id'] != folder.name or not isinstance(about['config'], dict):
         wrong = f'it lacks {", ".join(missing)}' if missing else 'its id or config is wrong'
         raise _damaged(folder, 'run.json', wrong)
-    lists = [_entries(folder, name) for name in _KEYS]
+    checksums = about.get('files', {})  # a run written by hand has none
+    lists = [_entries(folder, name, checksums.get(name)) for name in _KEYS]
     later = {name: about.get(name) for name in ('finished', 'defaults')}
     later['notes'] = about.get('notes', ())
     return FinishedRun(*(about[key] for key in keys), *lists, workdir=workdir, **later)
 
 
-def _entries(folder: epath.Path, name: str) -> list[dict[str, Any]]:
+def _entries(folder: epath.Path, name: str, checksum: str | None) -> list[dict[str, Any]]:
     """Reads the entries of one of the lists of a run."""
     entries = _parse(folder, name)
+    if checksum is not None and files.checksum(entries) != checksum:
+        raise _damaged(folder, name, 'its content is not what was written')
     whole = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
     if not whole:
         raise _damaged(folder, name, 'it is no list of objects')
@@ -218,16 +222,22 @@ def _entries(folder: epath.Path, name: str) -> list[dict[str, Any]]:
 def _parse(folder: epath.Path, name: str) -> Any:
     path = folder / name
     try:
-        return files.read_jsonl(path) if name.endswith('.jsonl') else json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        text = path.read_text()
+        rows = name.endswith('.jsonl')
+        return [json.loads(line) for line in text.splitlines()] if rows else json.loads(text)
+    except (FileNotFoundError, ValueError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise _damaged(folder, name, lines[0]) from error
 
 
 def _damaged(folder: epath.Path, name: str, reason: str) -> UserError:
-    return UserError(
-        f'cannot read {folder / name} ({reason}): remove {folder} and run its experiment again in '
-        'the same workdir; what its stages made is kept'
+    return UserError(f'cannot read {folder / name} ({reason}): {_remedy(folder)}')
+
+
+def _remedy(folder: epath.Path) -> str:
+    return (
+        f'move {folder} out of the workdir and run its experiment again there; what its stages '
+        'made is kept'
     )
 
 

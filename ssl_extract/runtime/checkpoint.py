@@ -1,14 +1,33 @@
-"""Checkpoints of training states and finished encoders, by Orbax."""
+"""Checkpoints of training states and finished encoders, by Orbax.
 
+Orbax does not notice every damage, so that a hash of the arrays is stored beside them.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
 
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files, parallel
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Passes what asyncio logs, but for the tasks that Orbax leaves where it cannot read a file.
+
+    The first task's error is raised, and `_readable` tells it in one line.
+    """
+    message = record.getMessage()
+    return 'never retrieved' not in message or 'tensorstore' not in message
+
+
+logging.getLogger('asyncio').addFilter(_is_told)
 
 
 def manager(folder: epath.PathLike) -> ocp.CheckpointManager:
@@ -20,9 +39,10 @@ def manager(folder: epath.PathLike) -> ocp.CheckpointManager:
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, Any]) -> None:
     """Starts to save `state` and `meta`; the caller may donate the state after the call."""
+    sealed = meta | {files.CHECKSUM: _seal(state, meta)}
     manager.save(
         step,
-        args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)),
+        args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed)),
     )
 
 
@@ -37,7 +57,7 @@ def restore(
         mesh: the mesh that the state is put on, whole on every device.
 
     Raises:
-        UserError: the checkpoint is damaged, or another run of other shapes wrote it.
+        DamagedError: the checkpoint is damaged, or another run of other shapes wrote it.
     """
     step = manager.latest_step()
     if step is None:
@@ -47,7 +67,10 @@ def restore(
     )
     with _readable(epath.Path(manager.directory) / str(step)):
         restored = manager.restore(step, args=args)
-    return restored.state, restored.meta
+        state, meta = restored.state, dict(restored.meta)
+        if meta.pop(files.CHECKSUM, None) != _seal(state, meta):
+            raise ValueError('its content is not what was written')
+    return state, meta
 
 
 def save_encoder(
@@ -70,14 +93,16 @@ def save_encoder(
         checkpointer.save(folder / 'variables', variables, force=True)
         if heads:
             checkpointer.save(folder / 'heads', heads, force=True)
-    files.write_json(folder / 'meta.json', meta)
+    contents = {'variables': variables} | ({'heads': heads} if heads else {})
+    hashes = {part: _hash(tree) for part, tree in contents.items()}
+    files.write_json(folder / 'meta.json', meta | {'contents': hashes})
 
 
 def read_meta(folder: epath.PathLike) -> dict[str, Any]:
     """Returns the `meta` of a saved encoder.
 
     Raises:
-        UserError: there is no encoder in the folder.
+        UserError: there is no encoder in the folder, or the file is damaged.
     """
     path = _absolute(folder) / 'meta.json'
     if not path.exists():
@@ -105,11 +130,15 @@ def load_encoder(
         part: 'variables' for those of the encoder, or 'heads'.
 
     Raises:
-        UserError: the files are missing, damaged, or of an encoder of another shape.
+        DamagedError: the files are missing, damaged, or of an encoder of another shape.
     """
-    path = _absolute(folder) / part
-    with _readable(path), ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path, _abstract(template, mesh))
+    path, hashes = _absolute(folder) / part, read_meta(folder).get('contents', {})
+    with _readable(path):
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.restore(path, _abstract(template, mesh))
+        if part in hashes and hashes[part] != _hash(tree):
+            raise ValueError('its content is not what was written')
+    return tree
 
 
 class _readable:  # noqa: N801  (a context manager)
@@ -123,16 +152,40 @@ class _readable:  # noqa: N801  (a context manager)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, Exception):
-            logging.debug('orbax: %s', error)
+            logging.getLogger(__name__).debug('orbax: %s', error)
             reason = ' '.join(str(error).split())[:160]
-            raise UserError(
-                f'checkpoint {self.path} cannot be read (damaged, or of another encoder): remove '
-                f'it to compute it again, or name another ({type(error).__name__}: {reason})'
+            raise files.DamagedError(
+                f'checkpoint {self.path} cannot be read (damaged, or of another encoder; '
+                f'{type(error).__name__}: {reason})'
             ) from error
 
 
+class _LiteralPath(type(epath.Path())):
+    """A path below which Orbax may look for files, whatever characters its own name has."""
+
+    def glob(self, pattern: str) -> Iterator[epath.Path]:
+        return iter(files.find(os.fspath(self), pattern))
+
+
 def _absolute(folder: epath.PathLike) -> epath.Path:
-    return epath.Path(folder).expanduser().absolute()
+    path = epath.Path(folder).expanduser().absolute()
+    return _LiteralPath(path) if files.is_local(path) else path
+
+
+def _seal(state: Any, meta: dict[str, Any]) -> str:
+    """Returns the hash of a training state with its description."""
+    return files.checksum([_hash(state), meta])
+
+
+def _hash(tree: Any) -> str:
+    """Returns the hash of a tree of arrays, with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        name = f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape} '
+        digest.update(name.encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def _abstract(template: Any, mesh: jax.sharding.Mesh) -> Any:

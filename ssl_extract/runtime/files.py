@@ -1,14 +1,20 @@
-"""Whole files, written atomically, in a folder or a bucket.
+"""Whole files, written atomically, with checksums, in folders or buckets.
 
-A file appears under its name complete or not at all: it is written under a temporary name and then
-renamed. Nothing is edited in place.
+A file appears under its name complete or not at all: it is written under a temporary name, brought
+to the disk, and then renamed. Nothing is edited in place. JSON documents, lists of rows and arrays
+hold a SHA-256 of their content, and a file whose content differs from it is refused.
 """
 
+import contextlib
+import glob
+import hashlib
 import io
 import json
+import os
+import shutil
 import uuid
 import zipfile
-import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,17 +22,83 @@ from etils import epath
 
 from ssl_extract.errors import UserError
 
+CHECKSUM = 'sha256'
+_MARK = f'{CHECKSUM}='.encode()  # before the checksum of an archive, at the end of the file
+_TEMPORARY = '.tmp'
+_ORBAX_TEMPORARY = '.orbax-checkpoint-tmp'  # in the names of folders that Orbax is writing
+
+
+class DamagedError(UserError):
+    """A file that is missing, cannot be parsed, or holds other content than was written."""
+
+
+@contextlib.contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """Ends the message of a `DamagedError` that the block raises with what to do.
+
+    Raises:
+        UserError: a file was damaged. It is no `DamagedError`, so that the innermost advice stands.
+    """
+    try:
+        yield
+    except DamagedError as error:
+        raise UserError(f'{error}: {advice}') from error
+
+
+def find(folder: epath.PathLike, pattern: str) -> list[epath.Path]:
+    """Returns the paths below `folder` that match `pattern`, sorted; [] where it does not exist.
+
+    Only `pattern` has wildcards: `*`, `?` and `[` in the folder's name stand for themselves.
+    """
+    return sorted(epath.Path(glob.escape(os.fspath(folder))).glob(pattern))
+
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Writes `content` to `path`, creating its folder."""
+    """Writes `content` to `path`, creating its folder; on return it is on the disk."""
     path = epath.Path(path)
+    folders = (path.parent, *path.parent.parents) if is_local(path) else ()
+    created = [folder for folder in folders if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}.tmp'
+    temporary = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}'
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        with temporary.open('wb') as file:
+            file.write(content)
+            if is_local(path):
+                file.flush()
+                os.fsync(file.fileno())
+        rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    for folder in created:
+        _sync(folder.parent)
+
+
+def rename(path: epath.Path, target: epath.Path) -> None:
+    """Renames a file within its folder; on return the new name is on the disk."""
+    path.replace(target)
+    _sync(target.parent)
+
+
+def is_local(path: epath.PathLike) -> bool:
+    """Returns whether a path is no bucket."""
+    return '://' not in os.fspath(path)
+
+
+def remove_temporary(folder: epath.PathLike, below: bool = True) -> None:
+    """Removes what killed processes left half written; the caller holds the folder's lock.
+
+    Args:
+        folder: may not exist.
+        below: whether to look into the folders below.
+    """
+    for root, folders, names in os.walk(folder):  # nothing in a bucket, where writes are whole
+        for name in names:
+            if name.startswith('.') and name.endswith(_TEMPORARY):
+                epath.Path(root, name).unlink(missing_ok=True)
+        for name in folders:
+            if _ORBAX_TEMPORARY in name and below:
+                shutil.rmtree(os.path.join(root, name), ignore_errors=True)
+        folders[:] = [name for name in folders if below and _ORBAX_TEMPORARY not in name]
 
 
 def write_text(path: epath.PathLike, content: str) -> None:
@@ -34,52 +106,113 @@ def write_text(path: epath.PathLike, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_json(path: epath.PathLike, value: Any) -> None:
-    """Writes one JSON document; a NaN raises a ValueError."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
+def as_json(value: Any) -> str:
+    """Writes a value as one JSON document; a NaN raises a ValueError."""
+    return json.dumps(value, indent=1, allow_nan=False) + '\n'
+
+
+def as_jsonl(rows: list[dict[str, Any]]) -> str:
+    """Writes one JSON object a line; a NaN raises a ValueError."""
+    return ''.join(json.dumps(row, allow_nan=False) + '\n' for row in rows)
+
+
+def write_json(path: epath.PathLike, value: dict[str, Any]) -> None:
+    """Writes one JSON object with its checksum; a NaN raises a ValueError."""
+    write_text(path, as_json(value | {CHECKSUM: checksum(value)}))
 
 
 def write_jsonl(path: epath.PathLike, rows: list[dict[str, Any]]) -> None:
-    """Writes one JSON object a line; a NaN raises a ValueError."""
-    write_text(path, ''.join(json.dumps(row, allow_nan=False) + '\n' for row in rows))
+    """Writes one JSON object a line, and their checksum last; a NaN raises a ValueError."""
+    write_text(path, as_jsonl([*rows, {CHECKSUM: checksum(rows)}]))
 
 
 def write_npz(path: epath.PathLike, **arrays: np.ndarray) -> None:
-    """Writes arrays by name as one uncompressed .npz."""
+    """Writes arrays by name as one uncompressed .npz; its comment is the checksum of the rest."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    write_bytes(path, buffer.getvalue())
+    with zipfile.ZipFile(buffer, 'a') as archive:
+        archive.comment = _MARK + bytes(64)
+    content = buffer.getvalue()[:-64]
+    write_bytes(path, content + hashlib.sha256(content).hexdigest().encode())
 
 
-def read_json(path: epath.PathLike) -> Any:
-    """Reads one JSON document.
+def read_json(path: epath.PathLike) -> dict[str, Any]:
+    """Reads one JSON object, without its checksum; one written by hand may have none.
 
     Raises:
-        UserError: the file is missing or not JSON.
+        DamagedError: the file is missing, is no JSON object, or its content differs.
     """
-    try:
-        return json.loads(epath.Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {path}: {_first_line(error)}') from error
+    with _reading(path):
+        value = json.loads(epath.Path(path).read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError('it is no JSON object')
+        _check(value.pop(CHECKSUM, None), value)
+    return value
 
 
 def read_jsonl(path: epath.PathLike) -> list[dict[str, Any]]:
-    """Reads one JSON object a line."""
-    return [json.loads(line) for line in epath.Path(path).read_text().splitlines()]
-
-
-def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
-    """Reads all arrays of an .npz.
+    """Reads one JSON object a line.
 
     Raises:
-        UserError: the file is missing, truncated or not an .npz; the message names the file.
+        DamagedError: the file is missing, a line is no JSON, or the content differs.
     """
-    try:
-        with np.load(io.BytesIO(epath.Path(path).read_bytes()), allow_pickle=False) as arrays:
+    with _reading(path):
+        rows = [json.loads(line) for line in epath.Path(path).read_bytes().splitlines()]
+        if not rows or set(rows[-1]) != {CHECKSUM}:
+            raise ValueError('its last line, the checksum, is missing')
+        _check(rows.pop()[CHECKSUM], rows)
+    return rows
+
+
+def read_npz(path: epath.PathLike, sealed: bool = True) -> dict[str, np.ndarray]:
+    """Reads all arrays of an .npz.
+
+    Args:
+        path: the file.
+        sealed: whether `write_npz` wrote it; False for an .npz of another program.
+
+    Raises:
+        DamagedError: the file is missing or no .npz, or its content differs.
+    """
+    with _reading(path):
+        content = epath.Path(path).read_bytes()
+        head, end = content[:-64], content[-64:]
+        if sealed and (
+            not head.endswith(_MARK) or hashlib.sha256(head).hexdigest().encode() != end
+        ):
+            raise ValueError('its content is not what was written')
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f'cannot read {path}: {_first_line(error)}') from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def checksum(value: Any) -> str:
+    """Returns the SHA-256 of a value as JSON, whatever the order of its keys."""
+    value = json.loads(json.dumps(value, allow_nan=False))  # its keys become texts before sorting
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _check(stored: str | None, value: Any) -> None:
+    if stored is not None and stored != checksum(value):
+        raise ValueError('its content is not what was written')
+
+
+@contextlib.contextmanager
+def _reading(path: epath.PathLike) -> Iterator[None]:
+    """Turns what a damaged file makes a reader raise, of many types, into one line."""
+    try:
+        yield
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [''])[0] or type(error).__name__
+        raise DamagedError(f'cannot read {path} ({reason})') from error
+
+
+def _sync(folder: epath.Path) -> None:
+    """Brings the names in a folder to the disk."""
+    if is_local(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

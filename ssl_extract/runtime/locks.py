@@ -1,6 +1,8 @@
 """Locks between processes that share a workdir."""
 
 import contextlib
+import os
+import platform
 import sys
 from collections.abc import Iterator
 
@@ -12,8 +14,8 @@ from etils import epath
 def lock(path: epath.PathLike, what: str) -> Iterator[None]:
     """Holds the lock file `path` while the block runs; the system frees it of a killed process.
 
-    A process that has to wait prints one line, once. A bucket has no locks: give each process a
-    separate workdir there, and merge the results.
+    A process that has to wait prints one line, once, that names the process that holds the lock. A
+    bucket has no locks: give each process a separate workdir there, and merge the results.
 
     Args:
         path: the lock file; the folder is created.
@@ -24,13 +26,15 @@ def lock(path: epath.PathLike, what: str) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(str(path))
+    held, holder = filelock.FileLock(str(path)), path.with_suffix('.holder')
     try:
         held.acquire(timeout=0)
     except filelock.Timeout:
-        print(f'  waiting for another process: {what}', file=sys.stderr, flush=True)
+        who = f' ({holder.read_text()})' if holder.exists() else ''
+        print(f'  waiting for another process{who}: {what}', file=sys.stderr, flush=True)
         held.acquire()
     try:
+        holder.write_text(f'{os.getpid()} on {platform.node()}')
         yield
     finally:
         held.release()

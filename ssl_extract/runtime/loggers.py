@@ -125,5 +125,5 @@ def write_part(folder: epath.Path, step: int, rows: list[dict[str, Any]]) -> Non
 
 def read_parts(folder: epath.Path) -> list[dict[str, Any]]:
     """Returns all rows so far, in order."""
-    parts = sorted(folder.glob('part-*.jsonl')) if folder.exists() else []
+    parts = files.find(folder, 'part-*.jsonl')
     return [row for part in parts for row in files.read_jsonl(part)]

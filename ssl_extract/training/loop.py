@@ -191,6 +191,7 @@ def fit(
     flops = meta['flops']  # of one step
     start, clock = meta['step'], time.monotonic() - meta['seconds']
     _drop_parts_after(folder, start)
+    _read_queries(folder / 'asked', state.oracle)
     resumed = f'{description}: goes on from step {start} of {num_steps}'
     progress.note(folder / 'checkpoints', resumed if start else '')
     training = loggers.Training(description, folder, start, num_steps)
@@ -234,7 +235,7 @@ def fit(
                 meta = {'step': step + 1, 'seconds': time.monotonic() - clock, 'flops': flops}
                 checkpoint.save(manager, step + 1, state, meta)
             bar.update()
-    prints = _read_queries(folder / 'asked')
+    prints = _read_queries(folder / 'asked', state.oracle)
     return Fit(state, time.monotonic() - clock, flops * num_steps, prints)
 
 
@@ -282,15 +283,21 @@ def _write_queries(folder: epath.Path, step: int, queries: list[Any]) -> None:
         files.write_npz(folder / f'part-{step:010d}.npz', fingerprints=np.concatenate(parts))
 
 
-def _read_queries(folder: epath.Path) -> np.ndarray:
-    parts = sorted(folder.glob('part-*.npz')) if folder.exists() else []
+def _read_queries(folder: epath.Path, account: Any) -> np.ndarray:
+    """Reads the fingerprints of the queries that were paid so far, as the account counts them."""
+    parts = files.find(folder, 'part-*.npz')
     prints = [files.read_npz(part)['fingerprints'] for part in parts]
-    return np.concatenate([np.zeros((0, 2), np.uint32), *prints])
+    paid = np.concatenate([np.zeros((0, 2), np.uint32), *prints])
+    if account and len(paid) != int(account.num_queries):
+        raise files.DamagedError(
+            f'{folder} holds {len(paid)} of {int(account.num_queries)} queries: a part is missing'
+        )
+    return paid
 
 
 def _drop_parts_after(folder: epath.Path, step: int) -> None:
     """Removes parts that belong to a checkpoint that was never completed."""
     for name in ('metrics', 'asked'):
-        for part in list((folder / name).glob('part-*')) if (folder / name).exists() else []:
+        for part in files.find(folder / name, 'part-*'):
             if int(part.stem.split('-')[1]) > step:
                 part.unlink()

@@ -15,6 +15,7 @@ from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.ranges import Width
 from ssl_extract.registry import Registry
+from ssl_extract.runtime import files
 from ssl_extract.victims.model import Victim, from_encoder, from_function
 
 SOURCES = Registry('victim source')
@@ -40,7 +41,12 @@ def checkpoint(path: str) -> Load:
         path: the folder that holds meta.json and variables/.
     """
     folder = epath.Path(path).expanduser().absolute()
-    return lambda mesh: from_encoder(trained.load(folder, mesh))._replace(folder=folder)
+
+    def load(mesh: jax.sharding.Mesh) -> Victim:
+        with files.advised('put it back from a copy, or name another folder in victim.source'):
+            return from_encoder(trained.load(folder, mesh))._replace(folder=folder)
+
+    return load
 
 
 @register_source('function')

@@ -90,7 +90,7 @@ def test_a_mark_is_looked_for_where_one_was_made(run):
     assert {(r['defense'], r['adaptive']) for r in found} == {(MARKED, ''), (MARKED, 'harden')}
     assert all(0 < row['value'] <= 1 and row['n'] == 100 for row in found)
     assert all(-1 <= row['value'] <= 1 for row in of(run, metric='mark'))
-    kept = [json.loads(path.read_text()) for path in run[1].glob('mark/*/result.json')]
+    kept = [json.loads(p.read_text())['result'] for p in run[1].glob('mark/*/result.json')]
     assert sorted(rows[1]['value'] for rows in kept) == sorted(row['value'] for row in found)
 
 

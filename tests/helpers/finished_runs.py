@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 
+from ssl_extract.runtime import files
+
 CONFIG = {
     'seed': 1,
     'modules': [],
@@ -104,11 +106,10 @@ def write_run(workdir, id, value=0.8, victim_value=0.9, *, started='0', **fields
     for role in roles:
         curve = workdir / places[role] / 'metrics'
         curve.mkdir(parents=True, exist_ok=True)
-        (curve / 'part-0000000002.jsonl').write_text(
-            '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n'
-        )
+        losses = [{'step': 1, 'loss': 2.0}, {'step': 2, 'loss': 1.0}]
+        files.write_jsonl(curve / 'part-0000000002.jsonl', losses)
         arrays = {'projection': np.eye(4)[:, :2], 'labels': np.arange(4)}
-        np.savez(workdir / places[role] / 'arrays.npz', **arrays)
+        files.write_npz(workdir / places[role] / 'arrays.npz', **arrays)
     curves = [
         {'name': names[role], 'role': role, 'stage': address(role, config)}
         | {'folder': f'{places[role]}/metrics'}

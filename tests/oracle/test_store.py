@@ -1,9 +1,12 @@
 """The answer store asks each image once, is exact after a restart, and its bill is right."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from ssl_extract import augment, defenses
 from ssl_extract.errors import UserError
@@ -73,23 +76,29 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize('writes', [0, 1, 2, 3, 4, 5])
+@pytest.fixture
+def short_parts(monkeypatch):
+    """Parts of 16 answers, whatever writing costs."""
+    monkeypatch.setattr(store, 'PART_BYTES', 16 * 5 * 4)
+    monkeypatch.setattr(store, 'PART_WRITES', 0)
+
+
+@pytest.mark.parametrize('writes', range(8))  # a state, its part, and the state's own name
 def test_a_run_killed_between_any_two_writes_goes_on_to_the_same_bytes(
-    tmp_path, monkeypatch, writes
+    tmp_path, monkeypatch, short_parts, writes
 ):
-    monkeypatch.setattr(store, 'PART_SIZE', 16)
     oracle = make_oracle(ENCODE, defenses.make('bucket_coverage(bits=3)'), budget=50)
     whole = collect(tmp_path / 'whole', oracle=oracle)
-    written, write = [], files.write_npz
+    renamed, rename = [], files.rename
 
-    def killed(path, **arrays):
-        if len(written) == writes:
+    def killed(path, target):
+        if len(renamed) == writes:
             raise Killed
-        written.append(path)
-        write(path, **arrays)
+        renamed.append(path)
+        rename(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, 'write_npz', killed)
+        patch.setattr(files, 'rename', killed)
         with pytest.raises(Killed):
             collect(tmp_path / 'killed', oracle=oracle)
     resumed = collect(tmp_path / 'killed', oracle=oracle)
@@ -195,12 +204,45 @@ def test_a_truncated_part_is_named(tmp_path, keep):
         collect(tmp_path)
 
 
-def test_a_missing_part_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, 'PART_SIZE', 16)
+@pytest.mark.parametrize(('share', 'parts'), [(0, 7), (1e9, 2)])
+def test_a_part_ends_after_some_time_unless_writing_takes_it(tmp_path, monkeypatch, share, parts):
+    monkeypatch.setattr(store, 'PART_SECONDS', 0)
+    monkeypatch.setattr(store, 'PART_WRITES', share)
     collect(tmp_path)
-    (tmp_path / 'part-0000000016.npz').unlink()
-    with pytest.raises(UserError, match='a part before part-0000000032.npz is missing'):
-        collect(tmp_path)
+    assert len(list(tmp_path.glob('part-*'))) == parts
+
+
+@pytest.mark.parametrize('name', ['account[1]', 'a*', '?'])
+def test_an_account_in_a_folder_of_any_name_is_asked_once(tmp_path, asked, name):
+    sent, oracle = asked
+    first = collect(epath.Path(tmp_path / name), oracle=oracle)
+    jax.effects_barrier()
+    calls = len(sent)
+    again = collect(epath.Path(tmp_path / name), oracle=oracle)
+    jax.effects_barrier()
+    assert len(sent) == calls > 0
+    np.testing.assert_array_equal(first.representations, again.representations)
+
+
+@pytest.mark.parametrize(
+    ('lost', 'lacks'),
+    [((16,), '17 to 32'), ((48,), '49 to 50'), ((0, 16, 32, 48), '1 to 50')],
+)
+def test_nothing_is_sent_where_paid_answers_are_missing(tmp_path, asked, short_parts, lost, lacks):
+    sent, oracle = asked
+    first = collect(tmp_path / 'account', oracle=oracle)
+    jax.effects_barrier()
+    sent.clear()
+    for start in lost:
+        (tmp_path / f'account/part-{start:010d}.npz').unlink()
+    with pytest.raises(UserError, match=f'account lacks its answers {lacks}, which are paid') as e:
+        collect(tmp_path / 'account', oracle=oracle)
+    jax.effects_barrier()
+    assert not sent and len(list((tmp_path / 'account').iterdir())) == 5 - len(lost)
+    assert f'or move {tmp_path / "account"} elsewhere' in str(e.value)
+    shutil.move(tmp_path / 'account', tmp_path / 'elsewhere')
+    again = collect(tmp_path / 'account', oracle=oracle)
+    np.testing.assert_array_equal(first.representations, again.representations)
 
 
 def test_fingerprints_tell_images_apart_and_know_them_again():

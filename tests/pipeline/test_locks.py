@@ -1,7 +1,8 @@
-"""Two real processes that want one stage: one makes it, the other waits, says so and reads it."""
+"""Two real processes that want one stage or account: one has it, the other waits and says so."""
 
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -27,10 +28,30 @@ def make(folder):
 print(cached(Workspace(workdir, mesh=None), 'mark', {'stage': 'mark', 'n': 1}, make)['by'])
 """
 
+ACCOUNT = """
+import os, pathlib, sys, time
+import numpy as np
+import ssl_extract
 
-def start(workdir, seconds):
-    command = [sys.executable, '-c', PROGRAM, str(workdir), str(seconds)]
-    env = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
+workdir, number = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+
+def fn(inputs):
+    with open(workdir / 'made.txt', 'a') as log:
+        log.writelines(f'{int(row[0])} ' for row in inputs)
+    time.sleep(1.0)
+    return inputs[:, :2]
+
+victim = ssl_extract.victims.from_function(fn, dim=2, address='v')
+oracle = ssl_extract.make_oracle(victim, 'gaussian_noise(stddev=1.0)', budget=number)
+inputs = np.arange(60, dtype=np.float32)[:number, None].repeat(3, axis=1)
+answers = ssl_extract.collect(oracle, inputs, folder=workdir / 'account', batch_size=8)
+print(answers.bill.billed, hash(answers.representations[:40].tobytes()))
+"""
+
+
+def start(workdir, argument, program=PROGRAM):
+    command = [sys.executable, '-c', program, str(workdir), str(argument)]
+    env = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT), 'PYTHONHASHSEED': '0'}
     return subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -71,7 +92,8 @@ def test_the_second_waits_says_so_in_one_line_and_reads_what_the_first_made(tmp_
     assert printed == [str(first.pid)] and waiting == []
     printed, waiting = finish(second)
     (folder,) = (tmp_path / 'mark').iterdir()
-    assert waiting == [f'  waiting for another process: mark/{folder.name}']
+    who = f'{first.pid} on {platform.node()}'
+    assert waiting == [f'  waiting for another process ({who}): mark/{folder.name}']
     assert printed == [str(first.pid)]
     assert made_by(tmp_path) == [str(first.pid)]
     assert sorted(path.name for path in folder.iterdir()) == ['result.json', 'spec.json']
@@ -95,3 +117,19 @@ def test_other_stages_do_not_wait(tmp_path, first):
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert 'waiting' not in done.stderr and first.poll() is None
+
+
+def test_two_budgets_of_one_account_ask_each_query_once_and_leave_a_store_for_all(tmp_path):
+    small = start(tmp_path, 40, ACCOUNT)
+    wait_for(tmp_path / 'made.txt')
+    large = start(tmp_path, 60, ACCOUNT)
+    (billed, digest), waited = finish(small)
+    assert (billed, waited) == ('40', [])
+    (billed, same), waited = finish(large)
+    assert (billed, same) == ('60', digest)
+    who = f'{small.pid} on {platform.node()}'
+    assert waited in ([], [f'  waiting for another process ({who}): {tmp_path / "account"}'])
+    sent = sorted(map(int, made_by(tmp_path)))
+    assert sent == list(range(60))
+    (billed, same), _ = finish(start(tmp_path, 40, ACCOUNT))
+    assert (billed, same) == ('40', digest) and len(made_by(tmp_path)) == 60

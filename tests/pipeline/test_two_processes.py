@@ -25,7 +25,7 @@ def test_every_stage_is_made_once(shared):
     assert said.count('  evaluate surrogate\n') == 2  # of two seeds
     assert [len(list(workdir.glob(f'{kind}/*'))) for kind in ('victim', 'surrogate')] == [1, 2]
     assert len(list(workdir.glob('*/*/spec.json'))) == 1 + 2 + 2 + 3
-    assert 'waiting for another process: ' in said or ': finished before' in said
+    assert 'waiting for another process (' in said or ': finished before' in said
 
 
 def test_no_row_is_lost(shared):

@@ -313,7 +313,8 @@ def test_finished_users_are_only_read_and_interrupted_ones_go_on(
     victim, tmp_path, monkeypatch, measured
 ):
     run = run_of(tmp_path, legitimate__users=('broad',))
-    monkeypatch.setattr(store, 'PART_SIZE', 32)
+    monkeypatch.setattr(store, 'PART_BYTES', 32 * victim.dim * 4)
+    monkeypatch.setattr(store, 'PART_WRITES', 0)
     write, parts = files.write_npz, []
 
     def killed(path, **arrays):

@@ -241,7 +241,7 @@ def test_a_damaged_file_is_named_in_one_line_with_the_remedy(tmp_path, name, dam
         report.read_runs(tmp_path)
     message = str(error.value)
     assert '\n' not in message and str(path) in message and reason in message
-    assert f'remove {path.parent} and run its experiment again' in message
+    assert f'move {path.parent} out of the workdir and run its experiment again' in message
 
 
 def test_write_from_writes_everything_and_the_same_bytes_again(tmp_path):
@@ -308,7 +308,7 @@ def test_what_a_run_names_and_is_not_there_is_an_error(tmp_path, lost):
         shutil.rmtree(path)
     else:
         path.unlink()
-    with pytest.raises(UserError, match=f'remove {folder}'):
+    with pytest.raises(UserError, match=f'move {folder}.* out of'):
         report.write_from(tmp_path, [tmp_path])
 
 

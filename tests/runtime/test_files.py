@@ -1,0 +1,151 @@
+"""Files: whole, checked when they are read, and found in a folder of any name."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from ssl_extract.errors import UserError
+from ssl_extract.runtime import checkpoint, files, parallel
+
+VALUE = {'b': [1, 2.5, None], 'a': {'2': 'two', '10': 'ten'}}
+ARRAYS = {'answers': np.arange(12, dtype=np.float32), 'granted': np.ones(3, bool)}
+KINDS = {
+    'value.json': (files.write_json, files.read_json, VALUE),
+    'rows.jsonl': (files.write_jsonl, files.read_jsonl, [{'step': 0}, {'step': 1}]),
+    'arrays.npz': (lambda path, value: files.write_npz(path, **value), files.read_npz, ARRAYS),
+}
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_one_bit_anywhere_is_noticed(tmp_path, name):
+    path = tmp_path / name
+    write, read, value = KINDS[name]
+    write(path, value)
+    np.testing.assert_equal(read(path), value)
+    content = path.read_bytes()
+    for at in range(0, len(content), 1 + len(content) // 100):
+        for bit in (0, 3, 6):
+            path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+            try:
+                read_value = read(path)
+            except UserError as error:
+                assert str(error).startswith(f'cannot read {path} (') and '\n' not in str(error)
+            else:  # the name of the checksum, or a blank
+                assert name == 'value.json' and VALUE.items() <= read_value.items()
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_a_file_cut_anywhere_is_noticed(tmp_path, name):
+    write, read, value = KINDS[name]
+    write(tmp_path / name, value)
+    content = (tmp_path / name).read_bytes().rstrip()
+    for length in range(0, len(content), 1 + len(content) // 50):
+        (tmp_path / name).write_bytes(content[:length])
+        with pytest.raises(UserError, match='cannot read'):
+            read(tmp_path / name)
+
+
+def test_a_dropped_key_line_or_array_is_noticed(tmp_path):
+    write, read, value = KINDS['value.json']
+    write(tmp_path / 'value.json', value)
+    text = (tmp_path / 'value.json').read_text()
+    (tmp_path / 'value.json').write_text(text.replace('"2": "two",', ''))
+    files.write_jsonl(tmp_path / 'rows.jsonl', [{'step': 0}, {'step': 1}])
+    lines = (tmp_path / 'rows.jsonl').read_text().splitlines(keepends=True)
+    np.savez(tmp_path / 'arrays.npz', answers=ARRAYS['answers'])
+    for reading, path in ((read, 'value.json'), (files.read_npz, 'arrays.npz')):
+        with pytest.raises(UserError, match='its content is not what was written'):
+            reading(tmp_path / path)
+    for left in (lines[1:], lines[:-1]):
+        (tmp_path / 'rows.jsonl').write_text(''.join(left))
+        with pytest.raises(UserError, match='cannot read .*rows.jsonl'):
+            files.read_jsonl(tmp_path / 'rows.jsonl')
+
+
+def test_an_archive_is_one_for_every_program(tmp_path):
+    files.write_npz(tmp_path / 'arrays.npz', **ARRAYS)
+    assert zipfile.ZipFile(tmp_path / 'arrays.npz').testzip() is None
+    np.testing.assert_equal(dict(np.load(tmp_path / 'arrays.npz')), ARRAYS)
+
+
+def test_only_the_innermost_advice_is_given():
+    with pytest.raises(UserError, match=r'^it is cut: put it back$') as error:  # noqa: SIM117
+        with files.advised('start again'), files.advised('put it back'):
+            raise files.DamagedError('it is cut')
+    assert not isinstance(error.value, files.DamagedError)
+
+
+@pytest.mark.parametrize('name', ['plain', 'run[1]', 'a*', 'what?', '[!a]'])
+def test_the_name_of_a_folder_is_no_pattern(tmp_path, name):
+    for other in (name, 'run1', 'ab', 'whaty', 'b'):
+        for part in (2, 1):
+            files.write_text(tmp_path / other / 'runs' / f'part-{part}.npz', other)
+    paths = [tmp_path / name / 'runs' / f'part-{part}.npz' for part in (1, 2)]
+    assert files.find(tmp_path / name, 'runs/part-*.npz') == [epath.Path(p) for p in paths]
+    assert files.find(tmp_path / f'{name} too', '*') == []
+
+
+@pytest.mark.parametrize('name', ['run[1]', 'a*b?'])
+def test_checkpoints_are_found_in_a_folder_of_any_name(tmp_path, name):
+    state, mesh = {'w': jnp.arange(3.0)}, parallel.data_mesh(1)
+    meta = {'encoder': 'none', 'input_shape': [3]}
+    manager = checkpoint.manager(tmp_path / name / 'checkpoints')
+    checkpoint.save(manager, 2, state, {'step': 2, 'seconds': 0.1})
+    manager.close()
+    checkpoint.save_encoder(tmp_path / name, state, meta)
+    manager = checkpoint.manager(tmp_path / name / 'checkpoints')
+    restored, found = checkpoint.restore(manager, state, mesh)
+    manager.close()
+    assert found == {'step': 2, 'seconds': 0.1}
+    for tree in (restored, checkpoint.load_encoder(tmp_path / name, state, mesh)):
+        np.testing.assert_array_equal(tree['w'], state['w'])
+
+
+def test_other_weights_under_a_description_are_noticed(tmp_path):
+    """Orbax reads them without complaint."""
+    mesh, meta = parallel.data_mesh(1), {'encoder': 'none', 'input_shape': [3]}
+    for folder, value in (('a', 1.0), ('b', 2.0)):
+        checkpoint.save_encoder(tmp_path / folder, {'w': jnp.full(3, value)}, meta)
+    (tmp_path / 'a/variables').rename(tmp_path / 'old')
+    (tmp_path / 'b/variables').rename(tmp_path / 'a/variables')
+    with pytest.raises(UserError, match='a/variables cannot be read .*not what was written'):
+        checkpoint.load_encoder(tmp_path / 'a', {'w': jnp.zeros(3)}, mesh)
+
+
+PROGRAM = """
+import sys, numpy as np
+from ssl_extract.runtime import files
+
+while True:
+    files.write_npz(sys.argv[1], zeros=np.zeros(10_000_000))
+"""
+
+
+def test_a_killed_write_leaves_the_old_file_and_what_is_left_is_removed(tmp_path):
+    path = tmp_path / 'arrays.npz'
+    files.write_npz(path, **ARRAYS)
+    process, deadline = subprocess.Popen([sys.executable, '-c', PROGRAM, str(path)]), 120
+    begun = time.monotonic()
+    while len(os.listdir(tmp_path)) < 2 and time.monotonic() < begun + deadline:
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.001)
+        process.send_signal(signal.SIGSTOP)  # it may be past a write before it stops
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(os.listdir(tmp_path)) == 2
+    assert set(files.read_npz(path)) in ({'zeros'}, set(ARRAYS))
+    (tmp_path / 'below').mkdir()
+    (tmp_path / 'below/.results.jsonl.0123.tmp').write_text('')
+    files.remove_temporary(tmp_path, below=False)
+    assert sorted(os.listdir(tmp_path)) == ['arrays.npz', 'below']
+    assert os.listdir(tmp_path / 'below')
+    files.remove_temporary(tmp_path)
+    assert os.listdir(tmp_path / 'below') == []
