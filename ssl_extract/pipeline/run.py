@@ -96,7 +96,6 @@ def run(
         write(current, where, compute(current, sets, sketch), about)
         write_results(folder)
     with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
-        files.remove_temporary(folder / 'figures')
         report.write_from(folder, [folder], title)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
     return report.tidy([finished for finished in report.read_runs(folder) if finished.id in ids])

@@ -47,6 +47,8 @@ def write_from(
     rows = results.tidy(runs)
     curves = read_curves(runs)
     views = read_views(runs)
+    for folder in (out, out / 'figures'):
+        files.remove_temporary(folder, below=False, age=files.DAY)
     files.write_text(out / 'results.jsonl', files.as_jsonl(rows))
     files.write_text(out / 'results.csv', as_csv(rows))
     metrics = [row for curve in curves.values() for row in curve]
