@@ -1,4 +1,4 @@
-"""Two real processes that want one stage or account: one has it, the other waits, says so, reads."""
+"""Two real processes that want one stage or account: one has it, the other waits and says so."""
 
 import os
 import pathlib
