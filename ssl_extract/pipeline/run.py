@@ -305,7 +305,8 @@ def _add_curve(results: Results, run: Run, name: str, record: StageRecord) -> No
         inside = folder.is_relative_to(workdir)
         where = os.fspath(folder.relative_to(workdir) if inside else folder)
         curve = {'name': name, 'role': record.role, 'stage': record.address, 'folder': where}
-        results.curves.append(curve)
+        parts = [path.name for path in files.find(folder, 'part-*')]
+        results.curves.append(curve | {'parts': parts})
 
 
 def _now() -> str:
