@@ -184,7 +184,10 @@ def _fit(job: Job, phases: Attack, folder: epath.PathLike | None, **described: A
     """
     _check(job)
     call = {**described, **_describe(job)}
-    with inputs_lib.opened(folder) as where, files.advised(f'move {where} elsewhere, call again'):
+    with (
+        inputs_lib.opened(folder) as where,
+        files.advised(f'move {where} away and call again'),
+    ):
         _check_call(where, call)
         if (where / 'meta.json').exists():
             return trained.load(where)
