@@ -58,9 +58,9 @@ def main(argv: list[str]) -> None:
     del argv
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
-        damages.rows_of(root / 'finished')
+        damages.rows_of(root / 'run')
         for left in damages.LEFT:
-            outcomes = sweep(root, root / 'finished', left)
+            outcomes = sweep(root, root / 'run', left)
             print(f'{left}: {dict(outcomes)}')
 
 

@@ -325,6 +325,18 @@ def test_an_own_loss_that_was_edited_is_another(answers, tmp_path, registries_re
         ssl_extract.steal(answers, folder=tmp_path, loss='mine', **STEAL)
 
 
+@pytest.mark.parametrize('file', ['meta.json', 'call.json', 'variables/manifest.ocdbt'])
+def test_a_damaged_encoder_is_trained_again_where_its_folder_was_moved(answers, tmp_path, file):
+    folder = tmp_path / 'stolen [1]*?'
+    first = ssl_extract.steal(answers, folder=folder, **STEAL)
+    damages.flipped(folder / file)
+    with pytest.raises(UserError, match='cannot (be )?read.*: move .* away and call again'):
+        ssl_extract.steal(answers, folder=folder, **STEAL)
+    folder.rename(tmp_path / 'elsewhere')
+    again = ssl_extract.steal(answers, folder=folder, **STEAL)
+    np.testing.assert_array_equal(first.apply(IMAGES[:4] / 255), again.apply(IMAGES[:4] / 255))
+
+
 def test_a_call_that_failed_before_it_trained_leaves_its_folder_free(answers, tmp_path):
     with pytest.raises(UserError, match='optimizer'):
         ssl_extract.steal(answers, folder=tmp_path, optimizer='adma', **STEAL)

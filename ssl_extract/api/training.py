@@ -194,7 +194,10 @@ def _fit(
     """
     _check(job, parts)
     call = {**described, **_describe(job)}
-    with inputs_lib.opened(folder) as where, files.advised(f'move {where} elsewhere, call again'):
+    with (
+        inputs_lib.opened(folder) as where,
+        files.advised(f'move {where} away and call again'),
+    ):
         _check_call(where, call)
         if (where / 'meta.json').exists():
             return trained.load(where)

@@ -53,6 +53,7 @@ def load(
         decoded = {i: _read_part(paths[i], stop - start) for i, (start, stop) in ranges.items()}
         missing = [i for i in parts if decoded[i] is None]
         if missing:
+            files.remove_temporary(folder, age=files.DAY)
             source = _source(name, builder, piece.split)
             total = sum(ranges[i][1] - ranges[i][0] for i in missing)
             with tqdm(total=total, desc=f'decoding {name}', unit='image', disable=None) as bar:

@@ -99,7 +99,6 @@ def run(
         write(current, where, compute(current, sets, sketch), about)
         write_results(folder)
     with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
-        files.remove_temporary(folder / 'figures')
         report.write_from(folder, [folder], title)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
     return report.tidy([finished for finished in report.read_runs(folder) if finished.id in ids])
@@ -321,7 +320,8 @@ def _add_curve(results: Results, run: Run, name: str, record: StageRecord) -> No
         inside = folder.is_relative_to(workdir)
         where = os.fspath(folder.relative_to(workdir) if inside else folder)
         curve = {'name': name, 'role': record.role, 'stage': record.address, 'folder': where}
-        results.curves.append(curve)
+        parts = [path.name for path in files.find(folder, 'part-*')]
+        results.curves.append(curve | {'parts': parts})
 
 
 def _now() -> str:

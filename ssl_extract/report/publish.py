@@ -48,6 +48,8 @@ def write_from(
     rows = results.tidy(runs)
     curves = read_curves(runs)
     views = read_views(runs)
+    for folder in (out, out / 'figures'):
+        files.remove_temporary(folder, below=False, age=files.DAY)
     files.write_text(out / 'results.jsonl', files.as_jsonl(rows))
     files.write_text(out / 'results.csv', as_csv(rows))
     metrics = [row for curve in curves.values() for row in curve]
@@ -96,8 +98,9 @@ def read_curves(runs: Sequence[FinishedRun]) -> dict[str, list[dict[str, Any]]]:
     curves = {}
     for name, (entry, sharing) in zip(names, entries.values(), strict=True):
         folder = sharing[0].workdir / entry['folder']
-        if not folder.exists():
-            raise _missing(sharing[0], 'curves.json', folder, folder)
+        for path in (folder, *(folder / part for part in entry.get('parts', ()))):
+            if not path.exists():
+                raise _missing(sharing[0], 'curves.json', path, folder)
         with files.advised(_remedy(sharing[0], folder)):
             parts = loggers.read_parts(folder)
         if parts:

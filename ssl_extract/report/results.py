@@ -35,7 +35,7 @@ class FinishedRun(NamedTuple):
         config: the resolved config, nested.
         rows: of `rows.jsonl`.
         bills: of `bills.json`.
-        curves: of `curves.json`; a folder holds `part-*.jsonl` and is relative to `workdir`.
+        curves: of `curves.json`; a folder holds the `parts` and is relative to `workdir`.
         views: of `views.json`; a folder holds `arrays.npz` and is relative to `workdir`.
         workdir: of the run.
         notes: what the run's sets have in common, in sentences.

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import time
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from etils import epath
 from ssl_extract.errors import UserError
 
 CHECKSUM = 'sha256'
+DAY = 86_400.0  # seconds; no file is written for longer
 _MARK = f'{CHECKSUM}='.encode()  # before the checksum of an archive, at the end of the file
 _TEMPORARY = '.tmp'
 _ORBAX_TEMPORARY = '.orbax-checkpoint-tmp'  # in the names of folders that Orbax is writing
@@ -84,17 +86,23 @@ def is_local(path: epath.PathLike) -> bool:
     return '://' not in os.fspath(path)
 
 
-def remove_temporary(folder: epath.PathLike, below: bool = True) -> None:
+def remove_temporary(folder: epath.PathLike, below: bool = True, age: float = 0.0) -> None:
     """Removes what killed processes left half written; the caller holds the folder's lock.
 
     Args:
         folder: may not exist.
         below: whether to look into the folders below.
+        age: in seconds; younger files stay. In a folder without a lock another process may be
+            writing them: see `DAY`.
     """
+    oldest = time.time() - age
     for root, folders, names in os.walk(folder):  # nothing in a bucket, where writes are whole
         for name in names:
+            path = os.path.join(root, name)
             if name.startswith('.') and name.endswith(_TEMPORARY):
-                epath.Path(root, name).unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.getmtime(path) <= oldest:
+                        os.unlink(path)
         for name in folders:
             if _ORBAX_TEMPORARY in name and below:
                 shutil.rmtree(os.path.join(root, name), ignore_errors=True)

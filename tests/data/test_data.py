@@ -378,6 +378,15 @@ def test_only_parts_of_changed_files_are_decoded_anew(load, decoded, tmp_path):
         assert len(decoded) == count
 
 
+def test_the_folders_may_have_any_name(prepared, tmp_path):
+    folder = tmp_path / 'tfds [1]*?'
+    shutil.copytree(prepared / 'rgb_set', folder / 'rgb_set')
+    cache = str(tmp_path / 'cache [1]*?')
+    for _ in range(2):
+        loaded = data.load('rgb_set', 'train', data_dir=str(folder), cache_dir=cache)
+        np.testing.assert_array_equal(loaded.inputs, RGB['train'])
+
+
 def test_cache_lies_in_the_home_folder_by_default(prepared, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     data.load('gray_set', 'train', data_dir=str(prepared))

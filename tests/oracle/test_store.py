@@ -103,6 +103,7 @@ def test_a_run_killed_between_any_two_writes_goes_on_to_the_same_bytes(
             collect(tmp_path / 'killed', oracle=oracle)
     resumed = collect(tmp_path / 'killed', oracle=oracle)
     assert resumed.noticed == whole.noticed
+    assert store.num_stored(tmp_path / 'killed') == 50
     np.testing.assert_array_equal(resumed.representations, whole.representations)
     names = [path.name for path in sorted((tmp_path / 'whole').iterdir())]
     parts = [f'part-{i:010d}.npz' for i in (0, 16, 32, 48)]

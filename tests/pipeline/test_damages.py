@@ -21,6 +21,7 @@ NOTICED = {
         ('runs/*/bills.json', damages.key_dropped),
         ('runs/*/run.json', damages.key_dropped),
         ('victim/*/metrics/part-*', damages.flipped),
+        ('victim/*/metrics/part-*', damages.deleted),
         ('evaluation/*/arrays.npz', damages.deleted),
     ],
     'measured': [

@@ -120,6 +120,14 @@ def test_other_weights_under_a_description_are_noticed(tmp_path):
         checkpoint.load_encoder(tmp_path / 'a', {'w': jnp.zeros(3)}, mesh)
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_folders_after(tmp_path, monkeypatch):
+    synced, path = [], tmp_path / 'a/b/file.txt'
+    monkeypatch.setattr(os, 'fsync', lambda fd: synced.append((os.fstat(fd).st_ino, path.exists())))
+    files.write_text(path, 'content')
+    places = [(path, False), *((folder, True) for folder in path.parents[:3])]
+    assert synced == [(os.stat(place).st_ino, named) for place, named in places]
+
+
 PROGRAM = """
 import sys, numpy as np
 from ssl_extract.runtime import files
@@ -144,6 +152,8 @@ def test_a_killed_write_leaves_the_old_file_and_what_is_left_is_removed(tmp_path
     assert set(files.read_npz(path)) in ({'zeros'}, set(ARRAYS))
     (tmp_path / 'below').mkdir()
     (tmp_path / 'below/.results.jsonl.0123.tmp').write_text('')
+    files.remove_temporary(tmp_path, below=False, age=files.DAY)
+    assert len(os.listdir(tmp_path)) == 3  # they may be of a process that still writes
     files.remove_temporary(tmp_path, below=False)
     assert sorted(os.listdir(tmp_path)) == ['arrays.npz', 'below']
     assert os.listdir(tmp_path / 'below')
