@@ -8,6 +8,8 @@ import importlib.metadata
 import os
 import pathlib
 import shutil
+import signal
+import threading
 
 import pytest
 
@@ -17,6 +19,11 @@ COMPILED_BYTES = 2**30  # programs of old sources stay, so that a larger folder 
 FLAGS = ['--xla_force_host_platform_device_count=4', '--xla_backend_optimization_level=0']
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
     FLAGS += ['--xla_cpu_use_fusion_emitters=false']  # halves the time; newer ones refuse the flag
+
+# A suite in the background inherits signals that are ignored, and so would its processes.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 GIVEN = os.environ.get('XLA_FLAGS', '').split()  # in a worker, all of them
 os.environ['XLA_FLAGS'] = ' '.join([*GIVEN, *(flag for flag in FLAGS if flag not in GIVEN)])

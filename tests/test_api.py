@@ -245,7 +245,7 @@ def test_functions_are_accepted_for_loss_and_defense(answers):
 
 
 def test_a_surrogate_that_diverges_is_no_surrogate(answers, tmp_path):
-    given = STEAL | dict(optimizer='sgd', schedule='constant', learning_rate=1e30)
+    given = STEAL | dict(optimizer='sgd', schedule='constant', learning_rate=1e15)
     with pytest.raises(FloatingPointError, match='not finite.*; lower learning_rate'):
         ssl_extract.steal(answers, loss=_pulls, folder=tmp_path, **given)
     assert not (tmp_path / 'meta.json').exists() and not list(tmp_path.glob('checkpoints/[0-9]*'))

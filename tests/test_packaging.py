@@ -70,7 +70,7 @@ def test_the_installed_command_runs_experiments_by_name_from_any_folder(wheel, t
     assert shown == f'ssl-extract {ssl_extract.__version__}\n'
     flags = ('--config=quickstart', '--config.attack.loss=infonce', '--dry_run')
     listing = run(command, 'run', *flags, cwd=elsewhere, env=env)
-    assert listing.count('direct, infonce, ') == 3 and '\n3 runs, ' in listing
+    assert 'direct, infonce, ' in listing and '\n18 runs, ' in listing
     assert not list(elsewhere.iterdir())
 
 

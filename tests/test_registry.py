@@ -324,6 +324,7 @@ READERS = {  # modules that may take a spec apart, and why
     'report/figures/pareto.py': 'writes only the arguments that differ beside a point',
 }
 SPELLED = {  # (module, name) that is compared with, and why
+    ('cli/__init__.py', 'replace'): 'how Python writes what it cannot encode',
     ('pipeline/rows.py', 'once'): 'what is usual is left out of the label of a run',
     ('pipeline/rows.py', 'random'): 'what is usual is left out of the label of a run; a role',
     ('report/figures/accuracy.py', 'random'): 'a role',

@@ -11,6 +11,7 @@ import untrained
 from untrained import SHAPE
 
 from ssl_extract import attacks, config, strategies, training
+from ssl_extract.fingerprint import fingerprint
 from ssl_extract.encoders import chain
 from ssl_extract.oracle import Answer, make_oracle
 from ssl_extract.pipeline import owner, surrogate
@@ -73,6 +74,8 @@ def test_it_spends_exactly_its_budget(name, steal):
         assert 0 < stolen.noticed['bucket_coverage.coverage'] <= 1
     elif name == 'repeat':
         assert stolen.bill == (all_attacks.BUDGET, 69, 68, 0)
+    elif name == 'near_duplicates':  # two copies of an input may be changed in the same place
+        assert all_attacks.BUDGET - 5 < stolen.bill.unique <= stolen.bill.billed
     elif config_of(name).attack.plan != 'online':
         assert stolen.bill == (all_attacks.BUDGET, all_attacks.BUDGET, 0, 0)
         (account,) = workdir.glob('answers/*/account-*.npz')
@@ -146,8 +149,10 @@ def test_what_a_recipe_is_given_leads_to_no_parameters(tmp_path):
 
     def prepare(batch, key, ask, account):
         seen.append(ask)
-        answer, account = ask(jnp.zeros((8, *SHAPE)), account)
-        return {'answers': answer.representations}, account, None
+        queries = jnp.zeros((8, *SHAPE))
+        answer, account = ask(queries, account)
+        ledger = fingerprint(queries), answer.granted
+        return {'answers': answer.representations}, account, ledger
 
     recipe = training.Recipe(
         init=lambda key, images: {'params': {'w': jnp.ones([])}, 'batch_stats': {}},

@@ -60,8 +60,14 @@ def test_flags_are_those_of_the_rows_one_by_one(metric, threshold, capacity, bat
     assert found['similarity_guard.num_seen'] == WHERE.sum()
 
 
-@pytest.mark.parametrize('metric', ['cosine', 'l2'])
-@pytest.mark.parametrize(('offset', 'scale'), [(1e3, 1.0), (1e4, 1.0), (0.0, 1e-20), (0.0, 1e19)])
+@pytest.mark.parametrize(
+    ('metric', 'offset', 'scale'),
+    [
+        *(('cosine', 1e3, 1.0), ('cosine', 1e4, 1.0), ('cosine', 0.0, 1e-20)),
+        *(('cosine', 0.0, 1e19), ('l2', 1e3, 1.0), ('l2', 1e4, 1.0)),
+        *(('l2', 0.0, 1e-14), ('l2', 0.0, 1e14)),  # a threshold is from 1e-15 to 1e15
+    ],
+)
 def test_flags_of_answers_far_from_the_origin_and_of_any_scale(metric, offset, scale):
     rows = ((ROWS.astype(np.float64) + offset) * scale).astype(np.float32)
     threshold = 0.8 if metric == 'cosine' else 1.2 * scale

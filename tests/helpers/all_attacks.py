@@ -44,6 +44,7 @@ RUNS = {
     'knockoff': {'attack.name': 'posteriors', 'attack.strategy': 'knockoff(rounds=2)'},
     'stay_close': {'attack.name': 'direct', 'attack.strategy': 'stay_close(rounds=2)'},
     'repeat': {'attack.name': 'direct', 'attack.plan': 'repeat(m=2)'},
+    'near_duplicates': {'attack.name': 'direct', 'attack.plan': 'near_duplicates(m=2)'},
     'sybils': {
         'attack.name': 'direct',
         'attack.accounts': 2,

@@ -81,6 +81,7 @@ evaluation.shots               .   .   .   .   .   .   .   .   .   .   .   .   .
 evaluation.victim              .   .   .   .   .   .   .   .   .   .   .   .   .   x   .   x
 training.checkpoint_every      .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
 training.log_every             .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
+training.log_to                .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
 """
 OTHER = {  # another value of every field
     'seed': 2,
@@ -136,6 +137,7 @@ OTHER = {  # another value of every field
     'evaluation.victim': 'no',
     'training.checkpoint_every': 5,
     'training.log_every': 3,
+    'training.log_to': 'tensorboard',
 }
 
 

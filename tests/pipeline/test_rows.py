@@ -54,7 +54,7 @@ def test_better_values_are_larger_or_smaller():
 
 def test_the_report_asks_for_no_metric_by_its_name_but_those_of_its_own_tables():
     own = {tables.PROBE, *defenses.METRICS}
-    for path in REPORT.rglob('*.py'):
+    for path in {*REPORT.rglob('*.py')} - {REPORT / 'glossary.py'}:  # whose terms are the field's
         nodes = ast.walk(ast.parse(path.read_text()))
         texts = {node.value for node in nodes if isinstance(node, ast.Constant)}
         assert not texts & {*evaluation.METRICS} - own, path
