@@ -11,8 +11,8 @@ import untrained
 from untrained import SHAPE
 
 from ssl_extract import attacks, config, strategies, training
-from ssl_extract.fingerprint import fingerprint
 from ssl_extract.encoders import chain
+from ssl_extract.fingerprint import fingerprint
 from ssl_extract.oracle import Answer, make_oracle
 from ssl_extract.pipeline import owner, surrogate
 from ssl_extract.pipeline.context import make_run
