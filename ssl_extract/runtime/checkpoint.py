@@ -168,7 +168,7 @@ class _LiteralPath(type(epath.Path())):
 
 
 def _absolute(folder: epath.PathLike) -> epath.Path:
-    path = epath.Path(folder).expanduser().absolute()
+    path = files.absolute(folder)
     return _LiteralPath(path) if files.is_local(path) else path
 
 

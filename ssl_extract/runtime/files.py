@@ -54,7 +54,11 @@ def find(folder: epath.PathLike, pattern: str) -> list[epath.Path]:
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Writes `content` to `path`, creating its folder; on return it is on the disk."""
+    """Writes `content` to `path`, creating its folder; on return it is on the disk.
+
+    Raises:
+        OSError: of the operating system, with a path.
+    """
     path = epath.Path(path)
     folders = (path.parent, *path.parent.parents) if is_local(path) else ()
     created = [folder for folder in folders if not folder.exists()]
@@ -67,6 +71,9 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         rename(temporary, path)
+    except OSError as error:  # a full disk does not say where
+        error.filename = error.filename or os.fspath(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     for folder in created:
@@ -82,6 +89,16 @@ def rename(path: epath.Path, target: epath.Path) -> None:
 def is_local(path: epath.PathLike) -> bool:
     """Returns whether a path is no bucket."""
     return '://' not in os.fspath(path)
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """Returns a path whose meaning no longer depends on the process; a bucket stays as it is.
+
+    >>> os.fspath(absolute('gs://bucket/runs'))
+    'gs://bucket/runs'
+    """
+    path = epath.Path(path).expanduser()
+    return path.absolute() if is_local(path) else path
 
 
 def remove_temporary(folder: epath.PathLike, below: bool = True) -> None:
