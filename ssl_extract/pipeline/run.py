@@ -98,9 +98,7 @@ def run(
         about['defaults'] = provenance.defaults(about['config'])
         write(current, where, compute(current, sets, sketch), about)
         write_results(folder)
-    with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
-        files.remove_temporary(folder / 'figures')
-        report.write_from(folder, [folder], title)
+    report.write_from(folder, [folder], title)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
     return report.tidy([finished for finished in report.read_runs(folder) if finished.id in ids])
 
