@@ -78,7 +78,7 @@ def run(
     runs = pick(runs, run_index)
     folder, ids = runs[0].workspace.folder, []
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))  # for restarts
+        parallel.keep_programs(folder / 'compiled')
     described = provenance.describe(command)
     if files.find(folder / 'runs', '*/run.json'):
         write_results(folder)  # a killed process may have left a finished run out

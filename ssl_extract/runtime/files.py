@@ -71,8 +71,9 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         rename(temporary, path)
-    except OSError as error:  # a full disk does not say where
-        error.filename = error.filename or os.fspath(path)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk does not say where
+            error.filename = os.fspath(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
