@@ -65,20 +65,28 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}'
     try:
-        with temporary.open('wb') as file:
-            file.write(content)
-            if is_local(path):
-                file.flush()
-                os.fsync(file.fileno())
-        rename(temporary, path)
-    except OSError as error:
-        if error.errno and not error.filename:  # a full disk does not say where
-            error.filename = os.fspath(path)
-        raise
+        with named(path):
+            with temporary.open('wb') as file:
+                file.write(content)
+                if is_local(path):
+                    file.flush()
+                    os.fsync(file.fileno())
+            rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     for folder in created:
         _sync(folder.parent)
+
+
+@contextlib.contextmanager
+def named(path: epath.PathLike) -> Iterator[None]:
+    """Names `path` in an error of the system that names no file, as of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = os.fspath(path)
+        raise
 
 
 def rename(path: epath.Path, target: epath.Path) -> None:

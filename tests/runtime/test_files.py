@@ -93,11 +93,13 @@ def test_a_bucket_is_no_folder_below_this_one(tmp_path, monkeypatch):
 
 FULL = """
 import resource, signal, sys
-from ssl_extract.runtime import files
+from ssl_extract.runtime import files, locks
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (5, 5))
 try:
+    if sys.argv[1].endswith('.lock'):
+        locks.lock(sys.argv[1], 'a result').__enter__()
     files.write_text(sys.argv[1], 'x' * 2000)
 except OSError as error:
     print(error.errno, error.filename)
@@ -106,10 +108,11 @@ except OSError as error:
 
 def test_a_full_disk_is_told_with_the_file(tmp_path):
     """A limit of a file's size stands for the full disk: the system says neither with the path."""
-    path = tmp_path / 'rows.jsonl'
-    done = subprocess.run([sys.executable, '-c', FULL, path], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == (f'{errno.EFBIG} {path}\n', '')
-    assert os.listdir(tmp_path) == []
+    for name, named in {'rows.jsonl': 'rows.jsonl', 'a.lock': 'a.holder'}.items():
+        command = [sys.executable, '-c', FULL, tmp_path / name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == (f'{errno.EFBIG} {tmp_path / named}\n', '')
+        assert not list(tmp_path.glob('rows*')) and not list(tmp_path.glob('.*'))
 
 
 @pytest.mark.parametrize('name', ['plain', 'run[1]', 'a*', 'what?', '[!a]'])
