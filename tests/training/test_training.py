@@ -119,7 +119,7 @@ def hidden_by_relu(params, batch_stats, batch):
     [
         (steep, {}),
         (broken_statistics, {}),
-        (hidden_by_relu, {'optimizer': 'sgd(weight_decay=1e20)', 'learning_rate': 1e20}),
+        (hidden_by_relu, {'optimizer': 'sgd(weight_decay=1e15)', 'learning_rate': 1e15}),
     ],
 )
 def test_parameters_that_are_not_finite_stop_at_the_next_log_and_are_never_saved(
