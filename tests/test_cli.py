@@ -226,6 +226,9 @@ def test_the_system_s_error_in_a_message_of_the_checkpoints_writer_is_found():
     told = 'RESOURCE_EXHAUSTED: Failed writing: "/a/b": Failed to write 9 bytes to file 7: '
     error = ValueError(told + "No space left on device [os_error_code='28']")
     assert failures.explain(error).startswith('error: /a/b: No space left on device: make room')
+    outer = 'Error opening "zarr" driver: Error writing "params.kernel/.zarray": '
+    error = ValueError(f'{outer}{error}')
+    assert failures.explain(error).startswith('error: /a/b: No space left on device: make room')
 
 
 def test_a_warning_takes_one_line_and_an_error_in_a_destructor_none():

@@ -80,6 +80,8 @@ STAGES = [  # a file whose appearance says that a stage is under way
     'surrogate/*/checkpoints/4',
     'evaluation/*/spec.json',
     'scratch/*/metrics/part-*',
+    'legitimate/*/spec.json',
+    'floors/*/spec.json',
     'surrogate/*/asked/part-*',
     'results.jsonl',
 ]

@@ -129,7 +129,7 @@ def opened(folder: epath.PathLike | None) -> Iterator[epath.Path]:
         with tempfile.TemporaryDirectory() as temporary:
             yield epath.Path(temporary)
         return
-    where = epath.Path(folder).expanduser().absolute()
+    where = files.absolute(folder)
     with locks.lock(where / '.lock', str(where)):
         files.remove_temporary(where)
         yield where

@@ -59,7 +59,7 @@ def explain(error: Exception) -> str | None:
 
 def _of_tensorstore(error: Exception) -> OSError | None:
     """Returns the operating system's error that the writer of checkpoints hides in a message."""
-    told = re.search(r'"([^"]+)".*os_error_code=\'(\d+)\'', str(error), re.DOTALL)
+    told = re.search(r'"(/[^"]+)".*os_error_code=\'(\d+)\'', str(error), re.DOTALL)
     return told and OSError(int(told[2]), os.strerror(int(told[2])), told[1])
 
 

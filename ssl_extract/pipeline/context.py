@@ -10,6 +10,7 @@ from etils import epath
 
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline.modules import NO_MODULES, OwnModules
+from ssl_extract.runtime import files
 
 
 class Workspace(NamedTuple):
@@ -58,9 +59,7 @@ def make_run(
         mesh: the devices.
         modules: the user's modules.
     """
-    path = epath.Path(folder).expanduser()
-    path = path if _is_bucket(path) else path.absolute()
-    return Run(config, Workspace(path, mesh, modules, **config.training))
+    return Run(config, Workspace(files.absolute(folder), mesh, modules, **config.training))
 
 
 def check_workdir(folder: epath.PathLike) -> None:
@@ -78,7 +77,7 @@ def check_workdir(folder: epath.PathLike) -> None:
         path.exists()
     except (KeyError, ImportError) as error:  # an unknown kind of bucket, or its library is missing
         raise UserError(f'workdir={folder}: {error}; write a folder, or gs://...') from error
-    if _is_bucket(path):
+    if not files.is_local(path):
         return
     if os.fspath(path).startswith('~'):
         raise UserError(f'workdir={folder}: there is no home folder {path.parts[0]}')
@@ -93,7 +92,3 @@ def check_workdir(folder: epath.PathLike) -> None:
             f'workdir={folder}: {nearest} must not be written; write another folder, or change its '
             'rights'
         )
-
-
-def _is_bucket(path: epath.Path) -> bool:
-    return '://' in os.fspath(path)

@@ -197,10 +197,10 @@ def _form(whole: bool) -> Form:
     def write(folder: epath.Path, result: Assessment) -> None:
         view = {name: result.arrays[name] for name in ('projection', 'labels')}
         files.write_npz(folder / 'arrays.npz', **(result.arrays if whole else view))
-        files.write_json(folder / 'measured.json', {'measured': result.measured})
+        stage.write_json(folder, 'measured.json', {'measured': result.measured})
 
     def read(folder: epath.Path) -> Assessment:
-        measured = files.read_json(folder / 'measured.json')['measured']
+        measured = stage.read_json(folder, 'measured.json')['measured']
         return Assessment(measured, files.read_npz(folder / 'arrays.npz'))
 
     return Form('measured.json', write, read)

@@ -78,7 +78,7 @@ def run(
     runs = pick(runs, run_index)
     folder, ids = runs[0].workspace.folder, []
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))  # for restarts
+        parallel.keep_programs(folder / 'compiled')
     described = provenance.describe(command)
     if files.find(folder / 'runs', '*/run.json'):
         write_results(folder)  # a killed process may have left a finished run out
@@ -98,8 +98,7 @@ def run(
         about['defaults'] = provenance.defaults(about['config'])
         write(current, where, compute(current, sets, sketch), about)
         write_results(folder)
-    with locks.lock(folder / 'locks' / 'results.lock', 'report.html'):
-        report.write_from(folder, [folder], title)
+    report.write_from(folder, [folder], title)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
     return report.tidy([finished for finished in report.read_runs(folder) if finished.id in ids])
 

@@ -84,8 +84,8 @@ class Optimization(NamedTuple):
 
 JSON = Form(
     'result.json',
-    lambda folder, result: files.write_json(folder / 'result.json', {'result': result}),
-    lambda folder: files.read_json(folder / 'result.json')['result'],
+    lambda folder, result: write_json(folder, 'result.json', {'result': result}),
+    lambda folder: read_json(folder, 'result.json')['result'],
 )
 ARRAYS = Form(
     'result.npz',
@@ -123,6 +123,33 @@ def cached(
     progress.note(folder, f'{kind}/{where}: finished before' if done else '')
     with remaking(folder):
         return form.read(folder)
+
+
+def write_json(folder: epath.Path, name: str, value: dict[str, Any]) -> None:
+    """Writes a JSON object of a stage, with the stage's address.
+
+    Args:
+        folder: the stage's folder.
+        name: the file's name.
+        value: the object.
+    """
+    files.write_json(folder / name, {'stage': folder.name, **value})
+
+
+def read_json(folder: epath.Path, name: str) -> dict[str, Any]:
+    """Reads what `write_json` wrote.
+
+    Args:
+        folder: the stage's folder.
+        name: the file's name.
+
+    Raises:
+        DamagedError: the file is missing, damaged or of another stage.
+    """
+    value = files.read_json(folder / name)
+    if value.get('stage') != folder.name:
+        raise files.DamagedError(f'{folder / name} is of the stage {value.get("stage")}')
+    return value
 
 
 def remaking(folder: epath.Path) -> Any:
@@ -207,9 +234,12 @@ def encoder_form(workspace: Workspace, role: str) -> Form:
             bill=None if record.bill is None else record.bill._asdict(),
             noticed=record.noticed,
         )
-        (folder / 'checkpoints').rmtree(missing_ok=True)
 
-    return Form('meta.json', write, lambda folder: read_encoder(folder, workspace.mesh, role))
+    def read(folder: epath.Path) -> Trained:
+        (folder / 'checkpoints').rmtree(missing_ok=True)  # of no use beside a whole encoder
+        return read_encoder(folder, workspace.mesh, role)
+
+    return Form('meta.json', write, read)
 
 
 def read_encoder(folder: epath.Path, mesh: jax.sharding.Mesh, role: str) -> Trained:

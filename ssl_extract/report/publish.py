@@ -12,7 +12,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.report import columns, origin, page, results
 from ssl_extract.report.estimates import Row
 from ssl_extract.report.results import FinishedRun
-from ssl_extract.runtime import files, loggers
+from ssl_extract.runtime import files, locks, loggers
 
 MAX_VIEWS = 4
 _VIEW = {'points': 'projection', 'labels': 'labels'}
@@ -25,7 +25,7 @@ def write_from(
 
     `results.jsonl` and `results.csv` hold the rows of `results.tidy`, `metrics.jsonl` the training
     curves, `report.md` and `report.html` the report, `figures/` and `tables/` its parts. What was
-    written before is replaced.
+    written before is replaced. Two processes that write to one folder take turns.
 
     Args:
         out: the folder to write to, made if missing; may be one of the workdirs.
@@ -38,13 +38,20 @@ def write_from(
     Raises:
         UserError: no run is finished, a file is damaged, or results contradict each other.
     """
-    out, runs = epath.Path(out).expanduser(), results.read_runs(*workdirs)
-    if not runs:
+    out = epath.Path(out).expanduser()
+    if not results.read_runs(*workdirs):
         where = ', '.join(str(epath.Path(workdir) / results.RUNS) for workdir in workdirs)
         raise UserError(
             f'no run is finished in {where or "no workdir"}: write the workdir of an experiment '
             'of which at least one run has ended'
         )
+    with locks.lock(out / 'locks' / 'results.lock', 'report.html'):
+        for folder in (out, out / 'figures', out / 'tables'):
+            files.remove_temporary(folder, below=False)
+        return _write(out, results.read_runs(*workdirs), title)
+
+
+def _write(out: epath.Path, runs: list[FinishedRun], title: str) -> list[Row]:
     rows = results.tidy(runs)
     curves = read_curves(runs)
     views = read_views(runs)

@@ -3,6 +3,7 @@
 Orbax does not notice every damage, so that a hash of the arrays is stored beside them.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -40,10 +41,19 @@ def manager(folder: epath.PathLike) -> ocp.CheckpointManager:
 def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, Any]) -> None:
     """Starts to save `state` and `meta`; the caller may donate the state after the call."""
     sealed = meta | {files.CHECKSUM: _seal(state, meta)}
-    manager.save(
-        step,
-        args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed)),
-    )
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
+    with files.named(manager.directory):
+        manager.save(step, args=args)
+
+
+@contextlib.contextmanager
+def closing(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Waits in the end for the last checkpoint; an error of the system names a path."""
+    try:
+        yield
+    finally:
+        with files.named(manager.directory):
+            manager.close()
 
 
 def restore(
@@ -89,7 +99,7 @@ def save_encoder(
             specs.
     """
     folder = _absolute(folder)
-    with ocp.StandardCheckpointer() as checkpointer:
+    with files.named(folder), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / 'variables', variables, force=True)
         if heads:
             checkpointer.save(folder / 'heads', heads, force=True)
@@ -168,7 +178,7 @@ class _LiteralPath(type(epath.Path())):
 
 
 def _absolute(folder: epath.PathLike) -> epath.Path:
-    path = epath.Path(folder).expanduser().absolute()
+    path = files.absolute(folder)
     return _LiteralPath(path) if files.is_local(path) else path
 
 

@@ -56,23 +56,39 @@ def find(folder: epath.PathLike, pattern: str) -> list[epath.Path]:
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Writes `content` to `path`, creating its folder; on return it is on the disk."""
+    """Writes `content` to `path`, creating its folder; on return it is on the disk.
+
+    Raises:
+        OSError: of the operating system, with a path.
+    """
     path = epath.Path(path)
     folders = (path.parent, *path.parent.parents) if is_local(path) else ()
     created = [folder for folder in folders if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}'
     try:
-        with temporary.open('wb') as file:
-            file.write(content)
-            if is_local(path):
-                file.flush()
-                os.fsync(file.fileno())
-        rename(temporary, path)
+        with named(path):
+            with temporary.open('wb') as file:
+                file.write(content)
+                if is_local(path):
+                    file.flush()
+                    os.fsync(file.fileno())
+            rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     for folder in created:
         _sync(folder.parent)
+
+
+@contextlib.contextmanager
+def named(path: epath.PathLike) -> Iterator[None]:
+    """Names `path` in an error of the system that names no file, as of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = os.fspath(path)
+        raise
 
 
 def rename(path: epath.Path, target: epath.Path) -> None:
@@ -84,6 +100,16 @@ def rename(path: epath.Path, target: epath.Path) -> None:
 def is_local(path: epath.PathLike) -> bool:
     """Returns whether a path is no bucket."""
     return '://' not in os.fspath(path)
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """Returns a path whose meaning no longer depends on the process; a bucket stays as it is.
+
+    >>> os.fspath(absolute('gs://bucket/runs'))
+    'gs://bucket/runs'
+    """
+    path = epath.Path(path).expanduser()
+    return path.absolute() if is_local(path) else path
 
 
 def remove_temporary(folder: epath.PathLike, below: bool = True, age: float = 0.0) -> None:

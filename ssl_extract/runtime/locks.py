@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import filelock
 from etils import epath
 
+from ssl_extract.runtime import files
+
 
 @contextlib.contextmanager
 def lock(path: epath.PathLike, what: str) -> Iterator[None]:
@@ -22,7 +24,7 @@ def lock(path: epath.PathLike, what: str) -> Iterator[None]:
         what: the result that the process waits for, as the message names it.
     """
     path = epath.Path(path)
-    if '://' in str(path):
+    if not files.is_local(path):
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +36,8 @@ def lock(path: epath.PathLike, what: str) -> Iterator[None]:
         print(f'  waiting for another process{who}: {what}', file=sys.stderr, flush=True)
         held.acquire()
     try:
-        holder.write_text(f'{os.getpid()} on {platform.node()}')
+        with files.named(holder):
+            holder.write_text(f'{os.getpid()} on {platform.node()}')
         yield
     finally:
         held.release()

@@ -6,13 +6,40 @@ count are the same on one device and on many.
 """
 
 import functools
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from ssl_extract.errors import UserError
+from ssl_extract.runtime import files
+
+
+def keep_programs(folder: epath.Path) -> None:
+    """Lets JAX keep compiled programs in a folder, for the next process.
+
+    JAX never replaces a program there. Those that a kill or a full disk cut off are removed: JAX
+    would warn of each in every process.
+
+    Args:
+        folder: of the programs; may not exist.
+    """
+    for path in files.find(folder, '*-cache'):
+        if _is_cut_off(path.read_bytes()):
+            path.unlink(missing_ok=True)
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+
+
+def _is_cut_off(program: bytes) -> bool:
+    if program and program[0] != 0x78:  # not the first byte of zlib: JAX found another library
+        return False
+    try:
+        return not zlib.decompress(program)
+    except zlib.error:
+        return True
 
 
 @functools.cache

@@ -4,7 +4,6 @@ A victim's pretraining and an attack are both a `Recipe`: the initialization, th
 batch on the device (views, queries), and the objective. `fit` trains any recipe.
 """
 
-import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -204,7 +203,7 @@ def fit(
     # lets a run that stops finish the last save.
     pending, rows, queries = [], [], []
     bar = progress.progress(total=num_steps, initial=start, desc=description, unit='step')
-    with bar, contextlib.closing(manager), loggers.opened(log_to, training) as log:
+    with bar, checkpoint.closing(manager), loggers.opened(log_to, training) as log:
         for step in range(start, num_steps):
             epoch, position = divmod(step, steps_per_epoch)
             if position == 0 or step == start:

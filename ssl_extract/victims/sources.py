@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 
 import jax
-from etils import epath
 
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
@@ -40,7 +39,7 @@ def checkpoint(path: str) -> Load:
     Args:
         path: the folder that holds meta.json and variables/.
     """
-    folder = epath.Path(path).expanduser().absolute()
+    folder = files.absolute(path)
 
     def load(mesh: jax.sharding.Mesh) -> Victim:
         with files.advised('put it back from a copy, or name another folder in victim.source'):

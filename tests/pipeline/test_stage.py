@@ -1,11 +1,13 @@
 """Stages: what they share and what they must not."""
 
 import itertools
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from ssl_extract import training
 from ssl_extract.encoders import trained
@@ -13,7 +15,7 @@ from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import stage
 from ssl_extract.pipeline.context import Workspace
-from ssl_extract.runtime import parallel
+from ssl_extract.runtime import files, parallel
 
 NETWORK = 'resnet18(stem="patch", width=4, stages=(1,))'
 
@@ -61,3 +63,27 @@ def test_an_encoder_that_is_not_finite_is_not_read(tmp_path):
     with pytest.raises(UserError, match='parameters of this encoder are not finite') as caught:
         trained.load(tmp_path)
     assert str(tmp_path) in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_a_result_of_another_stage_is_not_taken_for_this_one(tmp_path):
+    workspace, specs = Workspace(epath.Path(tmp_path), parallel.data_mesh()), ({'n': 1}, {'n': 2})
+    values = [stage.cached(workspace, 'mark', spec, lambda _, s=spec: s['n']) for spec in specs]
+    assert values == [1, 2]
+    one, two = (tmp_path / 'mark' / stage.address(workspace, spec) for spec in specs)
+    shutil.copy(two / 'result.json', one / 'result.json')
+    with pytest.raises(UserError, match=f'result.json is of the stage {two.name}: move {one} out'):
+        stage.cached(workspace, 'mark', specs[0], lambda _: 3)
+    shutil.move(one, tmp_path / 'elsewhere')
+    assert stage.cached(workspace, 'mark', specs[0], lambda _: 1) == 1
+
+
+def test_a_kill_behind_an_encoders_last_file_leaves_no_checkpoints_for_ever(tmp_path):
+    variables = trained.make(NETWORK).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    encoder = Encoder(NETWORK, variables, (8, 8, 3))
+    workspace = Workspace(epath.Path(tmp_path), parallel.data_mesh())
+    form, spec = stage.encoder_form(workspace, 'victim'), {'n': 1}
+    left = workspace.folder / 'victim' / stage.address(workspace, spec) / 'checkpoints'
+    trained.save(left.parent, encoder)
+    files.write_text(left / '4' / 'state', 'of the training')
+    stage.cached(workspace, 'victim', spec, lambda _: None, form)
+    assert not left.exists()

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import threading
 
 import pytest
 from finished_runs import write_run
@@ -11,6 +12,7 @@ from finished_runs import write_run
 from ssl_extract import report
 from ssl_extract.errors import UserError
 from ssl_extract.report import columns, estimates, labels, results, tables
+from ssl_extract.runtime import files, locks
 
 
 def read(*workdirs):
@@ -242,6 +244,24 @@ def test_a_damaged_file_is_named_in_one_line_with_the_remedy(tmp_path, name, dam
     message = str(error.value)
     assert '\n' not in message and str(path) in message and reason in message
     assert f'move {path.parent} out of the workdir and run its experiment again' in message
+
+
+def test_reports_in_one_folder_take_turns_and_remove_what_a_kill_left(tmp_path):
+    write_run(tmp_path, 'r1')
+    left = [tmp_path / f'{folder}.a.0123.tmp' for folder in ('', 'figures/', 'tables/')]
+    for path in left:
+        files.write_text(path, 'half')
+    with locks.lock(tmp_path / 'locks/results.lock', 'results.jsonl'):
+        writing = threading.Thread(target=report.write_from, args=(tmp_path, [tmp_path]))
+        writing.start()
+        writing.join(0.5)
+        assert writing.is_alive() and all(path.exists() for path in left)
+        write_run(tmp_path, 'r2', 0.7, attack__learning_rate=0.1)
+    writing.join()
+    assert not any(path.exists() for path in left)
+    assert {row['run'] for row in read(tmp_path)} >= {'r1', 'r2'}
+    lines = (tmp_path / 'results.jsonl').read_text().splitlines()
+    assert [json.loads(line) for line in lines] == read(tmp_path)
 
 
 def test_write_from_writes_everything_and_the_same_bytes_again(tmp_path):

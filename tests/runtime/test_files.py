@@ -1,5 +1,6 @@
 """Files: whole, checked when they are read, and found in a folder of any name."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -81,6 +82,37 @@ def test_only_the_innermost_advice_is_given():
         with files.advised('start again'), files.advised('put it back'):
             raise files.DamagedError('it is cut')
     assert not isinstance(error.value, files.DamagedError)
+
+
+def test_a_bucket_is_no_folder_below_this_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HOME', '/home/a')
+    paths = {'gs://b/c': 'gs://b/c', 's3://b': 's3://b', 'c': f'{tmp_path}/c', '~/c': '/home/a/c'}
+    assert {path: os.fspath(files.absolute(path)) for path in paths} == paths
+
+
+FULL = """
+import resource, signal, sys
+from ssl_extract.runtime import files, locks
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5, 5))
+try:
+    if sys.argv[1].endswith('.lock'):
+        locks.lock(sys.argv[1], 'a result').__enter__()
+    files.write_text(sys.argv[1], 'x' * 2000)
+except OSError as error:
+    print(error.errno, error.filename)
+"""
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    """A limit of a file's size stands for the full disk: the system says neither with the path."""
+    for name, named in {'rows.jsonl': 'rows.jsonl', 'a.lock': 'a.holder'}.items():
+        command = [sys.executable, '-c', FULL, tmp_path / name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == (f'{errno.EFBIG} {tmp_path / named}\n', '')
+        assert not list(tmp_path.glob('rows*')) and not list(tmp_path.glob('.*'))
 
 
 @pytest.mark.parametrize('name', ['plain', 'run[1]', 'a*', 'what?', '[!a]'])
