@@ -547,6 +547,13 @@ def test_vectors_need_an_encoder_of_vectors():
         ssl_extract.steal(refused, **STEAL)
 
 
+def test_a_loss_that_compares_inputs_needs_two_that_were_answered(answers):
+    """The others do not count: of one alone the loss would be a constant."""
+    alone = answers._replace(granted=np.arange(len(answers.granted)) == 3)
+    with pytest.raises(UserError, match="answered inputs=1: loss 'infonce' compares .* at least 2"):
+        ssl_extract.steal(alone, **STEAL | {'loss': 'infonce'})
+
+
 def test_near_duplicates_of_test_images_are_counted(stolen, answers):
     darker = TRAIN[0][:9] // 2 + 3, TRAIN[1][:9]
     with pytest.warns(UserWarning, match='9 of the 9 inputs of task/test have a near-dup.*/train'):

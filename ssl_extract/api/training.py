@@ -114,9 +114,13 @@ def steal(
     arrays = {'inputs': answers.inputs, **stored_arrays(answers.view_seeds, *flat)}
     arrays |= {} if labels is None else {'labels': labels}
     how = (epochs, batch_size, learning_rate, optimizer, schedule, seed)
+    parts = (*parts, (attacks.ATTACKS, attack))
+    # Inputs without an answer do not count in a batch.
+    answered = answers.granted.reshape(len(answers.inputs), -1).any(axis=1)
+    check_least_batch('answered inputs', int(answered.sum()), *parts)
     return _fit(
         Job(encoder, arrays, answers.decode, *how),
-        (*parts, (attacks.ATTACKS, attack)),
+        parts,
         recipe,
         folder,
         attack=spec_content(attacks.ATTACKS, attack),
