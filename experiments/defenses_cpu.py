@@ -56,7 +56,8 @@ ATTACKERS = (
     MSE | {'attack.recover': 'project_out'},  # of a perturbation near one direction
     PAIRS | {'attack.recover': 'drop_outliers'},
 )
-# One user's account in ten falls below this W, by docs/studies/detection.md; so for this victim.
+# Between the mean and the lowest W of users' accounts in docs/studies/detection.md. To be set to
+# the W below which one user's account in ten falls, as `ssl_extract.studies.detection` says.
 PRADA = 'prada(delta=0.915, then="gaussian_noise(stddev=2.0)")'
 DEFENSES = (
     '',
