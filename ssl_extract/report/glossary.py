@@ -69,7 +69,8 @@ TERMS = {
     'points': 'percentage points: 50 % and 45 % are 5 points apart.',
     'query': 'one input, or one view of it, sent to the oracle.',
     'query plan': (
-        'what an attack asks of each input, and when: `once`, `views(m)`, `repeat(m)`, `online`.'
+        'what an attack asks of each input, and when: `once`, `views(m)`, `repeat(m)`, '
+        '`near_duplicates(m)`, `online`.'
     ),
     'refused': (
         'a query that was sent and not answered, because the budget was spent or the defense '

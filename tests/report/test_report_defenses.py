@@ -182,6 +182,9 @@ def test_users_have_a_table_of_their_own():
     rows += over_seeds(make_user, (0.88, 0.89, 0.90), **clean)
     plain = {'metric': 'user_accuracy_plain', 'defense': DEFENSE}
     rows += over_seeds(make_user, (0.50, 0.51, 0.52), **plain)
+    for row in rows:  # an account's queries differ by seed, as do the images of three classes
+        row |= {'budget': 500 + row['seed'], 'queries_billed': 1000 + 500 * row['seed']}
+        row['adaptation'] = ('', 'asked twice', 'asked twice')[row['seed']]
     found = cells(defenses.users(rows, 'digits'), 'legitimate')
     assert [row['Encoder'] for row in found] == [
         'legitimate user (augmenting(views=2))',
@@ -191,6 +194,8 @@ def test_users_have_a_table_of_their_own():
     assert (row['Defense'], row['Accuracy, %'], row['Change']) == (DEFENSE, '86.0', '−3.0')
     assert (row['On undefended answers, %'], row['Seeds']) == ('89.0', '3')
     assert row['Answers as they come, %'] == '51.0'
+    assert (row['Adapted by'], row['Billed']) == ('asked twice (2), nothing (1)', '1,000–2,000')
+    assert 'Budget' not in row
     assert f'{row["Change"]} ({row["Change: interval"]})' == changed(THEIRS, OURS)
 
 
