@@ -1,5 +1,6 @@
 """Tables of defenses: costs to attackers and to legitimate users."""
 
+import collections
 from collections.abc import Sequence
 
 from ssl_extract.report import columns, estimates, tables
@@ -72,15 +73,19 @@ def users(rows: Sequence[Row], task: str | None) -> Table | None:
             [
                 *('not finite' if e.value is None else _percent(e), _interval(e)),
                 *(delta, tables.span(change and change.interval, tables.signed)),
-                *(_percent(plain.get(e.condition)), _percent(clean.get(e.condition))),
-                str(e.seeds),
+                *(_adapted(e), _percent(plain.get(e.condition)), _percent(clean.get(e.condition))),
+                *(str(e.seeds), tables.span_of_counts(e.billed)),
             ]
         )
     headings = ['Accuracy, %', '95 % interval', 'Change', 'Change: interval']
-    headings += ['Answers as they come, %', 'On undefended answers, %', 'Seeds']
+    headings += [columns.TITLES['adaptation'], 'Answers as they come, %']
+    headings += ['On undefended answers, %', 'Seeds', columns.TITLES['queries_billed']]
     caption = [
         f'Accuracy on {task} of what a legitimate user makes of its answers, through the defense. '
-        'What is not answered counts as wrong. Budget: the queries its account sends.',
+        'What is not answered counts as wrong. Adapted by: what it does about the answers, chosen '
+        'on a part of its own labeled inputs, for each seed. Answers as they come: without that. '
+        'On undefended answers: the same classifier on answers without the defense, which are '
+        'strange to it where the defense is a secret map. Billed: the queries of its account.',
         tables.change_words(ways) if ways else '',
         'Against the same user without a defense.' if ways else '',
     ]
@@ -137,6 +142,13 @@ def _missing(words: str, shown: Sequence[Setting]) -> str:
 
 def _percent(e: Estimate | None) -> str:
     return NONE if e is None else tables.percent(e.value) + ('*' if e.mixed else '')
+
+
+def _adapted(e: Estimate) -> str:
+    """Writes the adaptations and how many seeds chose each: 'shrink (2), nothing (1)'."""
+    counts = collections.Counter(name or 'nothing' for name in e.adaptations)
+    one = len(counts) == 1
+    return ', '.join(name if one else f'{name} ({n})' for name, n in counts.most_common())
 
 
 def _interval(e: Estimate) -> str:

@@ -36,6 +36,7 @@ class Estimate(NamedTuple):
         mixed: one seed has several values; see `aggregate`.
         billed: smallest and largest number of queries billed, or None.
         is_adaptive: whether the attacker does something against the defense.
+        adaptations: what a user chose to do about the defense, seed by seed; '' is nothing.
     """
 
     role: str
@@ -60,6 +61,7 @@ class Estimate(NamedTuple):
     mixed: bool
     billed: tuple[int, int] | None
     is_adaptive: bool
+    adaptations: tuple[str, ...]
 
     @property
     def condition(self) -> tuple:
@@ -293,6 +295,7 @@ def _estimate(condition: tuple, rows: Sequence[Row], allow_mixed: bool) -> Estim
         mixed=mixed,
         billed=(min(billed), max(billed)) if billed else None,
         is_adaptive=any(row.get('is_adaptive') for row in rows),
+        adaptations=tuple(row.get('adaptation') or '' for row in sorted(rows, key=_seed)),
     )
 
 

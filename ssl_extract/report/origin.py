@@ -169,5 +169,5 @@ def _some(words: Iterable[str]) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, list):
-        return ', '.join(map(str, value)) or '()'
+        return ', '.join(map(_value, value)) or '()'
     return "''" if value == '' else str(value)

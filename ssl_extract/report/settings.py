@@ -93,13 +93,13 @@ class Setting(NamedTuple):
         return change_of(attacker, self.best) if self.defense else None
 
 
-def settings(rows: Sequence[Row], task: str | None) -> list[Setting]:
+def settings(rows: Sequence[Row], task: str | None, metric: str = PROBE) -> list[Setting]:
     """Lists every defense on one task, weaker before stronger, at each endpoint and budget.
 
     Victims that differ in a config field are apart. 'No defense' comes first; empty where there is
-    no defense at all.
+    no defense at all. Attackers are compared by `metric`.
     """
-    attackers = [e for e in estimates.aggregate(rows, task, PROBE) if e.role == 'surrogate']
+    attackers = [e for e in estimates.aggregate(rows, task, metric) if e.role == 'surrogate']
     attackers = [e for e in attackers if e.value is not None]
     users = [e for e in estimates.aggregate(rows, task, USER) if e.value is not None]
     users = [e for e in users if e.role == 'legitimate']

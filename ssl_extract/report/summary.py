@@ -9,6 +9,8 @@ from ssl_extract.report.headroom import Floors, Loss
 from ssl_extract.report.settings import Change, Setting
 from ssl_extract.report.tables import PROBE, percent, span
 
+FEW_SHOT = 'fewshot'
+
 
 def summarize(rows: Sequence[Row], bill: Sequence[dict[str, Any]] = ()) -> list[str]:
     """Writes the results in plain words: a paragraph for each task, and the billed queries."""
@@ -56,8 +58,30 @@ def _in_words(rows: Sequence[Row], task: str | None) -> str:
     if gap is not None:
         share = f'{percent(gap.value, 0)} % ({span(gap.interval, tables.whole)})'
         words += f' The attacker recovered {share} of what training gave the victim.'
+    words += _few_shot_words(rows, task)
     among = headroom.floors(rows, task)
     return words + _defense_words(settings.settings(rows, task), best, among)
+
+
+def _few_shot_words(rows: Sequence[Row], task: str | None) -> str:
+    """Says what encoders are worth with few labels; a full probe hides much of the difference."""
+    measured = estimates.aggregate(rows, task, FEW_SHOT)
+    stolen = [e for e in measured if e.role == 'surrogate' and e.value is not None]
+    best = max((e for e in stolen if not e.defense), key=lambda e: e.value, default=None)
+    scratch = estimates.scratch_for(best, measured) if best else None
+    if scratch is None:
+        return ''
+    ahead = Change(*estimates.difference(best, scratch))
+    words = f' With few labels the best surrogate has {_percent(best)}, {_points(ahead)} against '
+    words += f'the one pretrained without a victim, {_percent(scratch)}.'
+    defended = [s for s in settings.settings(rows, task, FEW_SHOT) if s.change(s.worst)]
+    same = [s for s in defended if (s.endpoint, s.budget) == (best.endpoint, best.budget)]
+    if not same:
+        return words
+    s = min(same, key=lambda s: s.worst.value)
+    name, points = settings.attack_name(s, [s]), _points(s.change(s.worst))
+    words += f' Under {s.defense} the best ({name}) then has {percent(s.worst.value)} %'
+    return f'{words}, {points}.'
 
 
 def _defense_words(every: Sequence[Setting], best: Estimate, among: Floors) -> str:

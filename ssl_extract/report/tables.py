@@ -86,7 +86,9 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
     for e in measured:
         gap = ratios.gap_recovered(e, measured) if e.role in ('surrogate', 'scratch') else None
         value = _value(e, share=True)
-        body.append([value, span(clipped(e.interval)), _seeds(e), _range(e.billed), share_of(gap)])
+        body.append(
+            [value, span(clipped(e.interval)), _seeds(e), span_of_counts(e.billed), share_of(gap)]
+        )
     headings = ['Accuracy, %', '95 % interval', 'Seeds', 'Queries billed', 'Gap recovered, %']
     caption = [
         f'Linear probe on {task}.',
@@ -271,7 +273,8 @@ def _seeds(e: Estimate) -> str:
     return str(e.seeds) + (f' ({e.lost} not finite)' if e.lost and e.seeds else '')
 
 
-def _range(numbers: tuple[int, int] | None) -> str:
+def span_of_counts(numbers: tuple[int, int] | None) -> str:
+    """Writes the smallest and the largest of some counts: '128' or '100–1,200'."""
     return NONE if numbers is None else '–'.join(f'{n:,}' for n in sorted(set(numbers)))
 
 

@@ -19,12 +19,13 @@ import numpy as np
 from absl import app, flags
 from etils import epath
 
-from ssl_extract import augment, data, defenses, numerics, oracle
+from ssl_extract import data, defenses, numerics, oracle
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import features, roc
 from ssl_extract.runtime import parallel, progress
 from ssl_extract.studies.detection_tables import PAPER, Account, Point, accounts_tables, sweep_table
+from ssl_extract.studies.detection_views import BATCH, viewed
 
 FLAGS = flags.FlagValues()  # of this command alone
 flags.DEFINE_string('victim', '', "A trained victim's folder, with its head.", flag_values=FLAGS)
@@ -55,7 +56,6 @@ flags.DEFINE_list(
 )
 
 GUARD_RATE = 0.05  # the threshold of (b)
-BATCH = 250
 
 
 class Victim(NamedTuple):
@@ -223,29 +223,6 @@ def guard(threshold: float, metric: str, of: str, capacity: int, then: str) -> s
         f'similarity_guard(threshold={threshold}, metric={metric!r}, of={of!r}, '
         f'capacity={capacity}, then={then!r})'
     )
-
-
-def viewed(images: np.ndarray, view: str, seed: Sequence[int]) -> np.ndarray:
-    """Draws an augmented view of each image, uint8[N, H, W, 3], as an attacker would send it."""
-    draws = np.random.default_rng(seed).integers(2**32, size=len(images), dtype=np.uint32)
-    pad = -len(images) % BATCH  # to whole batches, for one compilation
-    padded, draws = (np.pad(x, [(0, pad)] + [(0, 0)] * (x.ndim - 1)) for x in (images, draws))
-    parts = [
-        np.asarray(_view(view)(padded[start : start + BATCH], draws[start : start + BATCH]))
-        for start in range(0, len(padded), BATCH)
-    ]
-    return np.concatenate(parts)[: len(images)]
-
-
-@functools.cache
-def _view(view: str) -> Callable:
-    op = augment.make(view)
-
-    def apply(images, draws):
-        seen = jax.vmap(op)(jax.vmap(jax.random.key)(draws), augment.to_float(images))
-        return jnp.round(255 * seen).astype(jnp.uint8)
-
-    return jax.jit(apply)
 
 
 def kinds(

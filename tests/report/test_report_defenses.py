@@ -1,5 +1,6 @@
 """Defenses in the report: attacker and users as pairs, the worst case, the frontier, by hand."""
 
+import functools
 import re
 
 import numpy as np
@@ -182,6 +183,9 @@ def test_users_have_a_table_of_their_own():
     rows += over_seeds(make_user, (0.88, 0.89, 0.90), **clean)
     plain = {'metric': 'user_accuracy_plain', 'defense': DEFENSE}
     rows += over_seeds(make_user, (0.50, 0.51, 0.52), **plain)
+    for row in rows:  # an account's queries differ by seed, as do the images of three classes
+        row |= {'budget': 500 + row['seed'], 'queries_billed': 1000 + 500 * row['seed']}
+        row['adaptation'] = ('', 'asked twice', 'asked twice')[row['seed']]
     found = cells(defenses.users(rows, 'digits'), 'legitimate')
     assert [row['Encoder'] for row in found] == [
         'legitimate user (augmenting(views=2))',
@@ -191,6 +195,8 @@ def test_users_have_a_table_of_their_own():
     assert (row['Defense'], row['Accuracy, %'], row['Change']) == (DEFENSE, '86.0', '−3.0')
     assert (row['On undefended answers, %'], row['Seeds']) == ('89.0', '3')
     assert row['Answers as they come, %'] == '51.0'
+    assert (row['Adapted by'], row['Billed']) == ('asked twice (2), nothing (1)', '1,000–2,000')
+    assert 'Budget' not in row
     assert f'{row["Change"]} ({row["Change: interval"]})' == changed(THEIRS, OURS)
 
 
@@ -295,6 +301,19 @@ def test_summary_names_the_strongest_by_its_worst_case_and_what_its_users_lost()
     assert f'the best surrogate (direct, mse, {SYBILS}) reaches 79.0 %, −3.0 points (' in words
     assert words.endswith(f'(broad) changes by {changed(THEIRS, OURS).replace(" (", " points (")}.')
     assert 'No attacker that adapts' not in words
+
+
+def test_summary_compares_stealing_with_training_alone_by_few_labels():
+    rows, few, trained = make_defended(), {'metric': 'fewshot'}, (0.70, 0.72, 0.71)
+    alone = functools.partial(make_row, 'scratch', budget=200)
+    rows += over_seeds(make_theft, PLAIN, **few) + over_seeds(alone, trained, **few)
+    rows += over_seeds(make_theft, NOISY, defense=DEFENSE, **few)
+    (words,) = report.summarize(rows)
+    assert 'With few labels the best surrogate has 82.0 % (' in words
+    ahead = changed(PLAIN, trained).replace(' (', ' points (')
+    assert f'{ahead} against the one pretrained without a victim, 71.0 % (' in words
+    behind = changed(NOISY, PLAIN).replace(' (', ' points (')
+    assert f'Under {DEFENSE} the best (direct, mse) then has 72.0 %, {behind}.' in words
 
 
 def test_summary_says_where_no_defense_is_shown_to_work():

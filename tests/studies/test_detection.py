@@ -123,7 +123,7 @@ def test_a_rectangular_victim_is_sent_whole_images(tmp_path, capsys):
     spec = f'npz(path="{tmp_path / "wide.npz"}")'
     loaded = study.load_images(victim, spec, 'all', '')
     np.testing.assert_array_equal(loaded.inputs, images)
-    for kind in study.kinds(victim, loaded, None, 'random_crop(padding=1)', 40):
+    for kind in study.kinds(victim, loaded, None, 'random_crop(padding=1)', 'flip', 40):
         assert kind.ask(np.random.default_rng(0)).shape == (40, 4)
 
 
