@@ -11,7 +11,7 @@ from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import evaluate, rows
 from ssl_extract.pipeline.stage import StageRecord, Trained
-from ssl_extract.report import columns, defenses, metrics, tables
+from ssl_extract.report import columns, defenses, metrics, summary, tables
 
 REPORT = pathlib.Path(ssl_extract.__file__).parent / 'report'
 
