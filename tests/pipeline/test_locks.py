@@ -17,12 +17,13 @@ from ssl_extract.pipeline.context import Workspace
 from ssl_extract.pipeline.stage import cached
 from etils import epath
 
-workdir, seconds = epath.Path(sys.argv[1]), float(sys.argv[2])
+workdir, go = epath.Path(sys.argv[1]), sys.argv[2]
 
 def make(folder):
     with open(workdir / 'made.txt', 'a') as log:
         print(os.getpid(), file=log)
-    time.sleep(seconds)
+    while not (workdir / go).exists():
+        time.sleep(0.02)
     return {'by': os.getpid()}
 
 print(cached(Workspace(workdir, mesh=None), 'mark', {'stage': 'mark', 'n': 1}, make)['by'])
@@ -38,7 +39,7 @@ workdir, number = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 def fn(inputs):
     with open(workdir / 'made.txt', 'a') as log:
         log.writelines(f'{int(row[0])} ' for row in inputs)
-    time.sleep(1.0)
+    time.sleep(0.4)
     return inputs[:, :2]
 
 victim = ssl_extract.victims.from_function(fn, dim=2, address='v')
@@ -64,6 +65,14 @@ def wait_for(path):
     assert path.exists()
 
 
+def waits(process):
+    """The line in which a process says that it waits; '' if it ends without one."""
+    line = process.stderr.readline()
+    while line and 'waiting' not in line:
+        line = process.stderr.readline()
+    return line
+
+
 def finish(process):
     printed, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
@@ -73,7 +82,7 @@ def finish(process):
 @pytest.fixture
 def first(tmp_path):
     """A process that is making the stage."""
-    process = start(tmp_path, 600)
+    process = start(tmp_path, 'never')
     wait_for(tmp_path / 'made.txt')
     yield process
     process.kill()
@@ -85,25 +94,25 @@ def made_by(workdir):
 
 
 def test_the_second_waits_says_so_in_one_line_and_reads_what_the_first_made(tmp_path):
-    first = start(tmp_path, 12)
+    first = start(tmp_path, 'go')
     wait_for(tmp_path / 'made.txt')
-    second = start(tmp_path, 12)
+    second = start(tmp_path, 'go')
+    line = waits(second)
+    (tmp_path / 'go').touch()
     printed, waiting = finish(first)
     assert printed == [str(first.pid)] and waiting == []
     printed, waiting = finish(second)
     (folder,) = (tmp_path / 'mark').iterdir()
     who = f'{first.pid} on {platform.node()}'
-    assert waiting == [f'  waiting for another process ({who}): mark/{folder.name}']
+    assert line == f'  waiting for another process ({who}): mark/{folder.name}\n' and not waiting
     assert printed == [str(first.pid)]
     assert made_by(tmp_path) == [str(first.pid)]
     assert sorted(path.name for path in folder.iterdir()) == ['result.json', 'spec.json']
 
 
 def test_a_killed_process_lets_go_and_the_next_makes_it(tmp_path, first):
-    second = start(tmp_path, 0)
-    line = second.stderr.readline()
-    while line and 'waiting for another process' not in line:
-        line = second.stderr.readline()
+    second = start(tmp_path, '.')
+    waits(second)
     first.send_signal(signal.SIGKILL)
     printed, _ = second.communicate(timeout=120)
     assert second.returncode == 0 and printed.split() == [str(second.pid)]
@@ -113,7 +122,7 @@ def test_a_killed_process_lets_go_and_the_next_makes_it(tmp_path, first):
 def test_other_stages_do_not_wait(tmp_path, first):
     other = PROGRAM.replace("'n': 1", "'n': 2")
     env = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
-    command = [sys.executable, '-c', other, str(tmp_path), '0']
+    command = [sys.executable, '-c', other, str(tmp_path), '.']
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert 'waiting' not in done.stderr and first.poll() is None
