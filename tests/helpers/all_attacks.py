@@ -83,6 +83,9 @@ KILLED = (  # every attack once, online behind defenses, sybils, strategies of s
 
 def get_config(name: str = ''):
     c = tiny.get_config()
+    c.victim.encoder = (
+        'resnet18(stem="patch", width=16, stages=(1,))'  # as golden rows: shared programs
+    )
     c.attack.split = 'train[64:264]'
     c.attack.budget = BUDGET
     c.attack.epochs = 2
