@@ -21,7 +21,6 @@ from ssl_extract.evaluation.assess import assess
 from ssl_extract.evaluation.features import represent
 from ssl_extract.evaluation.metrics import names_of
 from ssl_extract.oracle import MAX_BUDGET
-from ssl_extract.oracle.store import Bill
 from ssl_extract.runtime import files, parallel
 from ssl_extract.victims.model import Victim
 
@@ -81,7 +80,7 @@ def evaluate(
         queries = Dataset(answers.inputs, name='answers')
         data.check_disjoint(queries, task.test)
         _warn_of_near_duplicates(queries, task.test)
-        bill = _columns(answers.bill)
+        bill = answers.bill.columns()
     rows, arrays, mesh = [], None, parallel.data_mesh()
     if victim is not None:
         encode, cost = _encode_of(victim, task, folder)
@@ -143,7 +142,7 @@ def _encode_of(victim: Any, task: Task, folder: epath.PathLike | None) -> tuple[
     hashes = data.hashes(answers.inputs)
     by_content = dict(zip(hashes, answers.representations, strict=True))
     encode = lambda inputs: np.stack([by_content[h] for h in data.hashes(inputs)])  # noqa: E731
-    return encode, _columns(answers.bill)
+    return encode, answers.bill.columns()
 
 
 def _check_counts(
@@ -187,7 +186,3 @@ def _call(answer: Callable, inputs: jax.Array) -> jax.Array:
 
 def _rows(role: str, bill: dict[str, int], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{'role': role, **bill, **presentation(row['metric']), **row} for row in measured]
-
-
-def _columns(bill: Bill) -> dict[str, int]:
-    return {f'queries_{name}': count for name, count in bill._asdict().items()}

@@ -11,6 +11,7 @@ from ssl_extract.evaluation import intervals
 from ssl_extract.evaluation.features import check_features
 from ssl_extract.evaluation.intervals import Measurement
 from ssl_extract.evaluation.knn import neighbors
+from ssl_extract.evaluation.probe import constant
 
 
 def compare(
@@ -76,8 +77,7 @@ def affine_l2(surrogate: np.ndarray, victim: np.ndarray, *, seed: int = 0) -> Me
     fit, rest = order[: n // 2], order[n // 2 :]
     mean_a, mean_b = a[fit].mean(axis=0), b[fit].mean(axis=0)
     scale = a[fit].std(axis=0)
-    constant = scale <= 1e-6 * np.abs(a[fit]).max(axis=0)
-    scale[constant] = np.inf  # left out: nothing was learned of the feature
+    scale[constant(a[fit])] = np.inf  # left out: nothing was learned of the feature
     weights = _least_squares((a[fit] - mean_a) / scale, b[fit] - mean_b)
     residual = (a[rest] - mean_a) / scale @ weights - (b[rest] - mean_b)
     squares = np.stack([np.sum(residual**2, axis=1), np.sum((b[rest] - mean_b) ** 2, axis=1)], 1)

@@ -83,6 +83,12 @@ def fit_probe(
     if not 0 < validation_fraction < 1:
         raise UserError(f'validation_fraction must lie in (0, 1), got {validation_fraction}')
     mean, scale = standardization(features)
+    if constant(features).all() and np.ptp(features, axis=0).any():
+        warnings.warn(
+            'all features vary by less than a millionth of their size, as rounding does, and are '
+            'taken as constant: the encoder has collapsed, or subtract the mean of the features',
+            stacklevel=2,
+        )
     inputs, targets = jnp.asarray((features - mean) / scale), jnp.asarray(numbers)
     gram = np.asarray(jnp.matmul(inputs.T, inputs, precision='highest'), np.float64) / len(labels)
 
@@ -179,8 +185,14 @@ def standardization(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     largest = np.abs(features).max(axis=0)
-    scale = np.where(std <= 1e-6 * largest, np.where(largest > 0, largest, 1.0), std)
+    scale = np.where(constant(features), np.where(largest > 0, largest, 1.0), std)
     return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def constant(features: np.ndarray) -> np.ndarray:
+    """Finds the features that vary by no more than rounding in float32 does, bool [D]."""
+    std = features.std(axis=0, dtype=np.float64)
+    return std <= 1e-6 * np.abs(features).max(axis=0)
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -46,6 +46,10 @@ class Bill(NamedTuple):
     repeated: int
     refused: int
 
+    def columns(self) -> dict[str, int]:
+        """Returns the columns of a row of results, `queries_billed` and so on."""
+        return {f'queries_{name}': count for name, count in self._asdict().items()}
+
 
 class Answers(NamedTuple):
     """The stored answers to `Queries`.
@@ -92,6 +96,13 @@ def plain(inputs: np.ndarray, decode: Callable = augment.to_float) -> Queries:
     """Makes queries of every input as it is, once."""
     number = len(inputs)
     return Queries(inputs, np.arange(number), np.zeros(number, np.uint32), decode=decode)
+
+
+def render(queries: Queries, batch_size: int = 256) -> np.ndarray:
+    """Computes the views that the queries are, as encoders see them, [Q, ...]; asks nothing."""
+    view = _compile_view(queries.view, queries.decode)
+    batches = _batches(queries, np.arange(len(queries.index)), batch_size)
+    return np.concatenate([np.asarray(view(inputs, seeds))[w] for inputs, seeds, w in batches])
 
 
 def collect(

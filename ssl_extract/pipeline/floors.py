@@ -8,22 +8,18 @@ import functools
 import math
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ssl_extract import attacks
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.evaluation import Measurement, features, intervals
-from ssl_extract.oracle.store import Answers, Bill, Queries
-from ssl_extract.pipeline import baselines, owner, rows, stage, users
+from ssl_extract.oracle.store import Answers, Bill, Queries, render
+from ssl_extract.pipeline import baselines, owner, rows, stage, users, visits
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Owner
 from ssl_extract.pipeline.sets import Sets
-from ssl_extract.pipeline.users import UserSettings, Visit
 from ssl_extract.pipeline.victim import Sketch
-from ssl_extract.victims import endpoints
-
-_BATCH = 256
+from ssl_extract.pipeline.visits import UserSettings, Visit
 
 
 class Floor(NamedTuple):
@@ -55,7 +51,7 @@ def floor_rows(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner) -> li
         sketch: the run's victim.
         victims_owner: the victim's owner.
     """
-    c, settings, victim = run.config, users.settings_of(run, sets), victims_owner.victim
+    c, settings = run.config, visits.settings_of(run, sets)
     found: list[dict[str, Any]] = []
     for kind in c.legitimate.users if c.defense else ():
         floor = floor_of(run, sets, sketch, victims_owner, kind)
@@ -66,18 +62,18 @@ def floor_rows(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner) -> li
             'role': 'legitimate',
             'user': kind,
             'endpoint': _endpoint(run),
-            'encoder': victim.encoder.spec if victim.encoder else victim.address,
+            'encoder': victims_owner.victim.name,
             'budget': len(floor.visit.queries.index),
             'seed': settings.seed,
             'task': settings.task.name,
         }
         common['stage'] = stage.address(run.workspace, floor.spec)
-        unbilled = _bill(Bill(0, 0, 0, 0))
+        unbilled = Bill(0, 0, 0, 0).columns()
         found += [common | unbilled | {'defense': ''} | row for row in measured]
         plain, behind = ask(''), ask(c.defense)
         if change := answer_change(plain, behind):
             row = {'defense': c.defense, 'metric': 'answer_change', **change._asdict()}
-            found.append(common | _bill(behind.bill) | row)
+            found.append(common | behind.bill.columns() | row)
     return [rows.presentation(row['metric']) | row for row in found]
 
 
@@ -91,10 +87,10 @@ def floor_of(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner, kind: s
         victims_owner: the victim's owner.
         kind: the spec of the user.
     """
-    c, settings, workspace = run.config, users.settings_of(run, sets), run.workspace
-    classes = endpoints.gives(_endpoint(run)) == 'probabilities'
+    c, settings, workspace = run.config, visits.settings_of(run, sets), run.workspace
+    classes = visits.answers_classes(_endpoint(run))
     own = sketch.encoder or c.attack.encoder
-    account = users.account_spec(workspace, victims_owner, settings, kind, _endpoint(run), '')
+    account = visits.account_spec(workspace, victims_owner, settings, kind, _endpoint(run), '')
     service = owner.service_spec(workspace, victims_owner, _endpoint(run), '')
     spec = {
         **{name: value for name, value in account.items() if name not in service},
@@ -106,7 +102,7 @@ def floor_of(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner, kind: s
         'encoder': baselines.untrained_spec(own, sketch.input_shape, settings.seed),
     }
     encoder, _ = baselines.untrained(workspace, own, sketch.input_shape, settings.seed)
-    return Floor(kind, users.visit_of(settings, kind, classes), encoder, spec)
+    return Floor(kind, visits.visit_of(settings, kind, classes), encoder, spec)
 
 
 def answer_change(plain: Answers, behind: Answers) -> Measurement | None:
@@ -139,7 +135,7 @@ def _answers(
 ) -> Answers:
     """Returns the answers that a user has."""
     service = owner.serve(run.workspace, victims_owner, _endpoint(run), defense)
-    return users.ask_service(run.workspace, victims_owner, settings, kind, service)
+    return visits.ask_service(run.workspace, victims_owner, settings, kind, service)
 
 
 def _measure(workspace: Workspace, settings: UserSettings, floor: Floor) -> list[dict[str, Any]]:
@@ -161,14 +157,7 @@ def _represent(workspace: Workspace, encoder: Encoder, queries: Queries) -> np.n
     """Computes the representations float32 [Q, D] of the views that the queries are."""
     inputs, decode = queries.inputs[queries.index], queries.decode
     if queries.view is not None:
-        render = jax.jit(lambda inputs, seeds: queries.view(queries.decode(inputs), seeds))
-        parts = [
-            np.asarray(
-                render(inputs[start : start + _BATCH], queries.seeds[start : start + _BATCH])
-            )
-            for start in range(0, len(inputs), _BATCH)
-        ]
-        inputs, decode = np.concatenate(parts), None
+        inputs, decode = render(queries), None
     return features.extract(
         encoder.network.apply, encoder.variables, inputs, decode=decode, mesh=workspace.mesh
     )
@@ -176,7 +165,3 @@ def _represent(workspace: Workspace, encoder: Encoder, queries: Queries) -> np.n
 
 def _endpoint(run: Run) -> str:
     return attacks.endpoint_of(run.config.attack.name)
-
-
-def _bill(bill: Bill) -> dict[str, int]:
-    return {f'queries_{name}': count for name, count in bill._asdict().items()}

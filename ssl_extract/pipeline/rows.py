@@ -44,7 +44,7 @@ def encoder_rows(
         'encoder': encoder,
         'seconds': record.seconds,
         'flops': record.flops,
-        **({} if bill is None else {f'queries_{k}': v for k, v in bill._asdict().items()}),
+        **({} if bill is None else bill.columns()),
         **condition,
     }
     measured = [*measured, *noticed_rows(record.noticed)]

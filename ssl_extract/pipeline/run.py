@@ -214,9 +214,8 @@ def compute(run: Run, sets: Sets, sketch: Sketch) -> Results:
     beside = subject and evaluate.measure(run, sets, subject)
     if beside:
         record = record._replace(bill=bill)
-        name = model.encoder.spec if model.encoder else model.address
         measured = beside[1].measured
-        results.rows.extend(rows.encoder_rows(record, name, measured, seed=c.victim.seed))
+        results.rows.extend(rows.encoder_rows(record, model.name, measured, seed=c.victim.seed))
         results.views.append({'title': 'victim', 'folder': f'evaluation/{beside[0]}'})
     _add_curve(results, run, 'victim', record)
 

@@ -20,6 +20,7 @@ from ssl_extract import attacks, data, users
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import intervals
 from ssl_extract.evaluation.features import check_features
+from ssl_extract.oracle.store import Bill
 from ssl_extract.pipeline import owner, stage
 from ssl_extract.pipeline import rows as rows_lib
 from ssl_extract.pipeline.context import Run, Workspace
@@ -105,11 +106,11 @@ def user_rows(run: Run, sets: Sets, victims_owner: Owner) -> dict[str, list[dict
                 'user': kind,
                 'endpoint': endpoint,
                 'defense': defense,
-                'encoder': _name_of(victims_owner),
+                'encoder': victims_owner.victim.name,
                 'adaptation': result['adaptation'],
                 'budget': result['inputs'],
                 'seed': settings.seed,
-                **{f'queries_{name}': count for name, count in result['bill'].items()},
+                **Bill(**result['bill']).columns(),
                 'dollars': result['bill']['billed'] * c.cost.dollars_per_1000_queries / 1000,
                 'seconds': result['seconds'],
             }
@@ -248,8 +249,3 @@ def _classifier_of(
         commonest = np.bincount(visit.labels).argmax()
         return lambda answers: np.full(len(visit.test_labels), commonest)
     return lambda answers: np.where(answers.granted[count:], classify(answers.features[count:]), -1)
-
-
-def _name_of(victims_owner: Owner) -> str:
-    victim = victims_owner.victim
-    return victim.encoder.spec if victim.encoder else victim.address

@@ -47,6 +47,11 @@ class Victim(NamedTuple):
     encoder: Encoder | None = None
     folder: epath.Path | None = None
 
+    @property
+    def name(self) -> str:
+        """Returns the spec of the network behind the answers, or the address of other victims."""
+        return self.encoder.spec if self.encoder else self.address
+
 
 def from_encoder(encoder: Encoder, address: str = '') -> Victim:
     """Makes a victim that answers with an encoder's representations.

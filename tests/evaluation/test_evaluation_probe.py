@@ -173,3 +173,13 @@ def test_predict_refuses_another_width():
     probe = fit_probe(features, labels, 4, l2_grid=(1.0,))
     with pytest.raises(UserError, match='width 10, got 9'):
         predict(probe, features[:, :9])
+
+
+def test_features_that_only_rounding_moves_are_said_to_be_constant():
+    """Digits of 1/16 on top of a million: float32 holds them, and rounding would look alike."""
+    points = (np.random.default_rng(0).integers(0, 17, (60, 8)) / 16).astype(np.float32)
+    labels = np.arange(60) % 2
+    with pytest.warns(UserWarning, match='taken as constant'):
+        fit_probe(points + np.float32(1e6), labels, 2, l2_grid=(1e-2,))
+    fit_probe(np.ones((60, 8), np.float32), labels, 2, l2_grid=(1e-2,))  # they are constant
+    fit_probe(np.sign(points - 0.49), labels, 2, l2_grid=(1e-2,))  # as large as they vary
