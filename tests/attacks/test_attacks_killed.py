@@ -1,4 +1,4 @@
-"""Every attack, in a real process killed with kill -9, ends in the same results and bill.
+"""Every kind of attack, in a real process killed with kill -9, ends in the same results and bill.
 
 Only the process that is killed is a real one: whole runs of the command are in test_launch.py.
 """

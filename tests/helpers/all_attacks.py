@@ -67,18 +67,15 @@ RUNS = {
         'attack.encoder': 'vit(depth=1, width=16, heads=2, patch=4)',
     },
 }
-KILLED = (  # every attack once, online behind defenses, sybils, strategies of several rounds
-    'symmetrized',
+KILLED = (  # a phase before, labels, rounds, a teacher that moves, sybils, online behind defenses
     'recreate_head',
-    'access_head',
     'labels',
     'knockoff',
-    'stolen_encoder',
-    'cont_steal',
     'rda',
     'sybils',
     'guarded_online',
 )
+KINDS = (*KILLED, 'symmetrized', 'access_head', 'stolen_encoder', 'cont_steal')  # every attack
 
 
 def get_config(name: str = ''):
