@@ -15,7 +15,8 @@ https://uxlfoundation.github.io/oneDNN/dev_guide_convolution.html
 
 import json
 import platform
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,18 +27,22 @@ from jax import lax
 # The call is no public interface: its configuration was tried with these, and a wrong one aborts.
 TRIED = ('0.10.2', '0.12.0.1')
 
+# XLA cannot write such a program to a file. It compiles in a few seconds, anew in every process.
+UNWRITTEN = 'Error writing persistent compilation cache entry .*: MemoryError: std::bad_alloc'
+warnings.filterwarnings('ignore', UNWRITTEN, UserWarning)
+
+
+def is_known() -> bool:
+    """Tells whether this jaxlib is one that the call was tried with, on x86."""
+    return platform.machine() in ('x86_64', 'AMD64') and jaxlib.__version__ in TRIED
+
 
 def is_here() -> bool:
-    """Tells whether the convolutions of this file can be used: one CPU device, x86, a known jaxlib.
+    """Tells whether a program can use these convolutions: on one CPU device, of a known jaxlib.
 
-    Of several devices each would be given the whole batch: the compiler cannot divide the call.
+    Each of several devices would be given the whole batch: the compiler cannot divide the call.
     """
-    return (
-        jax.default_backend() == 'cpu'
-        and jax.device_count() == 1
-        and platform.machine() in ('x86_64', 'AMD64')
-        and jaxlib.__version__ in TRIED
-    )
+    return jax.default_backend() == 'cpu' and jax.device_count() == 1 and is_known()
 
 
 def conv(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -108,23 +113,32 @@ def weight_gradient(inputs: jax.Array, cotangent: jax.Array, size: int, stride: 
         inputs, stride = inputs[:, ::stride, ::stride], 1
     # As far as the kernel reached: beyond the last row and column, or not to them.
     reached = [(side - 1) * stride + size - half for side in cotangent.shape[1:3]]
-    shape = (1, size, size, channels, features)
 
     def convolve(inputs: jax.Array, cotangent: jax.Array) -> jax.Array:
         inputs = inputs[:, : reached[0], : reached[1]]
-        padding = [
-            (half, end - side) for end, side in zip(reached, inputs.shape[1:3], strict=True)
-        ]
-        images_last = inputs.transpose(1, 2, 3, 0)[None]  # [1, H, W, C, B]
-        windows = cotangent[:, :, :, None]  # [B, H', W', 1, D]: its channels first
-        dims = dict(kernel_dims=(0, 4, 1, 2, 3), dilation=(stride, stride, 1))
-        return _call(images_last, windows, shape, padding=[*padding, (0, 0)], **dims)[0]
+        behind = [end - side for end, side in zip(reached, inputs.shape[1:3], strict=True)]
+        return _call(
+            inputs.transpose(1, 2, 3, 0)[None],  # [1, H, W, C, B]
+            cotangent[:, :, :, None],  # [B, H', W', 1, D]
+            (1, size, size, channels, features),
+            padding=[(half, behind[0]), (half, behind[1]), (0, 0)],
+            kernel_dims=(0, 4, 1, 2, 3),
+            dilation=(stride, stride, 1),
+        )[0]
 
-    def unknown(inputs: jax.Array, cotangent: jax.Array) -> jax.Array:
-        return jnp.full(shape[1:], jnp.nan)
+    return _apart(convolve, inputs, cotangent)
 
-    one = cotangent[0, 0, 0, 0]
-    return lax.cond(one == one, convolve, unknown, inputs, cotangent)
+
+def _apart(function: Callable, *operands: jax.Array) -> jax.Array:
+    """Calls a function in a branch that is always taken.
+
+    XLA fuses nothing into a branch. A transposition that is fused with BatchNorm and ReLU is a loop
+    several times as slow as the copy that it is alone; `optimization_barrier` does not prevent it.
+    """
+    bits = lax.bitcast_convert_type(operands[0][(0,) * operands[0].ndim], jnp.uint32)
+    always = (bits | 1) > 0  # which the compiler does not see
+    shape = jax.eval_shape(function, *operands)
+    return lax.cond(always, function, lambda *_: jnp.zeros(shape.shape, shape.dtype), *operands)
 
 
 def _call(

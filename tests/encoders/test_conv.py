@@ -8,6 +8,7 @@ from jax import lax
 from scipy import signal
 
 from ssl_extract.encoders import conv as conv_lib
+from ssl_extract.encoders import onednn
 from ssl_extract.errors import UserError
 
 
@@ -38,18 +39,19 @@ def gradients(function, inputs, kernel, cotangent, stride):
     return jax.jit(run)(inputs, kernel, cotangent)
 
 
-@pytest.mark.parametrize(
-    'shape, features, size, stride',
-    [
-        ((8, 6, 6, 3), 5, 3, 1),
-        ((8, 7, 5, 4), 3, 3, 2),
-        ((8, 8, 8, 2), 4, 3, 2),
-        ((7, 5, 6, 4), 3, 1, 1),
-        ((7, 5, 6, 4), 3, 1, 2),
-        ((3, 11, 9, 2), 3, 7, 2),
-        ((1, 1, 1, 3), 2, 3, 2),
-    ],
-)
+CASES = [
+    ((8, 6, 6, 3), 5, 3, 1),
+    ((8, 7, 5, 4), 3, 3, 2),
+    ((8, 8, 8, 2), 4, 3, 2),
+    ((7, 5, 6, 4), 3, 1, 1),
+    ((7, 5, 6, 4), 3, 1, 2),
+    ((3, 11, 9, 2), 3, 7, 2),
+    ((1, 1, 1, 3), 2, 3, 2),
+]
+BY_ONEDNN = [conv_lib.onednn_conv] if onednn.is_known() else []
+
+
+@pytest.mark.parametrize('shape, features, size, stride', CASES)
 @pytest.mark.parametrize('cache_bytes', [1, conv_lib.CACHE_BYTES])  # 1: one image at a time
 def test_gradients_equal_xlas(monkeypatch, shape, features, size, stride, cache_bytes):
     monkeypatch.setattr(conv_lib, 'CACHE_BYTES', cache_bytes)
@@ -60,6 +62,40 @@ def test_gradients_equal_xlas(monkeypatch, shape, features, size, stride, cache_
     for actual, desired in zip(ours, reference, strict=True):
         assert actual.dtype == desired.dtype
         np.testing.assert_allclose(actual, desired, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('function', BY_ONEDNN)
+@pytest.mark.parametrize('shape, features, size, stride', [*CASES, ((2, 13, 11, 3), 16, 5, 3)])
+def test_onednns_gradients_equal_xlas(function, shape, features, size, stride):
+    case = make_case(shape, features, size, stride)
+    ours = gradients(function, *case, stride)
+    for actual, desired in zip(ours, gradients(xla_conv, *case, stride), strict=True):
+        assert actual.dtype == desired.dtype
+        np.testing.assert_allclose(actual, desired, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('function', BY_ONEDNN)
+def test_onednn_keeps_nan_where_autodiff_does(function):
+    inputs, kernel, cotangent = make_case((4, 5, 5, 2), 3, 3, 1)
+    inputs, cotangent = inputs.at[0, 0, 0, 0].set(jnp.nan), cotangent.at[1, 2, 2, 1].set(jnp.nan)
+    ours = gradients(function, inputs, kernel, cotangent, 1)
+    for actual, desired in zip(
+        ours, gradients(xla_conv, inputs, kernel, cotangent, 1), strict=True
+    ):
+        missed = np.isnan(desired) & ~np.isnan(actual)
+        assert np.isnan(actual).any() and not missed.any()
+
+
+@pytest.mark.parametrize('function', BY_ONEDNN)
+def test_onednn_under_vmap_equals_a_loop(function):
+    inputs, kernel, cotangent = make_case((4, 5, 5, 2), 3, 3, 2)
+    kernels = jnp.stack([kernel, -2 * kernel])
+    mapped = jax.vmap(lambda w: gradients(function, inputs, w, cotangent, 2))(kernels)
+    for i, w in enumerate(kernels):
+        for actual, desired in zip(
+            mapped, gradients(function, inputs, w, cotangent, 2), strict=True
+        ):
+            np.testing.assert_allclose(actual[i], desired, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('images', [2, 3, 5])
