@@ -1,7 +1,8 @@
-"""2-D convolution and its two gradients by oneDNN, which XLA:CPU carries on x86.
+"""2-D convolution and its two gradients by the oneDNN inside XLA:CPU.
 
-XLA's compiler does not use it for convolutions, but runs a custom call of its name. All three are
-its forward convolution, two to four times as fast as XLA's own on a processor with AVX-512:
+jaxlib carries it on x86. XLA's compiler does not use it for convolutions, but runs a custom call of
+its name. All three are its forward convolution, two to four times as fast as XLA's own on a
+processor with AVX-512:
 
 - the input's gradient of stride s is a convolution of the output's gradient into s * s phases, each
   with the taps of the kernel that meet it, as in a sub-pixel layer (Shi et al. 2016,
