@@ -29,7 +29,7 @@ def get_config(method: str = 'simclr'):
     c.victim.encoder = ENCODER
     c.victim.method = METHODS[method]
     c.victim.augmentation = AUGMENTATION
-    c.victim.epochs = 64
+    c.victim.epochs = 40
     c.victim.batch_size = 256
     c.victim.learning_rate = 2e-3
     c.victim.optimizer = 'adam(weight_decay=1e-5)'
