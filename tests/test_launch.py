@@ -1,4 +1,4 @@
-"""The command, whole: real processes, killed with kill -9 in stages of every kind, on 4 and 8 devices."""
+"""The command, whole: real processes, killed with kill -9 in its stages, on 1, 4 and 8 devices."""
 
 import json
 import re
@@ -73,7 +73,7 @@ def test_a_second_run_trains_and_asks_nothing(whole):
     assert {path: path.stat().st_mtime_ns for path in whole.rglob('*.npz')} == before
 
 
-STAGES = [  # a file whose appearance says that a stage of its kind is under way
+STAGES = [  # a file whose appearance says that a stage is under way
     'victim/*/checkpoints/4',
     'answers/*/part-*.npz',
     'surrogate/*/checkpoints/4',
@@ -82,7 +82,7 @@ STAGES = [  # a file whose appearance says that a stage of its kind is under way
 ]
 
 
-def test_killed_in_stages_of_every_kind_it_ends_in_the_same_results(whole, tmp_path):
+def test_killed_in_its_stages_it_ends_in_the_same_results(whole, tmp_path):
     killed = 0
     for pattern in STAGES:
         killed += kill_when(start(tmp_path, will_be_killed=True), tmp_path, pattern)
@@ -93,8 +93,9 @@ def test_killed_in_stages_of_every_kind_it_ends_in_the_same_results(whole, tmp_p
     assert assert_same_ledgers(tmp_path, whole) == assert_same_ledgers(whole, tmp_path) > 0
 
 
-def test_the_number_of_devices_does_not_matter(whole, tmp_path):
-    finish(start(tmp_path, devices=8))
+@pytest.mark.parametrize('devices', [1, 8])  # one: by other convolutions
+def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices):
+    finish(start(tmp_path, devices=devices))
     here, there = results(tmp_path), results(whole)
     assert [row['metric'] for row in here] == [row['metric'] for row in there]
     for a, b in zip(here, there, strict=True):

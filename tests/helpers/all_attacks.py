@@ -67,15 +67,14 @@ RUNS = {
         'attack.encoder': 'vit(depth=1, width=16, heads=2, patch=4)',
     },
 }
-KILLED = (  # a phase before, labels, rounds, a teacher that moves, sybils, online behind defenses
+KILLED = (  # a phase before, rounds, a teacher that moves, sybils, online behind defenses
     'recreate_head',
-    'labels',
     'knockoff',
     'rda',
     'sybils',
     'guarded_online',
 )
-KINDS = (*KILLED, 'symmetrized', 'access_head', 'stolen_encoder', 'cont_steal')  # every attack
+KINDS = (*KILLED, 'labels', 'symmetrized', 'access_head', 'stolen_encoder', 'cont_steal')
 
 
 def get_config(name: str = ''):
