@@ -44,6 +44,7 @@ LOOP = 4  # times as long: the start and the end of a training loop are taken of
 QUERIES, EPOCHS, TRAIN, TEST = 9_000, 100, 50_000, 10_000
 MEASURED = ('compile', 'probe')  # whole, and once; the other parts are extrapolated
 INSTALL = 'pip install torch --index-url https://download.pytorch.org/whl/cpu'
+BUSY = 0.5  # processes of others; PyTorch's threads spin where one waits for another
 TOLERANCE = 1e-4  # of the outputs, relative to the largest
 
 _JSON = flags.DEFINE_string('json', None, 'File to write the figures to.')
@@ -153,7 +154,7 @@ def machine(ours: Callable, theirs: Callable) -> dict[str, str]:
     names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
     return {
         'processor': names[0] if names else platform.machine(),
-        'cores': str(len(os.sched_getaffinity(0))),
+        'cores': str(comparison.cores()),
         **ours('versions'),
         **theirs('versions'),
     }
@@ -173,6 +174,8 @@ def main(argv: list[str]) -> None:
     with comparison.processes(('benchmarks.in_jax', 'benchmarks.in_torch')) as (ours, theirs):
         figures['machine'] = machine(ours, theirs)
         print(', '.join(f'{name} {value}' for name, value in figures['machine'].items()))
+        if os.getloadavg()[0] > BUSY:
+            print(f'load {os.getloadavg()[0]:.1f}: other programs run, and no figure counts')
         for name in dict.fromkeys(_NETWORK.value):
             setup = SETUPS[name]
             print(f'\n{setup.spec}, {setup.side}x{setup.side}, batch {setup.batch_size}')

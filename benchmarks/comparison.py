@@ -9,6 +9,8 @@ import contextlib
 import functools
 import importlib
 import multiprocessing
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -86,6 +88,11 @@ class Ratio(NamedTuple):
             'smallest': float(ratios.min()),
             'largest': float(ratios.max()),
         }
+
+
+def cores() -> int:
+    """Counts the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count() or 1
 
 
 def images_per_second(work: Work, seconds: float) -> float:

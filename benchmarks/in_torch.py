@@ -1,7 +1,6 @@
 """The PyTorch side of `benchmarks.against_torch`: plain eager code, channels-last."""
 
 import functools
-import os
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -14,7 +13,7 @@ from benchmarks.comparison import STRIDES, Setup, Work
 
 PROBE_BATCH = 256  # of the reference code's linear evaluation
 NUM_CLASSES = 10
-torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as XLA takes
+torch.set_num_threads(comparison.cores())  # as many as XLA takes
 
 
 class Block(nn.Module):
