@@ -125,10 +125,9 @@ def show_whole(ours: Callable, theirs: Callable, setup: Setup, rounds: int, seco
     )
     print(f'{"whole experiment, seconds":46s}{"ours":>8s}{"PyTorch":>9s}{"ratio":>8s}')
     medians = [{name: median_of(side, name) for name in side[0]} for side in parts]
-    for ours_side, side in zip((True, False), medians, strict=True):
+    for side, columns in zip(medians, ('{:8.0f}         ', '{:17.0f}'), strict=True):
         for name, value in side.items():
-            columns = f'{value:8.0f}{"":9s}' if ours_side else f'{value:17.0f}'
-            print(f'{name:46s}{columns}   {how(name)}')
+            print(f'{name:46s}{columns.format(value)}   {how(name)}')
     totals = [[sum(part.values()) for part in side] for side in parts]
     summary = Ratio(*([1 / total for total in side] for side in totals)).summary()
     whole, reference = map(np.median, totals)

@@ -115,6 +115,7 @@ def _work(setup: Setup, name: str) -> tuple[Work, float]:
 
 
 def _initialized(setup: Setup, seed: int = 0) -> tuple[Network, Any]:
+    parallel.data_mesh()  # settles how memory is kept, and comes before any array
     network = trained.make(setup.spec)
     inputs = jnp.zeros((1, setup.side, setup.side, 3))
     return network, network.init(jax.random.key(seed), inputs)
