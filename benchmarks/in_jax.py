@@ -1,0 +1,236 @@
+"""The side of this package of `benchmarks.against_torch`."""
+
+import contextlib
+import functools
+import io
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+import ssl_extract
+from benchmarks import comparison
+from benchmarks.comparison import Setup, Work
+from ssl_extract import attacks, augment, losses, training, victims
+from ssl_extract.encoders import Network, trained
+from ssl_extract.evaluation import features, probe
+from ssl_extract.oracle import make_oracle
+from ssl_extract.runtime import parallel
+
+NUM_CLASSES = 10
+SHORT = 2  # steps of a loop that has little but its start and its end
+CHECKPOINT_EVERY = 500  # steps, as a config has it
+NAMES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
+
+
+def rate(setup: Setup, name: str, seconds: float) -> float:
+    """Images per second of one of `WORKS`."""
+    return comparison.images_per_second(_work(setup, name)[0], seconds)
+
+
+def first_seconds(setup: Setup, names: tuple[str, ...]) -> float:
+    """Seconds of preparing some of `WORKS` and running each once, which compiles."""
+    return sum(_work(setup, name)[1] for name in names)
+
+
+def reference(setup: Setup) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Computes outputs for another implementation to agree with.
+
+    Returns:
+        Arrays of `named_arrays`, images uint8 [8, H, W, 3], and their representations with frozen
+        statistics and with those of the batch, float32 [8, D].
+    """
+    network, variables = _initialized(setup)
+    random = np.random.default_rng(1)
+
+    def spread(path: Any, leaf: jax.Array) -> np.ndarray:
+        """Draws what BatchNorm starts with 0 or 1, so that the places of each matter."""
+        drawn = random.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        return np.asarray(leaf) if path[-1].key == 'kernel' else drawn
+
+    variables, images = jax.tree.map_with_path(spread, variables), setup.images(8)
+    inputs = augment.to_float(images)
+    frozen, batch = network.apply(variables, inputs), network.train(variables, inputs)[0]
+    return named_arrays(variables), images, np.asarray(frozen), np.asarray(batch)
+
+
+def named_arrays(variables: Any) -> dict[str, np.ndarray]:
+    """Names and lays out a network's variables as PyTorch does."""
+    arrays = {}
+    for collection in variables.values():
+        for path, leaf in jax.tree.leaves_with_path(collection):
+            *layers, name = (entry.key for entry in path)
+            array = np.array(leaf)
+            array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+            arrays['.'.join([*layers, NAMES.get(name, name)])] = np.ascontiguousarray(array)
+    return arrays
+
+
+def training_seconds(setup: Setup, num_images: int, epochs: int, seconds: float) -> float:
+    """Seconds of a whole attack's training loop, from one of about `seconds`.
+
+    A loop of few steps gives the time of start and end. It is counted for each checkpoint, so that
+    a checkpoint counts too much rather than too little.
+    """
+    num_steps = num_images // setup.batch_size * epochs
+    ends = _ends_seconds(setup)
+    steps = max(1, round(seconds * rate(setup, 'stored', 0) / setup.batch_size))
+    step = (_fit_seconds(setup, SHORT + steps) - ends) / steps
+    return num_steps * step + -(-num_steps // CHECKPOINT_EVERY) * ends
+
+
+@functools.cache
+def probe_seconds(dim: int, train: int, test: int) -> float:
+    """Seconds of a linear probe, fitted and tested: measured whole, once.
+
+    The features are drawn, with labels that a linear classifier tells apart in part.
+    """
+    random = np.random.default_rng(0)
+    points = random.normal(size=(train + test, dim)).astype(np.float32)
+    scores = points @ random.normal(size=(dim, NUM_CLASSES)) / np.sqrt(dim)
+    labels = (scores + random.normal(size=scores.shape)).argmax(axis=1)
+    start = time.perf_counter()
+    fitted = probe.fit_probe(points[:train], labels[:train], NUM_CLASSES)
+    np.mean(probe.predict(fitted, points[train:]) == labels[train:])
+    return time.perf_counter() - start
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of JAX and of this package."""
+    return {'jax': jax.__version__, 'ssl_extract': ssl_extract.__version__}
+
+
+@functools.cache
+def _work(setup: Setup, name: str) -> tuple[Work, float]:
+    """Prepares a work and runs it once; gives the seconds of both."""
+    start = time.perf_counter()
+    work = WORKS[name](setup)
+    work.wait(work.run())
+    return work, time.perf_counter() - start
+
+
+def _initialized(setup: Setup, seed: int = 0) -> tuple[Network, Any]:
+    parallel.data_mesh()  # settles how memory is kept, and comes before any array
+    network = trained.make(setup.spec)
+    inputs = jnp.zeros((1, setup.side, setup.side, 3))
+    return network, network.init(jax.random.key(seed), inputs)
+
+
+@functools.cache
+def _attack(setup: Setup, plan: str) -> training.Recipe:
+    none = augment.make('none')
+    return attacks.make(
+        'direct',
+        encoder=trained.make(setup.spec),
+        answer_dim=setup.dim,
+        plan=attacks.PLANS.make(plan, query_augmentation=none),
+        loss=losses.make('mse'),
+        student_augmentation=none,
+    ).recipe
+
+
+def _answered(setup: Setup, count: int) -> dict[str, np.ndarray]:
+    """Draws images with stored answers to train on."""
+    answers = np.random.default_rng(0).random((count, 1, setup.dim), np.float32)
+    return {
+        'inputs': setup.images(count),
+        'answers': answers,
+        'answered': np.ones((count, 1), bool),
+    }
+
+
+def _training(
+    setup: Setup, recipe: training.Recipe, batch: dict, images: int, oracle: Any = None
+) -> Work:
+    """Makes the work of a compiled training step by Adam."""
+    mesh, shape = parallel.data_mesh(), (setup.side, setup.side, 3)
+    account = () if oracle is None else oracle.init(jax.random.key(0), jnp.zeros((1, *shape)))
+    state = training.make_init(recipe, 'adam', shape, mesh)(jax.random.key(0), account, None)
+    step = training.make_step(recipe, 'adam', 'cosine', mesh)
+    batch = jax.device_put(batch, parallel.batch_sharding(mesh))
+
+    def run() -> jax.Array:
+        nonlocal state
+        state, measured, _ = step(state, batch, oracle, 1e-3, 1_000_000)
+        return measured['loss']
+
+    return Work(run, jax.block_until_ready, images)
+
+
+def _stored(setup: Setup) -> Work:
+    """Imitates stored answers by MSE."""
+    batch = _answered(setup, setup.batch_size)
+    return _training(setup, _attack(setup, 'once'), batch, setup.batch_size)
+
+
+def _online(setup: Setup) -> Work:
+    """Imitates a victim of the same kind, asked for each batch through an oracle."""
+    network, variables = _initialized(setup, seed=1)
+    oracle = make_oracle(jax.tree_util.Partial(network.apply, variables), budget=2**30)
+    batch = {'inputs': setup.images(setup.batch_size)}
+    return _training(setup, _attack(setup, 'online'), batch, setup.batch_size, oracle)
+
+
+def _simclr(setup: Setup) -> Work:
+    """Trains by NT-Xent on two views of each image, drawn in the step."""
+    recipe = victims.VICTIMS.make(
+        'simclr', encoder=trained.make(setup.spec), augmentation=augment.make('simclr')
+    )
+    batch = {'inputs': setup.images(setup.batch_size)}
+    return _training(setup, recipe, batch, 2 * setup.batch_size)
+
+
+def _inference(setup: Setup) -> Work:
+    """Computes representations of eight batches, from stored images to arrays on the host."""
+    network, variables = _initialized(setup)
+    images, mesh = setup.images(8 * setup.batch_size), parallel.data_mesh()
+    extract = functools.partial(features.extract, batch_size=setup.batch_size, progress=False)
+    return Work(lambda: extract(network.apply, variables, images, mesh=mesh), len, len(images))
+
+
+def _asking(setup: Setup) -> Work:
+    """Asks a victim for eight batches, and keeps its answers and the bill."""
+    network, variables = _initialized(setup, seed=1)
+    images = setup.images(8 * setup.batch_size)
+    oracle = ssl_extract.make_oracle(
+        jax.tree_util.Partial(network.apply, variables), budget=len(images)
+    )
+    ask = functools.partial(ssl_extract.collect, oracle, images, batch_size=setup.batch_size)
+    return Work(ask, len, len(images))
+
+
+@functools.cache
+def _ends_seconds(setup: Setup) -> float:
+    """Seconds of a loop of few steps: the median of three, of which the first compiles."""
+    return float(np.median([_fit_seconds(setup, SHORT) for _ in range(3)]))
+
+
+def _fit_seconds(setup: Setup, num_steps: int) -> float:
+    """Seconds of the training loop with checkpoints and metrics; the step is compiled before."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        start = time.perf_counter()
+        training.fit(
+            _attack(setup, 'once'),
+            _answered(setup, 16 * setup.batch_size),
+            num_steps=num_steps,
+            batch_size=setup.batch_size,
+            learning_rate=1e-3,
+            checkpoint_every=CHECKPOINT_EVERY,
+            folder=epath.Path(folder),
+            mesh=parallel.data_mesh(),
+        )
+        return time.perf_counter() - start
+
+
+WORKS: dict[str, Callable[[Setup], Work]] = {
+    'stored': _stored,
+    'online': _online,
+    'simclr': _simclr,
+    'inference': _inference,
+    'asking': _asking,
+}
