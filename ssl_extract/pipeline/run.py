@@ -16,6 +16,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.pipeline import (
     baselines,
+    comparisons,
     evaluate,
     floors,
     owner,
@@ -34,6 +35,7 @@ from ssl_extract.pipeline.sets import Sets, load_sets
 from ssl_extract.pipeline.stage import StageRecord, Trained
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import Sketch
+from ssl_extract.report import families
 from ssl_extract.runtime import files, locks, parallel, progress
 
 Json = dict[str, Any]
@@ -75,6 +77,10 @@ def run(
         FloatingPointError: a loss stopped being finite; what was finished before is kept.
     """
     runs = prepare(cfg, workdir, fixed)
+    if cfg.report.comparisons:
+        all_ids = [_id_of(current) for current in runs]
+        family = comparisons.family_of(cfg, fixed, runs, all_ids)
+        families.write(runs[0].workspace.folder, family, _now())
     runs = pick(runs, run_index)
     folder, ids = runs[0].workspace.folder, []
     if not jax.config.jax_compilation_cache_dir:
@@ -96,6 +102,7 @@ def run(
         about['config'] = resolved(current, sets, sketch)
         about['notes'] = sets_lib.notes_of(current, sets)
         about['defaults'] = provenance.defaults(about['config'])
+        about['studied'] = victim.studied(sets, sketch)
         write(current, where, compute(current, sets, sketch), about)
         write_results(folder)
     report.write_from(folder, [folder], title)
@@ -128,6 +135,8 @@ def prepare(
     for number, run in enumerate(progress.progress(runs, desc='check', unit='run')):
         validate(run, f'runs[{number}]: ' if len(runs) > 1 else '')
         notes |= dict.fromkeys(sets_lib.notes_of(run, load_sets(run)))
+    numbers = [str(number) for number in range(len(runs))]
+    comparisons.family_of(cfg, fixed, runs, numbers)  # refuses what matches no run
     for note in notes:
         print(f'note: {note}', file=sys.stderr, flush=True)
     return runs
@@ -160,6 +169,11 @@ def id_of(run: Run, sets: Sets, sketch: Sketch) -> str:
     """
     whole = {'version': stage.VERSION, 'config': resolved(run, sets, sketch)}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _id_of(run: Run) -> str:
+    sets = load_sets(run)
+    return id_of(run, sets, victim.sketch_of(run, sets))
 
 
 def resolved(run: Run, sets: Sets, sketch: Sketch) -> Json:
