@@ -218,6 +218,12 @@ def check(config: ml_collections.ConfigDict, where: str = '') -> None:
                 f'runs[{number}]={checks.shown(run)}: write a dict of dotted fields, such as '
                 "{'attack.loss': 'mse'}"
             )
+    for number, listed in enumerate(values.get('report.comparisons', ())):
+        if not isinstance(listed, Mapping):
+            raise UserError(
+                f'report.comparisons[{number}]={checks.shown(listed)}: write a dict of '
+                "'name', 'new' and 'old'"
+            )
 
 
 def _flat(config: ml_collections.ConfigDict, prefix: str = '') -> dict[str, Any]:

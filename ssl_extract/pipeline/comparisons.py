@@ -11,7 +11,6 @@ from ssl_extract.checks import check_number, shown
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import rows
 from ssl_extract.pipeline.context import Run
-from ssl_extract.pipeline.sets import load_sets
 from ssl_extract.report import columns
 from ssl_extract.report.families import Comparison, Condition
 from ssl_extract.report.tables import PROBE
@@ -33,6 +32,7 @@ def family_of(
     fixed: tuple[str, ...],
     runs: Sequence[Run],
     ids: Sequence[str],
+    tasks: Sequence[str],
 ) -> list[Comparison]:
     """Finds the runs of every comparison that a config lists.
 
@@ -41,6 +41,7 @@ def family_of(
         fixed: fields that were given on the command line; they win over those of conditions.
         runs: all runs of the config.
         ids: of the runs.
+        tasks: the names of the tasks; the first is that of comparisons without one.
 
     Raises:
         UserError: a comparison is not written as `config.base` says, or no run is one of its
@@ -51,7 +52,6 @@ def family_of(
         text = _without_seeds(run.config)
         by_text[text] = (*by_text.get(text, ()), run_id)
     known = _Known(cfg, fixed, by_text)
-    tasks = [task.name for task in load_sets(runs[0]).tasks]
     family: list[Comparison] = []
     for number, entry in enumerate(cfg.report.comparisons):
         where = f'report.comparisons[{number}]'

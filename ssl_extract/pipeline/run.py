@@ -78,8 +78,7 @@ def run(
     """
     runs = prepare(cfg, workdir, fixed)
     if cfg.report.comparisons:
-        all_ids = [_id_of(current) for current in runs]
-        family = comparisons.family_of(cfg, fixed, runs, all_ids)
+        family = comparisons.family_of(cfg, fixed, runs, [*map(_id_of, runs)], _tasks_of(runs))
         families.write(runs[0].workspace.folder, family, _now())
     runs = pick(runs, run_index)
     folder, ids = runs[0].workspace.folder, []
@@ -135,8 +134,8 @@ def prepare(
     for number, run in enumerate(progress.progress(runs, desc='check', unit='run')):
         validate(run, f'runs[{number}]: ' if len(runs) > 1 else '')
         notes |= dict.fromkeys(sets_lib.notes_of(run, load_sets(run)))
-    numbers = [str(number) for number in range(len(runs))]
-    comparisons.family_of(cfg, fixed, runs, numbers)  # refuses what matches no run
+    numbers = [*map(str, range(len(runs)))]  # in place of ids
+    comparisons.family_of(cfg, fixed, runs, numbers, _tasks_of(runs))
     for note in notes:
         print(f'note: {note}', file=sys.stderr, flush=True)
     return runs
@@ -169,6 +168,10 @@ def id_of(run: Run, sets: Sets, sketch: Sketch) -> str:
     """
     whole = {'version': stage.VERSION, 'config': resolved(run, sets, sketch)}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _tasks_of(runs: list[Run]) -> list[str]:
+    return [task.name for task in load_sets(runs[0]).tasks]
 
 
 def _id_of(run: Run) -> str:

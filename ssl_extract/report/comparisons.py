@@ -113,7 +113,7 @@ def table(tested: Sequence[Tested]) -> Table | None:
         'Comparison': [t.comparison.name + _LATE * t.is_late for t in tested],
         **{name: [str(dict(t.victim).get(name, NONE)) for t in tested] for name in names},
         'Task': [str(t.comparison.task or NONE) for t in tested],
-        'Metric': [t.shown.heading for t in tested],
+        'Metric': [t.shown.title for t in tested],
         'Difference': [_difference(t) for t in tested],
         '95 % interval': [NONE if t.problem else _span(t) for t in tested],
         'Seeds': [NONE if t.problem else str(len(t.differences)) for t in tested],
@@ -202,11 +202,11 @@ def _values(condition: Condition, comparison: Comparison, own: Sequence[Finished
 
 
 def _varied(runs: Sequence[FinishedRun]) -> list[str]:
-    """Names the fields of data, victim and evaluation that differ between runs, seeds aside."""
+    """Names the fields of data, victim and evaluation that differ between runs."""
     values: dict[str, set[str]] = {}
     for run in runs:
         for name, value in results.flatten(run.config).items():
-            if name.split('.')[0] in columns.SETTING and name not in columns.SEEDS:
+            if name.split('.')[0] in columns.SETTING:
                 values.setdefault(name, set()).add(str(value))
     return [name for name, told in values.items() if len(told) > 1]
 
@@ -246,8 +246,7 @@ def _caption(tested: Sequence[Tested]) -> list[str]:
         f'Better and worse: the paired t-test rejects after Holm’s (1979) correction for all '
         f'{len(tested)} comparisons, at the level {LEVEL:g}.',
         'As good: the difference is shown to be smaller than the margin, by two one-sided tests '
-        f'(Schuirmann 1987) with Holm’s correction for {count} of them. No difference that is '
-        'shown is not yet as good.'
+        f'(Schuirmann 1987) with Holm’s correction for {count} of them. Not decided is not as good.'
         if count
         else '',
         'A comparison without all its runs is not tested and counts in the corrections.'
