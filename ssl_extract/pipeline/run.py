@@ -130,12 +130,13 @@ def prepare(
     check_workdir(workdir)
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
     runs = [make_run(fields, workdir, mesh, modules) for fields in config.expand(cfg, fixed)]
+    if cfg.report.comparisons:
+        numbers = [*map(str, range(len(runs)))]  # in place of ids
+        comparisons.family_of(cfg, fixed, runs, numbers, _tasks_of(runs))
     notes: dict[str, None] = {}  # each once, in order
     for number, run in enumerate(progress.progress(runs, desc='check', unit='run')):
         validate(run, f'runs[{number}]: ' if len(runs) > 1 else '')
         notes |= dict.fromkeys(sets_lib.notes_of(run, load_sets(run)))
-    numbers = [*map(str, range(len(runs)))]  # in place of ids
-    comparisons.family_of(cfg, fixed, runs, numbers, _tasks_of(runs))
     for note in notes:
         print(f'note: {note}', file=sys.stderr, flush=True)
     return runs

@@ -1,4 +1,4 @@
-"""The comparisons that a config listed before its runs, tested as one family."""
+"""The tests of the comparisons that a config listed before its runs."""
 
 import collections
 import math

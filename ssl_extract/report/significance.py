@@ -1,4 +1,4 @@
-"""Tests of paired differences, of their equivalence, and Holm's correction."""
+"""Tests of paired differences and of equivalence; Holm's correction."""
 
 import math
 import statistics

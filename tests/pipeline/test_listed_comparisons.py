@@ -98,5 +98,5 @@ def test_a_field_of_the_command_line_wins_and_says_so():
 def test_an_experiment_with_a_comparison_of_no_run_is_refused_before_it_starts(tmp_path):
     c = small.get_config()
     c.report.comparisons = (compare(),)
-    with pytest.raises(UserError, match=r'report.comparisons\[0\]\.new=.*no run is this'):
+    with pytest.raises(UserError, match=r'report.comparisons\[0\]\.old=.*no run is this'):
         prepare(c, tmp_path)
