@@ -1,23 +1,37 @@
-"""Every defense, attacker and legitimate user side by side, three seeds, one CIFAR-10 victim.
+"""Every defense with the attackers made for it and with users, five seeds, one CIFAR-10 victim.
 
     python launch.py --config=experiments/defenses_cpu.py --config.data.dir=DIR
 
-DIR holds a TFDS copy of cifar10; the victim is the one of attacks_cpu.py. Behind each defense, at
-one or two strengths, and without any, stand the same attackers, all with 1,000 queries and about as
-many steps: direct extraction with two losses, and all that an attacker may try who knows of a
-defense. So a defended number and the undefended reference are the best of the same list. Beside
-them stand three kinds of legitimate users, who adapt too: each drops outliers, shrinks or averages
-four answers to a query, whichever is best on validation images of its own.
-docs/studies/defenses.md shows what came out. The whole is long on a CPU; `--run_index` splits it.
+DIR holds a TFDS copy of cifar10; the victim is the one of cifar10_cpu.py. All attackers have 2,000
+queries and about as many steps. docs/studies/defenses.md shows what came out.
 
+The rule that chose the runs: every defense once, at its main strength, which is the one that has a
+control beside it (noise of one stddev, with and without a shift) or that took most before. Behind
+each stand direct extraction with two losses, and what the literature has against its kind: an
+average of repeated queries and a shrinkage against noise, an adapter against secret maps, several
+accounts against what an account remembers, and so on. All of these attackers, and no other, stand
+without a defense too: a defense is compared with the best of the same attackers. Beside them stand
+three kinds of users, who adapt: each drops outliers, shrinks or averages four answers to a query,
+whichever is best on validation images of its own. Posteriors are asked only where a defense marks
+them.
+
+Time, for a network that trains on 3,000 images/s: 490 surrogates of 12,000 images 35 minutes,
+evaluations of 15,000 images each 35, users 20, shadows and denoising networks 10: 1 h 40 min on two
+quiet cores, twice as long at twice the width; `--run_index` splits it.
+
+The family of comparisons, 42 in all: behind each defense the best of its attackers against the best
+of the same without it, and the broad user against itself without it. Two points count as none, as
+in cifar10_cpu.py.
+
+`defenses_cpu.py:strengths` has the same attackers behind the other strengths. In
 `defenses_cpu.py:elsewhere` is bucket coverage alone with the users that it is made for: they ask
 about images of another kind, Fashion-MNIST (in DIR too), and as often as the attacker, 3,000 times.
 """
 
-import attacks_cpu
+import cifar10_cpu
+from cifar10_cpu import MARGIN, SEEDS, WIDTH
 
-BUDGET, EPOCHS = 1_000, 10
-WIDTH = 96  # of the victim's answers
+BUDGET, EPOCHS = 2_000, 6
 MSE = {'attack.loss': 'mse'}
 INFONCE = {'attack.loss': 'infonce(temperature=0.07)'}
 PAIRS = INFONCE | {'attack.plan': 'views(m=2)', 'attack.query_augmentation': 'simclr'}
@@ -25,11 +39,19 @@ POSTERIORS = {'attack.name': 'posteriors'}
 HARDEN = POSTERIORS | {'attack.recover': 'harden'}
 ADAPTER = {'attack.name': 'direct(adapter=True)'}  # learns the secret map's inverse
 STAY = MSE | {'attack.strategy': 'stay_close(rounds=4)'}  # asks about like images only
+REPEAT = MSE | {'attack.plan': 'repeat(m=4)'}  # asks again and averages
+NEAR = MSE | {'attack.plan': 'near_duplicates(m=4)'}  # the same where noise is keyed by the image
+DENOISE = MSE | {'attack.recover': 'denoise'}  # recognizes the defense, and undoes it
+SHRINK = MSE | {'attack.recover': 'shrink'}
 
 
-def sybils(accounts: int) -> dict:
-    """Several accounts with maps between their answers, fitted on five inputs per coordinate."""
-    return MSE | {'attack.accounts': accounts, 'attack.overlap': 5 * WIDTH}
+def sybils(accounts: int, budget: int = BUDGET) -> dict:
+    """Several accounts with maps between their answers, fitted on inputs that all of them ask.
+
+    These are five per coordinate, or as many as nine tenths of the budget pay for.
+    """
+    overlap = min(5 * WIDTH, budget * 9 // 10 // accounts)
+    return MSE | {'attack.accounts': accounts, 'attack.overlap': overlap}
 
 
 def apart(accounts: int) -> dict:
@@ -37,110 +59,124 @@ def apart(accounts: int) -> dict:
     return MSE | ADAPTER | {'attack.accounts': accounts, 'attack.overlap': 0}
 
 
-# Tried behind every defense, and without one.
-ATTACKERS = (
-    MSE,
-    INFONCE,
-    {'attack.loss': 'cosine'},
-    PAIRS,
-    MSE | ADAPTER,
-    INFONCE | ADAPTER,
-    MSE | {'attack.plan': 'repeat(m=4)'},  # asks again and averages
-    MSE | {'attack.plan': 'near_duplicates(m=4)'},  # the same where noise is keyed by the image
-    STAY,
-    sybils(2),
-    apart(3),
-    MSE | {'attack.recover': 'subtract_shift'},
-    MSE | {'attack.recover': 'denoise'},  # recognizes the defense, and undoes it
-    MSE | {'attack.recover': 'shrink'},
-    MSE | {'attack.recover': 'project_out'},  # of a perturbation near one direction
-    PAIRS | {'attack.recover': 'drop_outliers'},
-)
-# Between the mean and the lowest W of users' accounts in docs/studies/detection.md. To be set to
-# the W below which one user's account in ten falls, as `ssl_extract.studies.detection` says.
+BASIC = (MSE, INFONCE)
+NOISE = (*BASIC, REPEAT, SHRINK, DENOISE)
+SHIFT = (*BASIC, MSE | {'attack.recover': 'subtract_shift'}, DENOISE)
+KEYED = (*BASIC, NEAR, SHRINK, DENOISE)
+COARSE = (*BASIC, DENOISE)  # less of an answer
+SECRET = (*BASIC, INFONCE | ADAPTER, apart(3))
+SIMILAR = (*BASIC, PAIRS, PAIRS | {'attack.recover': 'drop_outliers'}, sybils(2))
+COVERAGE = (*BASIC, STAY, sybils(2), SHRINK)
+MAPPED = (*BASIC, INFONCE | ADAPTER, sybils(2), apart(3))
+WATCHED = (*BASIC, STAY, sybils(2))
+POISONED = (*BASIC, INFONCE | ADAPTER, DENOISE, MSE | {'attack.recover': 'project_out'})
+LIMITED = (*BASIC, sybils(2), apart(3))
+PAID = (*BASIC, STAY)
+MARKED = (
+    POSTERIORS,
+    HARDEN,
+)  # of a classifier's answers: label stealing is direct extraction there
+
+# To be set to the W below which one user's account in ten falls, as
+# `ssl_extract.studies.detection` says; docs/studies/detection.md has those of users' accounts.
 PRADA = 'prada(delta=0.915, then="gaussian_noise(stddev=2.0)")'
-DEFENSES = (
-    '',
-    'gaussian_noise(stddev=0.5)',
-    'gaussian_noise(stddev=2.0)',
-    'gaussian_noise(mean=10.0, stddev=1.0)',
-    'gaussian_noise(stddev=1.0)',  # the control of the shift: the same noise alone
-    'gaussian_noise(stddev=0.5, keyed_by="image")',
-    'gaussian_noise(stddev=2.0, keyed_by="image")',
-    'round(decimals=0)',
-    'top_k(k=24)',
-    'top_k(k=6)',
-    'normalize',
-    'binarize',
-    'binarize(bits=96)',
-    'orthogonal',
-    'affine',
-    'diagonal',
-    'pad_shuffle',
-    'similarity_guard(threshold=0.95)',
-    'similarity_guard(threshold=0.9, capacity=1)',
-    'similarity_guard(threshold=0.9, capacity=1, then="refuse")',
-    'bucket_coverage(bits=8)',
-    'bucket_coverage(bits=8, alpha=10.0)',
-    'bucket_coverage(bits=8, alpha=10.0) | affine',
-    'prada(then="gaussian_noise(stddev=2.0)")',
-    PRADA,
-    'prediction_poisoning(radius=0.3)',
-    'prediction_poisoning(radius=1.0)',
-    'prediction_poisoning(radius=1.0, epochs=0)',  # by a model that the owner did not train
-    'rate_limit(queries=100, total=400)',
-    'proof_of_work(bits=8)',
-)
-MARKS = '', 'dynamarks'  # of a classifier's answers: label stealing is direct extraction there
-
+MAIN = {
+    'gaussian_noise(stddev=1.0)': NOISE,  # the control of the shift too
+    'gaussian_noise(mean=10.0, stddev=1.0)': SHIFT,
+    'gaussian_noise(stddev=1.0, keyed_by="image")': KEYED,
+    'round(decimals=0)': COARSE,
+    f'top_k(k={WIDTH // 16})': COARSE,
+    'normalize': COARSE,
+    'binarize': COARSE,
+    f'binarize(bits={WIDTH})': SECRET,
+    'orthogonal': SECRET,
+    'affine': SECRET,
+    'diagonal': SECRET,
+    'pad_shuffle': SECRET,
+    'similarity_guard(threshold=0.95)': SIMILAR,
+    'similarity_guard(threshold=0.9, capacity=1, then="refuse")': SIMILAR,
+    'bucket_coverage(bits=8, alpha=10.0)': COVERAGE,
+    'bucket_coverage(bits=8, alpha=10.0) | affine': MAPPED,
+    PRADA: WATCHED,
+    'prediction_poisoning(radius=1.0)': POISONED,
+    'rate_limit(queries=100, total=800)': LIMITED,
+    'proof_of_work(bits=8)': PAID,
+    'dynamarks': MARKED,
+}
+STRENGTHS = {
+    'gaussian_noise(stddev=0.5)': NOISE,
+    'gaussian_noise(stddev=2.0)': NOISE,
+    'gaussian_noise(stddev=0.5, keyed_by="image")': KEYED,
+    'gaussian_noise(stddev=2.0, keyed_by="image")': KEYED,
+    f'top_k(k={WIDTH // 4})': COARSE,
+    'similarity_guard(threshold=0.9, capacity=1)': SIMILAR,
+    'bucket_coverage(bits=8)': COVERAGE,
+    'prada(then="gaussian_noise(stddev=2.0)")': WATCHED,
+    'prediction_poisoning(radius=0.3)': POISONED,
+    'prediction_poisoning(radius=1.0, epochs=0)': POISONED,  # by a model that was not trained
+}
 # B4B's own table: users of other images, and two to six accounts.
-ELSEWHERE = (
-    '',
-    'bucket_coverage(bits=8)',
-    'bucket_coverage(bits=8, alpha=10.0)',
-    'bucket_coverage(bits=8, alpha=10.0) | affine',
-)
-ELSEWHERE_ATTACKERS = (
+ACCOUNTS = (
     MSE,
     INFONCE,
     MSE | ADAPTER,
     STAY,
-    *(attack(accounts) for attack in (sybils, apart) for accounts in (2, 3, 4, 5, 6)),
+    *(sybils(accounts, 3_000) for accounts in (2, 3, 4, 5, 6)),
+    *(apart(accounts) for accounts in (2, 3, 4, 5, 6)),
 )
+ELSEWHERE = {
+    'bucket_coverage(bits=8)': ACCOUNTS,
+    'bucket_coverage(bits=8, alpha=10.0)': ACCOUNTS,
+    'bucket_coverage(bits=8, alpha=10.0) | affine': ACCOUNTS,
+}
 
 
-def get_config(where: str = ''):
-    c = attacks_cpu.get_config()
-    c.attack.budget = BUDGET
-    c.attack.epochs = EPOCHS
-    c.baselines.scratch_epochs = EPOCHS  # the shadow encoder of those who recover answers
+def get_config(which: str = 'main'):
+    c = cifar10_cpu.setting()
+    c.attack.budget, c.attack.epochs = BUDGET, EPOCHS
     c.legitimate.images = 1_000
     c.legitimate.test_images = 2_000
     c.legitimate.repeats = (1, 4)
     c.evaluation.tasks = ('cifar10(train="train[40000:45000]")',)
-    defenses, attackers, marks = DEFENSES, ATTACKERS, MARKS
-    if where:
-        defenses, attackers, marks = ELSEWHERE, ELSEWHERE_ATTACKERS, ()
-        c.attack.budget, c.attack.epochs, c.baselines.scratch_epochs = 3_000, 4, 4
+    defenses = {'main': MAIN, 'strengths': STRENGTHS, 'elsewhere': ELSEWHERE}[which]
+    if which == 'elsewhere':
+        c.attack.budget, c.attack.epochs = 3_000, 4
         fashion = 'fashion_mnist(train="train[:5000]")'
         c.evaluation.tasks = (fashion, *c.evaluation.tasks)  # the first is that of the users
-    direct = [(defense, attack) for defense in defenses for attack in attackers]
-    marked = [(defense, attack) for defense in marks for attack in (POSTERIORS, HARDEN)]
-    c.runs = tuple(
-        {'defense': defense, 'seed': seed, **attack, **as_many_steps(attack, c.attack.epochs)}
-        for defense, attack in (*direct, *marked)
-        if fits(defense, attack)
-        for seed in (1, 2, 3)
-    )
+    c.baselines.scratch_epochs = c.attack.epochs  # the shadow encoder of those who recover answers
+    conditions = [
+        condition(c.attack.epochs, defense, attack)
+        for name, attacks in defenses.items()
+        for defense in ('', name)
+        for attack in attacks
+    ]
+    distinct = {repr(overrides): overrides for overrides in conditions}.values()
+    c.runs = tuple({'seed': seed, **overrides} for overrides in distinct for seed in SEEDS)
+    c.report.comparisons = family(c.attack.epochs, defenses)
     return c
 
 
-def fits(defense: str, attack: dict) -> bool:
-    """Whether an attack can be made: a network that undoes a defense knows one width."""
-    return not ('pad_shuffle' in defense and attack.get('attack.recover') == 'denoise')
+def condition(epochs: int, defense: str, attack: dict) -> dict:
+    """The overrides of one attacker: as many steps, however many views of an image it asks."""
+    views = {'views(m=2)': 2, 'once': 1}.get(attack.get('attack.plan', 'once'), 4)
+    return {'defense': defense, **attack, 'attack.epochs': epochs * views}
 
 
-def as_many_steps(attack: dict, epochs: int) -> dict:
-    """The epochs of an attack that asks several views of each image and so has fewer images."""
-    plan = attack.get('attack.plan', 'once')
-    return {'attack.epochs': epochs * {'views(m=2)': 2, 'once': 1}.get(plan, 4)}
+def family(epochs: int, defenses: dict[str, tuple]) -> tuple[dict, ...]:
+    """The comparisons that are tested together: attackers and a user, with and without."""
+    comparisons = []
+    for defense, attacks in defenses.items():
+        behind, without = (
+            tuple(condition(epochs, name, attack) for attack in attacks) for name in (defense, '')
+        )
+        user = {'role': 'legitimate', 'user': 'broad'}
+        comparisons += [
+            {'name': f'best attacker behind {defense}', 'new': behind, 'old': without},
+            {
+                'name': f'broad user behind {defense}',
+                'new': user | behind[0],
+                'old': user | without[0],
+                'metric': 'user_accuracy',
+            },
+        ]
+    return tuple({**comparison, 'margin': MARGIN} for comparison in comparisons)

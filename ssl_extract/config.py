@@ -18,6 +18,7 @@ from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.ranges import Count, Positive, Range, Whole
 
 _EPOCHS = 10**6
+_OF_ALL_RUNS = ('runs', 'report.comparisons')  # tuples of dicts that no single run has
 _PRICE = Annotated[float, Range(0, 10**9)]
 # The accepted values of the fields of numbers; any other field has the type of its default.
 RANGES = {
@@ -131,6 +132,12 @@ def base() -> ml_collections.ConfigDict:
     c.training.log_every = 25  # steps
     c.training.log_to = ''  # loggers that get the metrics meanwhile, e.g. 'tensorboard'
 
+    c.report = ml_collections.ConfigDict()
+    # The comparisons that the report tests, as one family: dicts of 'name', of the conditions 'new'
+    # and 'old' (the overrides of runs, without the seed), and of 'task', 'metric', 'margin' where
+    # they are not the first task, 'linear_probe' and none. No result depends on them.
+    c.report.comparisons = ()
+
     c.runs = ()  # overrides, one dict of dotted fields a run; () is the one run above
     return c.lock()
 
@@ -183,10 +190,10 @@ def grid(**fields: tuple) -> tuple[dict[str, Any], ...]:
 
 
 def check(config: ml_collections.ConfigDict, where: str = '') -> None:
-    """Checks the names, types and ranges of all fields; a resolved run may lack `runs`.
+    """Checks the names, types and ranges of all fields.
 
     Args:
-        config: from `base`, or as an experiment file made it.
+        config: from `base`, or as an experiment file made it; a run lacks `runs` and `report`.
         where: the beginning of the message, e.g. 'runs[3]: '.
 
     Raises:
@@ -195,7 +202,7 @@ def check(config: ml_collections.ConfigDict, where: str = '') -> None:
     defaults, values = _flat(base()), _flat(config)
     for field in sorted(values.keys() - defaults.keys()):
         check_field(base(), field, f'{where}{checks.shown(field)}')
-    for field in sorted(defaults.keys() - values.keys() - {'runs'}):
+    for field in sorted(defaults.keys() - values.keys() - set(_OF_ALL_RUNS)):
         raise UserError(f'{where}{field} is missing: start the config from config.base()')
     for field, value in values.items():
         annotation = RANGES.get(field, _type_of(field, defaults[field]))
@@ -211,6 +218,12 @@ def check(config: ml_collections.ConfigDict, where: str = '') -> None:
                 f'runs[{number}]={checks.shown(run)}: write a dict of dotted fields, such as '
                 "{'attack.loss': 'mse'}"
             )
+    for number, listed in enumerate(values.get('report.comparisons', ())):
+        if not isinstance(listed, Mapping):
+            raise UserError(
+                f'report.comparisons[{number}]={checks.shown(listed)}: write a dict of '
+                "'name', 'new' and 'old'"
+            )
 
 
 def _flat(config: ml_collections.ConfigDict, prefix: str = '') -> dict[str, Any]:
@@ -225,7 +238,7 @@ def _flat(config: ml_collections.ConfigDict, prefix: str = '') -> dict[str, Any]
 
 
 def _type_of(field: str, default: Any) -> Any:
-    items = dict if field == 'runs' else str
+    items = dict if field in _OF_ALL_RUNS else str
     return tuple[items, ...] if isinstance(default, tuple) else type(default)
 
 
@@ -249,24 +262,47 @@ def expand(
     check(config)
     seen = set()
     for number, overrides in enumerate(config.runs or ({},)):
-        run = config.copy_and_resolve_references()
-        with run.unlocked():
-            del run.runs
-        for field, value in overrides.items():
-            if field in fixed:
-                continue
-            if field.split('.')[0] in ('evaluation', 'modules', 'runs'):
-                raise UserError(f'runs[{number}] sets {field}: all runs share it, set it once')
-            check_field(run, field, f'runs[{number}] sets {field}={checks.shown(value)}')
-            try:
-                run.update_from_flattened_dict({field: value})
-            except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-                message = (str(error.args[0] if error.args else '').splitlines() or [''])[0]
-                value = checks.shown(value)
-                raise UserError(f'runs[{number}] sets {field}={value}: {message}') from None
-        check(run, f'runs[{number}]: ' if len(config.runs) > 1 else '')
-        for field, default in own_settings(run.attack.name).items():
-            run.attack[field] = run.attack[field] or default
+        run = resolve(config, overrides, fixed, f'runs[{number}]', alone=len(config.runs) <= 1)
         if (text := run.to_json(sort_keys=True)) not in seen:
             seen.add(text)
             yield run
+
+
+def resolve(
+    config: ml_collections.ConfigDict,
+    overrides: Mapping[str, Any],
+    fixed: tuple[str, ...],
+    where: str,
+    alone: bool = False,
+) -> ml_collections.ConfigDict:
+    """Returns the config of one run, without `runs` and `report`, with the attack's defaults.
+
+    Args:
+        config: a base config.
+        overrides: of the run, by dotted field.
+        fixed: dotted fields of the command line, which win over the overrides.
+        where: the beginning of a message on the overrides, e.g. 'runs[3]'.
+        alone: whether messages on the resolved fields leave `where` out.
+
+    Raises:
+        UserError: as `expand`.
+    """
+    run = config.copy_and_resolve_references()
+    with run.unlocked():
+        del run.runs, run.report
+    for field, value in overrides.items():
+        if field in fixed:
+            continue
+        if field.split('.')[0] in ('evaluation', 'modules', 'report', 'runs'):
+            raise UserError(f'{where} sets {field}: all runs share it, set it once')
+        check_field(run, field, f'{where} sets {field}={checks.shown(value)}')
+        try:
+            run.update_from_flattened_dict({field: value})
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            message = (str(error.args[0] if error.args else '').splitlines() or [''])[0]
+            value = checks.shown(value)
+            raise UserError(f'{where} sets {field}={value}: {message}') from None
+    check(run, '' if alone else f'{where}: ')
+    for field, default in own_settings(run.attack.name).items():
+        run.attack[field] = run.attack[field] or default
+    return run

@@ -87,6 +87,7 @@ def shrink(cfg, fixed):
             part, name = field.split('.')
             cfg[part][name] = small[part][name]
     cfg.data.dir = ''
+    cfg.report.comparisons = ()  # of runs that are cut down below
     kept = ['attack.loss', 'defense', 'seed', 'attack.optimizer', 'attack.schedule']
     marked = [run for run in cfg.runs if run.get('defense') == 'dynamarks']  # of a classifier
     cfg.runs = tuple(

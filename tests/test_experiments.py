@@ -7,15 +7,22 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_extract import attacks, config, encoders, training
+from ssl_extract import attacks, config, defenses, encoders, training
 from ssl_extract.encoders import trained
-from ssl_extract.pipeline import surrogate, victim
+from ssl_extract.pipeline import comparisons, surrogate, victim
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.validate import check_fields
+from ssl_extract.registry import parse_call, split_chain
 from ssl_extract.runtime import parallel
 from ssl_extract.victims import SOURCES
 
 FILES = sorted((pathlib.Path(__file__).parent.parent / 'experiments').glob('*.py'))
+STUDIES = [('cifar10_cpu', ''), ('attacks_cpu', ''), ('attacks_cpu', 'few')]
+STUDIES += [('defenses_cpu', where) for where in ('', 'strengths', 'elsewhere')]
+
+
+def study(name, where=''):
+    return load(FILES[0].parent / f'{name}.py').get_config(*filter(None, [where]))
 
 
 def load(path):
@@ -39,7 +46,7 @@ def test_every_experiment_expands_to_runs_with_known_names(path):
         if run.seed == 1:  # the others differ in the seed alone
             check(run)
         trained.make(run.victim.encoder)
-        assert SOURCES.make(run.victim.source) is None  # each pretrains its victim
+        SOURCES.make(run.victim.source)
 
 
 def test_the_papers_setting_is_the_papers():
@@ -116,16 +123,41 @@ def test_what_published_settings_really_cost():
 
 
 def test_every_attack_of_the_comparison_pays_the_same_and_trains_alike():
-    runs = list(config.expand(load(FILES[0].parent / 'attacks_cpu.py').get_config()))
-    assert {run.seed for run in runs} == {1, 2, 3}
-    names = {run.attack.name.split('(')[0] for run in runs}
-    assert names == set(attacks.ATTACKS)
-    assert {run.attack.budget for run in runs} == {500, 2_000}
-    for run in runs:
-        stored = surrogate.make_plan(run.attack.plan, run.attack.query_augmentation).stored
-        if stored:
-            steps = run.attack.epochs * (run.attack.budget // stored // run.attack.batch_size)
-            assert steps == pytest.approx({500: 210, 2_000: 372}[run.attack.budget], rel=0.05)
+    steps_of = {500: 210, 2_000: 372}
+    for where, budget in {'': 2_000, 'few': 500}.items():
+        runs = list(config.expand(study('attacks_cpu', where)))
+        assert {run.attack.name.split('(')[0] for run in runs} == set(attacks.ATTACKS)
+        assert {run.attack.budget for run in runs} == {budget}
+        for run in runs:
+            stored = surrogate.make_plan(run.attack.plan, run.attack.query_augmentation).stored
+            if stored:
+                steps = run.attack.epochs * (budget // stored // run.attack.batch_size)
+                assert steps == pytest.approx(steps_of[budget], rel=0.05)
+
+
+@pytest.mark.parametrize(('name', 'where'), STUDIES)
+def test_a_study_lists_a_family_of_comparisons_over_five_seeds(name, where):
+    c = study(name, where)
+    runs = [make_run(run, 'nowhere', None) for run in config.expand(c)]
+    assert len(runs) == len(c.runs) <= 500
+    ids = [str(number) for number in range(len(runs))]
+    family = comparisons.family_of(c, (), runs, ids, ['cifar10', 'fashion_mnist'])
+    assert len(family) == len(c.report.comparisons) > 0
+    for comparison in family:
+        assert comparison.margin == 0.02
+        for condition in (*comparison.new, *comparison.old):
+            assert [runs[int(i)].config.seed for i in condition.runs] == [1, 2, 3, 4, 5]
+
+
+def test_the_studies_share_one_victim_and_its_attacker():
+    configs = [study(name, where) for name, where in STUDIES]
+    assert len({c.victim.to_json() for c in configs}) == 1
+    load_victim = SOURCES.make(configs[0].victim.source)
+    shape = (32, 32, 3)
+    dim = encoders.dim(trained.make(configs[0].victim.encoder), shape)
+    if load_victim:
+        dim = load_victim(parallel.data_mesh(1)).dim
+    assert dim == load(FILES[0].parent / 'cifar10_cpu.py').WIDTH
 
 
 def test_the_quickstart_compares_means_of_three_seeds_at_one_budget():
@@ -145,29 +177,45 @@ def test_the_quickstart_compares_means_of_three_seeds_at_one_budget():
     }
 
 
-@pytest.mark.parametrize('name', ['quickstart', 'defenses_cpu', 'elsewhere', 'paper_defenses'])
+@pytest.mark.parametrize('name', ['quickstart', 'paper_defenses'])
 def test_the_same_attackers_stand_with_and_without_a_defense(name):
-    """Best of ten against best of three would flatter the defense; a map of one width is the one
-    exception: what knows the width of answers cannot meet padded ones."""
-    file = 'defenses_cpu' if name == 'elsewhere' else name
-    where = [name] if name == 'elsewhere' else []
-    runs = load(FILES[0].parent / f'{file}.py').get_config(*where).runs
-    met = {}
-    for run in runs:
-        fields = {field: value for field, value in run.items() if field != 'defense'}
-        attacker = frozenset(fields.items())
-        classes = run.get('attack.name') == 'posteriors'
-        met.setdefault((classes, run['defense']), set()).add(attacker)
+    """Best of ten against best of three would flatter the defense."""
+    met = attackers_of(study(name))
     assert len(met) > 2
-    for (classes, defense), attackers in met.items():
-        missing = met[classes, ''] - attackers
-        assert not attackers - met[classes, '']
-        assert all(dict(a)['attack.recover'] == 'denoise' for a in missing)
-        assert not missing or 'pad_shuffle' in defense
+    assert all(attackers == met[''] for attackers in met.values())
+
+
+@pytest.mark.parametrize('where', ['', 'strengths', 'elsewhere'])
+def test_every_attacker_behind_a_defense_stands_without_it_too(where):
+    met = attackers_of(study('defenses_cpu', where))
+    without = met.pop('')
+    assert met and set.union(*met.values()) == without
+    for defense, attackers in met.items():
+        adaptive = [
+            attacks.is_adaptive(
+                attack=dict(a).get('attack.name', 'direct'),
+                plan=dict(a).get('attack.plan', 'once'),
+                strategy=dict(a).get('attack.strategy', 'random'),
+                recover=dict(a).get('attack.recover', ''),
+                accounts=dict(a).get('attack.accounts', 1),
+            )
+            for a in attackers
+        ]
+        assert any(adaptive) and not all(adaptive), defense
+
+
+def attackers_of(c):
+    """The attackers behind each defense, with their seeds."""
+    met = {}
+    for run in c.runs:
+        fields = {field: value for field, value in run.items() if field != 'defense'}
+        met.setdefault(run['defense'], set()).add(frozenset(fields.items()))
+    return met
 
 
 def test_the_obvious_attackers_meet_what_they_are_made_for():
-    runs = load(FILES[0].parent / 'defenses_cpu.py').get_config().runs
+    runs = [*study('defenses_cpu').runs, *study('defenses_cpu', 'strengths').runs]
+    width = load(FILES[0].parent / 'cifar10_cpu.py').WIDTH
     by_defense = {}
     for run in runs:
         by_defense.setdefault(run['defense'], []).append(run)
@@ -176,19 +224,28 @@ def test_the_obvious_attackers_meet_what_they_are_made_for():
         wanted = {f'attack.{name}': value for name, value in fields.items()}
         return any(wanted.items() <= run.items() for run in by_defense[defense])
 
-    for secret in ('orthogonal', 'affine', 'diagonal', 'pad_shuffle', 'binarize(bits=96)'):
+    for secret in ('orthogonal', 'affine', 'diagonal', 'pad_shuffle', f'binarize(bits={width})'):
         assert tried(secret, name='direct(adapter=True)')
         assert tried(secret, name='direct(adapter=True)', accounts=3, overlap=0)
-    keyed = 'gaussian_noise(stddev=2.0, keyed_by="image")'
-    assert tried(keyed, plan='near_duplicates(m=4)')
+    for stddev in (0.5, 1.0, 2.0):
+        assert tried(f'gaussian_noise(stddev={stddev})', plan='repeat(m=4)')
+        assert tried(f'gaussian_noise(stddev={stddev})', recover='shrink')
+        keyed = f'gaussian_noise(stddev={stddev}, keyed_by="image")'
+        assert tried(keyed, plan='near_duplicates(m=4)')
     assert tried('prediction_poisoning(radius=1.0)', recover='project_out')
     assert 'prediction_poisoning(radius=1.0, epochs=0)' in by_defense
     shifted, control = 'gaussian_noise(mean=10.0, stddev=1.0)', 'gaussian_noise(stddev=1.0)'
     assert tried(shifted, recover='subtract_shift') and tried(control, loss='mse')
     overlaps = {run['attack.overlap'] for run in runs if run.get('attack.overlap')}
-    widths = {encoders.dim(trained.make(attacks_encoder()), (32, 32, 3))}
-    assert widths == {96} and min(overlaps) >= 5 * 96
+    assert min(overlaps) >= 5 * width
 
 
-def attacks_encoder():
-    return load(FILES[0].parent / 'attacks_cpu.py').get_config().victim.encoder
+def test_every_registered_defense_is_in_the_study_once():
+    main = {run['defense'] for run in study('defenses_cpu').runs}
+    names = {parse_call(part)[0] for chain in main if chain for part in split_chain(chain)}
+    conditional = {'refuse', 'replace'}  # what a detector turns to
+    assert names | conditional >= {n for n, f in defenses.DEFENSES.items() if own(f)}
+
+
+def own(factory):
+    return factory.__module__.startswith('ssl_extract.')

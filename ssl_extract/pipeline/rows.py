@@ -22,6 +22,7 @@ _PRESENTATION = {
     'mark': {'metric_title': 'Mark in its answers (partial correlation)'},
     'mark_p_value': {'metric_title': 'p-value of the mark'},
 }
+METRICS = tuple(_PRESENTATION)  # of the pipeline's own
 
 
 def encoder_rows(

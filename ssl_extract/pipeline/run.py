@@ -16,6 +16,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.pipeline import (
     baselines,
+    comparisons,
     evaluate,
     floors,
     owner,
@@ -34,6 +35,7 @@ from ssl_extract.pipeline.sets import Sets, load_sets
 from ssl_extract.pipeline.stage import StageRecord, Trained
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import Sketch
+from ssl_extract.report import families
 from ssl_extract.runtime import files, locks, parallel, progress
 
 Json = dict[str, Any]
@@ -75,6 +77,9 @@ def run(
         FloatingPointError: a loss stopped being finite; what was finished before is kept.
     """
     runs = prepare(cfg, workdir, fixed)
+    if cfg.report.comparisons:
+        family = comparisons.family_of(cfg, fixed, runs, [*map(_id_of, runs)], _tasks_of(runs))
+        families.write(runs[0].workspace.folder, family, _now())
     runs = pick(runs, run_index)
     folder, ids = runs[0].workspace.folder, []
     if not jax.config.jax_compilation_cache_dir:
@@ -96,6 +101,7 @@ def run(
         about['config'] = resolved(current, sets, sketch)
         about['notes'] = sets_lib.notes_of(current, sets)
         about['defaults'] = provenance.defaults(about['config'])
+        about['studied'] = victim.studied(sets, sketch)
         write(current, where, compute(current, sets, sketch), about)
         write_results(folder)
     report.write_from(folder, [folder], title)
@@ -124,6 +130,9 @@ def prepare(
     check_workdir(workdir)
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
     runs = [make_run(fields, workdir, mesh, modules) for fields in config.expand(cfg, fixed)]
+    if cfg.report.comparisons:
+        numbers = [*map(str, range(len(runs)))]  # in place of ids
+        comparisons.family_of(cfg, fixed, runs, numbers, _tasks_of(runs))
     notes: dict[str, None] = {}  # each once, in order
     for number, run in enumerate(progress.progress(runs, desc='check', unit='run')):
         validate(run, f'runs[{number}]: ' if len(runs) > 1 else '')
@@ -160,6 +169,15 @@ def id_of(run: Run, sets: Sets, sketch: Sketch) -> str:
     """
     whole = {'version': stage.VERSION, 'config': resolved(run, sets, sketch)}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _tasks_of(runs: list[Run]) -> list[str]:
+    return [task.name for task in load_sets(runs[0]).tasks]
+
+
+def _id_of(run: Run) -> str:
+    sets = load_sets(run)
+    return id_of(run, sets, victim.sketch_of(run, sets))
 
 
 def resolved(run: Run, sets: Sets, sketch: Sketch) -> Json:

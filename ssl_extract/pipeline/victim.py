@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from ssl_extract import augment, data, training, victims
-from ssl_extract.encoders import trained
+from ssl_extract.encoders import num_params, trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import stage
@@ -169,6 +169,26 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
     recipe = make_recipe(c.method, c.encoder, c.augmentation)
     dim = trained.Encoder(c.encoder, abstract_variables(c.encoder, shape), shape).dim
     return Sketch(c.encoder, recipe.heads, shape, dim)
+
+
+def studied(sets: Sets, sketch: Sketch) -> dict[str, Any]:
+    """Describes network and sizes of a victim and its attack, for the head of a report.
+
+    Args:
+        sets: the run's data.
+        sketch: the run's victim.
+    """
+    network = sketch.encoder or sketch.address
+    params = None
+    if sketch.encoder:
+        params = num_params(abstract_variables(sketch.encoder, sketch.input_shape))
+    images = None if sketch.address else len(sets.victim.inputs)
+    return {
+        'network': network,
+        'parameters': params,
+        'images': images,
+        'pool': len(sets.pool.inputs),
+    }
 
 
 def forget() -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 from etils import epath
 
-from ssl_extract.report import results
+from ssl_extract.report import families, results, studied
 from ssl_extract.report.parts import Origin
 from ssl_extract.report.results import FinishedRun
 from ssl_extract.report.tables import NONE, Table
 
 _MOST = 4  # names or values in a cell
-_NO_STAGES = (results.RUNS, 'compiled', 'figures', 'locks', 'tables')  # other folders of a workdir
+# The other folders of a workdir.
+_NO_STAGES = (results.RUNS, families.FOLDER, 'compiled', 'figures', 'locks', 'tables')
 
 
 def origin(runs: Sequence[FinishedRun], out: epath.PathLike) -> Origin:
@@ -25,7 +26,12 @@ def origin(runs: Sequence[FinishedRun], out: epath.PathLike) -> Origin:
         out: the folder of the report, from which its links lead.
     """
     tables = [_runs(runs, epath.Path(out)), _stages(runs, epath.Path(out))]
-    return Origin(_facts(runs), [table for table in tables if table.rows], _changes(runs))
+    return Origin(
+        _facts(runs),
+        studied.studied(runs),
+        [table for table in tables if table.rows],
+        _changes(runs),
+    )
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 
 from ssl_extract.report import (
+    comparisons,
     costs,
     defenses,
     estimates,
@@ -20,6 +21,7 @@ from ssl_extract.report import (
 )
 from ssl_extract.report.as_html import html
 from ssl_extract.report.as_markdown import markdown
+from ssl_extract.report.comparisons import Tested
 from ssl_extract.report.estimates import Row
 from ssl_extract.report.figures import style
 from ssl_extract.report.figures.accuracy import figure_accuracy
@@ -30,7 +32,7 @@ from ssl_extract.report.summary import summarize
 from ssl_extract.report.tables import PROBE, Table
 from ssl_extract.runtime import files
 
-NOWHERE = Origin([], [], None)  # of rows that no run is known of
+NOWHERE = Origin([], [], [], None)  # of rows that no run is known of
 _PARETO = (
     'Each point is a defense: to the right what the legitimate user that loses most lost, upwards '
     'how far the best surrogate fell, {unit}. Filled: the worst case over all attacks; hollow, '
@@ -55,6 +57,7 @@ def write(
     title: str,
     notes: Sequence[str] = (),
     origin: Origin = NOWHERE,
+    tested: Sequence[Tested] = (),
 ) -> None:
     """Writes `report.md` and the self-contained `report.html` into `workdir`.
 
@@ -76,6 +79,7 @@ def write(
         title: the heading.
         notes: further sentences of the summary, on the data.
         origin: the runs, their stages and fields.
+        tested: the comparisons that were listed before the runs.
     """
     workdir = epath.Path(workdir)
     report = build(
@@ -87,6 +91,7 @@ def write(
         title=title,
         notes=notes,
         origin=origin,
+        tested=tested,
     )
     for section in report.sections:
         for item in section.items:
@@ -110,13 +115,16 @@ def build(
     title: str,
     notes: Sequence[str] = (),
     origin: Origin = NOWHERE,
+    tested: Sequence[Tested] = (),
 ) -> Report:
     """Makes all words, tables and pictures of a report; the arguments are those of `write`."""
     probed = tables.tasks(rows)
     stolen = [item for i, task in enumerate(probed) for item in _stolen(rows, task, i)]
     guarded = tables.tasks(rows, (PROBE, settings.USER))
     defended = [item for i, task in enumerate(guarded) for item in _defended(rows, task, i)]
+    family = comparisons.table(tested)
     sections = [
+        Section('Comparisons', [family] if family else []),
         *_sections(rows, {metrics.STOLEN: stolen, metrics.CHANGED: defended}),
         Section('What it cost', _costs(rows, probed, costs.prices(config, rows))),
         Section('The query bill', [tables.bill(bill)] if bill else []),
@@ -126,7 +134,12 @@ def build(
     sections.append(Section('Runs and stages', origin.tables))
     report = Report(
         title=title,
-        summary=[*summarize(rows, bill), *(f'Note: {note}.' for note in notes)],
+        summary=[
+            *origin.studied,
+            *summarize(rows, bill),
+            *filter(None, [comparisons.in_words(tested)]),
+            *(f'Note: {note}.' for note in notes),
+        ],
         facts=origin.facts,
         sections=[section for section in sections if section.items],
         command=str(config.get('command') or ''),

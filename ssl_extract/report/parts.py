@@ -34,11 +34,13 @@ class Origin(NamedTuple):
 
     Attributes:
         facts: (name, value) of the dates, the time, the devices and the version.
+        studied: a sentence on each victim and on the sizes of its study.
         tables: of the runs and of their stages.
         changes: the fields that differ from their defaults; None where that is not known.
     """
 
     facts: list[tuple[str, str]]
+    studied: list[str]
     tables: list[Table]
     changes: Table | None
 

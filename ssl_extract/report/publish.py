@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from ssl_extract.errors import UserError
-from ssl_extract.report import columns, origin, page, results
+from ssl_extract.report import columns, comparisons, origin, page, results
 from ssl_extract.report.estimates import Row
 from ssl_extract.report.results import FinishedRun
 from ssl_extract.runtime import files, locks, loggers
@@ -71,6 +71,7 @@ def _write(out: epath.Path, runs: list[FinishedRun], title: str) -> list[Row]:
         title=title or runs[0].title,
         notes=list(dict.fromkeys(note for run in runs for note in run.notes)),
         origin=origin.origin(runs, out),
+        tested=comparisons.test(runs),
     )
     return rows
 

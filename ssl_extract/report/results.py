@@ -42,6 +42,9 @@ class FinishedRun(NamedTuple):
         finished: the end of the process; None in runs of an older version.
         defaults: the default of each dotted field that differs from it; None in runs of an older
             version.
+        studied: the `network` and the number of `parameters` of the victim, of the `images` that it
+            was pretrained on, and of the images in the attacker's `pool`; None in runs of an older
+            version.
     """
 
     id: str
@@ -61,6 +64,7 @@ class FinishedRun(NamedTuple):
     notes: Sequence[str] = ()
     finished: Any = None
     defaults: dict[str, Any] | None = None
+    studied: dict[str, Any] | None = None
 
     @property
     def folder(self) -> epath.Path:
@@ -199,7 +203,7 @@ def _read(workdir: epath.Path, folder: epath.Path) -> FinishedRun:
         raise _damaged(folder, 'run.json', wrong)
     checksums = about.get('files', {})  # a run written by hand has none
     lists = [_entries(folder, name, checksums.get(name)) for name in _KEYS]
-    later = {name: about.get(name) for name in ('finished', 'defaults')}
+    later = {name: about.get(name) for name in ('finished', 'defaults', 'studied')}
     later['notes'] = about.get('notes', ())
     return FinishedRun(*(about[key] for key in keys), *lists, workdir=workdir, **later)
 

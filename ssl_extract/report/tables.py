@@ -256,14 +256,14 @@ def _interval_words(measured: Sequence[Estimate]) -> str:
 def _value(e: Estimate, share: bool) -> str:
     if e.value is None:
         return 'not finite'
-    shown = percent(e.value) if share else _decimal(e.value)
+    shown = percent(e.value) if share else decimal(e.value)
     return shown + ('*' if e.mixed else '')
 
 
 def _with_interval(e: Estimate | None, share: bool) -> str:
     if e is None:
         return NONE
-    show = percent if share else _decimal
+    show = percent if share else decimal
     interval = clipped(e.interval) if share else e.interval
     lost = f', {e.lost} not finite' if e.lost and e.seeds else ''
     return _value(e, share) + (f' ({span(interval, show)})' if interval else '') + lost
@@ -278,7 +278,8 @@ def span_of_counts(numbers: tuple[int, int] | None) -> str:
     return NONE if numbers is None else '–'.join(f'{n:,}' for n in sorted(set(numbers)))
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
+    """Writes a value that is no share."""
     return minus(f'{value:.3f}' if abs(value) < 100 else f'{value:.4g}')
 
 

@@ -40,6 +40,8 @@ def sweep(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('sweep')
     c = small.get_config()
     c.runs = config.grid(attack__learning_rate=(1e-3, 1e-2), attack__epochs=(1, 2))
+    sides = {'new': c.runs[0], 'old': {**c.runs[1], 'role': 'victim'}}
+    c.report.comparisons = ({'name': 'one epoch and the victim', **sides},)
     return workdir, run.run(c, workdir=workdir)
 
 
@@ -61,6 +63,14 @@ def test_rows_name_their_run_and_their_stage(sweep):
         assert (workdir / 'surrogate' / row['stage'] / 'meta.json').exists()
     (victim,) = probes(rows, 'victim')
     assert [path.name for path in (workdir / 'victim').iterdir()] == [victim['stage']]
+
+
+def test_the_report_has_the_comparisons_and_is_headed_by_what_was_studied(sweep):
+    page = (sweep[0] / 'report.md').read_text()
+    assert 'missing: 1 seeds in common' in page  # which are found in the finished runs
+    head = page.split('## ')[0]
+    assert '; 420 parameters; 64 training images; linear probe on digits ' in head
+    assert 'Attackers: 32 queries from 136 images, seed 1.' in head
 
 
 def test_another_price_is_another_run_of_the_same_stages(sweep):
