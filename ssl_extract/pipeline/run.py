@@ -7,7 +7,6 @@ import os
 import sys
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
 from etils import epath
 
@@ -34,7 +33,7 @@ from ssl_extract.pipeline.sets import Sets, load_sets
 from ssl_extract.pipeline.stage import StageRecord, Trained
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import Sketch
-from ssl_extract.runtime import files, locks, parallel, progress
+from ssl_extract.runtime import files, locks, parallel, programs, progress
 
 Json = dict[str, Any]
 
@@ -74,11 +73,10 @@ def run(
         UserError: something in the config is wrong; nothing was trained.
         FloatingPointError: a loss stopped being finite; what was finished before is kept.
     """
+    programs.keep()
     runs = prepare(cfg, workdir, fixed)
     runs = pick(runs, run_index)
     folder, ids = runs[0].workspace.folder, []
-    if not jax.config.jax_compilation_cache_dir:
-        parallel.keep_programs(folder / 'compiled')
     described = provenance.describe(command)
     if files.find(folder / 'runs', '*/run.json'):
         write_results(folder)  # a killed process may have left a finished run out

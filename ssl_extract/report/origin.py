@@ -14,7 +14,7 @@ from ssl_extract.report.results import FinishedRun
 from ssl_extract.report.tables import NONE, Table
 
 _MOST = 4  # names or values in a cell
-_NO_STAGES = (results.RUNS, 'compiled', 'figures', 'locks', 'tables')  # other folders of a workdir
+_NO_STAGES = (results.RUNS, 'figures', 'locks', 'tables')  # other folders of a workdir
 
 
 def origin(runs: Sequence[FinishedRun], out: epath.PathLike) -> Origin:
