@@ -10,6 +10,7 @@ from ssl_extract.cli import arguments, experiments, overrides
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import plan as planning
 from ssl_extract.pipeline import run as pipeline
+from ssl_extract.runtime import memory
 
 jax.config.config_with_absl()
 _JAX_FLAGS = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith('jax_')]
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> int:
     for flag in _JAX_FLAGS:
         if flag.present:
             jax.config.update(flag.name, flag.value)
+    memory.keep()
     _check_devices()
     fixed = tuple(config_flags.get_override_values(values['config']))
     workdir = values.workdir or f'runs/{experiment.title}'

@@ -25,8 +25,13 @@ import jaxlib
 import numpy as np
 from jax import lax
 
+from ssl_extract.runtime import programs
+
 # The call is no public interface: its configuration was tried with these, and a wrong one aborts.
 TRIED = ('0.10.2', '0.12.0.1')
+TARGET = '__onednn$convolution'
+# XLA writes a program to a file as if the call were of another class, and reads foreign memory.
+programs.keep_out(TARGET)
 
 # XLA cannot write such a program to a file. It compiles in a few seconds, anew in every process.
 UNWRITTEN = 'Error writing persistent compilation cache entry .*: MemoryError: std::bad_alloc'
@@ -176,7 +181,7 @@ def _call(
         'feature_groups': 1,
     }
     call = jax.ffi.ffi_call(
-        '__onednn$convolution',
+        TARGET,
         jax.ShapeDtypeStruct(shape, jnp.float32),
         custom_call_api_version=1,
         legacy_backend_config=json.dumps({'onednn_conv_config': config}),

@@ -7,7 +7,6 @@ import os
 import sys
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
 from etils import epath
 
@@ -36,7 +35,7 @@ from ssl_extract.pipeline.stage import StageRecord, Trained
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import Sketch
 from ssl_extract.report import families
-from ssl_extract.runtime import files, locks, parallel, progress
+from ssl_extract.runtime import files, locks, parallel, programs, progress
 
 Json = dict[str, Any]
 
@@ -76,14 +75,13 @@ def run(
         UserError: something in the config is wrong; nothing was trained.
         FloatingPointError: a loss stopped being finite; what was finished before is kept.
     """
+    programs.keep()
     runs = prepare(cfg, workdir, fixed)
     if cfg.report.comparisons:
         family = comparisons.family_of(cfg, fixed, runs, [*map(_id_of, runs)], _tasks_of(runs))
         families.write(runs[0].workspace.folder, family, _now())
     runs = pick(runs, run_index)
     folder, ids = runs[0].workspace.folder, []
-    if not jax.config.jax_compilation_cache_dir:
-        parallel.keep_programs(folder / 'compiled')
     described = provenance.describe(command)
     if files.find(folder / 'runs', '*/run.json'):
         write_results(folder)  # a killed process may have left a finished run out

@@ -15,7 +15,7 @@ from ssl_extract.report.tables import NONE, Table
 
 _MOST = 4  # names or values in a cell
 # The other folders of a workdir.
-_NO_STAGES = (results.RUNS, families.FOLDER, 'compiled', 'figures', 'locks', 'tables')
+_NO_STAGES = (results.RUNS, families.FOLDER, 'figures', 'locks', 'tables')
 
 
 def origin(runs: Sequence[FinishedRun], out: epath.PathLike) -> Origin:

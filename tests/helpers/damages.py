@@ -16,7 +16,7 @@ from ssl_extract.pipeline import owner, run, stage, surrogate, victim
 from ssl_extract.pipeline.sets import load_sets
 from ssl_extract.report import publish
 
-NOT_READ = ('locks', 'compiled', 'figures')
+NOT_READ = ('locks', 'figures')
 BOOKKEEPING = ('commit_success.txt', '_sharding', 'array_metadatas')  # of Orbax
 LEFT = {
     'finished': (),
