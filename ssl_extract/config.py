@@ -202,7 +202,8 @@ def check(config: ml_collections.ConfigDict, where: str = '') -> None:
     defaults, values = _flat(base()), _flat(config)
     for field in sorted(values.keys() - defaults.keys()):
         check_field(base(), field, f'{where}{checks.shown(field)}')
-    for field in sorted(defaults.keys() - values.keys() - set(_OF_ALL_RUNS)):
+    absent = {field for field in _OF_ALL_RUNS if field.split('.')[0] not in config}  # of a run
+    for field in sorted(defaults.keys() - values.keys() - absent):
         raise UserError(f'{where}{field} is missing: start the config from config.base()')
     for field, value in values.items():
         annotation = RANGES.get(field, _type_of(field, defaults[field]))

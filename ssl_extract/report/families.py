@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from ssl_extract.report.results import FinishedRun
-from ssl_extract.runtime import files
+from ssl_extract.runtime import files, locks
 
 FOLDER = 'comparisons'
 
@@ -68,8 +68,12 @@ def write(workdir: epath.Path, family: Sequence[Comparison], listed: str) -> Non
     """
     about = [_as_dict(comparison) for comparison in family]
     path = workdir / FOLDER / f'{files.checksum(about)[:12]}.json'
-    if family and not path.exists():
-        files.write_json(path, {'listed': listed, 'comparisons': about})
+    if not family or path.exists():
+        return
+    with locks.lock(workdir / 'locks' / 'comparisons.lock', FOLDER):
+        files.remove_temporary(path.parent)
+        if not path.exists():
+            files.write_json(path, {'listed': listed, 'comparisons': about})
 
 
 def read(runs: Sequence[FinishedRun]) -> dict[Comparison, str]:
