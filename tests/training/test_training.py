@@ -84,6 +84,23 @@ def test_a_finished_fit_is_not_trained_again(tmp_path):
     assert [row['step'] for row in rows] == list(range(10))
 
 
+def test_a_training_that_differs_in_seed_rate_and_steps_compiles_nothing(tmp_path):
+    compiled = []
+
+    def listen(event, seconds, **_):
+        if event == '/jax/core/compile/backend_compile_duration':
+            compiled.append(event)
+
+    recipe = linear(3.0)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    fit(recipe, tmp_path / 'one')
+    assert compiled
+    compiled.clear()
+    fit(recipe, tmp_path / 'two', seed=2, learning_rate=0.5, num_steps=20)
+    jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled == []
+
+
 EXPLODES = linear()._replace(  # w falls from 1 below 0.995 in four steps
     objective=lambda params, stats, batch: (jnp.log(params['w'] - 0.995), (stats, {}))
 )
