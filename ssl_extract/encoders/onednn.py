@@ -16,7 +16,6 @@ https://uxlfoundation.github.io/oneDNN/dev_guide_convolution.html
 
 import json
 import platform
-import warnings
 from collections.abc import Callable, Sequence
 
 import jax
@@ -30,17 +29,16 @@ from ssl_extract.runtime import programs
 # The call is no public interface: its configuration was tried with these, and a wrong one aborts.
 TRIED = ('0.10.2', '0.12.0.1')
 TARGET = '__onednn$convolution'
-# XLA writes a program to a file as if the call were of another class, and reads foreign memory.
-programs.keep_out(TARGET)
-
-# XLA cannot write such a program to a file. It compiles in a few seconds, anew in every process.
-UNWRITTEN = 'Error writing persistent compilation cache entry .*: MemoryError: std::bad_alloc'
-warnings.filterwarnings('ignore', UNWRITTEN, UserWarning)
 
 
 def is_known() -> bool:
     """Tells whether this jaxlib is one that the call was tried with, on x86."""
     return platform.machine() in ('x86_64', 'AMD64') and jaxlib.__version__ in TRIED
+
+
+# XLA writes such a program as if the call were of another class, and reads foreign memory.
+if is_known():
+    programs.keep_out(TARGET)
 
 
 def is_here() -> bool:
