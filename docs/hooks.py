@@ -25,6 +25,7 @@ from ssl_extract.cli import catalog, experiments
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.registry import Registry
 from ssl_extract.report import columns
+from ssl_extract.runtime import places
 
 ROOT = pathlib.Path(__file__).parent.parent
 COPIED = {
@@ -169,7 +170,7 @@ def experiment_files() -> str:
     """The docstrings of the experiments that come with the package."""
     lines = ['# Experiments', '', 'Each is a name for `--config`, as in `--config=quickstart`.']
     for name in experiments.names():
-        source = (experiments.folder() / f'{name}.py').read_text()
+        source = (places.experiments() / f'{name}.py').read_text()
         lines += ['', f'## `{name}`', '', markdown(ast.get_docstring(ast.parse(source)) or '')]
     return '\n'.join(lines)
 
