@@ -72,9 +72,9 @@ def _define_run(values: flags.FlagValues) -> None:
 def _define_store(values: flags.FlagValues) -> None:
     _define_experiment(values)
     flags.DEFINE_bool(
-        'float16',
+        'int16',
         False,
-        'Stores the networks in half the bytes, if that moves no answer by a thousandth.',
+        'Stores the networks in half the bytes; refused if that moves an answer by a thousandth.',
         flag_values=values,
     )
 
@@ -120,7 +120,7 @@ COMMANDS = {
     'store': Command(
         'NAME --config=NAME --workdir=DIR [--config.a.b=c ...]',
         'Writes the finished victim of an experiment to one file, for '
-        'victim.source=\'stored("NAME")\'. NAME is a file of experiments/victims/, or the path of a '
+        'victim.source=\'stored("NAME")\'. NAME is a file of experiments/victims/ or the path of a '
         '.safetensors file.',
         _define_store,
     ),

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     if len(request.words) != 1:
         raise UserError('store: write one name, as in store my_victim --config=... --workdir=...')
     (name,) = request.words
-    trained_by = [word for word in argv if word not in (name, '--float16')]
+    trained_by = [word for word in argv if word not in (name, '--int16')]
     path = storing.store(
         request.values.config,
         name,
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         fixed=request.fixed,
         command=arguments.shown_command(trained_by),
         run_index=request.values.run_index,
-        float16=request.values.float16,
+        int16=request.values.int16,
     )
     print(f'victim: {path}')
     return 0

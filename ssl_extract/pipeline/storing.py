@@ -22,7 +22,7 @@ from ssl_extract.victims import shelf, stored
 from ssl_extract.victims.stored import Stored
 
 SAMPLE = 200  # test inputs beside a victim
-MOST_MOVED = 1e-3  # by float16: the change of an answer, as a share of its size
+MOST_MOVED = 1e-3  # by int16: the change of an answer, as a share of its size
 
 
 class Sample(NamedTuple):
@@ -45,7 +45,7 @@ def store(
     fixed: tuple[str, ...] = (),
     command: str = '',
     run_index: int | None = None,
-    float16: bool = False,
+    int16: bool = False,
 ) -> epath.Path:
     """Writes the finished victim of an experiment to one file, and returns the file's path.
 
@@ -60,26 +60,25 @@ def store(
         fixed: fields that were given on the command line; they win over `cfg.runs`.
         command: the command line that trained the victim.
         run_index: the number of the run whose victim is meant; None where all runs have one victim.
-        float16: whether to store the networks' arrays in half the bytes.
+        int16: whether to store the networks in half the bytes; see `stored.arrays_of`.
 
     Raises:
         UserError: something in the config is wrong, the workdir holds no finished victim, the runs
-            have several, the file would be too large, or float16 moves the answers.
+            have several, the file would be too large, or int16 moves the answers.
     """
     path = stored.path_of(name)
     current, sets = _only(run.pick(run.prepare(cfg, workdir, fixed), run_index))
     model, record = victim.victim_of(current, sets)
-    dtype = 'float16' if float16 else 'float32'
-    ours = stored.is_name(name)
-    if ours and stored.num_bytes(model.encoder, dtype) > stored.MOST_BYTES:
-        _refuse_size(name, model.encoder, dtype)
+    dtype, ours = 'int16' if int16 else 'float32', stored.is_name(name)
+    if ours:
+        check_size(name, model.encoder, dtype)
     sample = _sample_of(sets)
-    encoder, moved = _as_stored(model.encoder, dtype, sample)
+    encoder, moved = as_stored(model.encoder, dtype, sample)
     trained = stage.Trained(model.encoder, record)
     _, assessment = evaluate.measure(current, sets, evaluate.subject_of(trained))
     probe = owner.fit_classifier(current.workspace, owner.owner_of(current, sets, model))
     about = {'dtype': dtype, 'moved': moved, 'trained': _training(current, sets, record)}
-    about |= provenance.describe(shortened(command))
+    about |= {'command': shortened(command), 'versions': provenance.versions()}
     about['evaluation'] = _evaluation(current, sets)
     about['rows'] = assessment.measured
     about['sample'] = _measured(encoder, probe, sample) | {'file': _write_sample(path, sample)}
@@ -116,13 +115,25 @@ def _only(runs: list[Run]) -> tuple[Run, Sets]:
     return current, sets
 
 
-def _refuse_size(name: str, encoder: Encoder, dtype: str) -> None:
-    size, most = stored.num_bytes(encoder, dtype) / 1e6, stored.MOST_BYTES / 1e6
-    smaller = 'write --float16, or ' if dtype == 'float32' else 'write '
-    raise UserError(
-        f'{name}: as {dtype} the networks take {size:.1f} MB, and a victim that comes with the '
-        f'package {most:.0f} MB at most: {smaller}the path of a .safetensors file elsewhere'
-    )
+def check_size(name: str, encoder: Encoder, dtype: str) -> None:
+    """Checks that networks are small enough for a file that comes with the package.
+
+    Args:
+        name: of the victim.
+        encoder: with its heads.
+        dtype: of the file.
+
+    Raises:
+        UserError: the networks take more than `stored.MOST_BYTES`.
+    """
+    size = sum(array.nbytes for array in stored.arrays_of(encoder, dtype).values())
+    if size > stored.MOST_BYTES:
+        smaller = 'write --int16, or ' if dtype == 'float32' else 'write '
+        raise UserError(
+            f'store {name}: the networks take {size / 1e6:.1f} MB as {dtype}, and a victim that '
+            f'comes with the package {stored.MOST_BYTES / 1e6:.0f} MB at most: {smaller}the path '
+            f'of a {stored.SUFFIX} file elsewhere'
+        )
 
 
 def _sample_of(sets: Sets) -> Sample:
@@ -133,8 +144,15 @@ def _sample_of(sets: Sets) -> Sample:
     return Sample(task.name, task.test._replace(inputs=task.test.inputs[rows], labels=labels))
 
 
-def _as_stored(encoder: Encoder, dtype: str, sample: Sample) -> tuple[Encoder, float]:
+def as_stored(encoder: Encoder, dtype: str, sample: Sample) -> tuple[Encoder, float]:
     """Returns the encoder as the file will hold it, and the largest change of an answer by that.
+
+    Answers are representations and projections.
+
+    Args:
+        encoder: with its heads.
+        dtype: of the file.
+        sample: the inputs.
 
     Raises:
         UserError: an answer changes by more than MOST_MOVED of its size.
@@ -148,7 +166,7 @@ def _as_stored(encoder: Encoder, dtype: str, sample: Sample) -> tuple[Encoder, f
     )
     if not moved <= MOST_MOVED:
         raise UserError(
-            f'--float16 moves an answer by {moved:.1e} of its size, and {MOST_MOVED:.0e} is the '
+            f'--int16 moves an answer by {moved:.1e} of its size, and {MOST_MOVED:.0e} is the '
             'most: leave the flag out'
         )
     return rounded, moved

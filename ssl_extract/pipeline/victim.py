@@ -150,9 +150,10 @@ def notes_of(run: Run, sets: Sets) -> list[str]:
     if not origin:
         return sets_lib.notes_of(run, sets)
     trained_on, size = origin['trained'], num_params(victim.encoder.variables)
+    epochs = trained_on['epochs']
     notes = [
         f'the victim is {c.source}, {size:,} parameters, trained by {trained_on["method"]} on '
-        f'{trained_on["data"]} for {trained_on["epochs"]} epochs; its linear probe of '
+        f'{trained_on["data"]} for {epochs} epoch{"s" * (epochs > 1)}; its linear probe of '
         f'{origin["rows"][0]["task"]} had {shelf.accuracy(origin, "linear_probe")}'
     ]
     seen = trained_on['content'] == sets.victim_spec['content']
