@@ -34,7 +34,7 @@ COPIED = {
     'changelog.md': 'CHANGELOG.md',
 }
 FUNCTIONS = ('make_oracle', 'collect', 'steal', 'pretrain', 'evaluate', 'load', 'results')
-TYPES = (Answers, Encoder, victims.Victim, oracle.Oracle, encoders.Network)
+TYPES = (Answers, Encoder, victims.Victim, victims.stored.Stored, oracle.Oracle, encoders.Network)
 _SECTION = re.compile(r'(Args|Attributes|Returns|Raises|Yields):$')
 _CODE = re.compile(r'(`+[^`]+`+)')
 _LINK = re.compile(r'(https?://[^\s)>,]+[^\s)>,.;:])|arXiv[: ](\d{4}\.\d{5})')
@@ -109,6 +109,7 @@ def facade() -> str:
         lines += ['', *_object(name, getattr(ssl_extract, name))]
     for name in ('from_function', 'from_flax', 'from_encoder'):
         lines += ['', *_object(f'victims.{name}', getattr(victims, name))]
+    lines += ['', *_object('victims.stored.read', victims.stored.read)]
     for name in testing.__all__:
         lines += ['', *_object(f'testing.{name}', getattr(testing, name))]
     lines += ['', '## Types']

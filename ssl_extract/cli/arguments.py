@@ -54,7 +54,7 @@ def _define_experiment(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         'run_index',
         None,
-        'Runs only this one of the runs, as --dry_run numbers them: for job arrays.',
+        'Takes only this one of the runs, as --dry_run numbers them: for job arrays.',
         flag_values=values,
     )
 
