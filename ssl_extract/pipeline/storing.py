@@ -82,7 +82,7 @@ def store(
     about['evaluation'] = _evaluation(current, sets)
     about['rows'] = assessment.measured
     about['sample'] = _measured(encoder, probe, sample) | {'file': _write_sample(path, sample)}
-    stored.write(path, Stored(encoder, probe, about))
+    stored.write(path, Stored(model.encoder, probe, about))
     if ours:
         shelf.write_table(path.parent)
     return path

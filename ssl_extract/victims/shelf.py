@@ -11,7 +11,7 @@ from ssl_extract.victims.stored import Stored
 
 _START = '| victim |'  # the beginning of the table in README.md
 _HEADER = (
-    *('victim', 'network', 'parameters', 'file', 'trained on', 'by', 'epochs', 'seed'),
+    *('victim', 'network', 'parameters', 'file', 'trained on', 'by', 'epochs', 'seed', 'minutes'),
     *('labels', 'linear probe', 'kNN', 'sha256'),
 )
 
@@ -44,16 +44,18 @@ def table(folder: epath.PathLike) -> str:
 
 def _row(name: str, num_bytes: int, victim: Stored) -> tuple[str, ...]:
     about, encoder = victim.about, victim.encoder
-    trained = about['trained']
+    trained, moved = about['trained'], about['moved']
     return (
         f'`{name}`',
         f'`{encoder.spec}`',
         f'{num_params(encoder.variables):,}',
-        f'{num_bytes / 1e6:.1f} MB, {about["dtype"]}',
+        f'{num_bytes / 1e6:.1f} MB, {about["dtype"]}'
+        + (f', answers move by {moved:.0e}' if moved else ''),
         f'{trained["data"]}, {trained["inputs"]:,} inputs',
         f'`{trained["method"]}`',
         f'{trained["epochs"]}',
         f'{trained["seed"]}',
+        f'{trained["seconds"] / 60:.1f}',
         f'{about["evaluation"]["labels"]:,}',
         accuracy(about, 'linear_probe'),
         accuracy(about, 'knn'),
