@@ -25,6 +25,7 @@ from ssl_extract.cli import catalog, experiments
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.registry import Registry
 from ssl_extract.report import columns
+from ssl_extract.runtime import places
 
 ROOT = pathlib.Path(__file__).parent.parent
 COPIED = {
@@ -33,7 +34,7 @@ COPIED = {
     'changelog.md': 'CHANGELOG.md',
 }
 FUNCTIONS = ('make_oracle', 'collect', 'steal', 'pretrain', 'evaluate', 'load', 'results')
-TYPES = (Answers, Encoder, victims.Victim, oracle.Oracle, encoders.Network)
+TYPES = (Answers, Encoder, victims.Victim, victims.stored.Stored, oracle.Oracle, encoders.Network)
 _SECTION = re.compile(r'(Args|Attributes|Returns|Raises|Yields):$')
 _CODE = re.compile(r'(`+[^`]+`+)')
 _LINK = re.compile(r'(https?://[^\s)>,]+[^\s)>,.;:])|arXiv[: ](\d{4}\.\d{5})')
@@ -108,6 +109,7 @@ def facade() -> str:
         lines += ['', *_object(name, getattr(ssl_extract, name))]
     for name in ('from_function', 'from_flax', 'from_encoder'):
         lines += ['', *_object(f'victims.{name}', getattr(victims, name))]
+    lines += ['', *_object('victims.stored.read', victims.stored.read)]
     for name in testing.__all__:
         lines += ['', *_object(f'testing.{name}', getattr(testing, name))]
     lines += ['', '## Types']
@@ -169,7 +171,7 @@ def experiment_files() -> str:
     """The docstrings of the experiments that come with the package."""
     lines = ['# Experiments', '', 'Each is a name for `--config`, as in `--config=quickstart`.']
     for name in experiments.names():
-        source = (experiments.folder() / f'{name}.py').read_text()
+        source = (places.experiments() / f'{name}.py').read_text()
         lines += ['', f'## `{name}`', '', markdown(ast.get_docstring(ast.parse(source)) or '')]
     return '\n'.join(lines)
 

@@ -80,10 +80,12 @@ def test_list_shows_a_module_of_ones_own(capsys, tmp_path, monkeypatch, registri
 
 def test_wrong_words_are_refused_in_one_line(capsys, tmp_path):
     assert 'write attacks, augmentations, ' in error_of(capsys, 'list', 'loses')
-    assert "'steal' is no command: write run, list, report" in error_of(capsys, 'steal')
+    assert "'steal' is no command: write run, list, report, store" in error_of(capsys, 'steal')
     assert 'Did you mean: workdir' in error_of(capsys, '--wrkdir=x')
     assert "unexpected 'x': write --config=" in error_of(capsys, 'run', 'x')
     assert "flag 'out'" in error_of(capsys, 'run', '--out=x')
+    assert 'store: write one name, as in' in error_of(capsys, 'store', '--config=quickstart')
+    assert 'write a name of letters' in error_of(capsys, 'store', 'no/name', TINY)
     assert "no module 'my_lost'" in error_of(capsys, 'list', '--modules=my_lost')
     assert 'name the workdirs' in error_of(capsys, 'report')
     assert 'there is no such folder' in error_of(capsys, 'report', f'{tmp_path}/a')
@@ -93,8 +95,8 @@ def test_wrong_words_are_refused_in_one_line(capsys, tmp_path):
 def test_help_names_every_command_and_flag(capsys):
     code, out, _ = call(capsys, 'run', '--help')
     assert code == 0 and max(map(len, out.splitlines())) <= 100
-    for word in (*arguments.COMMANDS, '--config', '--workdir', '--dry_run', '--run_index', '--out'):
-        assert word in out
+    flags = ('--config', '--workdir', '--dry_run', '--run_index', '--out', '--int16')
+    assert all(word in out for word in (*arguments.COMMANDS, *flags))
 
 
 def test_a_dry_run_numbers_the_runs_and_writes_nothing(capsys, tmp_path):

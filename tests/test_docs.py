@@ -61,7 +61,7 @@ def shrink(cfg, fixed):
     small.data.size = 16
     small.victim.encoder = 'resnet18(stem="patch", width=24, stages=(1,))'
     small.attack.budget, small.attack.batch_size = 128, 4  # enough for ten views of an image
-    small.evaluation.tasks = ('digits(train="train[:200]", test="test[:100]")',)
+    small.evaluation.tasks = ('digits(train="train[:200]", test="test[:150]")',)
     for field in [
         'data.name',
         'data.size',

@@ -45,8 +45,9 @@ def test_every_experiment_expands_to_runs_with_known_names(path):
     for run in runs:
         if run.seed == 1:  # the others differ in the seed alone
             check(run)
+            load_victim = SOURCES.make(run.victim.source)  # None where the run pretrains
+            assert load_victim is None or load_victim(parallel.data_mesh(1)).origin
         trained.make(run.victim.encoder)
-        SOURCES.make(run.victim.source)
 
 
 def test_the_papers_setting_is_the_papers():

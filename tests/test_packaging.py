@@ -47,7 +47,9 @@ def test_the_wheel_holds_every_source_and_the_experiments(wheel):
     ]
     expected = {str(path.relative_to(ROOT)) for path in package}
     assert 'ssl_extract/py.typed' in expected and len(expected) > 100
-    expected |= {f'ssl_extract/{p.relative_to(ROOT)}' for p in ROOT.glob('experiments/**/*.py')}
+    for pattern in ('experiments/**/*.py', 'experiments/victims/*.safetensors'):
+        expected |= {f'ssl_extract/{path.relative_to(ROOT)}' for path in ROOT.glob(pattern)}
+    assert 'ssl_extract/experiments/victims/digits_simclr.safetensors' in expected
     assert expected <= packed
     metadata = [name for name in packed - expected if '.dist-info/' not in name]
     assert metadata == []  # neither tests nor benchmarks
@@ -68,7 +70,8 @@ def test_the_installed_command_runs_experiments_by_name_from_any_folder(wheel, t
     assert run(python, '-c', code, cwd=elsewhere, env=env).startswith(str(tmp_path / 'venv'))
     shown = run(command, '--version', cwd=elsewhere, env=env)
     assert shown == f'ssl-extract {ssl_extract.__version__}\n'
-    flags = ('--config=quickstart', '--config.attack.loss=infonce', '--dry_run')
+    victim = "--config.victim.source=stored('digits_simclr')"
+    flags = ('--config=quickstart', '--config.attack.loss=infonce', victim, '--dry_run')
     listing = run(command, 'run', *flags, cwd=elsewhere, env=env)
     assert 'direct, infonce, ' in listing and '\n18 runs, ' in listing
     assert not list(elsewhere.iterdir())

@@ -13,6 +13,7 @@ _HOMES = {  # imported when they are called: JAX takes seconds
     'list': 'ssl_extract.cli.catalog',
     'report': 'ssl_extract.cli.merging',
     'run': 'ssl_extract.cli.running',
+    'store': 'ssl_extract.cli.storing',
 }
 
 

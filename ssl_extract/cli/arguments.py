@@ -37,7 +37,7 @@ class Command(NamedTuple):
     define: Callable[[flags.FlagValues], None]
 
 
-def _define_run(values: flags.FlagValues) -> None:
+def _define_experiment(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         'config',
         'quickstart',
@@ -51,16 +51,30 @@ def _define_run(values: flags.FlagValues) -> None:
         'goes on with what it holds.',
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        'run_index',
+        None,
+        'Takes only this one of the runs, as --dry_run numbers them: for job arrays.',
+        flag_values=values,
+    )
+
+
+def _define_run(values: flags.FlagValues) -> None:
+    _define_experiment(values)
     flags.DEFINE_bool(
         'dry_run',
         False,
         'Checks everything and prints the runs, their stages, queries and time; trains nothing.',
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        'run_index',
-        None,
-        'Runs only this one of the runs, as --dry_run numbers them: for job arrays.',
+
+
+def _define_store(values: flags.FlagValues) -> None:
+    _define_experiment(values)
+    flags.DEFINE_bool(
+        'int16',
+        False,
+        'Stores the networks in half the bytes; refused if that moves an answer by a thousandth.',
         flag_values=values,
     )
 
@@ -102,6 +116,13 @@ COMMANDS = {
         'DIR ...',
         'Writes one report on all finished runs of the workdirs.',
         _define_report,
+    ),
+    'store': Command(
+        'NAME --config=NAME --workdir=DIR [--config.a.b=c ...]',
+        'Writes the finished victim of an experiment to one file, for '
+        'victim.source=\'stored("NAME")\'. NAME is a file of experiments/victims/ or the path of a '
+        '.safetensors file.',
+        _define_store,
     ),
 }
 

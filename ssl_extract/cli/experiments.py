@@ -16,6 +16,7 @@ import ml_collections
 
 from ssl_extract import config as config_lib
 from ssl_extract.errors import UserError, place_of, told_with_place
+from ssl_extract.runtime import places
 
 
 class Experiment(NamedTuple):
@@ -30,16 +31,6 @@ class Experiment(NamedTuple):
     config: ml_collections.ConfigDict
 
 
-def folder() -> pathlib.Path:
-    """Returns the folder of the experiments that come with the package.
-
-    An installed package holds the folder; in a checkout the folder lies beside the package.
-    """
-    package = pathlib.Path(__file__).parents[1]
-    installed = package / 'experiments'
-    return installed if installed.is_dir() else package.parent / 'experiments'
-
-
 def names() -> dict[str, str]:
     """Returns the names that `--config` resolves, each with the title of its file.
 
@@ -48,7 +39,7 @@ def names() -> dict[str, str]:
     """
     return {
         path.stem: _title(path)
-        for path in sorted(folder().glob('*.py'))
+        for path in sorted(places.experiments().glob('*.py'))
         if not path.stem.startswith('_')
     }
 
@@ -72,7 +63,9 @@ def find(text: str) -> tuple[pathlib.Path, str]:
     """
     name, _, argument = text.partition(':')
     is_path = name.endswith('.py') or '/' in name
-    path = pathlib.Path(os.path.expanduser(name)) if is_path else folder() / f'{name}.py'
+    path = (
+        pathlib.Path(os.path.expanduser(name)) if is_path else places.experiments() / f'{name}.py'
+    )
     if path.suffix != '.py' or not path.is_file():
         is_folder = bool(name) and pathlib.Path(name).is_dir()
         what = 'file' if is_path else 'experiment'

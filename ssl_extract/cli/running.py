@@ -1,6 +1,6 @@
 """The command `run`: an experiment with its overrides."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags
@@ -16,6 +16,24 @@ jax.config.config_with_absl()
 _JAX_FLAGS = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith('jax_')]
 
 
+class Request(NamedTuple):
+    """The flags of a command on an experiment, as they were read.
+
+    Attributes:
+        values: the flags; `config` is the experiment's config with the overrides.
+        title: the experiment's title.
+        workdir: the folder of all results.
+        fixed: the fields that were given on the command line.
+        words: the words that are no flags.
+    """
+
+    values: flags.FlagValues
+    title: str
+    workdir: str
+    fixed: tuple[str, ...]
+    words: list[str]
+
+
 def main(argv: list[str]) -> int:
     """Runs the experiment that the flags describe, or prints its plan.
 
@@ -28,22 +46,10 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: a flag or a field of the config is wrong.
     """
-    values = arguments.new_values('run', _JAX_FLAGS)
-    words = arguments.parse(values, argv, known_only=True)
-    if values.workdir == '':
-        raise UserError('--workdir=: write a folder, or leave the flag out')
-    experiment = experiments.load(values.config)
-    overrides.define(values, experiment.config, words)
-    unexpected = arguments.parse(values, [argv[0], *words])
-    if unexpected:
-        raise UserError(f'unexpected {unexpected[0]!r}: write --config=... and --workdir=...')
-    for flag in _JAX_FLAGS:
-        if flag.present:
-            jax.config.update(flag.name, flag.value)
-    memory.keep()
-    _check_devices()
-    fixed = tuple(config_flags.get_override_values(values['config']))
-    workdir = values.workdir or f'runs/{experiment.title}'
+    request = read('run', argv)
+    if request.words:
+        raise UserError(f'unexpected {request.words[0]!r}: write --config=... and --workdir=...')
+    values, workdir, fixed = request.values, request.workdir, request.fixed
     if values.dry_run:
         plans = planning.plan(values.config, workdir, fixed)
         print(describe(pipeline.pick(plans, values.run_index)))
@@ -53,10 +59,37 @@ def main(argv: list[str]) -> int:
         workdir=workdir,
         fixed=fixed,
         command=arguments.shown_command(argv),
-        title=experiment.title,
+        title=request.title,
         run_index=values.run_index,
     )
     return 0
+
+
+def read(command: str, argv: list[str]) -> Request:
+    """Reads the flags of a command on an experiment, and sets JAX up as they say.
+
+    Args:
+        command: 'run', or another command with the flags of an experiment.
+        argv: the program's name, words and flags.
+
+    Raises:
+        UserError: a flag is unknown or wrong, or JAX has no such devices.
+    """
+    values = arguments.new_values(command, _JAX_FLAGS)
+    words = arguments.parse(values, argv, known_only=True)
+    if values.workdir == '':
+        raise UserError('--workdir=: write a folder, or leave the flag out')
+    experiment = experiments.load(values.config)
+    overrides.define(values, experiment.config, words)
+    words = arguments.parse(values, [argv[0], *words])
+    for flag in _JAX_FLAGS:
+        if flag.present:
+            jax.config.update(flag.name, flag.value)
+    memory.keep()
+    _check_devices()
+    fixed = tuple(config_flags.get_override_values(values['config']))
+    workdir = values.workdir or f'runs/{experiment.title}'
+    return Request(values, experiment.title, workdir, fixed, words)
 
 
 def _check_devices() -> None:

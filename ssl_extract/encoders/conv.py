@@ -7,6 +7,7 @@ time so that the patches, k * k times the input, stay in the cache. On GPU and T
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -82,23 +83,54 @@ cpu_conv.defvjp(_forward, _backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def onednn_conv(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolves by oneDNN, there and back."""
+    """Convolves by oneDNN, there and back; its gradients can be differentiated again."""
     return onednn.conv(inputs, kernel, stride)
 
 
-def _onednn_forward(inputs, kernel, stride):
-    return onednn.conv(inputs, kernel, stride), (inputs, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _input_gradient(
+    cotangent: jax.Array, kernel: jax.Array, shape: tuple[int, ...], stride: int
+) -> jax.Array:
+    return onednn.input_gradient(cotangent, kernel, shape, stride)
 
 
-def _onednn_backward(stride, residuals, cotangent):
-    inputs, kernel = residuals
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _weight_gradient(inputs: jax.Array, cotangent: jax.Array, size: int, stride: int) -> jax.Array:
+    return onednn.weight_gradient(inputs, cotangent, size, stride)
+
+
+def _with_operands(function: Callable) -> Callable:
+    """Makes the forward pass of a bilinear function: its gradients need its two operands."""
+    return lambda first, second, *static: (function(first, second, *static), (first, second))
+
+
+def _conv_backward(stride, operands, cotangent):
+    inputs, kernel = operands
     return (
-        onednn.input_gradient(cotangent, kernel, inputs.shape, stride),
-        onednn.weight_gradient(inputs, cotangent, len(kernel), stride),
+        _input_gradient(cotangent, kernel, inputs.shape, stride),
+        _weight_gradient(inputs, cotangent, len(kernel), stride),
     )
 
 
-onednn_conv.defvjp(_onednn_forward, _onednn_backward)
+def _input_gradient_backward(shape, stride, operands, direction):
+    cotangent, kernel = operands
+    return (
+        onednn_conv(direction, kernel, stride),
+        _weight_gradient(direction, cotangent, len(kernel), stride),
+    )
+
+
+def _weight_gradient_backward(size, stride, operands, direction):
+    inputs, cotangent = operands
+    return (
+        _input_gradient(cotangent, direction, inputs.shape, stride),
+        onednn_conv(inputs, direction, stride),
+    )
+
+
+onednn_conv.defvjp(_with_operands(onednn_conv), _conv_backward)
+_input_gradient.defvjp(_with_operands(_input_gradient), _input_gradient_backward)
+_weight_gradient.defvjp(_with_operands(_weight_gradient), _weight_gradient_backward)
 
 
 def weight_gradient(inputs: jax.Array, cotangent: jax.Array, size: int, stride: int) -> jax.Array:

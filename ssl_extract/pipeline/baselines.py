@@ -15,7 +15,7 @@ from ssl_extract.pipeline.ask import make_plan
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.sets import Sets, pool_order
 from ssl_extract.pipeline.stage import Optimization, StageRecord, Trained
-from ssl_extract.pipeline.victim import make_recipe, pretraining_spec
+from ssl_extract.pipeline.victim import NOT_OF_SCRATCH, make_recipe, pretraining_spec
 
 
 class Scratch(NamedTuple):
@@ -64,7 +64,7 @@ def scratch_of(run: Run, sets: Sets, encoder: str) -> Scratch:
         'encoder': encoder,
         'epochs': epochs,
         'batch_size': batch_size,
-        **pretraining_spec(v.to_dict(), 'encoder', 'split', 'seed', 'epochs', 'batch_size'),
+        **pretraining_spec(v.to_dict(), *NOT_OF_SCRATCH),
     }
     return Scratch(
         make_recipe(v.method, encoder, v.augmentation),

@@ -14,14 +14,19 @@ from ssl_extract.report import flatten
 
 def describe(command: str) -> dict[str, Any]:
     """Describes the command, the commit, the versions of the libraries, and the devices."""
-    versions = {
-        name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax', 'numpy')
-    }
     return {
         'command': command,
         'commit': _commit(),
-        'versions': {'python': platform.python_version(), **versions},
+        'versions': versions(),
         'devices': [str(device.device_kind) for device in jax.devices()],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the libraries that results depend on."""
+    names = ('jax', 'flax', 'optax', 'numpy')
+    return {'python': platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in names
     }
 
 

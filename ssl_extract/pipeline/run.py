@@ -97,7 +97,7 @@ def run(
         print(f'[{number}/{len(runs)}] {name}', file=sys.stderr, flush=True)
         about = {'title': title, 'started': _now(), **described}
         about['config'] = resolved(current, sets, sketch)
-        about['notes'] = sets_lib.notes_of(current, sets)
+        about['notes'] = victim.notes_of(current, sets)
         about['defaults'] = provenance.defaults(about['config'])
         about['studied'] = victim.studied(sets, sketch)
         write(current, where, compute(current, sets, sketch), about)
@@ -112,7 +112,8 @@ def prepare(
 ) -> list[Run]:
     """Expands a config to its runs and validates all of them; computes nothing.
 
-    What the sets have in common without being refused is said on stderr.
+    What the sets have in common without being refused, and what a stored victim is, is said on
+    stderr.
 
     Args:
         cfg: as made by an experiment file from `config.base()`.
@@ -134,7 +135,7 @@ def prepare(
     notes: dict[str, None] = {}  # each once, in order
     for number, run in enumerate(progress.progress(runs, desc='check', unit='run')):
         validate(run, f'runs[{number}]: ' if len(runs) > 1 else '')
-        notes |= dict.fromkeys(sets_lib.notes_of(run, load_sets(run)))
+        notes |= dict.fromkeys(victim.notes_of(run, load_sets(run)))
     for note in notes:
         print(f'note: {note}', file=sys.stderr, flush=True)
     return runs

@@ -84,17 +84,17 @@ def check_ranges(run: Run, sets: Sets) -> None:
             _check_images(ById(dataset), f'{field}={spec!r}')
 
 
-def notes_of(run: Run, sets: Sets) -> list[str]:
+def notes_of(run: Run, sets: Sets, seen: bool = False) -> list[str]:
     """Says which test inputs the victim's pretraining holds, and how many have near-duplicates.
 
-    Equal inputs in the two sets of a task, or in the pool and a test set, are refused before. The
-    data that a loaded victim was trained on is not known here.
+    Equal inputs in the two sets of a task, or in the pool and a test set, are refused before.
 
     Args:
         run: the run.
         sets: the run's data.
+        seen: whether a loaded victim is known to be trained on the victim's set.
     """
-    pretrained = run.config.victim.source == 'pretrain'
+    pretrained = seen or run.config.victim.source == 'pretrain'
     notes = []
     for task in sets.tasks:
         notes += _copies(sets.victim, task) if pretrained else []

@@ -13,13 +13,17 @@ from ssl_extract import augment, data, training, victims
 from ssl_extract.encoders import num_params, trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
+from ssl_extract.pipeline import sets as sets_lib
 from ssl_extract.pipeline import stage
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.sets import Sets
 from ssl_extract.pipeline.stage import Optimization, StageRecord
-from ssl_extract.victims import endpoints
+from ssl_extract.victims import endpoints, shelf
 from ssl_extract.victims.model import Victim, from_encoder
 from ssl_extract.victims.sources import SOURCES
+
+# The fields of `victim` that a pretraining without the victim does not take.
+NOT_OF_SCRATCH = ('encoder', 'split', 'seed', 'epochs', 'batch_size')
 
 make_augmentation = functools.cache(augment.make)
 
@@ -62,7 +66,9 @@ def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
     victim = _load(run)
     if victim is not None:
         if victim.folder is None:
-            return victim, StageRecord('victim', victim.address)
+            cost = (victim.origin or {}).get('trained', {})
+            seconds, flops = cost.get('seconds', 0.0), cost.get('flops')
+            return victim, StageRecord('victim', victim.address, seconds=seconds, flops=flops)
         record = stage.read_record(victim.folder, 'victim')
         return victim, record._replace(address=victim.address, bill=None)
     c, workspace = run.config.victim, run.workspace
@@ -130,6 +136,40 @@ def pretraining_spec(fields: dict[str, Any], *without: str) -> dict[str, Any]:
         *without: names of fields to leave out.
     """
     return {k: v for k, v in fields.items() if k not in ('source', *without)}
+
+
+def notes_of(run: Run, sets: Sets) -> list[str]:
+    """Says what the sets have in common, and what a stored victim is and was trained on.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+    """
+    victim, c = _load(run), run.config.victim
+    origin = victim and victim.origin
+    if not origin:
+        return sets_lib.notes_of(run, sets)
+    trained_on, size = origin['trained'], num_params(victim.encoder.variables)
+    epochs = trained_on['epochs']
+    notes = [
+        f'the victim is {c.source}, {size:,} parameters, trained by {trained_on["method"]} on '
+        f'{trained_on["data"]} for {epochs} epoch{"s" * (epochs > 1)}; its linear probe of '
+        f'{origin["rows"][0]["task"]} had {shelf.accuracy(origin, "linear_probe")}'
+    ]
+    seen = trained_on['content'] == sets.victim_spec['content']
+    if not seen:
+        notes.append(
+            f'the victim was trained on {trained_on["data"]}, and data.name with victim.split is '
+            f'{sets.victim.name}: test inputs that the victim has seen are not looked for'
+        )
+    recipe = pretraining_spec(c.to_dict(), *NOT_OF_SCRATCH)
+    other = [f'victim.{field}' for field in recipe if recipe[field] != trained_on[field]]
+    if other and run.config.baselines.scratch_epochs:
+        notes.append(
+            f'the baseline from scratch has another {", ".join(other)} than the victim was '
+            'trained with'
+        )
+    return notes + sets_lib.notes_of(run, sets, seen)
 
 
 def sketch_of(run: Run, sets: Sets) -> Sketch:

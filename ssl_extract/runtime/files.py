@@ -176,7 +176,7 @@ def read_json(path: epath.PathLike) -> dict[str, Any]:
     Raises:
         DamagedError: the file is missing, is no JSON object, or its content differs.
     """
-    with _reading(path):
+    with reading(path):
         value = json.loads(epath.Path(path).read_bytes())
         if not isinstance(value, dict):
             raise ValueError('it is no JSON object')
@@ -190,7 +190,7 @@ def read_jsonl(path: epath.PathLike) -> list[dict[str, Any]]:
     Raises:
         DamagedError: the file is missing, a line is no JSON, or the content differs.
     """
-    with _reading(path):
+    with reading(path):
         rows = [json.loads(line) for line in epath.Path(path).read_bytes().splitlines()]
         if not rows or set(rows[-1]) != {CHECKSUM}:
             raise ValueError('its last line, the checksum, is missing')
@@ -208,7 +208,7 @@ def read_npz(path: epath.PathLike, sealed: bool = True) -> dict[str, np.ndarray]
     Raises:
         DamagedError: the file is missing or no .npz, or its content differs.
     """
-    with _reading(path):
+    with reading(path):
         content = epath.Path(path).read_bytes()
         head, end = content[:-64], content[-64:]
         if sealed and (
@@ -231,7 +231,7 @@ def _check(stored: str | None, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def _reading(path: epath.PathLike) -> Iterator[None]:
+def reading(path: epath.PathLike) -> Iterator[None]:
     """Turns what a damaged file makes a reader raise, of many types, into one line."""
     try:
         yield

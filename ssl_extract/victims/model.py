@@ -36,6 +36,7 @@ class Victim(NamedTuple):
         input_shape: of one input; None where the victim takes any.
         encoder: the network behind the answers; None of other victims.
         folder: the folder that the victim was read from; None of other victims.
+        origin: the description of a stored victim, see `stored.Stored`; None of other victims.
     """
 
     address: str
@@ -46,6 +47,7 @@ class Victim(NamedTuple):
     input_shape: tuple[int, ...] | None = None
     encoder: Encoder | None = None
     folder: epath.Path | None = None
+    origin: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:

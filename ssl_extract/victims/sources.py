@@ -15,6 +15,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.ranges import Width
 from ssl_extract.registry import Registry
 from ssl_extract.runtime import files
+from ssl_extract.victims import stored as stored_files
 from ssl_extract.victims.model import Victim, from_encoder, from_function
 
 SOURCES = Registry('victim source')
@@ -44,6 +45,26 @@ def checkpoint(path: str) -> Load:
     def load(mesh: jax.sharding.Mesh) -> Victim:
         with files.advised('put it back from a copy, or name another folder in victim.source'):
             return from_encoder(trained.load(folder, mesh))._replace(folder=folder)
+
+    return load
+
+
+@register_source('stored')
+def stored(name: str) -> Load:
+    """Reads a stored victim: one that comes with the package, or a file of `ssl-extract store`.
+
+    >>> load = stored('digits_simclr')
+    >>> load(None).dim
+    64
+
+    Args:
+        name: the name of a file of experiments/victims/, or the path of a .safetensors file.
+    """
+
+    def load(mesh: jax.sharding.Mesh) -> Victim:
+        with files.advised('put it back from a copy, or name another victim in victim.source'):
+            file = stored_files.read(name, mesh)
+        return from_encoder(file.encoder)._replace(origin=file.about)
 
     return load
 

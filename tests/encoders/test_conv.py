@@ -87,6 +87,26 @@ def test_onednn_keeps_nan_where_autodiff_does(function):
 
 
 @pytest.mark.parametrize('function', BY_ONEDNN)
+@pytest.mark.parametrize('stride', [1, 2])
+def test_onednns_gradient_has_xlas_gradient(function, stride):
+    """As where a defense attacks the answers that a model was trained on."""
+    inputs, kernel, cotangent = make_case((4, 5, 5, 2), 3, 3, stride)
+
+    def steepness(function):
+        def loss(inputs, kernel):
+            return jnp.vdot(jnp.tanh(function(inputs, kernel, stride)), cotangent)
+
+        def length(inputs, kernel):
+            slopes = jax.grad(loss, argnums=(0, 1))(inputs, kernel)
+            return sum(jnp.sum(jnp.sin(slope)) for slope in slopes)
+
+        return jax.jit(jax.grad(length, argnums=(0, 1)))(inputs, kernel)
+
+    for actual, desired in zip(steepness(function), steepness(xla_conv), strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('function', BY_ONEDNN)
 def test_onednn_under_vmap_equals_a_loop(function):
     inputs, kernel, cotangent = make_case((4, 5, 5, 2), 3, 3, 2)
     kernels = jnp.stack([kernel, -2 * kernel])

@@ -19,9 +19,12 @@ from addresses import (
 )
 
 from ssl_extract import config
+from ssl_extract.encoders import trained
 from ssl_extract.pipeline import sets, victim
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.report.results import flatten
+from ssl_extract.victims import stored
+from ssl_extract.victims.stored import Stored
 
 WIDE = 'resnet18(stem="patch", width=8, stages=(1,))'
 
@@ -298,6 +301,19 @@ def test_another_checkpoint_in_the_same_place_is_another_victim(folder):
     save_encoder(folder / 'elsewhere')
     elsewhere = addresses({'victim.source': 'checkpoint(path="elsewhere")'})
     assert changed(before, elsewhere) == {'run'}
+
+
+def test_another_victim_in_the_same_file_is_another_victim(folder):
+    fields = {'victim.source': 'stored("mine.safetensors")'}
+    found = []
+    for weights, head_weights in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)):
+        save_encoder(folder / 'saved', weights=weights, head_weights=head_weights)
+        encoder = trained.load(folder / 'saved')
+        stored.write('mine.safetensors', Stored(encoder, {}, {'dtype': 'float32'}))
+        victim.forget()
+        found.append(addresses(fields))
+    assert changed(found[0], found[1]) == changed(found[0], found[2]) == AFTER_VICTIM
+    assert changed(found[2], addresses(LOADED)) == {'run'}  # the same victim from elsewhere
 
 
 def test_other_head_weights_in_a_checkpoint_are_another_victim_under_access_head(folder):
