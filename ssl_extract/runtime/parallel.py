@@ -81,7 +81,8 @@ def count_flops(compiled: Callable, *args: Any) -> float:
     """Counts the floating-point operations of one call on one device.
 
     XLA counts them, except for oneDNN's convolutions, of which it knows nothing. Those are counted
-    with all taps, XLA's without those that fall outside the image: some percent fewer.
+    as they are computed: with the taps that fall outside the image, some percent that XLA leaves
+    out, and with the zeros in the input's gradient of a stride above 1.
 
     The count is free after a call with arguments of the same shapes: the program exists already.
     """

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax._src import compilation_cache
 
-KEPT_BYTES = 2**30  # of all programs; as large as 20 times those of the whole test suite
+KEPT_BYTES = 2**30  # of all programs; the 5,000 of the whole test suite take a tenth
 
 # The lines of /proc/cpuinfo that say which instructions there are, on x86 and on ARM.
 _PROCESSOR = (
