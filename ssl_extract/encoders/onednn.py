@@ -112,7 +112,9 @@ def weight_gradient(inputs: jax.Array, cotangent: jax.Array, size: int, stride: 
 
     def convolve(inputs: jax.Array, cotangent: jax.Array) -> jax.Array:
         inputs = inputs[:, : reached[0], : reached[1]]
-        padding = [(half, end - side) for end, side in zip(reached, inputs.shape[1:3], strict=True)]
+        padding = [
+            (half, end - side) for end, side in zip(reached, inputs.shape[1:3], strict=True)
+        ]
         images_last = inputs.transpose(1, 2, 3, 0)[None]  # [1, H, W, C, B]
         windows = cotangent[:, :, :, None]  # [B, H', W', 1, D]: its channels first
         dims = dict(kernel_dims=(0, 4, 1, 2, 3), dilation=(stride, stride, 1))
