@@ -20,6 +20,8 @@ untrained network on Fashion-MNIST. Two points count as none: a tenth of what tr
 victim of 60 % over an untrained network of 40 %.
 """
 
+import cifar10_victim
+
 from ssl_extract import config
 
 BUDGETS = {500: 40, 1_000: 25, 4_000: 12}  # queries, and epochs over their answers
@@ -28,16 +30,8 @@ LOSSES = ('mse', INFONCE, SOFTNN, 'wasserstein')
 SEEDS = (1, 2, 3, 4, 5)
 MARGIN = 0.02  # two points of accuracy
 # The victim of the three CPU studies, and the width of its answers.
-VICTIM = {
-    'split': 'train[:20000]',
-    'encoder': 'resnet18(stem="patch", width=24, stages=(1, 1, 1))',
-    'method': 'simclr(temperature=0.5, hidden=128, dim=64)',
-    'augmentation': 'simclr(strength=0.5, min_scale=0.2)',
-    'epochs': 15,
-    'batch_size': 256,
-    'learning_rate': 1e-3,
-}
-WIDTH = 96
+VICTIM = {'source': 'stored("cifar10_simclr")', **cifar10_victim.recipe('simclr')}
+WIDTH = 256
 
 
 def get_config():
@@ -62,7 +56,7 @@ def setting():
     c.data.name = 'cifar10'
     c.data.size = 32
     c.victim.update(VICTIM)
-    c.attack.split = 'train[20000:40000]'
+    c.attack.split = 'train[20000:40000]'  # the victim saw them, as all of CIFAR-10
     c.attack.batch_size = 64
     c.attack.learning_rate = 1e-3
     c.baselines.scratch_batch_size = 64

@@ -4,8 +4,10 @@
     python launch.py --config=experiments/cifar10_victim.py:simsiam --config.data.dir=DIR
 
 DIR holds a TFDS copy of cifar10. A ResNet of 1.2 million parameters with answers of 256 numbers. It
-is measured by a linear probe on 10,000 labeled images, and stolen once. Temperature and rate come
-from runs of four epochs: a temperature of 0.2 gave 52.6 % in the probe, one of 0.5 50.8 %.
+is measured by a linear probe on 10,000 labeled images, and stolen once. The temperature comes from
+runs of four epochs: 0.2 gave 52.6 % in the probe, and 0.5 50.8 %. `ssl-extract store` made the
+stored victim of it, experiments/victims/cifar10_simclr.safetensors: 66.5 % (65.5 to 67.4), where the
+untrained network has 39.0 %; 30 minutes of two quiet cores.
 """
 
 from ssl_extract import config
@@ -21,19 +23,26 @@ METHODS = {
 }
 
 
+def recipe(method: str) -> dict:
+    """The fields of a victim: all of its training but the number of epochs and the batch."""
+    return {
+        'encoder': ENCODER,
+        'method': METHODS[method],
+        'augmentation': AUGMENTATION,
+        'learning_rate': 2e-3,
+        'optimizer': 'adam(weight_decay=1e-5)',
+        'schedule': 'cosine(warmup=0.05)',
+    }
+
+
 def get_config(method: str = 'simclr'):
     c = config.base()
     c.data.name = 'cifar10'
     c.data.size = 32
 
-    c.victim.encoder = ENCODER
-    c.victim.method = METHODS[method]
-    c.victim.augmentation = AUGMENTATION
+    c.victim.update(recipe(method))
     c.victim.epochs = 40
     c.victim.batch_size = 256
-    c.victim.learning_rate = 2e-3
-    c.victim.optimizer = 'adam(weight_decay=1e-5)'
-    c.victim.schedule = 'cosine(warmup=0.05)'
 
     c.attack.split = 'train[:40000]'
     c.attack.budget = 4_000
