@@ -6,8 +6,9 @@
 DIR holds a TFDS copy of cifar10. A ResNet of 1.2 million parameters with answers of 256 numbers. It
 is measured by a linear probe on 10,000 labeled images, and stolen once. The temperature comes from
 runs of four epochs: 0.2 gave 52.6 % in the probe, and 0.5 50.8 %. `ssl-extract store` made the
-stored victim of it, experiments/victims/cifar10_simclr.safetensors: 66.5 % (65.5 to 67.4), where the
-untrained network has 39.0 %; 30 minutes of two quiet cores.
+stored victim of it, experiments/victims/cifar10_simclr.safetensors: 66.5 % (65.5 to 67.4), where
+the untrained network has 39.0 %. Its training took 47 minutes on two cores that were busy with
+other work too.
 """
 
 from ssl_extract import config
