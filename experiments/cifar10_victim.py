@@ -47,10 +47,10 @@ def get_config(method: str = 'simclr'):
 
     c.attack.split = 'train[:40000]'
     c.attack.budget = 4_000
-    c.attack.loss = 'mse'
     c.attack.epochs = 12
     c.baselines.scratch_epochs = 0
 
     c.evaluation.tasks = ('cifar10(train="train[40000:]")',)
     c.evaluation.probe = 'lbfgs(l2_grid=(1e-4, 1e-3, 1e-2, 1e-1, 1.0))'
+    c.runs = ({'attack.loss': 'mse'},)
     return c

@@ -2,7 +2,7 @@
 
     python launch.py --config=experiments/defenses_cpu.py --config.data.dir=DIR
 
-DIR holds a TFDS copy of cifar10; the victim is the one of cifar10_cpu.py. All attackers have 2,000
+DIR holds a TFDS copy of cifar10; the victim is the one of cifar10_cpu.py. All attackers have 3,000
 queries and about as many steps. docs/studies/defenses.md shows what came out.
 
 The rule that chose the runs: every defense once, at its main strength, which is the one that has a
@@ -31,7 +31,7 @@ about images of another kind, Fashion-MNIST (in DIR too), and as often as the at
 import cifar10_cpu
 from cifar10_cpu import MARGIN, SEEDS, WIDTH
 
-BUDGET, EPOCHS = 2_000, 6
+BUDGET, EPOCHS = 3_000, 4
 MSE = {'attack.loss': 'mse'}
 INFONCE = {'attack.loss': 'infonce(temperature=0.07)'}
 PAIRS = INFONCE | {'attack.plan': 'views(m=2)', 'attack.query_augmentation': 'simclr'}

@@ -65,6 +65,7 @@ def shrink(cfg, fixed):
     for field in [
         'data.name',
         'data.size',
+        'victim.source',
         'victim.split',
         'victim.encoder',
         'victim.method',

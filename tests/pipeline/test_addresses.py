@@ -85,6 +85,7 @@ evaluation.victim              .   .   .   .   .   .   .   .   .   .   .   .   .
 training.checkpoint_every      .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
 training.log_every             .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
 training.log_to                .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
+report.comparisons             .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
 """
 OTHER = {  # another value of every field
     'seed': 2,
@@ -141,6 +142,7 @@ OTHER = {  # another value of every field
     'training.checkpoint_every': 5,
     'training.log_every': 3,
     'training.log_to': 'tensorboard',
+    'report.comparisons': ({'name': 'to itself', 'new': {}, 'old': {}},),
 }
 
 
