@@ -1,4 +1,4 @@
-"""The command, whole: real processes, killed with kill -9 in its stages, on 1, 4 and 8 devices."""
+"""The command, whole: real processes, killed with kill -9 in its stages; on one device as on four."""
 
 import json
 import re
@@ -93,9 +93,8 @@ def test_killed_in_its_stages_it_ends_in_the_same_results(whole, tmp_path):
     assert assert_same_ledgers(tmp_path, whole) == assert_same_ledgers(whole, tmp_path) > 0
 
 
-@pytest.mark.parametrize('devices', [1, 8])  # one: by other convolutions
-def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices):
-    finish(start(tmp_path, devices=devices))
+def test_one_device_by_other_convolutions_gives_what_four_give(whole, tmp_path):
+    finish(start(tmp_path, devices=1))
     here, there = results(tmp_path), results(whole)
     assert [row['metric'] for row in here] == [row['metric'] for row in there]
     for a, b in zip(here, there, strict=True):

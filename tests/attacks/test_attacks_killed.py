@@ -30,8 +30,6 @@ def test_the_bills_are_exact(whole):
         assert row['queries_billed'] == all_attacks.BUDGET == row['budget']
         assert row['queries_billed'] == row['queries_unique'] + row['queries_repeated']
         assert row['dollars'] == pytest.approx(0.137) and row['flops'] > 0
-    stolen = {r['attack'] for r in results(whole) if r['metric'] == 'classifier'}
-    assert stolen == {'posteriors'}
 
 
 @pytest.mark.parametrize('name', all_attacks.KILLED)

@@ -67,14 +67,12 @@ RUNS = {
         'attack.encoder': 'vit(depth=1, width=16, heads=2, patch=4)',
     },
 }
-KILLED = (  # a phase before, rounds, a teacher that moves, sybils, online behind defenses
-    'recreate_head',
-    'knockoff',
+KILLED = (  # a teacher that moves, sybils, online behind defenses
     'rda',
     'sybils',
     'guarded_online',
 )
-KINDS = (*KILLED, 'labels', 'symmetrized', 'access_head', 'stolen_encoder', 'cont_steal')
+KINDS = (*KILLED, 'recreate_head', 'cont_steal')  # two phases, a loss of the whole batch
 
 
 def get_config(name: str = ''):
