@@ -1,4 +1,4 @@
-"""The command, whole: real processes, killed with kill -9 in its stages; on one device as on four."""
+"""The command, whole: real processes, killed with kill -9 in its stages; one device as four."""
 
 import json
 import re
