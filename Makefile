@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint benchmark docs
+.PHONY: quickstart test test-wide lint benchmark docs
 
 .venv/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
@@ -15,6 +15,9 @@ test: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test-wide: .venv/.installed
+	$(BIN)/python -m pytest -n auto -m wide
 
 lint: .venv/.installed
 	$(BIN)/ruff check --fix .

@@ -65,7 +65,8 @@ def test_the_papers_setting_is_the_papers():
     assert by_loss['mse'].attack.batch_size == 64 and by_loss['mse'].attack.learning_rate == 1e-3
 
 
-def test_the_papers_setting_is_built_and_traced():
+@pytest.mark.parametrize('steps', [0, pytest.param(1, marks=pytest.mark.wide)])
+def test_the_papers_setting_is_built_and_stepped(steps):
     run = next(config.expand(load(FILES[0].parent / 'cifar10.py').get_config()))
     network = trained.make(run.victim.encoder)
     shape = (run.data.size, run.data.size, 3)
@@ -93,6 +94,13 @@ def test_the_papers_setting_is_built_and_traced():
         assert encoders.num_params({'params': state.params['encoder']}) == 21_276_992
         step = training.make_step(recipe, fields.optimizer, fields.schedule, mesh)
         jax.eval_shape(step, state, data, None, fields.learning_rate, 1000)  # compiles nothing
+        if steps:
+            state = init(jax.random.key(0), (), None)
+            before = jax.tree.map(np.array, state.params['encoder'])
+            state, metrics, _ = step(state, data, None, fields.learning_rate, 1000)
+            assert np.isfinite(metrics['loss']) and int(state.step) == steps
+            moved = jax.tree.map(lambda a, b: np.any(a != b), before, state.params['encoder'])
+            assert all(jax.tree.leaves(moved))
 
 
 @pytest.mark.parametrize('name', attacks.ATTACKS)

@@ -80,21 +80,25 @@ STAGES = [  # a file whose appearance says that a stage is under way
     'surrogate/*/asked/part-*',
     'results.jsonl',
 ]
+MORE_STAGES = ['scratch/*/metrics/part-*', 'floors/*/spec.json']
 
 
-def test_killed_in_its_stages_it_ends_in_the_same_results(whole, tmp_path):
+@pytest.mark.parametrize('stages', [STAGES, pytest.param(MORE_STAGES, marks=pytest.mark.wide)])
+def test_killed_in_its_stages_it_ends_in_the_same_results(whole, tmp_path, stages):
     killed = 0
-    for pattern in STAGES:
+    for pattern in stages:
         killed += kill_when(start(tmp_path, will_be_killed=True), tmp_path, pattern)
-    assert killed == len(STAGES)
+    assert killed == len(stages)
     output = finish(start(tmp_path))
     assert re.search(r'^  victim/\w+: finished before$', output, re.MULTILINE)
     assert results(tmp_path) == results(whole)
     assert assert_same_ledgers(tmp_path, whole) == assert_same_ledgers(whole, tmp_path) > 0
 
 
-def test_one_device_by_other_convolutions_gives_what_four_give(whole, tmp_path):
-    finish(start(tmp_path, devices=1))
+# One: by other convolutions.
+@pytest.mark.parametrize('devices', [1, pytest.param(8, marks=pytest.mark.wide)])
+def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices):
+    finish(start(tmp_path, devices=devices))
     here, there = results(tmp_path), results(whole)
     assert [row['metric'] for row in here] == [row['metric'] for row in there]
     for a, b in zip(here, there, strict=True):

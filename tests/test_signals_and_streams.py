@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from processes import ROOT
+from processes import ROOT, results
 
 from ssl_extract.cli import arguments
 
@@ -132,7 +132,7 @@ def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
     assert ended(process) == (0, 'True\n', '') and (tmp_path / 'file').read_bytes() == b''
 
 
-def test_a_disk_that_is_full_under_a_checkpoint_is_one_line(tmp_path):
+def fill_the_disk(tmp_path):
     words = ('launch.py', TINY, f'--workdir={tmp_path}', *SMALL)
     read_only = {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1e9'}  # no half programs there
     process = start(*words, limits='ulimit -f 8;', env=os.environ | read_only)
@@ -140,6 +140,17 @@ def test_a_disk_that_is_full_under_a_checkpoint_is_one_line(tmp_path):
     run, line = err.splitlines()
     assert code == 2 and run.startswith('[1/1] ')
     assert re.match(r'error: /.*/checkpoints/.*: File too large: make room there or in the', line)
+    return words
+
+
+def test_a_disk_that_is_full_under_a_checkpoint_is_one_line(tmp_path):
+    fill_the_disk(tmp_path)
+
+
+@pytest.mark.wide
+def test_a_run_goes_on_after_a_full_disk(tmp_path):
+    assert ended(start(*fill_the_disk(tmp_path)))[0] == 0
+    assert {row['role'] for row in results(tmp_path)} == {'victim', 'surrogate'}
 
 
 def test_devices_that_are_not_there_are_one_line():

@@ -82,7 +82,10 @@ def test_it_spends_exactly_its_budget(name, steal):
         assert int(np.load(account)['0']) == all_attacks.BUDGET  # num_queries
 
 
-@pytest.mark.parametrize('name', all_attacks.KINDS)
+@pytest.mark.parametrize(
+    'name',
+    [*all_attacks.KINDS, *(pytest.param(n, marks=pytest.mark.wide) for n in all_attacks.OTHERS)],
+)
 def test_one_device_ends_where_four_do(name, steal):
     one, four = (steal(name, mesh)[0] for mesh in (ONE, FOUR))
     assert one.record.bill == four.record.bill

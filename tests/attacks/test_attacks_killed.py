@@ -32,8 +32,7 @@ def test_the_bills_are_exact(whole):
         assert row['dollars'] == pytest.approx(0.137) and row['flops'] > 0
 
 
-@pytest.mark.parametrize('name', all_attacks.KILLED)
-def test_killed_it_ends_in_the_same_results(name, whole, tmp_path):
+def ends_alike_when_killed(name, whole, tmp_path):
     shutil.copytree(whole / 'victim', tmp_path / 'victim')  # it is not what this is about
     config = f'tests/helpers/all_attacks.py:{name}'
     killed = start(tmp_path, config=config, will_be_killed=True)
@@ -45,3 +44,15 @@ def test_killed_it_ends_in_the_same_results(name, whole, tmp_path):
     )
     assert rows == undisturbed and {'victim', 'surrogate'} <= {row['role'] for row in rows}
     assert assert_same_ledgers(tmp_path, whole) > 0
+
+
+@pytest.mark.parametrize('name', all_attacks.KILLED)
+def test_killed_it_ends_in_the_same_results(name, whole, tmp_path):
+    ends_alike_when_killed(name, whole, tmp_path)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize('name', ['recreate_head', 'cont_steal', *all_attacks.OTHERS])
+def test_every_other_attack_does_too(name, tmp_path):
+    experiment.run(all_attacks.get_config(name), workdir=tmp_path / 'whole')
+    ends_alike_when_killed(name, tmp_path / 'whole', tmp_path / 'killed')

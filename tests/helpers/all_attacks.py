@@ -73,6 +73,7 @@ KILLED = (  # a teacher that moves, sybils, online behind defenses
     'guarded_online',
 )
 KINDS = (*KILLED, 'recreate_head', 'cont_steal')  # two phases, a loss of the whole batch
+OTHERS = ('symmetrized', 'access_head', 'labels', 'knockoff', 'stolen_encoder')  # at length
 
 
 def get_config(name: str = ''):
