@@ -3,6 +3,7 @@
 import ast
 import collections
 import difflib
+import functools
 import inspect
 import keyword
 import sys
@@ -15,6 +16,10 @@ from ssl_extract.errors import UserError
 Factory = TypeVar('Factory', bound=Callable[..., Any])
 REGISTRIES: dict[str, 'Registry'] = {}  # by kind
 MAX_PARTS = 100  # of a chain; each is compiled
+
+# Of factories, which an experiment of many runs asks for often.
+_signature = functools.cache(inspect.signature)
+_parameters = functools.cache(checks.parameters_of)
 
 
 class Entry(NamedTuple):
@@ -128,7 +133,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         """
         name, args, kwargs = self._read(spec)
         factory, written = self[name], self._bind(spec, name, args, kwargs).arguments
-        parameters = inspect.signature(factory).parameters
+        parameters = _signature(factory).parameters
         accepted = {k: v for k, v in offered.items() if k in parameters.keys() - written}
         self._bind(spec, name, args, kwargs, accepted)
         try:
@@ -198,7 +203,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         self, spec: str, name: str, args: tuple, kwargs: dict, accepted: dict | None = None
     ) -> inspect.BoundArguments:
         """Binds and checks the arguments of a spec; with `accepted`, those of the whole call."""
-        signature, parameters = inspect.signature(self[name]), checks.parameters_of(self[name])
+        signature, parameters = _signature(self[name]), _parameters(self[name])
         try:
             if accepted is None:
                 bound = signature.bind_partial(*args, **kwargs)

@@ -4,6 +4,7 @@ Most of the tests' time is compilation. Tests, workers and the processes that te
 share their compiled programs in a folder below pytest's cache, and compile fast rather than well.
 """
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -19,6 +20,8 @@ COMPILED_BYTES = 2**30  # programs of old sources stay, so that a larger folder 
 FLAGS = ['--xla_force_host_platform_device_count=4', '--xla_backend_optimization_level=0']
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
     FLAGS += ['--xla_cpu_use_fusion_emitters=false']  # halves the time; newer ones refuse the flag
+
+gc.set_threshold(100_000, 50, 100)  # traced programs are many objects, and few of them garbage
 
 # A suite in the background inherits signals that are ignored, and so would its processes.
 if threading.current_thread() is threading.main_thread():

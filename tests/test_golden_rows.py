@@ -3,6 +3,7 @@
 Those of the defenses are in test_golden_rows_defenses.py, for another worker.
 """
 
+import all_attacks
 import golden_runs
 import pytest
 from golden_runs import CLOSE, EXACT, WHO, differences
@@ -15,6 +16,32 @@ GOLDEN = golden_runs.read()
 
 def test_the_rows_of_the_attacks_are_the_golden_ones(tmp_path):
     golden_runs.check('attacks', tmp_path)
+
+
+def test_their_bills_follow_from_plan_and_budget():
+    surrogates = [row for row in golden_runs.of('attacks') if row['role'] == 'surrogate']
+    assert len(
+        {golden_runs.name_of(row | {'task': '', 'metric': ''}) for row in surrogates}
+    ) == len(golden_runs.ATTACKS)
+    for row in surrogates:
+        billed, unique, repeated, refused = (
+            row[f'queries_{kind}'] for kind in ('billed', 'unique', 'repeated', 'refused')
+        )
+        assert billed == unique + repeated
+        if 'rate_limit' in row['defense']:
+            assert 0 < billed <= 120 and refused > 0
+            continue
+        assert billed == all_attacks.BUDGET == row['budget'] and row['dollars'] > 0
+        if row['plan'] == 'online':
+            continue
+        assert refused == 0
+        asked_again = {'repeat(m=2)': 68}.get(row['plan'], 0)
+        if row['plan'].startswith('near_duplicates'):  # two copies may be changed in one place
+            assert repeated < 5
+        elif 'orthogonal' in row['defense']:
+            assert repeated == golden_runs.SYBILS['attack.overlap']
+        else:
+            assert repeated == asked_again
 
 
 def own(registry):

@@ -5,14 +5,16 @@ import re
 import shlex
 
 import pytest
-from processes import assert_same_ledgers, finish, kill_when, results, start
+from processes import assert_same_ledgers, finish, kill_when, read, results, start
+
+CHECKPOINTS = '--config.training.checkpoint_every=4'
 
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
     """A run that nothing disturbed, on four devices."""
     workdir = tmp_path_factory.mktemp('whole')
-    finish(start(workdir))
+    finish(start(workdir, CHECKPOINTS))
     return workdir
 
 
@@ -22,7 +24,13 @@ def test_the_workdir_holds_what_it_should(whole):
     assert len(runs) == 3
     for run in runs:
         assert run['config']['attack']['batch_size'] == 16
-        words = ['python', 'launch.py', '--config=tests/helpers/tiny.py', f'--workdir={whole}']
+        words = [
+            'python',
+            'launch.py',
+            '--config=tests/helpers/tiny.py',
+            f'--workdir={whole}',
+            CHECKPOINTS,
+        ]
         assert shlex.split(run['command']) == words
         assert run['versions']['jax'] and len(run['devices']) == 4
     rows = results(whole)
@@ -67,7 +75,7 @@ def test_the_bills_are_exact(whole):
 def test_a_second_run_trains_and_asks_nothing(whole):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob('*.npz')}
     expected = results(whole)
-    output = finish(start(whole))
+    output = finish(start(whole, CHECKPOINTS))
     assert 'step/s' not in output and 'evaluate' not in output
     assert results(whole) == expected
     assert {path: path.stat().st_mtime_ns for path in whole.rglob('*.npz')} == before
@@ -76,30 +84,42 @@ def test_a_second_run_trains_and_asks_nothing(whole):
 STAGES = [  # a file whose appearance says that a stage is under way
     'victim/*/checkpoints/4',
     'answers/*/part-*.npz',
-    'surrogate/*/checkpoints/4',
     'surrogate/*/asked/part-*',
+]
+MORE_STAGES = [
+    'surrogate/*/checkpoints/4',  # as each of test_attacks_killed.py
+    'scratch/*/metrics/part-*',
+    'floors/*/spec.json',
     'results.jsonl',
 ]
-MORE_STAGES = ['scratch/*/metrics/part-*', 'floors/*/spec.json']
 
 
 @pytest.mark.parametrize('stages', [STAGES, pytest.param(MORE_STAGES, marks=pytest.mark.wide)])
 def test_killed_in_its_stages_it_ends_in_the_same_results(whole, tmp_path, stages):
     killed = 0
     for pattern in stages:
-        killed += kill_when(start(tmp_path, will_be_killed=True), tmp_path, pattern)
+        killed += kill_when(start(tmp_path, CHECKPOINTS, will_be_killed=True), tmp_path, pattern)
     assert killed == len(stages)
-    output = finish(start(tmp_path))
+    output = finish(start(tmp_path, CHECKPOINTS))
     assert re.search(r'^  victim/\w+: finished before$', output, re.MULTILINE)
     assert results(tmp_path) == results(whole)
     assert assert_same_ledgers(tmp_path, whole) == assert_same_ledgers(whole, tmp_path) > 0
 
 
-# One: by other convolutions.
-@pytest.mark.parametrize('devices', [1, pytest.param(8, marks=pytest.mark.wide)])
-def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices):
-    finish(start(tmp_path, devices=devices))
-    here, there = results(tmp_path), results(whole)
+# One device: by other convolutions, and the run behind a defense alone.
+@pytest.mark.parametrize(
+    ('devices', 'flags'),
+    [(1, ['--run_index=1']), pytest.param(8, [], marks=pytest.mark.wide)],
+)
+def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices, flags):
+    finish(start(tmp_path, CHECKPOINTS, *flags, devices=devices))
+    runs = [path.name for path in (tmp_path / 'runs').iterdir()]
+    assert len(runs) == (1 if flags else 3)
+    here, there = (
+        [row for run in runs for row in read(root / 'runs' / run / 'rows.jsonl')]
+        for root in (tmp_path, whole)
+    )
+    assert {'victim', 'surrogate', 'scratch', 'legitimate'} <= {row['role'] for row in here}
     assert [row['metric'] for row in here] == [row['metric'] for row in there]
     for a, b in zip(here, there, strict=True):
         exact = {k for k in a if k not in ('value', 'ci_low', 'ci_high', 'flops')}

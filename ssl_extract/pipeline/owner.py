@@ -5,6 +5,7 @@ that answer with classes. The owner makes the parts that some defenses need: a p
 a shadow, which is a surrogate of the owner's victim. No query is sent: the owner has the victim.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -312,6 +313,7 @@ def example_defense(sketch: Sketch, endpoint: str, defense: str) -> Defense:
     return defenses.make(defense, **parts)
 
 
+@functools.cache
 def answer_dim(sketch: Sketch, endpoint: str, defense: str, num_classes: int) -> int:
     """Returns the width of a service's answers, after endpoint and defense.
 
@@ -328,6 +330,11 @@ def answer_dim(sketch: Sketch, endpoint: str, defense: str, num_classes: int) ->
         return oracle.query(inputs, oracle.init(jax.random.key(0), inputs))[0].representations
 
     return jax.eval_shape(answer, oracle, inputs).shape[-1]
+
+
+def forget() -> None:
+    """Forgets the widths of answers: a part may be registered anew under its name."""
+    answer_dim.cache_clear()
 
 
 def _fits_classifier(owner: Owner, endpoint: str) -> bool:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -83,8 +84,9 @@ def run(
     runs = pick(runs, run_index)
     folder, ids = runs[0].workspace.folder, []
     described = provenance.describe(command)
+    due = 0.0
     if files.find(folder / 'runs', '*/run.json'):
-        write_results(folder)  # a killed process may have left a finished run out
+        due = _write_results_timed(folder)  # a killed process may have left a finished run out
     for number, current in enumerate(runs, 1):
         name = rows.name_of(current)
         sets = load_sets(current)
@@ -101,7 +103,9 @@ def run(
         about['defaults'] = provenance.defaults(about['config'])
         about['studied'] = victim.studied(sets, sketch)
         write(current, where, compute(current, sets, sketch), about)
-        write_results(folder)
+        if time.monotonic() > due:
+            due = _write_results_timed(folder)
+    write_results(folder)
     report.write_from(folder, [folder], title)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
     return report.tidy([finished for finished in report.read_runs(folder) if finished.id in ids])
@@ -126,6 +130,7 @@ def prepare(
     config.check(cfg)
     sets_lib.forget()  # files may have changed since the last experiment of this process
     victim.forget()
+    owner.forget()
     check_workdir(workdir)
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
     runs = [make_run(fields, workdir, mesh, modules) for fields in config.expand(cfg, fixed)]
@@ -306,6 +311,13 @@ def write_results(folder: epath.Path) -> None:
         files.remove_temporary(folder, below=False)
         tidy = report.tidy(report.read_runs(folder))
         files.write_text(folder / 'results.jsonl', files.as_jsonl(tidy))
+
+
+def _write_results_timed(folder: epath.Path) -> float:
+    """Writes results.jsonl and returns when to do so again: all runs are read each time."""
+    began = time.monotonic()
+    write_results(folder)
+    return time.monotonic() + 20 * (time.monotonic() - began)
 
 
 def _measure(

@@ -86,7 +86,8 @@ def get_config(name: str = ''):
     c.attack.epochs = 2
     c.baselines.scratch_epochs = 0
     c.baselines.random = False
-    c.training.checkpoint_every = 6
+    if name:  # to be killed
+        c.training.checkpoint_every = 6
     names = {'': RUNS, 'killed': KILLED}.get(name, (name,))
     c.runs = tuple(RUNS[n] for n in names)
     return c

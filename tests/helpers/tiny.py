@@ -26,7 +26,6 @@ def get_config():
     c.legitimate.users = ('broad',)
     c.legitimate.recover = ('',)
     c.legitimate.test_images = 40
-    c.training.checkpoint_every = 4
     c.training.log_every = 2
     c.runs = (
         {'attack.loss': 'mse'},
