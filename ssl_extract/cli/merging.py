@@ -4,6 +4,7 @@ import os
 
 from etils import epath
 
+from ssl_extract import report
 from ssl_extract.cli import arguments
 from ssl_extract.errors import UserError
 
@@ -31,8 +32,6 @@ def main(argv: list[str]) -> int:
     if len(workdirs) > 1 and not values.out:
         raise UserError(f'report: {len(workdirs)} workdirs: write --out=DIR, where to put it')
     out = _folder(values.out) if values.out else workdirs[0]
-
-    from ssl_extract import report  # matplotlib takes seconds
 
     report.write_from(out, workdirs, values.title or out.absolute().name)
     print(f'report: {out / "report.html"}')

@@ -1,23 +1,28 @@
 """The report on finished runs, as Markdown and self-contained HTML."""
 
-from ssl_extract.report.as_html import html
-from ssl_extract.report.as_markdown import markdown
-from ssl_extract.report.figures.accuracy import figure_accuracy
-from ssl_extract.report.page import build, write
-from ssl_extract.report.publish import write_from
-from ssl_extract.report.results import FinishedRun, flatten, read_runs, tidy
-from ssl_extract.report.summary import summarize
+import importlib
+from typing import Any
 
-__all__ = [
-    'FinishedRun',
-    'build',
-    'figure_accuracy',
-    'flatten',
-    'html',
-    'markdown',
-    'read_runs',
-    'summarize',
-    'tidy',
-    'write',
-    'write_from',
-]
+from ssl_extract.report.results import FinishedRun, flatten, read_runs, tidy
+
+_DRAWING = {  # imported when first used: matplotlib takes a second
+    'build': 'page',
+    'figure_accuracy': 'figures.accuracy',
+    'html': 'as_html',
+    'markdown': 'as_markdown',
+    'summarize': 'summary',
+    'write': 'page',
+    'write_from': 'publish',
+}
+__all__ = ['FinishedRun', 'flatten', 'read_runs', 'tidy', *_DRAWING]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a function that draws (PEP 562).
+
+    Raises:
+        AttributeError: the room has no such name.
+    """
+    if name not in _DRAWING:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'{__name__}.{_DRAWING[name]}'), name)
