@@ -1,6 +1,6 @@
 """Detection of attackers' accounts.
 
-    python -m ssl_extract.studies.detection --victim=FOLDER ...
+    python -m ssl_extract.studies.detection --victim=NAME ...
 
 Writes a page with (a) the false positive and false negative rates of `similarity_guard` over
 thresholds, as in tables 13-15 of arXiv 2205.07890, and (b) the separation of attackers' accounts
@@ -26,9 +26,12 @@ from ssl_extract.evaluation import features, roc
 from ssl_extract.runtime import parallel, progress
 from ssl_extract.studies.detection_tables import PAPER, Account, Point, accounts_tables, sweep_table
 from ssl_extract.studies.detection_views import BATCH, viewed
+from ssl_extract.victims import stored
 
 FLAGS = flags.FlagValues()  # of this command alone
-flags.DEFINE_string('victim', '', "A trained victim's folder, with its head.", flag_values=FLAGS)
+flags.DEFINE_string(
+    'victim', '', "A trained victim's folder or a stored victim's name.", flag_values=FLAGS
+)
 flags.DEFINE_string('data', 'cifar10', 'The set of users and attackers.', flag_values=FLAGS)
 flags.DEFINE_string('data_dir', '', 'The folder of the sets; see data.load.', flag_values=FLAGS)
 flags.DEFINE_string('split', 'test', 'Of the data.', flag_values=FLAGS)
@@ -75,15 +78,21 @@ class Victim(NamedTuple):
 
 
 def load_victim(folder: str, mesh: jax.sharding.Mesh) -> Victim:
-    """Reads a pretrained victim.
+    """Reads a pretrained victim: a folder with its meta.json, or one that is stored.
 
     Raises:
-        UserError: the folder holds no victim, or a victim without head or of other inputs than
-            color images.
+        UserError: there is no such victim, or it has no head or takes other inputs than color
+            images.
     """
-    if not folder or not (epath.Path(folder) / 'meta.json').exists():
-        raise UserError(f'--victim={folder}: write the folder of a victim, with its meta.json')
-    encoder = trained.load(epath.Path(folder), mesh)
+    if folder and (epath.Path(folder) / 'meta.json').exists():
+        encoder = trained.load(epath.Path(folder), mesh)
+    elif folder in stored.names():
+        encoder = stored.read(folder, mesh).encoder
+    else:
+        raise UserError(
+            f'--victim={folder}: write the folder of a victim, with its meta.json, or one of '
+            f'{", ".join(stored.names())}'
+        )
     if not encoder.heads:
         raise UserError(f'--victim={folder}: it has no projection head; pretrain one here')
     if len(encoder.input_shape) != 3 or encoder.input_shape[2] != 3:
