@@ -133,6 +133,14 @@ def test_a_victim_of_gray_images_is_refused(tmp_path):
         study.load_victim(str(folder), parallel.data_mesh(1))
 
 
+def test_a_stored_victim_is_found_by_its_name():
+    victim = study.load_victim('digits_simclr', parallel.data_mesh(1))
+    images = np.zeros((2, *victim.input_shape), np.uint8)
+    assert victim.represent(images).shape == (2, 64)
+    with pytest.raises(UserError, match='with its meta.json, or one of cifar10_simclr, digits_s'):
+        study.load_victim('digits', parallel.data_mesh(1))
+
+
 def command(*arguments):
     study.FLAGS.unparse_flags()
     for name in study.FLAGS:
