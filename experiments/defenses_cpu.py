@@ -77,9 +77,9 @@ MARKED = (
     HARDEN,
 )  # of a classifier's answers: label stealing is direct extraction there
 
-# To be set to the W below which one user's account in ten falls, as
-# `ssl_extract.studies.detection` says; docs/studies/detection.md has those of users' accounts.
-PRADA = 'prada(delta=0.915, then="gaussian_noise(stddev=2.0)")'
+# The W below which one account in ten falls of users who ask about CIFAR-10 as the users here do:
+# `python -m ssl_extract.studies.detection --victim=cifar10_simclr --histories=8 --rates=0.1`.
+PRADA = 'prada(delta=0.962, then="gaussian_noise(stddev=2.0)")'
 MAIN = {
     'gaussian_noise(stddev=1.0)': NOISE,  # the control of the shift too
     'gaussian_noise(mean=10.0, stddev=1.0)': SHIFT,
