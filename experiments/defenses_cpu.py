@@ -78,7 +78,8 @@ MARKED = (
 )  # of a classifier's answers: label stealing is direct extraction there
 
 # The W below which one account in ten falls of users who ask about CIFAR-10 as the users here do:
-# `python -m ssl_extract.studies.detection --victim=cifar10_simclr --histories=8 --rates=0.1`.
+# `python -m ssl_extract.studies.detection --victim=cifar10_simclr --data_dir=DIR --histories=8
+# --rates=0.1`.
 PRADA = 'prada(delta=0.962, then="gaussian_noise(stddev=2.0)")'
 MAIN = {
     'gaussian_noise(stddev=1.0)': NOISE,  # the control of the shift too
