@@ -64,7 +64,7 @@ def _of_torch(path: epath.Path) -> dict[str, np.ndarray]:
             # Public files hold the arguments of their training in a Namespace, which runs no code.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(file, map_location='cpu', weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError) as error:
+        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError) as error:
             code = re.findall(r'GLOBAL ([\w.]+)', str(error))
             if not code:
                 raise ValueError('it is damaged, or not what torch.save writes') from error

@@ -258,6 +258,8 @@ def _filled(template: Any, layout: Layout, arrays: Arrays) -> tuple[Any, list[st
         'of another shape are': wrong,
         'without a place are': more,
     }
+    for names in problems.values():
+        names.sort(key=lambda name: 'running' in name)
     listed = [f'{what} {_shortened(names)}' for what, names in problems.items() if names]
     return None if listed else jax.tree.unflatten(structure, values), listed
 
