@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ssl_extract import checks
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry, split_chain
 
@@ -52,7 +53,8 @@ def make(spec: str) -> Network:
     for part in (*firsts, last):
         if ENCODERS.traits(part).before is (part is last):
             raise UserError(
-                f'encoder {spec!r}: {part} stands {"last" if part is last else "before another"}; '
+                f'encoder {checks.shown(spec)}: {checks.shown(part)} stands '
+                f'{"last" if part is last else "before another"}; '
                 "write one network, and before it what changes its inputs: 'normalize | resnet18'"
             )
     network = ENCODERS.make(last)

@@ -35,6 +35,8 @@ def read(path: epath.PathLike) -> dict[str, np.ndarray]:
         DamagedError: the file cannot be read.
     """
     path = files.absolute(path)
+    if not files.is_local(path):
+        raise UserError(f'{path}: copy it to a local disk, and write its path there')
     if not path.is_file():
         raise UserError(f'{path} is not there, or no file: write the path of a file of weights')
     return _of_safetensors(path) if path.suffix == SUFFIX else _of_torch(path)
@@ -42,8 +44,12 @@ def read(path: epath.PathLike) -> dict[str, np.ndarray]:
 
 def _of_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
     arrays = {}
-    # By JAX, for NumPy alone has no bfloat16.
-    with files.reading(path), safetensors.safe_open(path, 'flax') as file:
+    # By JAX, for NumPy alone has no bfloat16. What float32 does not hold becomes infinite.
+    with (
+        files.reading(path),
+        np.errstate(over='ignore'),
+        safetensors.safe_open(path, 'flax') as file,
+    ):
         for name in file.keys():  # noqa: SIM118
             if file.get_slice(name).get_dtype().startswith(('F', 'BF')):
                 arrays[name] = np.asarray(file.get_tensor(name), np.float32)

@@ -181,7 +181,7 @@ def described(arrays: Arrays) -> str:
         return 'another network'
     width, _, _, side = first.shape
     if 'blocks' in counts:
-        tokens = arrays['pos_embed'].size // width if 'pos_embed' in arrays else 1
+        tokens = arrays['pos_embed'].size // max(width, 1) if 'pos_embed' in arrays else 1
         size = side * math.isqrt(max(tokens - 1, 0))
         return f'vit(depth={len(counts["blocks"])}, width={width}, patch={side}) for size={size}'
     block = 'bottleneck' if 'layer1.0.conv3.weight' in arrays else 'basic'
@@ -281,11 +281,12 @@ def _converted(array: np.ndarray, ours: str, shape: tuple[int, ...]) -> np.ndarr
         shape: of our array.
     """
     parts = re.findall(r'\.(query|key|value)\.', ours)
-    if parts and len(array) % 3 == 0:
+    if parts and array.ndim and len(array) % 3 == 0:
         array = np.split(array, 3)[('query', 'key', 'value').index(parts[0])]
     if array.ndim == 4:
         array = array.transpose(2, 3, 1, 0)
-        array = array.reshape(-1, array.shape[-1]) if ours.startswith('patches.') else array
+        if ours.startswith('patches.'):
+            array = array.reshape(math.prod(array.shape[:3]), array.shape[-1])
     elif array.ndim == 2:
         array = array.T
     size, first, last = math.prod(shape), shape[0], shape[-1]

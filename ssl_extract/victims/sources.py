@@ -83,6 +83,7 @@ def torch(path: str, encoder: str, size: Width, prefix: str | None = None) -> Lo
             'student.module.backbone.'; None finds it.
     """
     file = files.absolute(path)
+    trained.make(encoder)  # a wrong spec shows before anything is read
 
     def load(mesh: jax.sharding.Mesh) -> Victim:
         with files.advised('put it back from a copy, or name another file in victim.source'):

@@ -11,6 +11,7 @@ import sys
 
 import jax
 import numpy as np
+import paper_imagenet
 import pytest
 import safetensors.numpy
 
@@ -129,7 +130,12 @@ def test_a_sequential_without_a_max_pool_starts_its_stages_at_three():
             9,
             ('conv1.weight [3, 3, 3, 2] for [7, 7, 3, 2]; the file holds', 'stem="cifar"'),
         ),
-        ('simclr', 'resnet18(stem="cifar", stages=(1, 1))', 9, ('layer1.0.bn1.bias [2] for [64], ', ' and 27 more; the file', 'width=2)')),
+        (
+            'simclr',
+            'resnet18(stem="cifar", stages=(1, 1))',
+            9,
+            ('bn1.bias [2] for [64], ', ' and 27 more; the file', 'width=2)'),
+        ),
         ('simclr', VIT, 8, ('it holds no vision transformer', 'backbone.bn1.bias')),
         ('timm', SIMCLR, 8, ('it holds no ResNet with the names of public files', 'blocks.0')),
         ('dino', VIT, 12, ('pos_embed [1, 5, 12] for [1, 10, 12]', 'patch=4) for size=8')),
@@ -179,9 +185,12 @@ def test_half_precision_is_read(tmp_path):
 
 def test_broken_files_are_told_in_one_line(tmp_path):
     whole = path_of('simclr').read_bytes()
+    with pytest.raises(UserError, match="unknown encoder 'resnet19'"):
+        SOURCES.make("torch('nowhere.pth', encoder='resnet19', size=9)")
     path = tmp_path / 'mine.safetensors'
     load = SOURCES.make(f'torch(path={str(path)!r}, encoder={SIMCLR!r}, size=9)')
     assert 'is not there' in told(lambda: load(None))
+    assert 'copy it to a local disk' in told(lambda: torch_files.read('gs://bucket/a.pth'))
     for content in (b'', whole[:40], whole[:-8], b'{}' * 99):
         path.write_bytes(content)
         line = told(lambda: load(None))
@@ -218,6 +227,13 @@ def test_the_source_makes_a_victim_of_its_content():
     assert "read from 'state_dict.backbone.*'; left out: state_dict.backbone.fc.0.weight," in note
 
 
+def test_the_papers_imagenet_victim_is_simsiams_file():
+    c = paper_imagenet.get_config('checkpoint_0099.pth.tar')
+    load = SOURCES.make(c.victim.source)  # reads nothing
+    assert c.victim.source.endswith("encoder='normalize | resnet50', size=224)")
+    assert 'checkpoint_0099.pth.tar is not there' in told(lambda: load(None))
+
+
 PIXELS = Network(  # answers with the mean color
     init=lambda key, images: {'params': {}, 'batch_stats': {}},
     apply=lambda variables, images: images.mean((1, 2)),
@@ -244,7 +260,7 @@ def test_normalize_shifts_and_scales_the_images_of_the_next_encoder(arguments, m
 @pytest.mark.parametrize(
     ('spec', 'said'),
     [
-        ('normalize', "normalize stands last; write one network, and before it"),
+        ('normalize', "'normalize' stands last; write one network, and before it"),
         (f'{SIMCLR} | {SIMCLR}', 'stands before another'),
         (f'{SIMCLR} | normalize', 'stands before another'),
         (f'normalize("places") | {SIMCLR}', 'write one of imagenet, clip, inception'),
