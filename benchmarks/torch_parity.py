@@ -51,6 +51,8 @@ class Case:
         content: turns the state of two networks, the second of other weights, into what a public
             file holds.
         suffix: of the file.
+        head: the spec of the projection head behind the encoder; '' where there is none.
+        make_head: makes the head of PyTorch, which a file has under `fc.`.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Case:
     size: int
     content: Callable[[Arrays, Arrays], dict[str, Any]] = lambda state, other: state
     suffix: str = '.safetensors'
+    head: str = ''
+    make_head: Callable[[], nn.Module] = nn.Identity
 
 
 def without_classifier(network: nn.Module, stem: str = 'imagenet') -> nn.Module:
@@ -88,18 +92,28 @@ def small_vit() -> nn.Module:
     )
 
 
+def simclr_head() -> nn.Module:
+    """Makes the projection head of SimCLR, 4-3-2."""
+    return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+
+
+def simsiam_head() -> nn.Module:
+    """Makes the projector of SimSiam, 16-16-16-5; a frozen bias is before the last BatchNorm."""
+    layers = [nn.Linear(16, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU()]
+    layers += [nn.Linear(16, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(16, 5), nn.BatchNorm1d(5, affine=False))
+
+
 def simclr(state: Arrays, other: Arrays) -> dict[str, Any]:
-    """Names the arrays as the paper's reference code: `backbone.`, `shortcut`, a head in `fc`."""
+    """Names the arrays as the paper's reference code: `backbone.`, `shortcut`."""
     renamed = {name.replace('downsample', 'shortcut'): array for name, array in state.items()}
-    head = {'fc.0.weight': torch.ones(2, 2), 'fc.2.bias': torch.ones(2)}
-    return {'state_dict': prefixed('backbone.', renamed | head), 'epoch': 200}
+    return {'state_dict': prefixed('backbone.', renamed), 'epoch': 200}
 
 
 def simsiam(state: Arrays, other: Arrays) -> dict[str, Any]:
-    """Names the arrays as SimSiam: `module.encoder.`, its projector in `fc`, a predictor."""
-    head = {'fc.0.weight': torch.ones(2, 2), 'fc.7.running_var': torch.ones(2)}
+    """Names the arrays as SimSiam: `module.encoder.`, and a predictor beside it."""
     predictor = {'module.predictor.0.weight': torch.ones(2, 2)}
-    return {'state_dict': prefixed('module.encoder.', state | head) | predictor}
+    return {'state_dict': prefixed('module.encoder.', state) | predictor}
 
 
 def moco(state: Arrays, other: Arrays) -> dict[str, Any]:
@@ -179,6 +193,8 @@ FIXTURES = (
         f'resnet18(stem="cifar", {SMALL})',
         9,
         simclr,
+        head='simclr(hidden=3, dim=2)',
+        make_head=simclr_head,
     ),
     Case(
         'simsiam',
@@ -186,6 +202,8 @@ FIXTURES = (
         f'normalize | resnet50({SMALL})',
         33,
         simsiam,
+        head='simsiam_projector(hidden=16, dim=5)',
+        make_head=simsiam_head,
     ),
     Case(
         'moco',
@@ -234,10 +252,20 @@ def randomize(network: nn.Module, seed: int) -> Arrays:
     return state
 
 
-def answers(case: Case, folder: pathlib.Path) -> tuple[pathlib.Path, np.ndarray, np.ndarray]:
-    """Writes the file of a case: the file, images uint8 [N, H, W, 3], PyTorch's answers [N, D]."""
-    network, other = case.make().eval(), case.make()
-    content = case.content(randomize(network, 1), randomize(other, 2))
+def write(case: Case, folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, np.ndarray]]:
+    """Writes the file of a case.
+
+    Args:
+        case: the case.
+        folder: of the file.
+
+    Returns:
+        The file, and by name 'images' uint8 [N, H, W, 3], PyTorch's 'answers' float32 [N, D], and
+        the 'projections' float32 [N, E] where there is a head.
+    """
+    network, other, head = case.make().eval(), case.make(), case.make_head().eval()
+    state = randomize(network, 1) | prefixed('fc.', randomize(head, 3))
+    content = case.content(state, randomize(other, 2))
     path = folder / f'{case.name}{case.suffix}'
     if case.suffix == '.safetensors':
         leaves = dict(torch_files.flat(content))
@@ -253,15 +281,24 @@ def answers(case: Case, folder: pathlib.Path) -> tuple[pathlib.Path, np.ndarray,
         mean, std = (torch.tensor(values)[:, None, None] for values in PRESETS[preset])
         x = (x - mean) / std
     with torch.no_grad():
-        return path, images, network(x).numpy()
+        answers = network(x)
+        projections = {'projections': head(answers).numpy()} if case.head else {}
+    return path, {'images': images, 'answers': answers.numpy(), **projections}
 
 
 def difference(case: Case, folder: pathlib.Path) -> float:
     """Returns the largest difference of the answers, relative to the largest answer."""
-    path, images, expected = answers(case, folder)
-    encoder = torch_weights.load(path, case.spec, case.size).encoder
-    ours = np.asarray(encoder.apply(images.astype(np.float32) / 255))
-    return float(np.abs(ours - expected).max() / np.abs(expected).max())
+    path, arrays = write(case, folder)
+    encoder = torch_weights.load(path, case.spec, case.size, head=case.head).encoder
+    images = arrays['images'].astype(np.float32) / 255
+    ours = {'answers': encoder.apply(images)}
+    if case.head:
+        apply, variables = encoder.through_heads()
+        ours['projections'] = apply(variables, images)
+    return max(
+        float(np.abs(own - arrays[name]).max() / np.abs(arrays[name]).max())
+        for name, own in ours.items()
+    )
 
 
 class Code:
@@ -278,7 +315,7 @@ def refusals(folder: pathlib.Path) -> Iterator[tuple[str, str]]:
     Raises:
         AssertionError: a file was read, or ran its code.
     """
-    whole, _, _ = answers(dataclasses.replace(FIXTURES[0], suffix='.pth'), folder)
+    whole, _ = write(dataclasses.replace(FIXTURES[0], suffix='.pth'), folder)
     content = whole.read_bytes()
     old = folder / 'old.pth'
     torch.save({'a': torch.ones(99)}, old, _use_new_zipfile_serialization=False)
@@ -305,8 +342,8 @@ def main(argv: list[str]) -> None:
         folder = pathlib.Path(_FIXTURES.value)
         folder.mkdir(parents=True, exist_ok=True)
         for case in FIXTURES:
-            _, images, expected = answers(case, folder)
-            np.savez(folder / f'{case.name}.npz', images=images, answers=expected, spec=case.spec)
+            _, arrays = write(case, folder)
+            np.savez(folder / f'{case.name}.npz', **arrays, spec=case.spec, head=case.head)
         return
     versions = {module.__name__: module.__version__ for module in (torch, torchvision, timm)}
     print(', '.join(f'{name} {version}' for name, version in versions.items()))

@@ -70,7 +70,7 @@ def stored(name: str) -> Load:
 
 
 @register_source('torch')
-def torch(path: str, encoder: str, size: Width, prefix: str | None = None) -> Load:
+def torch(path: str, encoder: str, size: Width, prefix: str | None = None, head: str = '') -> Load:
     """Reads weights of PyTorch: torchvision's ResNets, timm's vision transformers, SSL projects'.
 
     >>> load = torch('resnet50.safetensors', encoder='normalize | resnet50', size=224)
@@ -81,13 +81,17 @@ def torch(path: str, encoder: str, size: Width, prefix: str | None = None) -> Lo
         size: side of the images that the victim takes, in pixels.
         prefix: what stands before the names of the encoder's arrays, such as
             'student.module.backbone.'; None finds it.
+        head: the spec of the projection head behind the encoder, such as 'simclr(hidden=512,
+            dim=128)'; '' leaves the head out.
     """
     file = files.absolute(path)
     trained.make(encoder)  # a wrong spec shows before anything is read
+    if head:
+        trained.make_head(head)
 
     def load(mesh: jax.sharding.Mesh) -> Victim:
         with files.advised('put it back from a copy, or name another file in victim.source'):
-            loaded = torch_weights.load(file, encoder, size, prefix, mesh)
+            loaded = torch_weights.load(file, encoder, size, prefix, head, mesh)
         return from_encoder(loaded.encoder)._replace(origin={'note': str(loaded)})
 
     return load

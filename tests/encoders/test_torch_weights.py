@@ -16,12 +16,12 @@ import pytest
 import safetensors.numpy
 
 from ssl_extract import encoders
-from ssl_extract.encoders import Network, torch_files, torch_weights
+from ssl_extract.encoders import Network, torch_files, torch_names, torch_weights
 from ssl_extract.encoders.normalize import normalize
 from ssl_extract.encoders.trained import content_hash
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import parallel
-from ssl_extract.victims import SOURCES
+from ssl_extract.victims import SOURCES, endpoints, from_encoder
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'golden' / 'torch'
 FILES = {  # file -> the prefix of the encoder that its authors evaluate, and what is left out
@@ -76,6 +76,41 @@ def test_a_file_answers_here_as_in_pytorch(name):
     assert not any(k.removeprefix(prefix).startswith(('fc', 'head')) for k in read)
 
 
+@pytest.mark.parametrize('name', ['simclr', 'simsiam'])
+def test_a_projection_head_answers_here_as_in_pytorch(name):
+    spec, images, _ = golden(name)
+    with np.load(FOLDER / f'{name}.npz') as arrays:
+        head, projections = str(arrays['head']), arrays['projections']
+    loaded = torch_weights.load(path_of(name), spec, images.shape[1], head=head)
+    assert loaded.encoder.heads == (('head', head),)
+    assert not any('.fc.' in left_out for left_out in loaded.left_out)
+    victim = endpoints.at(from_encoder(loaded.encoder), 'projection')
+    np.testing.assert_allclose(victim.answer(images), projections, 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ('name', 'head', 'said'),
+    [
+        ('simclr', 'simclr(hidden=5, dim=2)', 'linear1.bias [3] for [5]'),
+        (
+            'simclr',
+            'simsiam_projector(hidden=3, dim=2)',
+            'it lacks bn1.bias, bn1.weight, bn2.bias and 8 more',
+        ),
+        ('simsiam', 'linear(dim=16)', 'without a place are'),
+        (
+            'moco',
+            'linear(dim=2)',
+            "fit head 'linear(dim=2)': it lacks linear1.bias, linear1.weight",
+        ),
+    ],
+)
+def test_another_head_is_refused_with_the_names(name, head, said):
+    spec, images, _ = golden(name)
+    line = told(lambda: torch_weights.load(path_of(name), spec, images.shape[1], head=head))
+    assert said in line, line
+
+
 def test_another_encoder_of_a_file_is_read_by_its_prefix():
     spec, images, answers = golden('moco')
     prefix = 'state_dict.module.encoder_k.'
@@ -104,7 +139,7 @@ def test_a_sequential_without_a_max_pool_starts_its_stages_at_three():
         if first.isdecimal()
         for array in [content[f'{prefix}{first}.{rest}']]
     }
-    names = torch_weights.parts_of(counted, torch_weights.RESNET)['f.']
+    names = torch_names.parts_of(counted, torch_names.RESNET)['f.']
     assert names['layer1.0.conv1.weight'] == 'f.3.0.conv1.weight'
     assert names['conv1.weight'] == 'f.0.weight' and names['bn1.bias'] == 'f.1.bias'
     assert names['layer2.0.downsample.1.running_var'] == 'f.4.0.downsample.1.running_var'
@@ -224,7 +259,7 @@ def test_the_source_makes_a_victim_of_its_content():
     assert victim.address == content_hash(victim.encoder)
     np.testing.assert_allclose(victim.answer(images[:4]), answers[:4], 1e-4, 1e-5)
     note = victim.origin['note']
-    assert "read from 'state_dict.backbone.*'; left out: state_dict.backbone.fc.0.weight," in note
+    assert "read from 'state_dict.backbone.*'; left out: state_dict.backbone.fc.0.bias," in note
 
 
 def test_the_papers_imagenet_victim_is_simsiams_file():
