@@ -19,17 +19,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import safetensors.torch
-import timm
-import torch
-import torchvision
 from absl import app, flags
-from torch import nn
-from torchvision.models import resnet
 
 from ssl_extract.encoders import torch_files, torch_weights
 from ssl_extract.encoders.normalize import PRESETS
 from ssl_extract.errors import UserError
+
+try:
+    import safetensors.torch
+    import timm
+    import torch
+    import torchvision
+    from torch import nn
+    from torchvision.models import resnet
+except ModuleNotFoundError as error:
+    install = "pip install 'ssl_extract[benchmark]'"
+    raise SystemExit(f'{error.name} is not installed: {install}') from None
 
 TOLERANCE = 1e-4  # of the answers, relative to the largest
 IMAGES = 3
