@@ -62,7 +62,8 @@ def base() -> ml_collections.ConfigDict:
 
     c.victim = ml_collections.ConfigDict()
     c.victim.seed = 0  # of initialization and order
-    # Or 'stored("NAME")', 'checkpoint(path="...")', 'function("module:name", dim=512)'.
+    # Or 'stored("NAME")', 'checkpoint(path="...")', 'function("module:name", dim=512)',
+    # 'torch(path="...", encoder="normalize | resnet50", size=224)'.
     c.victim.source = 'pretrain'
     c.victim.split = 'train'  # of data.name, for pretraining
     c.victim.method = 'simclr'  # of pretraining, or 'simsiam'

@@ -108,6 +108,8 @@ def own_modules(tmp_path, monkeypatch, registries_restored):
         monkeypatch.delitem(sys.modules, module, raising=False)
         code = PYTHON.findall((ROOT / 'docs' / page).read_text())[number]
         (tmp_path / f'{module}.py').write_text(code)
+    weights = PYTHON.findall((ROOT / 'docs/how_to/attack_torch_weights.md').read_text())[0]
+    exec(weights, {})  # writes a file
     yield
     for module in OWN:
         sys.modules.pop(module, None)

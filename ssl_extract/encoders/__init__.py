@@ -10,6 +10,7 @@
 """
 
 from ssl_extract.encoders import heads as heads
+from ssl_extract.encoders import normalize as normalize
 from ssl_extract.encoders import resnet as resnet
 from ssl_extract.encoders import vit as vit
 from ssl_extract.encoders.base import (
@@ -18,6 +19,7 @@ from ssl_extract.encoders.base import (
     Network,
     dim,
     from_module,
+    make,
     num_params,
     register,
     register_head,
@@ -35,15 +37,6 @@ __all__ = [
     'register',
     'register_head',
 ]
-
-
-def make(spec: str) -> Network:
-    """Makes the encoder that `spec` names, such as `'resnet18(stem="cifar", width=32)'`.
-
-    Raises:
-        UserError: the name, an argument or its value is wrong.
-    """
-    return ENCODERS.make(spec)
 
 
 def make_head(spec: str) -> Network:

@@ -7,10 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ssl_extract import checks
 from ssl_extract.errors import UserError
-from ssl_extract.registry import Registry
+from ssl_extract.registry import Registry, split_chain
 
-ENCODERS = Registry('encoder')
+# The trait of an encoder.
+# before: whether it stands before another encoder in a chain, which it takes as `encoder`.
+ENCODERS = Registry('encoder', before=False)
 HEADS = Registry('head')
 register, register_head = ENCODERS.register, HEADS.register
 
@@ -35,6 +38,29 @@ class Network(NamedTuple):
     init: Callable[[jax.Array, Any], Variables]
     apply: Callable[[Variables, jax.Array], jax.Array]
     train: Callable[[Variables, jax.Array], tuple[jax.Array, Any]]
+
+
+def make(spec: str) -> Network:
+    """Makes the encoder of a spec, or of a chain whose last part is the network.
+
+    Args:
+        spec: such as `'resnet18(stem="cifar")'` or `'normalize | resnet50'`.
+
+    Raises:
+        UserError: the name, an argument or its value is wrong, or the chain has another order.
+    """
+    *firsts, last = split_chain(spec, ENCODERS.kind) or [spec]
+    for part in (*firsts, last):
+        if ENCODERS.traits(part).before is (part is last):
+            raise UserError(
+                f'encoder {checks.shown(spec)}: {checks.shown(part)} stands '
+                f'{"last" if part is last else "before another"}; '
+                "write one network, and before it what changes its inputs: 'normalize | resnet18'"
+            )
+    network = ENCODERS.make(last)
+    for part in reversed(firsts):
+        network = ENCODERS.make(part, encoder=network)
+    return network
 
 
 def from_module(module: nn.Module, rank: int) -> Network:

@@ -11,12 +11,13 @@ import numpy as np
 from etils import epath
 
 from ssl_extract import numerics
-from ssl_extract.encoders.base import ENCODERS, HEADS, Network
+from ssl_extract.encoders import base
+from ssl_extract.encoders.base import HEADS, Network
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import checkpoint, parallel
 
 # Cached, so that all encoders with the same spec share one Network and one compiled program.
-make = functools.cache(ENCODERS.make)
+make = functools.cache(base.make)
 make_head = functools.cache(HEADS.make)
 
 

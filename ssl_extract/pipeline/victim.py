@@ -139,7 +139,7 @@ def pretraining_spec(fields: dict[str, Any], *without: str) -> dict[str, Any]:
 
 
 def notes_of(run: Run, sets: Sets) -> list[str]:
-    """Says what the sets have in common, and what a stored victim is and was trained on.
+    """Says what the sets have in common, and what a victim of a file is and was trained on.
 
     Args:
         run: the run.
@@ -147,8 +147,8 @@ def notes_of(run: Run, sets: Sets) -> list[str]:
     """
     victim, c = _load(run), run.config.victim
     origin = victim and victim.origin
-    if not origin:
-        return sets_lib.notes_of(run, sets)
+    if not origin or 'trained' not in origin:
+        return [*(origin or {}).values(), *sets_lib.notes_of(run, sets)]
     trained_on, size = origin['trained'], num_params(victim.encoder.variables)
     epochs = trained_on['epochs']
     notes = [

@@ -36,7 +36,8 @@ class Victim(NamedTuple):
         input_shape: of one input; None where the victim takes any.
         encoder: the network behind the answers; None of other victims.
         folder: the folder that the victim was read from; None of other victims.
-        origin: the description of a stored victim, see `stored.Stored`; None of other victims.
+        origin: the description of a stored victim, see `stored.Stored`; of weights of PyTorch a
+            'note'; None of other victims.
     """
 
     address: str

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import jax
 
-from ssl_extract.encoders import trained
+from ssl_extract.encoders import torch_weights, trained
 from ssl_extract.errors import UserError
 from ssl_extract.ranges import Width
 from ssl_extract.registry import Registry
@@ -65,6 +65,34 @@ def stored(name: str) -> Load:
         with files.advised('put it back from a copy, or name another victim in victim.source'):
             file = stored_files.read(name, mesh)
         return from_encoder(file.encoder)._replace(origin=file.about)
+
+    return load
+
+
+@register_source('torch')
+def torch(path: str, encoder: str, size: Width, prefix: str | None = None, head: str = '') -> Load:
+    """Reads weights of PyTorch: torchvision's ResNets, timm's vision transformers, SSL projects'.
+
+    >>> load = torch('resnet50.safetensors', encoder='normalize | resnet50', size=224)
+
+    Args:
+        path: a `.safetensors` file, or what `torch.save` wrote (with the extra `torch`).
+        encoder: the spec of the file's network, with the normalization of its training.
+        size: side of the images that the victim takes, in pixels.
+        prefix: what stands before the names of the encoder's arrays, such as
+            'student.module.backbone.'; None finds it.
+        head: the spec of the projection head behind the encoder, such as 'simclr(hidden=512,
+            dim=128)'; '' leaves the head out.
+    """
+    file = files.absolute(path)
+    trained.make(encoder)  # a wrong spec shows before anything is read
+    if head:
+        trained.make_head(head)
+
+    def load(mesh: jax.sharding.Mesh) -> Victim:
+        with files.advised('put it back from a copy, or name another file in victim.source'):
+            loaded = torch_weights.load(file, encoder, size, prefix, head, mesh)
+        return from_encoder(loaded.encoder)._replace(origin={'note': str(loaded)})
 
     return load
 

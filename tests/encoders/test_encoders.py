@@ -230,6 +230,7 @@ def test_convolutions_start_with_he_variance_over_their_outputs():
 # --- what a Network promises -------------------------------------------------
 
 CASES = {  # every registered name -> a spec of its architecture, as small as it goes
+    'normalize': 'normalize | resnet18(stem="patch", width=4, stages=(1,))',
     'resnet': 'resnet(block="basic", stem="patch", width=4, stages=(1, 1))',
     'resnet18': SMALL,
     'resnet34': 'resnet34(stem="patch", width=4, stages=(1,))',
