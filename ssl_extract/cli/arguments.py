@@ -125,8 +125,8 @@ COMMANDS = {
     ),
     'export': Command(
         'FOLDER --format=safetensors|stablehlo|onnx',
-        'Writes the encoder of a stage or of the facade to one file for other programs, and runs the '
-        'file. FOLDER holds meta.json, as WORKDIR/victim/0123; a .safetensors file does too.',
+        'Writes a trained encoder to one file for other programs, and runs the file. FOLDER is the '
+        'folder of a stage, as WORKDIR/victim/0123, or a .safetensors file.',
         _define_export,
     ),
     'list': Command(
