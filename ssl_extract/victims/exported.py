@@ -1,4 +1,4 @@
-"""Exported encoders: files for other programs, run when they are written.
+"""Exported encoders: files for other programs, run when they are written."""
 
 import pathlib
 import tempfile
