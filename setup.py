@@ -3,6 +3,10 @@
 import setuptools
 
 setuptools.setup(
-    packages=[*setuptools.find_packages(include=['ssl_extract*']), 'ssl_extract.experiments'],
+    packages=[
+        *setuptools.find_packages(include=['ssl_extract*']),
+        'ssl_extract.experiments',
+        'ssl_extract.experiments.pretrained',
+    ],
     package_dir={'ssl_extract.experiments': 'experiments'},
 )

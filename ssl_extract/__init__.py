@@ -27,6 +27,7 @@ _HOMES = {
     'UserError': 'ssl_extract.errors',
     'collect': 'ssl_extract.api',
     'evaluate': 'ssl_extract.api',
+    'export': 'ssl_extract.api',
     'load': 'ssl_extract.api',
     'make_oracle': 'ssl_extract.api',
     'pretrain': 'ssl_extract.api',

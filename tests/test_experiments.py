@@ -1,11 +1,13 @@
 """Every experiment file loads and expands; the paper's setting is built and stepped once."""
 
+import hashlib
 import importlib.util
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from pretrained import efficientnet_lite0 as lite0
 
 from ssl_extract import attacks, config, defenses, encoders, training
 from ssl_extract.encoders import trained
@@ -13,7 +15,7 @@ from ssl_extract.pipeline import comparisons, surrogate, victim
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.validate import check_fields
 from ssl_extract.registry import parse_call, split_chain
-from ssl_extract.runtime import parallel
+from ssl_extract.runtime import files, parallel
 from ssl_extract.victims import SOURCES
 
 FILES = sorted((pathlib.Path(__file__).parent.parent / 'experiments').glob('*.py'))
@@ -46,7 +48,9 @@ def test_every_experiment_expands_to_runs_with_known_names(path):
         if run.seed == 1:  # the others differ in the seed alone
             check(run)
             load_victim = SOURCES.make(run.victim.source)  # None where the run pretrains
-            assert load_victim is None or load_victim(parallel.data_mesh(1)).origin
+            if load_victim:
+                answers = load_victim(parallel.data_mesh(1))
+                assert answers.origin or answers.dim == lite0.DIM
         trained.make(run.victim.encoder)
 
 
@@ -138,7 +142,7 @@ def test_every_attack_of_the_comparison_pays_the_same_and_trains_alike():
                 assert steps == pytest.approx(steps_of[budget], rel=0.05)
 
 
-@pytest.mark.parametrize(('name', 'where'), STUDIES)
+@pytest.mark.parametrize(('name', 'where'), [*STUDIES, ('pretrained_cpu', '')])
 def test_a_study_lists_a_family_of_comparisons_over_five_seeds(name, where):
     c = study(name, where)
     runs = [make_run(run, 'nowhere', None) for run in config.expand(c)]
@@ -241,6 +245,18 @@ def test_the_obvious_attackers_meet_what_they_are_made_for():
     assert tried(shifted, recover='subtract_shift') and tried(control, loss='mse')
     overlaps = {run['attack.overlap'] for run in runs if run.get('attack.overlap')}
     assert min(overlaps) >= 5 * width
+
+
+def test_the_pretrained_victim_computes_no_image_twice(tmp_path, monkeypatch):
+    """Not even in another process: it answers from its folder, in which torch has no part."""
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    names = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
+    answers = np.arange(3 * lite0.DIM, dtype=np.float32).reshape(3, -1)
+    files.write_npz(lite0.FOLDER / 'part.npz', names=names, answers=answers)
+    lite0._kept.cache_clear()
+    order = [2, 0, 1, 2]
+    np.testing.assert_array_equal(lite0.encode(images[order] / 255), answers[order])
 
 
 def test_every_registered_defense_is_in_the_study_once():

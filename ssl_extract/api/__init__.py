@@ -11,13 +11,15 @@ floats in [0, 1], or floats, which they see as they are. Every function computes
 """
 
 from ssl_extract.api.asking import Answers, collect, make_oracle
-from ssl_extract.api.measuring import evaluate, load, results
+from ssl_extract.api.measuring import evaluate, results
+from ssl_extract.api.saved import export, load
 from ssl_extract.api.training import pretrain, steal
 
 __all__ = [
     'Answers',
     'collect',
     'evaluate',
+    'export',
     'load',
     'make_oracle',
     'pretrain',

@@ -1,4 +1,4 @@
-"""Evaluation, saved encoders and results, for the facade."""
+"""Evaluation and results, for the facade."""
 
 import warnings
 from collections.abc import Callable
@@ -13,7 +13,6 @@ from ssl_extract.api import inputs as inputs_lib
 from ssl_extract.api.asking import Answers, collect, make_oracle
 from ssl_extract.api.inputs import Labeled
 from ssl_extract.data import Dataset
-from ssl_extract.encoders import trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import Task, check_counts, check_task, presentation
@@ -21,7 +20,7 @@ from ssl_extract.evaluation.assess import assess
 from ssl_extract.evaluation.features import represent
 from ssl_extract.evaluation.metrics import names_of
 from ssl_extract.oracle import MAX_BUDGET
-from ssl_extract.runtime import files, parallel
+from ssl_extract.runtime import parallel
 from ssl_extract.victims.model import Victim
 
 
@@ -89,19 +88,6 @@ def evaluate(
     pair = (encoder.network.apply, encoder.variables)
     measured, _ = assess(pair, [task], victim=arrays, mesh=mesh, **settings)
     return rows + _rows('surrogate', bill, measured)
-
-
-def load(folder: epath.PathLike) -> Encoder:
-    """Reads an encoder.
-
-    Args:
-        folder: a stage's folder of an experiment, or the `folder` of `steal` or `pretrain`.
-
-    Raises:
-        UserError: the folder holds no encoder, or the encoder is damaged.
-    """
-    with files.advised('put it back from a copy, or train the encoder again'):
-        return trained.load(folder)
 
 
 def results(*workdirs: epath.PathLike) -> Any:

@@ -10,6 +10,7 @@ from ssl_extract.cli import arguments, failures, noise, signals, streams
 from ssl_extract.errors import UserError
 
 _HOMES = {  # imported when they are called: JAX takes seconds
+    'export': 'ssl_extract.cli.exporting',
     'list': 'ssl_extract.cli.catalog',
     'report': 'ssl_extract.cli.merging',
     'run': 'ssl_extract.cli.running',

@@ -79,6 +79,23 @@ def _define_store(values: flags.FlagValues) -> None:
     )
 
 
+def _define_export(values: flags.FlagValues) -> None:
+    flags.DEFINE_enum(
+        'format',
+        None,
+        ['safetensors', 'stablehlo', 'onnx'],
+        'Weights (safetensors), or a program of any batch size (stablehlo, onnx).',
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        'out',
+        '',
+        "A new file that ends in the format; default the folder's name, here.",
+        flag_values=values,
+    )
+    _define_list(values)
+
+
 def _define_list(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         'modules',
@@ -105,6 +122,12 @@ COMMANDS = {
         '--config=NAME --workdir=DIR [--config.a.b=c ...]',
         'Runs an experiment, or goes on with one that was stopped.',
         _define_run,
+    ),
+    'export': Command(
+        'FOLDER --format=safetensors|stablehlo|onnx',
+        'Writes a trained encoder to one file for other programs, and runs the file. FOLDER is the '
+        'folder of a stage, as WORKDIR/victim/0123, or a .safetensors file.',
+        _define_export,
     ),
     'list': Command(
         '[ROOM ...]',

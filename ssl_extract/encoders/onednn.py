@@ -14,9 +14,11 @@ processor with AVX-512:
 https://uxlfoundation.github.io/oneDNN/dev_guide_convolution.html
 """
 
+import contextlib
+import contextvars
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,7 @@ from ssl_extract.runtime import programs
 # The call is no public interface: its configuration was tried with these, and a wrong one aborts.
 TRIED = ('0.10.2', '0.12.0.1')
 TARGET = '__onednn$convolution'
+_LEFT_OUT = contextvars.ContextVar('left_out', default=False)
 
 
 def is_known() -> bool:
@@ -46,7 +49,18 @@ def is_here() -> bool:
 
     Each of several devices would be given the whole batch: the compiler cannot divide the call.
     """
-    return jax.default_backend() == 'cpu' and jax.device_count() == 1 and is_known()
+    one = jax.default_backend() == 'cpu' and jax.device_count() == 1
+    return one and is_known() and not _LEFT_OUT.get()
+
+
+@contextlib.contextmanager
+def left_out() -> Iterator[None]:
+    """Lets what is traced in the block convolve as XLA does, for a program of other machines."""
+    token = _LEFT_OUT.set(True)
+    try:
+        yield
+    finally:
+        _LEFT_OUT.reset(token)
 
 
 def conv(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

@@ -83,7 +83,9 @@ class ResNet(nn.Module):
         x = Conv(self.width, size, stride, self.dtype, name='stem')(x)
         x = nn.relu(BatchNorm(train, self.dtype, name='stem_norm')(x))
         if self.stem == 'imagenet':
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            # After a ReLU, padding with 0 is as good as with -infinity; jax2onnx knows no other.
+            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
         for i, blocks in enumerate(self.stages):
             for j in range(blocks):
                 stride = 2 if i > 0 and j == 0 else 1

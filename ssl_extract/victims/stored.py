@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+import ssl_extract
 from ssl_extract import data
 from ssl_extract.encoders import chain, trained
 from ssl_extract.encoders.trained import Encoder
@@ -23,6 +24,7 @@ from ssl_extract.runtime import files, parallel, places, tensors
 from ssl_extract.victims import endpoints
 
 SUFFIX = '.safetensors'
+VERSION = 1  # of the files; other ones are not read
 MOST_BYTES = 6_000_000  # of the arrays of a victim that comes with the package
 _PROBE, _SCALE = 'probe.', ':scale'  # in the names of arrays
 
@@ -126,6 +128,7 @@ def read(text: str, mesh: jax.sharding.Mesh | None = None) -> Stored:
             f'one of {", ".join(names())}'
         )
     arrays, about = tensors.read(path)
+    check_version(path, about)
     probe = {
         name.removeprefix(_PROBE): arrays.pop(name) for name in [*arrays] if name.startswith(_PROBE)
     }
@@ -134,6 +137,25 @@ def read(text: str, mesh: jax.sharding.Mesh | None = None) -> Stored:
     _check_shapes(path, template, values, about['encoder'])
     encoder = Encoder(about['encoder'], None, shape, heads)
     return Stored(_filled(encoder, template, values, mesh or parallel.data_mesh()), probe, about)
+
+
+def check_version(path: epath.PathLike, about: dict[str, Any]) -> None:
+    """Checks that this version of the package reads a file.
+
+    Args:
+        path: the file.
+        about: its description; without a 'file_version' it is of version 1.
+
+    Raises:
+        UserError: a version of the package with other files wrote it.
+    """
+    version = about.get('file_version', 1)
+    if version != VERSION:
+        raise UserError(
+            f'{path}: file version {version}, written by ssl_extract '
+            f'{about.get("ssl_extract", "unknown")}, and this is {ssl_extract.__version__}, which '
+            f'reads version {VERSION}: install that ssl_extract, or write the file again'
+        )
 
 
 def predict(stored: Stored, dataset: data.Dataset) -> np.ndarray:
