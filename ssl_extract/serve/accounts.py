@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from starlette.exceptions import HTTPException
 
 from ssl_extract import defenses
 from ssl_extract.oracle import MAX_BUDGET, Oracle, OracleState, states
 from ssl_extract.runtime import files
 from ssl_extract.serve.bodies import Reply
 from ssl_extract.serve.worker import padded
-from starlette.exceptions import HTTPException
 
 KEPT = 16  # answers to the last requests with an Idempotency-Key
 

@@ -4,7 +4,6 @@ import asyncio
 import collections
 import contextlib
 import hashlib
-import json
 import math
 import re
 import sys
