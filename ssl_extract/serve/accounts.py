@@ -1,11 +1,10 @@
-"""An account of the service: ledger, defense's state and last answers, on disk."""
+"""The accounts of a service, on disk: ledger, defense, last answers."""
 
-import collections
 import json
 import secrets
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,22 @@ from ssl_extract.serve.bodies import Reply
 from ssl_extract.serve.worker import padded
 
 KEPT = 16  # answers to the last requests with an Idempotency-Key
+
+
+class Book(NamedTuple):
+    """An account between two requests; a request replaces the whole.
+
+    Attributes:
+        state: of the oracle; None before the first request.
+        requests: how many were answered.
+        last: the time of the last one, in UTC.
+        answered: of the last requests with a key: [number of the request, hash of its content].
+    """
+
+    state: OracleState | None = None
+    requests: int = 0
+    last: str = ''
+    answered: dict[str, list] = {}  # noqa: RUF012  (never changed)
 
 
 class Account:
@@ -51,11 +66,7 @@ class Account:
         self.budget, self._folder, self._oracle = budget, folder, oracle
         self._inputs = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         self._turn = threading.Lock()
-        self._state: OracleState | None = None  # until the first request
-        self._requests, self._last = 0, ''
-        self._answered: collections.OrderedDict[str, list] = collections.OrderedDict()
-        if self._path.exists():
-            self._read()
+        self._book = self._read() if self._path.exists() else Book()
 
     def answer(self, inputs: np.ndarray, key: str = '', body: str = '') -> Reply:
         """Answers one request, once it is on the disk.
@@ -69,9 +80,9 @@ class Account:
             HTTPException: the key was used with another body, or the account is closed.
         """
         with self._turn:
-            if key in self._answered:
-                return self._again(key, body)
-            state = self._state or self._oracle.init(_secret(), self._inputs)
+            if key in self._book.answered:
+                return self._again(*self._book.answered[key], body)
+            state = self._book.state or self._oracle.init(_secret(), self._inputs)
             if int(state.num_refused) > MAX_BUDGET:  # an int32, which must not overflow
                 raise HTTPException(403, 'a billion refused queries: this account is closed')
             rows = padded(inputs)
@@ -87,21 +98,18 @@ class Account:
 
     def bill(self) -> dict[str, Any]:
         """Returns the account's `billed`, `refused`, `budget` and `remaining` queries."""
-        with self._turn:
-            return self._bill()
+        return self._bill(self._book.state)
 
     def ledger(self) -> dict[str, Any]:
         """Returns the bill, the requests, the time of the last one, and the defense's counters."""
-        with self._turn:
-            noticed = defenses.noticed(self._state.defense) if self._state else {}
-            return self._bill() | {
-                'requests': self._requests,
-                'last': self._last,
-                'noticed': noticed,
-            }
+        book = self._book
+        return self._bill(book.state) | {
+            'requests': book.requests,
+            'last': book.last,
+            'noticed': defenses.noticed(book.state.defense) if book.state else {},
+        }
 
-    def _bill(self) -> dict[str, Any]:
-        state = self._state
+    def _bill(self, state: OracleState | None) -> dict[str, Any]:
         return {
             'billed': int(state.num_queries) if state else 0,
             'refused': int(state.num_refused) if state else 0,
@@ -114,8 +122,7 @@ class Account:
             return None
         return max(0, self.budget - int(state.num_queries + state.num_withheld))
 
-    def _again(self, key: str, body: str) -> Reply:
-        number, before = self._answered[key]
+    def _again(self, number: int, before: str, body: str) -> Reply:
         if before != body:
             raise HTTPException(409, 'this Idempotency-Key was used with another body')
         arrays = files.read_npz(self._answer_path(number))
@@ -123,10 +130,10 @@ class Account:
         return Reply(arrays['answers'], arrays['granted'], None if remaining < 0 else remaining)
 
     def _write(self, state: OracleState, reply: Reply, key: str, body: str) -> None:
-        number, last = self._requests + 1, time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())
-        answered = self._answered.copy()
+        number, last = self._book.requests + 1, time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())
+        answered = self._book.answered
         if key:
-            answered[key] = [number, body]
+            answered = dict([*answered.items(), (key, [number, body])][-KEPT:])
             remaining = -1 if reply.remaining is None else reply.remaining
             files.write_npz(
                 self._answer_path(number),
@@ -134,27 +141,24 @@ class Account:
                 granted=reply.granted,
                 remaining=np.int64(remaining),
             )
-        dropped = [answered.popitem(last=False)[1] for _ in range(len(answered) - KEPT)]
-        about = {'requests': number, 'last': last, 'answered': answered}
-        arrays = states.to_arrays(state)
-        files.write_npz(self._path, about=np.array(json.dumps(about)), **arrays)
-        self._state, self._requests, self._last, self._answered = state, number, last, answered
-        for old, _ in dropped:
-            self._answer_path(old).unlink(missing_ok=True)
+        about = json.dumps({'requests': number, 'last': last, 'answered': answered})
+        files.write_npz(self._path, about=np.array(about), **states.to_arrays(state))
+        before, self._book = self._book, Book(state, number, last, answered)
+        for dropped in before.answered.keys() - answered.keys():
+            self._answer_path(before.answered[dropped][0]).unlink(missing_ok=True)
 
-    def _read(self) -> None:
+    def _read(self) -> Book:
         with files.advised('put it back from a copy; without it the account starts anew'):
             arrays = files.read_npz(self._path)
         about = json.loads(str(arrays.pop('about')))
         example = jax.eval_shape(lambda key: self._oracle.init(key, self._inputs), _secret())
-        self._state = states.from_arrays(arrays, example, self._folder)
-        self._requests, self._last = about['requests'], about['last']
-        self._answered = collections.OrderedDict(about['answered'])
+        state = states.from_arrays(arrays, example, self._folder)
         files.remove_temporary(self._folder)
-        kept = {self._answer_path(number) for number, _ in self._answered.values()}
+        kept = {self._answer_path(number) for number, _ in about['answered'].values()}
         for path in files.find(self._folder, 'answer-*.npz'):
             if path not in kept:
                 path.unlink()
+        return Book(state, **about)
 
     @property
     def _path(self) -> epath.Path:

@@ -9,8 +9,8 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import anyio
 from starlette.applications import Starlette
@@ -48,8 +48,8 @@ class Limits(NamedTuple):
 class Gate:
     """The requests of one account: how many are in the service, and when the last ones came."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits, self._inside = limits, 0
+    def __init__(self, places: int, per_minute: int) -> None:
+        self._free, self._most = places, per_minute
         self._times: collections.deque[float] = collections.deque()
 
     def admit(self) -> None:
@@ -58,7 +58,7 @@ class Gate:
         Raises:
             HTTPException: 429, with the seconds after which the next request is admitted.
         """
-        now, most = time.monotonic(), self._limits.requests_per_minute
+        now, most = time.monotonic(), self._most
         while self._times and self._times[0] <= now - MINUTE:
             self._times.popleft()
         if most and len(self._times) >= most:
@@ -71,14 +71,14 @@ class Gate:
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """Holds one of the account's places; 503 if all are taken."""
-        if self._inside >= self._limits.waiting:
-            raise HTTPException(503, 'busy: wait for the answers to your other requests', _LATER)
-        self._inside += 1
+        """Takes one of the places; raises HTTPException 503 if none is free."""
+        if not self._free:
+            raise HTTPException(503, 'busy: other requests are waiting for their answers', _LATER)
+        self._free -= 1
         try:
             yield
         finally:
-            self._inside -= 1
+            self._free += 1
 
 
 class Desk:
@@ -86,8 +86,9 @@ class Desk:
 
     def __init__(self, service: Service, limits: Limits) -> None:
         self._service, self._limits = service, limits
-        self._gates = {name: Gate(limits) for name in service.accounts}
-        self._all = Gate(limits._replace(waiting=limits.busy))
+        per_minute = limits.requests_per_minute
+        self._gates = {name: Gate(limits.waiting, per_minute) for name in service.accounts}
+        self._all = Gate(limits.busy, 0)
         self._threads = anyio.CapacityLimiter(limits.busy)
 
     async def answers(self, request: Request) -> Response:
@@ -99,7 +100,9 @@ class Desk:
             self._gates[name].admit()
             most = bodies.largest(kind, self._service.shape, self._limits.max_batch)
             body = await _body(request, most, self._limits.body_seconds)
-            content = await self._in_thread(self._answer, account, kind, body, key, accepted)
+            content = await anyio.to_thread.run_sync(
+                self._answer, account, kind, body, key, accepted, limiter=self._threads
+            )
         return Response(content, media_type=accepted)
 
     async def about(self, request: Request) -> Response:
@@ -110,13 +113,13 @@ class Desk:
     async def account(self, request: Request) -> Response:
         """Answers `GET /v1/account`."""
         _, account = self._account(request)
-        return JSONResponse(await self._in_thread(account.bill))
+        return JSONResponse(account.bill())
 
     async def ledger(self, request: Request) -> Response:
         """Answers `GET /v1/ledger`."""
         if self._entry(request).name != tokens.OWNER:
             raise HTTPException(403, 'the ledger is for the owner; your account: GET /v1/account')
-        return JSONResponse(await self._in_thread(self._service.ledger))
+        return JSONResponse(await anyio.to_thread.run_sync(self._service.ledger))
 
     async def health(self, request: Request) -> Response:
         """Answers `GET /health`."""
@@ -144,9 +147,6 @@ class Desk:
         if name == tokens.OWNER:
             raise HTTPException(403, "the owner's token has no account; take one with an account")
         return name, self._service.accounts[name]
-
-    async def _in_thread(self, fn: Callable[..., Any], *args: Any) -> Any:
-        return await anyio.to_thread.run_sync(fn, *args, limiter=self._threads)
 
     def _answer(self, account: Account, kind: str, body: bytes, key: str, accepted: str) -> bytes:
         inputs = bodies.read(kind, body, self._service.shape, self._limits.max_batch)
@@ -181,10 +181,12 @@ def make_app(service: Service, limits: Limits | None = None) -> Starlette:
         ('GET', '/health'): desk.health,
         ('GET', '/openapi.json'): desk.document,
     }
-    return Starlette(
+    made = Starlette(
         routes=[Route(path, fn, methods=[method]) for (method, path), fn in handlers.items()],
         exception_handlers={HTTPException: _refused, Exception: _failed},
     )
+    made.router.redirect_slashes = False
+    return made
 
 
 async def _refused(request: Request, error: HTTPException) -> Response:
@@ -203,12 +205,13 @@ async def _body(request: Request, most: int, seconds: float) -> bytes:
     A body that is too large is read up to four times that size and dropped, so that its sender
     reads the refusal instead of a broken connection.
     """
-    parts, size = [], 0
+    body, size = bytearray(), 0
     try:
         async with asyncio.timeout(seconds):
             async for part in request.stream():
                 size += len(part)
-                parts = [*parts, part] if size <= most else []
+                if size <= most:
+                    body += part
                 if size > 4 * most:
                     break
     except TimeoutError:
@@ -219,7 +222,7 @@ async def _body(request: Request, most: int, seconds: float) -> bytes:
         raise HTTPException(400, 'the connection was closed before the body ended') from None
     if size > most:
         raise HTTPException(413, f'the body has more than {most} bytes: send fewer inputs')
-    return b''.join(parts)
+    return bytes(body)
 
 
 def _kinds(request: Request) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import filelock
@@ -41,13 +42,18 @@ class Service:
         entries: list[Entry],
         state: epath.PathLike,
     ) -> None:
-        """Opens the accounts; see `open_service`, which also holds the lock of the folder."""
+        """Opens the accounts; see `open_service`.
+
+        Args:
+            victim: answers NumPy arrays, from any thread.
+            defense: the spec or chain of the defense.
+            entries: of the tokens file.
+            state: the folder, of which the caller holds the lock.
+        """
         self.entries, self.defense = entries, defense
         self.shape, self.answers, self.address = victim.input_shape, victim.answers, victim.address
         made = _defense_of(victim, defense)
         self.dim = _width(victim, made)
-        worker = Worker(victim)
-        called = victim._replace(traced=False, answer=worker.answer)
         folder = epath.Path(state)
         _check_identity(
             folder, self.about() | {'defense': spec_content(defenses.DEFENSES, defense)}
@@ -55,7 +61,7 @@ class Service:
         self.accounts = {
             entry.name: Account(
                 folder / 'accounts' / entry.name,
-                make_oracle(called, made, budget=entry.budget or MAX_BUDGET),
+                make_oracle(victim, made, budget=entry.budget or MAX_BUDGET),
                 self.shape,
                 entry.budget,
             )
@@ -85,7 +91,7 @@ def open_service(
     entries: list[Entry],
     state: epath.PathLike,
     input_shape: tuple[int, ...] | None = None,
-):
+) -> Iterator[Service]:
     """Opens a service and holds its folder, which no other process can open meanwhile.
 
     Args:
@@ -125,10 +131,12 @@ def open_service(
         raise UserError(
             f'--state={state}: another server uses this folder: stop it, or write another folder'
         ) from None
-    try:
-        yield Service(victim._replace(input_shape=shape), defense, entries, folder)
-    finally:
-        lock.release()
+    with contextlib.ExitStack() as stack:
+        stack.callback(lock.release)
+        worker = Worker(victim)
+        stack.callback(worker.close)
+        called = victim._replace(traced=False, answer=worker.answer, input_shape=shape)
+        yield Service(called, defense, entries, folder)
 
 
 def _defense_of(victim: Victim, spec: str) -> defenses.Defense:

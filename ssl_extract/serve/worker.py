@@ -45,14 +45,20 @@ class Worker:
         self._waiting.put((inputs, outputs))
         return outputs.result()
 
+    def close(self) -> None:
+        """Ends the thread after the calls that are waiting."""
+        self._waiting.put(None)
+
     def _run(self) -> None:
-        while True:
-            calls = [self._waiting.get()]
+        while call := self._waiting.get():
+            calls = [call]
             while sum(len(inputs) for inputs, _ in calls) < self._joined:
-                try:
-                    calls.append(self._waiting.get_nowait())
-                except queue.Empty:
+                if self._waiting.empty():  # only this thread takes calls out
                     break
+                if not (call := self._waiting.get()):
+                    self.close()
+                    break
+                calls.append(call)
             self._serve(calls)
 
     def _serve(self, calls: list[tuple[np.ndarray, concurrent.futures.Future]]) -> None:
@@ -63,9 +69,10 @@ class Worker:
                 outputs = self._call(np.concatenate([inputs for inputs, _ in calls]))
                 ends = np.cumsum([len(inputs) for inputs, _ in calls])
                 parts = np.split(outputs, ends[:-1])
-        except BaseException as error:  # of each request, also SystemExit in a user's function
+        except BaseException as error:  # also SystemExit in a user's function
+            failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
             for _, waiting in calls:
-                waiting.set_exception(error)
+                waiting.set_exception(failure)
             return
         for (_, waiting), part in zip(calls, parts, strict=True):
             waiting.set_result(part)
