@@ -157,8 +157,7 @@ def main(argv: list[str]) -> None:
 
 
 def _measure(url: str, keys: dict[str, str], names: list[str], budgets: dict[str, int]) -> None:
-    owner = Client(url, keys['owner'])
-    shape = tuple(owner.get('/v1/about')['input_shape'])
+    shape = tuple(Client(url, keys['owner']).get('/v1/about')['input_shape'])
     direct, body = Direct(shape), _body(_images(_BATCH.value, shape))
     clients = [Client(url, keys[name]) for name in names]
     warm = [client.ask(body) for client in clients]
@@ -171,7 +170,7 @@ def _measure(url: str, keys: dict[str, str], names: list[str], budgets: dict[str
     print(f'served, {len(names)} clients, batches of {_BATCH.value:,}: {served:,.0f} queries/s')
     print(f'direct / served: {(before + after) / 2 / served:.2f}')
     _check_budgets(url, keys, budgets, shape)
-    ledger = owner.get('/v1/ledger')['accounts']
+    ledger = Client(url, keys['owner']).get('/v1/ledger')['accounts']
     sent = {name: first + more for name, first, more in zip(names, warm, billed, strict=True)}
     for name, number in (sent | budgets).items():
         assert ledger[name]['billed'] == number, (name, ledger[name], number)

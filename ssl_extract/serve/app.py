@@ -24,7 +24,6 @@ from ssl_extract.serve.accounts import Account
 from ssl_extract.serve.service import Service
 
 MINUTE = 60.0  # seconds
-_LATER = {'Retry-After': '1'}
 
 
 class Limits(NamedTuple):
@@ -36,6 +35,7 @@ class Limits(NamedTuple):
         body_seconds: the time in which the body of a request has to arrive.
         busy: requests of all accounts at a time.
         waiting: requests of one account at a time.
+        held_bytes: bodies of requests in memory; one alone may be larger.
     """
 
     max_batch: int = 1_000
@@ -43,6 +43,12 @@ class Limits(NamedTuple):
     body_seconds: float = 60.0
     busy: int = 64
     waiting: int = 4
+    held_bytes: int = 2**30
+
+
+def _busy() -> HTTPException:
+    detail = 'busy: other requests are waiting for their answers'
+    return HTTPException(503, detail, {'Retry-After': '1'})
 
 
 class Gate:
@@ -73,7 +79,7 @@ class Gate:
     def inside(self) -> Iterator[None]:
         """Takes one of the places; raises HTTPException 503 if none is free."""
         if not self._free:
-            raise HTTPException(503, 'busy: other requests are waiting for their answers', _LATER)
+            raise _busy()
         self._free -= 1
         try:
             yield
@@ -89,16 +95,16 @@ class Desk:
         per_minute = limits.requests_per_minute
         self._gates = {name: Gate(limits.waiting, per_minute) for name in service.accounts}
         self._all = Gate(limits.busy, 0)
-        self._threads = anyio.CapacityLimiter(limits.busy)
+        self._threads, self._held = anyio.CapacityLimiter(limits.busy), 0
 
     async def answers(self, request: Request) -> Response:
         """Answers `POST /v1/answers`."""
         name, account = self._account(request)
         kind, accepted = _kinds(request)
         key = _key(request)
-        with self._all.inside(), self._gates[name].inside():
+        most = bodies.largest(kind, self._service.shape, self._limits.max_batch)
+        with self._all.inside(), self._gates[name].inside(), self._holding(request, most):
             self._gates[name].admit()
-            most = bodies.largest(kind, self._service.shape, self._limits.max_batch)
             body = await _body(request, most, self._limits.body_seconds)
             content = await anyio.to_thread.run_sync(
                 self._answer, account, kind, body, key, accepted, limiter=self._threads
@@ -147,6 +153,19 @@ class Desk:
         if name == tokens.OWNER:
             raise HTTPException(403, "the owner's token has no account; take one with an account")
         return name, self._service.accounts[name]
+
+    @contextlib.contextmanager
+    def _holding(self, request: Request, most: int) -> Iterator[None]:
+        """Reserves memory for a body; raises HTTPException 503 if others hold too much."""
+        declared = request.headers.get('content-length', '')
+        size = min(most, int(declared)) if re.fullmatch('[0-9]{1,15}', declared) else most
+        if self._held and self._held + size > self._limits.held_bytes:
+            raise _busy()
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
 
     def _answer(self, account: Account, kind: str, body: bytes, key: str, accepted: str) -> bytes:
         inputs = bodies.read(kind, body, self._service.shape, self._limits.max_batch)

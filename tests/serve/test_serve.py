@@ -341,6 +341,20 @@ def test_slow_clients_and_those_that_hang_up_are_not_billed_and_block_nobody(tmp
         assert ask(url, images(1))[1]['remaining'] == 6
 
 
+def test_bodies_that_together_are_too_large_wait(tmp_path):
+    body = as_npz(images(3))
+    half = f'Content-Length: {len(body)}\r\n\r\n'.encode() + body[: len(body) // 2]
+    limits = {'held_bytes': len(body) + 9}
+    with opened(tmp_path, a=10, b=10) as made, serving.running(made, **limits) as url:
+        with raw(url, half) as first:
+            time.sleep(0.1)
+            status, _, headers = ask(url, images(3), 'b')
+            assert (status, headers['Retry-After']) == (503, '1')
+            first.sendall(body[len(body) // 2 :])
+            assert first.recv(12) == b'HTTP/1.1 200'
+        assert ask(url, images(20), 'b')[1]['billed'] == 10  # alone, a larger one
+
+
 def test_the_noise_of_an_account_is_drawn_from_a_secret(tmp_path):
     same = images(2)
     with opened(tmp_path, 'gaussian_noise(stddev=1.0)', a=10, b=10) as made:
