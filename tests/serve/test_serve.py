@@ -223,6 +223,16 @@ def test_of_old_keys_only_the_last_are_kept(tmp_path):
         assert account.bill()['billed'] == accounts.KEPT + 4
 
 
+def test_a_large_request_is_answered_in_parts_and_billed_whole(tmp_path):
+    inputs = images(accounts.ROWS + 5)
+    with opened(tmp_path, 'round(decimals=1)', a=accounts.ROWS + 3) as made:
+        reply = made.accounts['a'].answer(inputs.astype(np.float32) / 255)
+        bill = made.accounts['a'].ledger()
+    assert reply.granted.tolist() == [True] * (accounts.ROWS + 3) + [False] * 2
+    np.testing.assert_allclose(reply.answers[:-2], embedded(inputs[:-2]), atol=0.051)
+    assert (bill['billed'], bill['refused'], bill['requests']) == (accounts.ROWS + 3, 2, 1)
+
+
 def test_eight_accounts_at_once_get_exactly_their_budgets(tmp_path):
     budgets = {name: 30 + 7 * number for number, name in enumerate('abcdefgh')}
 

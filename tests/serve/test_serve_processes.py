@@ -5,6 +5,8 @@ import json
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -133,3 +135,13 @@ def test_killed_again_and_again_under_load_every_query_is_billed_once(tmp_path):
             np.testing.assert_array_equal(got['granted'], reply.granted)
             assert got['remaining'] == reply.remaining
     assert bill['billed'] == 140 and bill['refused'] == 60
+
+
+@pytest.mark.wide
+def test_the_load_benchmark_finds_exact_bills():
+    command = [sys.executable, '-m', 'benchmarks.serving', '--seconds=1', '--batch=100']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rates = re.findall(r' ([\d,]+) queries/s', done.stdout)
+    assert len(rates) == 2 and all(int(rate.replace(',', '')) > 0 for rate in rates)
+    assert 'exact: the ledger of 16 accounts agrees with' in done.stdout

@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+from addresses import save_encoder
 
 from ssl_extract import cli
 from ssl_extract.errors import UserError
@@ -113,10 +114,11 @@ def test_wrong_commands_are_refused_in_one_line(tmp_path, capsys, monkeypatch):
     assert '--input_shape=-1: write' in error_of(capsys, *given, function, '--input_shape=-1')
     assert 'nothing is trained here' in error_of(capsys, *given, '--victim=pretrain')
     assert 'holds 0 finished victims' in error_of(capsys, *given, '--victim=.')
-    for address in ('a', 'b'):
-        folder = tmp_path / 'victim' / address
-        folder.mkdir(parents=True)
-        (folder / 'meta.json').write_text('{}')
+    save_encoder(tmp_path / 'victim' / 'a')
+    other = error_of(capsys, *given, '--victim=.', '--input_shape=9,9,3')
+    assert 'this victim takes inputs of 8,8,3' in other
+    (tmp_path / 'victim' / 'b').mkdir()
+    (tmp_path / 'victim' / 'b' / 'meta.json').write_text('{}')
     assert 'write one of checkpoint(path=' in error_of(capsys, *given, '--victim=.')
     shaped = (*given, function, '--input_shape=3')
     assert 'no such file' in error_of(capsys, *shaped, '--tokens=elsewhere.json')
