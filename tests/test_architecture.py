@@ -17,6 +17,7 @@ ROOMS = (
     *('training', 'evaluation', 'strategies', 'recovery'),
     *('attacks', 'victims', 'users'),
     *('oracle', 'config'),
+    'serve',
     *('pipeline', 'studies', 'api', 'testing'),
     'cli',
 )

@@ -30,8 +30,8 @@ VERB = re.compile(r'[A-Z][a-z]+(-[a-z]+)*s[:,]?$')
 # The rooms whose functions are checked; a room joins the list once it is in order.
 ROOMS = (
     *('api', 'attacks', 'augment', 'cli', 'data', 'defenses', 'encoders', 'evaluation', 'losses'),
-    *('oracle', 'pipeline', 'recovery', 'report', 'runtime', 'strategies', 'studies', 'testing'),
-    *('training', 'users', 'victims'),
+    *('oracle', 'pipeline', 'recovery', 'report', 'runtime', 'serve', 'strategies', 'studies'),
+    *('testing', 'training', 'users', 'victims'),
 )
 # A metric needs the features of a whole task, which no example of five lines makes.
 WITHOUT_EXAMPLES = ('metrics', 'tasks')

@@ -10,11 +10,13 @@ from ssl_extract.cli import arguments, failures, noise, signals, streams
 from ssl_extract.errors import UserError
 
 _HOMES = {  # imported when they are called: JAX takes seconds
-    'export': 'ssl_extract.cli.exporting',
-    'list': 'ssl_extract.cli.catalog',
-    'report': 'ssl_extract.cli.merging',
-    'run': 'ssl_extract.cli.running',
-    'store': 'ssl_extract.cli.storing',
+    'export': 'ssl_extract.cli.exporting:main',
+    'list': 'ssl_extract.cli.catalog:main',
+    'report': 'ssl_extract.cli.merging:main',
+    'run': 'ssl_extract.cli.running:main',
+    'serve': 'ssl_extract.cli.serving:main',
+    'store': 'ssl_extract.cli.storing:main',
+    'tokens': 'ssl_extract.cli.serving:make_tokens',
 }
 
 
@@ -76,5 +78,6 @@ def _dispatch(argv: list[str]) -> int:
         raise UserError(
             f'{name!r} is no command: write {", ".join(arguments.COMMANDS)}, or --config=...'
         )
-    command = importlib.import_module(_HOMES[name]).main
+    module, _, function = _HOMES[name].partition(':')
+    command = getattr(importlib.import_module(module), function)
     return command([program, *words[named:]])

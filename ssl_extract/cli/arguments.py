@@ -117,6 +117,40 @@ def _define_report(values: flags.FlagValues) -> None:
     )
 
 
+def _define_serve(values: flags.FlagValues) -> None:
+    texts = {
+        'victim': ('', 'Victim: a source, as of victim.source, or a workdir with one victim.'),
+        'defense': ('', 'Defense of the answers, as of the field defense; default none.'),
+        'tokens': ('', 'File of the accounts, as ssl-extract tokens makes it.'),
+        'state': ('runs/serve', 'Folder of ledgers and last answers; default runs/serve.'),
+        'host': ('127.0.0.1', 'Address to listen at; by default of this machine only.'),
+    }
+    for name, (default, text) in texts.items():
+        flags.DEFINE_string(name, default, text, flag_values=values)
+    lists = {
+        'input_shape': 'Shape of one input, 32,32,3, of a victim that does not say.',
+        'modules': 'Modules to import first, with names of their own: my_defenses.',
+    }
+    for name, text in lists.items():
+        flags.DEFINE_list(name, [], text, flag_values=values)
+    numbers = {
+        'port': (8000, 0, 65_535, 'Port to listen at; 0 takes any free one. Default 8000.'),
+        'max_batch': (1_000, 1, 100_000, 'Inputs in one request; default 1,000.'),
+        'requests_per_minute': (0, 0, 100_000, 'Of one account; default 0, which is no limit.'),
+    }
+    for name, (default, low, high, text) in numbers.items():
+        flags.DEFINE_integer(name, default, text, low, high, flag_values=values)
+
+
+def _define_tokens(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer(
+        'budget',
+        None,
+        'Queries that each of the new accounts may send; default no limit.',
+        flag_values=values,
+    )
+
+
 COMMANDS = {
     'run': Command(
         '--config=NAME --workdir=DIR [--config.a.b=c ...]',
@@ -146,6 +180,18 @@ COMMANDS = {
         'victim.source=\'stored("NAME")\'. NAME is a file of experiments/victims/ or the path of a '
         '.safetensors file.',
         _define_store,
+    ),
+    'serve': Command(
+        '--victim=SOURCE --tokens=FILE [--defense=...]',
+        'Serves a victim behind a defense over HTTP, to accounts with budgets. What was billed is '
+        'on disk: the same command goes on with it.',
+        _define_serve,
+    ),
+    'tokens': Command(
+        'FILE NAME ...',
+        'Adds accounts to the file of a service and prints their tokens, once. A new file gets '
+        "the owner's token too, which reads the ledger.",
+        _define_tokens,
     ),
 }
 

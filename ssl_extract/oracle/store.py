@@ -23,7 +23,7 @@ from etils import epath
 from ssl_extract import augment, defenses
 from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import fingerprint
-from ssl_extract.oracle import Answer, Oracle, OracleState
+from ssl_extract.oracle import Answer, Oracle, OracleState, states
 from ssl_extract.runtime import files, parallel, progress
 
 # A kill costs the answers since the last part, which a traced victim must compute again. A part
@@ -311,10 +311,9 @@ def _write(
     granted: np.ndarray,
     account: OracleState,
 ) -> None:
-    leaves = [np.asarray(_raw(leaf)) for leaf in jax.tree.leaves(account)]
     number = count + len(prints)
     pending, after = _path(folder, 'pending', number), _path(folder, 'account', number)
-    files.write_npz(pending, **{str(i): leaf for i, leaf in enumerate(leaves)})
+    files.write_npz(pending, **states.to_arrays(account))
     files.write_npz(
         _path(folder, 'part', count),
         fingerprints=prints,
@@ -341,17 +340,8 @@ def _read(
         granted.append(part['granted'])
     _check_whole(folder, len(places), max(_numbers(folder, 'account'), default=0))
     if places:
-        leaves, treedef = jax.tree.flatten(account)
         saved = _read_state(folder, len(places))
-        if len(saved) != len(leaves):
-            raise UserError(f'{folder}: its account is of another defense; give each its folder')
-        restored = [
-            jax.random.wrap_key_data(saved[str(i)])
-            if _is_key(leaf)
-            else jnp.asarray(saved[str(i)], leaf.dtype)
-            for i, leaf in enumerate(leaves)
-        ]
-        account = parallel.replicate(jax.tree.unflatten(treedef, restored), mesh)
+        account = parallel.replicate(states.from_arrays(saved, account, folder), mesh)
     return answers, granted, places, account
 
 
@@ -389,11 +379,3 @@ def _remedy(folder: epath.Path) -> str:
         f'put it back from a copy, or move {folder} elsewhere: all queries of the account are then '
         'sent and paid again'
     )
-
-
-def _is_key(leaf: jax.Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _raw(leaf: jax.Array) -> jax.Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf

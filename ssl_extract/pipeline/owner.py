@@ -163,7 +163,7 @@ def serve(workspace: Workspace, owner: Owner, endpoint: str, defense: str) -> Se
         and encoder.heads
         and endpoints.gives(endpoint) == 'representations'
     ):
-        parts['head'] = _once(f'head {victim.address}', lambda: _head(victim))
+        parts['head'] = _once(f'head {victim.address}', lambda: endpoints.head_of(victim))
     if 'shadow' in needs:
         epochs = defenses.shadow_epochs(defense)
         shadow = train_shadow(workspace, owner, epochs)
@@ -345,13 +345,6 @@ def _fits_classifier(owner: Owner, endpoint: str) -> bool:
 def _shadow_batch_size(workspace: Workspace, owner: Owner) -> int:
     devices = workspace.mesh.size
     return max(1, min(SHADOW_BATCH, len(owner.inputs.inputs)) // devices) * devices
-
-
-def _head(victim: Victim) -> Any:
-    name, spec = victim.encoder.heads[0]
-    network = trained.make_head(spec)
-    variables = jax.tree.map(np.asarray, victim.encoder.head_variables[name])
-    return lambda representations: network.apply(variables, representations)
 
 
 def _zeros(variables: Any) -> Any:

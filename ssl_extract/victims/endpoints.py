@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssl_extract import encoders
 from ssl_extract.errors import UserError
@@ -140,6 +141,18 @@ def at(victim: Victim, endpoint: str, *, classifier: dict[str, Any] | None = Non
     inputs = jax.ShapeDtypeStruct((1, *encoder.input_shape), jnp.float32)
     dim = jax.eval_shape(lambda answer, x: answer(x), answer, inputs).shape[-1]
     return victim._replace(answer=answer, dim=dim, answers=endpoint)
+
+
+def head_of(victim: Victim) -> Callable[[jax.Array], jax.Array]:
+    """Returns the victim's projection head, representations [B, D] -> projections [B, P].
+
+    Args:
+        victim: with an encoder that has a head.
+    """
+    name, spec = victim.encoder.heads[0]
+    network = encoders.make_head(spec)
+    variables = jax.tree.map(np.asarray, victim.encoder.head_variables[name])
+    return lambda representations: network.apply(variables, representations)
 
 
 def example_classifier(dim: int, num_classes: int) -> dict[str, Any]:
