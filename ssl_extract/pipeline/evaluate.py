@@ -17,7 +17,8 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation import assess, features
 from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.oracle import MAX_BUDGET
-from ssl_extract.oracle.store import Bill, plain
+from ssl_extract.oracle.queries import plain
+from ssl_extract.oracle.store import Bill
 from ssl_extract.pipeline import ask, stage
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Service
