@@ -5,8 +5,10 @@ message nor a file has it.
 """
 
 import email.utils
+import functools
 import os
 import re
+import ssl
 import time
 import urllib.parse
 import weakref
@@ -97,7 +99,9 @@ class Connection:
             ) from None
         self.settings, self.url = settings, _checked_url(settings.url)
         self._token = _token_of(settings.token)
-        self._client = httpx.Client(timeout=settings.timeout, follow_redirects=False)
+        self._client = httpx.Client(
+            timeout=settings.timeout, follow_redirects=False, verify=_certificates()
+        )
         weakref.finalize(self, self._client.close)
         self._last = 0.0  # when the last request ended
 
@@ -214,6 +218,14 @@ class Connection:
             size = len(request.content or b'')
             return f'{reason}; lower batch_size: this request had {size:,} bytes'
         return reason
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Returns the trusted certificates, which are read once in a process."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _checked_url(url: str) -> str:
