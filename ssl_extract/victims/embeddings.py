@@ -105,7 +105,8 @@ def read(file: epath.PathLike, ids: str = 'inputs', answers: str = 'representati
         arrays = _read_parquet(path, names) if path.suffix == '.parquet' else _read_npz(path)
     for name in names:
         if name not in arrays:
-            raise UserError(f'{path} has no {name!r}: it has {", ".join(sorted(arrays))}')
+            has = ', '.join(sorted(arrays)) or 'no array'
+            raise UserError(f'{path} has no {name!r}: it has {has}')
     embeddings = _checked_embeddings(path, arrays[EMBEDDINGS])
     given = np.asarray(arrays[ids])
     if given.ndim == 0 or len(given) != len(embeddings):
@@ -183,7 +184,7 @@ def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def _read_parquet(path: epath.Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Reads columns by name; where one is missing, the other columns come back, empty."""
+    """Reads columns by name; where one is missing, all that there are come back empty."""
     try:
         from pyarrow import parquet
     except ImportError:
@@ -193,7 +194,7 @@ def _read_parquet(path: epath.Path, names: tuple[str, ...]) -> dict[str, np.ndar
     with files.reading(path):
         there = parquet.read_schema(str(path)).names
         if not {*names} <= {*there}:
-            return dict.fromkeys({*there} - {*names}, np.empty(0))
+            return dict.fromkeys(there, np.empty(0))
         table = parquet.read_table(str(path), columns=[*names])
         return {name: _as_array(name, table[name].combine_chunks()) for name in names}
 
