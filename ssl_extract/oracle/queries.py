@@ -79,6 +79,19 @@ def check_known(
         )
 
 
+def check_granted(victim: str, granted: np.ndarray) -> None:
+    """Checks that a victim has answered all inputs of an evaluation, bool[N].
+
+    Raises:
+        UserError: the victim, a service with a defense or a budget of its own, refused an input.
+    """
+    if not granted.all():
+        raise UserError(
+            f'victim {victim} refused {(~granted).sum()} of {len(granted)} inputs of the '
+            'evaluation, and zeros are no answers; measure it on fewer, or leave it unmeasured'
+        )
+
+
 def _rendered(queries: Queries, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Yields the queries `rows` as encoders see them, in batches [n, ...] without padding."""
     view = compile_view(queries.view, queries.decode)

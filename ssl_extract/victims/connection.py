@@ -23,6 +23,7 @@ from ssl_extract.victims.wire import ReplyError
 
 LONGEST_WAIT = 600.0  # seconds between two attempts; a service that asks for more is left alone
 MOST_BYTES = 2**20  # of a reply without answers
+_MISSING = (404, 405, 501)  # statuses of a path, or a method of a path, that is not there
 _TOLD_WAIT = 5.0  # seconds from which on a wait is told
 
 
@@ -135,7 +136,7 @@ class Connection:
             if outcome.unserved:
                 withdraw()
             if not outcome.passes:
-                kind = MissingError if outcome.status == 404 else UserError
+                kind = MissingError if outcome.status in _MISSING else UserError
                 raise kind(self._told(outcome.reason))
             pause = wait if outcome.retry_after is None else outcome.retry_after
             if not left or pause > LONGEST_WAIT:
@@ -177,7 +178,8 @@ class Connection:
         return outcome._replace(
             reason=self._reason(outcome, request),
             unserved=outcome.status != 408 and outcome.status < 500,
-            passes=outcome.status in (408, 429) or outcome.status >= 500,
+            passes=outcome.status in (408, 429)
+            or (outcome.status >= 500 and outcome.status not in _MISSING),
         )
 
     def _once(self, request: Request) -> Outcome:

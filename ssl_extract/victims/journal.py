@@ -15,7 +15,7 @@ from etils import epath
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files, progress
 
-NAME = 'sent.json'
+NAME = 'queries_sent.json'
 
 
 class Journal:
@@ -76,16 +76,10 @@ class Journal:
         if self.before is not None:
             self._write(self.before)
 
-    def finish(self, billed: int | None, rows: int) -> None:
-        """Writes that a request was answered.
-
-        Args:
-            billed: queries that the service billed; None where it does not say, which is all.
-            rows: queries in the request.
-        """
+    def finish(self, billed: int) -> None:
+        """Writes that a request was answered, and how many of its queries were billed."""
         self.before = None
-        more = rows if billed is None else billed
-        self._write(self.state | {'billed': self.state['billed'] + more})
+        self._write(self.state | {'billed': self.state['billed'] + billed})
 
     def check(self, rows: int, number: int | None = None) -> None:
         """Checks that the limit leaves so many queries.
@@ -119,7 +113,7 @@ class Journal:
             if path.exists():
                 with files.advised(_remedy(path.parent)):
                     state = files.read_json(path)
-                total += state['sent'] * (state['service'] == self.service)
+                total += state['sent'] if state.get('service') == self.service else 0
         return total
 
     def _refusal(self, sent: int, rows: int) -> UserError:

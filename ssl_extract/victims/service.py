@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ssl_extract.runtime import files
+from ssl_extract.runtime import files, progress
 from ssl_extract.victims import wire
 from ssl_extract.victims.connection import MOST_BYTES, Connection, MissingError, Request, Settings
 from ssl_extract.victims.journal import Journal
@@ -127,10 +127,16 @@ class Service:
                 content, kind, count=count, dim=self.dim, field=s.field, most=request.most_bytes
             )
         except ReplyError as error:
-            journal.finish(None, count)
             kept = _keep(journal.folder, number, content)
             raise self.connection.error(f'{self.connection.hidden(str(error))}{kept}') from None
-        journal.finish(reply.billed, count)
+        journal.finish(reply.billed)
+        granted = int(reply.granted.sum())
+        if reply.billed > granted:
+            progress.note(
+                f'{self.address} bills more',
+                f'{url} billed {reply.billed} queries and granted {granted}: a bill here is of '
+                'granted queries only',
+            )
         return reply
 
     def _journal(self, folder: epath.Path | None) -> Journal:

@@ -28,12 +28,12 @@ class Reply(NamedTuple):
     Attributes:
         answers: float32[B, D], zeros where refused.
         granted: bool[B].
-        billed: queries that the service billed for the request; None where it does not say.
+        billed: queries that the service billed for the request.
     """
 
     answers: np.ndarray
     granted: np.ndarray
-    billed: int | None = None
+    billed: int
 
 
 class ReplyError(UserError):
@@ -115,7 +115,7 @@ def unpack(
     try:
         if field:
             answers = _field(fields, field)
-            return Reply(check_answers('', answers, count, dim), np.ones(count, bool))
+            return Reply(check_answers('', answers, count, dim), np.ones(count, bool), count)
         return _read(fields, count, dim)
     except ReplyError:
         raise

@@ -51,7 +51,7 @@ def test_it_says_what_it_is_and_answers_in_both_formats(service, tmp_path, body)
     np.testing.assert_array_equal(service.inputs(), INPUTS)
     assert [len(x) for _, x in service.posts] == [8, 8, 8]  # the most that it takes
     assert got.bill.billed == service.billed == 24
-    assert files.read_json(tmp_path / 'a/sent.json')['billed'] == 24
+    assert files.read_json(tmp_path / 'a/queries_sent.json')['billed'] == 24
     collect(tmp_path / 'a', service.url, body=body)
     assert len(service.posts) == 3  # all is stored
 
@@ -116,6 +116,7 @@ def test_a_lie_is_one_line_and_what_was_paid_before_stays(service, tmp_path, lie
     np.testing.assert_allclose(got.representations, INPUTS @ services.MAP, rtol=1e-5)
     assert [len(x) for _, x in service.posts[sent:]] == [8, 8]  # the first batch is not sent again
     assert service.billed == got.bill.billed == 24  # under one key, a batch is billed once
+    assert files.read_json(tmp_path / 'a/queries_sent.json')['billed'] == 24
 
 
 def test_it_waits_as_long_as_it_is_told_and_asks_again(service, tmp_path):
@@ -124,7 +125,7 @@ def test_it_waits_as_long_as_it_is_told_and_asks_again(service, tmp_path):
     assert got.bill.billed == service.billed == 24
     keys = [key for key, _ in service.posts]
     assert len(keys) == 7 and len(set(keys)) == 3
-    assert files.read_json(tmp_path / 'a/sent.json')['sent'] == 24
+    assert files.read_json(tmp_path / 'a/queries_sent.json')['sent'] == 24
 
 
 def test_its_own_refusals_are_refused_queries_and_its_budget_is_known_before(tmp_path):
@@ -199,7 +200,7 @@ def test_killed_after_it_was_billed_and_before_it_was_answered(service, tmp_path
     got = collect(tmp_path / 'a', service.url)
     assert got.bill.billed == service.billed == 24
     np.testing.assert_allclose(got.representations, INPUTS @ services.MAP, rtol=1e-5)
-    journal = files.read_json(tmp_path / 'a/sent.json')
+    journal = files.read_json(tmp_path / 'a/queries_sent.json')
     assert (journal['sent'], journal['billed']) == (24, 24)
     assert (
         '8 queries that were sent before are sent again under the same key'

@@ -51,11 +51,10 @@ def test_a_service_is_attacked_and_its_token_is_nowhere(tmp_path):
     page, namespace = 'attack_a_service.md', {}
     exec(blocks(page, 'python')[0], namespace)
     (command,) = blocks(page, 'bash')
-    command = command.replace('http://127.0.0.1:8000', namespace['url'])
-    rows = launch(command.replace('dim=16', 'dim=16, body="json"'), tmp_path)
+    rows = launch(command.replace('http://127.0.0.1:8000', namespace['url']), tmp_path)
     namespace['server'].shutdown()
     namespace['server'].server_close()
     assert {row['queries_billed'] for row in rows} == {100}
-    (journal,) = tmp_path.rglob('sent.json')
+    (journal,) = tmp_path.rglob('queries_sent.json')
     assert files.read_json(journal)['billed'] == 100
     assert not any(b'a-secret' in p.read_bytes() for p in tmp_path.rglob('*') if p.is_file())
