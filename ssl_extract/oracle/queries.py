@@ -1,4 +1,4 @@
-"""The queries of an account and their batches, and what is checked before the first is sent."""
+"""Queries of an account: batches, fingerprints, checks before the first."""
 
 import functools
 from collections.abc import Callable, Iterator

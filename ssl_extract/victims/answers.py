@@ -28,6 +28,7 @@ def check_answers(victim: str, answer: Any, count: int, dim: int) -> np.ndarray:
     except ValueError:  # rows of several lengths
         answer = np.asarray(answer, object)
     real = any(jnp.issubdtype(answer.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    real &= answer.dtype.kind != 'm'  # a time span, which NumPy takes for an integer
     if answer.shape != (count, dim) or not real:
         raise UserError(
             f'victim {victim}: it answered {count} inputs with {answer.dtype} '

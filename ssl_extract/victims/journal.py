@@ -1,4 +1,4 @@
-"""The books of an account at a service: what was sent, written before it is sent.
+"""The journal of an account at a service: queries, before they are sent.
 
 The answers of an account lie in its store, which knows what came back. The journal beside them
 knows what left. It holds the number of queries sent, and the last request under its key. A request

@@ -110,7 +110,7 @@ def unpack(
         raise ReplyError(f'it answered with {kind!r} and not with JSON or npz: {shown(content)!r}')
     try:
         fields = json.loads(content) if kind == JSON else _arrays(content, most)
-    except (ValueError, RecursionError, zipfile.BadZipFile, EOFError, KeyError, OSError) as error:
+    except Exception as error:  # of many types, as readers of broken files raise
         raise ReplyError(f'its reply is no {kind}: {shown(str(error))}') from error
     try:
         if field:
@@ -156,7 +156,7 @@ def _plain(kind: str) -> str:
 
 
 def _read(fields: Any, count: int, dim: int) -> Reply:
-    granted = np.asarray(_field(fields, 'granted'))
+    granted = _array(fields, 'granted')
     if granted.shape != (count,) or granted.dtype != bool:
         raise ReplyError(f'"granted" must hold true or false for each of {count} inputs')
     answers = _field(fields, 'answers')
@@ -168,7 +168,7 @@ def _read(fields: Any, count: int, dim: int) -> Reply:
             )
         answers = [row for row in answers if row is not None] or np.zeros((0, dim))
     else:
-        answers = np.asarray(answers)
+        answers = _array(fields, 'answers')
         if answers.shape[:1] != (count,):
             raise ReplyError(f'"answers" are {list(answers.shape)}, of {count} inputs')
         answers = answers[granted]
@@ -184,8 +184,16 @@ def _field(fields: Any, name: str) -> Any:
     return fields[name]
 
 
+def _array(fields: dict[str, Any], name: str) -> np.ndarray:
+    value = _field(fields, name)
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of several lengths
+        raise ReplyError(f'{name!r} is no array') from None
+
+
 def _whole(fields: dict[str, Any], name: str) -> int:
-    value = np.asarray(_field(fields, name))
+    value = _array(fields, name)
     if value.shape != () or value.dtype.kind not in 'iu' or value < 0:
         raise ReplyError(f'{name!r} must be a whole number of at least 0')
     return int(value)

@@ -150,6 +150,7 @@ AFTER = {
     'a list': raw(b'[[1, 2, 3]]'),
     'nested': raw(b'[' * 100_000),
     'null': raw(b'{"answers": [null], "granted": [true], "billed": 1}'),
+    'ragged': raw(b'{"answers": [[1]], "granted": [true, [1]], "billed": {}}'),
     'no zip': raw(b'PK', 'application/x-npz'),
     'flood': raw(b' ' * 3_000_000),
 }

@@ -88,6 +88,7 @@ LIES = {
     'a list': "its reply has no 'granted': it has list",
     'nested': 'its reply is no application/json',
     'null': '"granted" must hold true or false for each of 8',
+    'ragged': "'granted' is no array",
     'no zip': 'its reply is no application/x-npz: File is not a zip file',
     'flood': 'its reply cannot be read .it has more than ',
     'failed': "it answered with status 500, '<html> <h1>oh</h1></html>'; what is stored stays",
