@@ -14,6 +14,7 @@ LAST = {  # what the last line says, and the range of its number
     'own_defense': ('first 50 answers: .*, last 50: ', 2.0, 4.0),
     'own_loss': ('linear probe: ', 0.5, 1.0),
     'own_victim_method': ('after 12 epochs: linear probe ', 0.5, 1.0),
+    'steal_a_service': ('client: ', 100, 100),
     'steal_pca': ('surrogate, agreement: ', 0.7, 1.0),
     'training_loop': ('loaded: ', 512, 512),
 }

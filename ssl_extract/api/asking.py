@@ -21,6 +21,7 @@ from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.identity import content_of, spec_content
 from ssl_extract.oracle import Oracle, store
+from ssl_extract.oracle.queries import Queries
 from ssl_extract.oracle.store import Bill
 from ssl_extract.runtime import parallel
 from ssl_extract.victims.model import Victim
@@ -145,7 +146,7 @@ def collect(
             where,
             oracle,
             jax.random.key(seed),
-            store.Queries(
+            Queries(
                 dataset.inputs, *sent_views(seeds, seeds.size), asks.view, data.decoder(dataset)
             ),
             batch_size=batch_size,

@@ -20,6 +20,7 @@ from ssl_extract.evaluation.assess import assess
 from ssl_extract.evaluation.features import represent
 from ssl_extract.evaluation.metrics import names_of
 from ssl_extract.oracle import MAX_BUDGET
+from ssl_extract.oracle.queries import check_granted
 from ssl_extract.runtime import parallel
 from ssl_extract.victims.model import Victim
 
@@ -125,6 +126,7 @@ def _encode_of(victim: Any, task: Task, folder: epath.PathLike | None) -> tuple[
     seen = np.concatenate([_decoded(part) for part in (task.train, task.test)])
     where = None if folder is None else epath.Path(folder) / 'evaluation'
     answers = collect(victims_oracle, Dataset(seen, decode='identity'), folder=where)
+    check_granted(victims_oracle.about.victim, answers.granted)
     hashes = data.hashes(answers.inputs)
     by_content = dict(zip(hashes, answers.representations, strict=True))
     encode = lambda inputs: np.stack([by_content[h] for h in data.hashes(inputs)])  # noqa: E731

@@ -25,6 +25,7 @@ from ssl_extract import defenses
 from ssl_extract.defenses import Defense
 from ssl_extract.errors import UserError
 from ssl_extract.victims.model import Victim
+from ssl_extract.victims.service import Service
 
 MAX_BUDGET = 2**30  # num_queries is an int32, and needs room for one more batch
 
@@ -65,6 +66,7 @@ class About:
         answers: the kind of an answer; see `Victim`.
         input_shape: of one input; None where the victim takes any, or where it is unknown.
         dim: width of the victim's answers; 0 where it is unknown.
+        knows, service: see `Victim`.
     """
 
     victim: str = ''
@@ -73,6 +75,8 @@ class About:
     answers: str = 'representation'
     input_shape: tuple[int, ...] | None = None
     dim: int = 0
+    knows: Callable[[np.ndarray], np.ndarray] | None = None
+    service: Service | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, About)
@@ -143,6 +147,8 @@ def make_oracle(
             answers=victim.answers,
             input_shape=victim.input_shape,
             dim=victim.dim,
+            knows=victim.knows,
+            service=victim.service,
         )
     defense = defenses.make(defense) if is_spec else defense or defenses.make('')
     if isinstance(victim, Victim) and not victim.traced:
@@ -199,6 +205,7 @@ def defend(
     sent: jax.Array,
     paid: jax.Array,
     keys: jax.Array,
+    served: jax.Array | None = None,
 ) -> tuple[Answer, OracleState]:
     """Transforms the victim's outputs [B, D] into answers, and bills the granted rows.
 
@@ -208,14 +215,17 @@ def defend(
         state: the account before the rows.
         inputs: [B, ...], the queries.
         sent, paid, keys: of `charge`.
+        served: bool[B], the rows that the victim answered; it is a service with a defense of its
+            own where some are missing, which count as refused. None is all.
 
     Returns:
         The answers and the account after the rows.
     """
+    encoded = paid if served is None else paid & served
     outputs, answered, defense_state = defense.apply(
-        outputs, state.defense, inputs=inputs, where=paid, keys=keys
+        outputs, state.defense, inputs=inputs, where=encoded, keys=keys
     )
-    granted = paid & answered
+    granted = encoded & answered
     num_sent, num_paid, num_granted = (
         jnp.sum(rows, dtype=jnp.int32) for rows in (sent, paid, granted)
     )

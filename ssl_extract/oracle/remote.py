@@ -11,15 +11,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from ssl_extract.defenses import Defense
-from ssl_extract.errors import UserError
 from ssl_extract.oracle import oracle
+from ssl_extract.victims.answers import check_answers
 from ssl_extract.victims.model import Victim
 
 
 def functions(victim: Victim, defense: Defense, budget: int) -> tuple[Callable, Callable]:
-    """Makes `init` and `query` of an `Oracle` for a victim that takes and returns NumPy arrays."""
+    """Makes `init` and `query` of an `Oracle` for a victim that takes and returns NumPy arrays.
+
+    `query` takes the folder of the account too, in which a service's client keeps its books.
+    """
     charge, defend = _compiled(defense)
 
     def init(key: jax.Array, inputs: Any) -> oracle.OracleState:
@@ -27,16 +31,22 @@ def functions(victim: Victim, defense: Defense, budget: int) -> tuple[Callable, 
         return oracle.open_account(defense, key, outputs, inputs)
 
     def query(
-        inputs: Any, state: oracle.OracleState, where: Any = None
+        inputs: Any,
+        state: oracle.OracleState,
+        where: Any = None,
+        folder: epath.Path | None = None,
     ) -> tuple[oracle.Answer, oracle.OracleState]:
         inputs = np.asarray(inputs)
         sent = np.ones(len(inputs), bool) if where is None else np.asarray(where, bool)
         paid, keys = charge(state, sent, np.int32(budget))
         rows = np.flatnonzero(paid)
-        outputs = np.zeros((len(inputs), victim.dim), np.float32)
-        if len(rows):
+        outputs, served = np.zeros((len(inputs), victim.dim), np.float32), np.array(paid)
+        if len(rows) and victim.service:
+            number = int(state.num_queries + state.num_refused)
+            outputs[rows], served[rows] = victim.service.send(inputs[rows], folder, number)
+        elif len(rows):
             outputs[rows] = answers_of(victim, inputs[rows])
-        return defend(outputs, state, inputs=inputs, sent=sent, paid=paid, keys=keys)
+        return defend(outputs, state, inputs=inputs, sent=sent, paid=paid, keys=keys, served=served)
 
     return init, query
 
@@ -47,25 +57,7 @@ def answers_of(victim: Victim, inputs: np.ndarray) -> np.ndarray:
     Raises:
         UserError: the answers have another shape, or are not finite numbers.
     """
-    answer = victim.answer(inputs)
-    try:
-        answer = np.asarray(answer)
-    except ValueError:  # rows of several lengths
-        answer = np.asarray(answer, object)
-    real = any(jnp.issubdtype(answer.dtype, kind) for kind in (jnp.integer, jnp.floating))
-    if answer.shape != (len(inputs), victim.dim) or not real:
-        raise UserError(
-            f'victim {victim.address}: it answered {len(inputs)} inputs with {answer.dtype} '
-            f'{list(answer.shape)}; it must answer real numbers [{len(inputs)}, {victim.dim}]'
-        )
-    answer = answer.astype(np.float32)
-    finite = np.isfinite(answer).all(axis=1)
-    if not finite.all():
-        raise UserError(
-            f'victim {victim.address}: {int((~finite).sum())} of {len(inputs)} answers hold NaN or '
-            'infinity; mend the victim'
-        )
-    return answer
+    return check_answers(victim.address, victim.answer(inputs), len(inputs), victim.dim)
 
 
 # Cached, so that victims with the same defense and width share one compiled program.

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ssl_extract import augment, defenses
+from ssl_extract import defenses
 from ssl_extract.errors import UserError
-from ssl_extract.fingerprint import fingerprint
 from ssl_extract.oracle import Answer, Oracle, OracleState, states
+from ssl_extract.oracle.queries import Queries, batches, check_known, compile_view, fingerprints
 from ssl_extract.runtime import files, parallel, progress
 
 # A kill costs the answers since the last part, which a traced victim must compute again. A part
@@ -73,38 +73,6 @@ def make_bill(prints: np.ndarray, refused: int = 0) -> Bill:
     return Bill(len(prints), unique, len(prints) - unique, int(refused))
 
 
-class Queries(NamedTuple):
-    """Queries to ask: row q is the view `seeds[q]` of `inputs[index[q]]`.
-
-    Attributes:
-        inputs: [N, ...], as they are stored.
-        index: int32[Q].
-        seeds: uint32[Q]; without a view 0, and 1, 2, ... to ask the same input again.
-        view: `(inputs float[B, ...], seeds uint32[B]) -> queries`, a pure function, the same object
-            for the same plan, for one compilation; None asks the inputs as they are.
-        decode: stored [B, ...] to the inputs of encoders, a pure function.
-    """
-
-    inputs: np.ndarray
-    index: np.ndarray
-    seeds: np.ndarray
-    view: Callable[..., jax.Array] | None = None
-    decode: Callable[[jax.Array], jax.Array] = augment.to_float
-
-
-def plain(inputs: np.ndarray, decode: Callable = augment.to_float) -> Queries:
-    """Makes queries of every input as it is, once."""
-    number = len(inputs)
-    return Queries(inputs, np.arange(number), np.zeros(number, np.uint32), decode=decode)
-
-
-def render(queries: Queries, batch_size: int = 256) -> np.ndarray:
-    """Computes the views that the queries are, as encoders see them, [Q, ...]; asks nothing."""
-    view = _compile_view(queries.view, queries.decode)
-    batches = _batches(queries, np.arange(len(queries.index)), batch_size)
-    return np.concatenate([np.asarray(view(inputs, seeds))[w] for inputs, seeds, w in batches])
-
-
 def collect(
     folder: epath.Path,
     oracle: Oracle,
@@ -139,10 +107,13 @@ def collect(
         UserError: more queries are to be sent than the budget leaves (nothing is sent then), the
             folder is that of another account, or files are damaged.
     """
-    budget = oracle.about.budget if budget is None else budget
+    about = oracle.about
+    budget = about.budget if budget is None else budget
+    if about.service:  # a request is a part: its answers are on disk before the next is sent
+        batch_size = min(batch_size, about.service.batch_size)
     if identity is not None:
         _check_identity(folder, identity)
-    contents, prints = _fingerprints(queries, batch_size, mesh)
+    contents, prints = fingerprints(queries, batch_size, mesh)
     wanted = dict.fromkeys(map(bytes, prints))
     shape = (batch_size, *queries.inputs.shape[1:])
     example = jax.eval_shape(queries.decode, jax.ShapeDtypeStruct(shape, queries.inputs.dtype))
@@ -160,18 +131,23 @@ def collect(
             f'{len(missing)} different queries were to be sent, and {left} of the budget of '
             f'{budget} are left: nothing was sent; send at most {left}, or raise the budget'
         )
+    check_known(about.victim, about.knows, queries, np.array(missing, np.int64), batch_size)
+    if missing and about.service:
+        about.service.check(folder, len(missing), len(places))
     # The missing queries are sent in the order of their first occurrence, each once. A part ends
     # behind a batch that was answered. The part and the account after the part are then written
     # together, and `places` grows: the account on disk never runs ahead of or behind the answers on
     # disk. A victim that is no JAX function has one batch a part, so that no paid answer is lost; a
     # traced victim has parts as `_Pace` lets them end.
-    query = _compile_query(queries.view, queries.decode, mesh) if oracle.traced else _send
+    query = functools.partial(_send, folder)
+    if oracle.traced:
+        query = _compile_query(queries.view, queries.decode, mesh)
     rows, pace, done = np.array(missing, np.int64), _Pace(), 0
     with progress.progress(total=len(rows), desc=description, unit='query') as bar:
         part: list[tuple[np.ndarray, np.ndarray]] = []
-        for inputs, seeds, where in _batches(queries, rows, batch_size):
+        for inputs, seeds, where in batches(queries, rows, batch_size):
             if not oracle.traced:
-                inputs = np.asarray(_compile_view(queries.view, queries.decode)(inputs, seeds))
+                inputs = np.asarray(compile_view(queries.view, queries.decode)(inputs, seeds))
             answer, account = query(account, oracle, inputs, seeds, where)
             part.append(
                 (np.asarray(answer.representations)[where], np.asarray(answer.granted)[where])
@@ -228,10 +204,15 @@ class _Pace:
 
 
 def _send(
-    account: OracleState, oracle: Oracle, inputs: np.ndarray, seeds: np.ndarray, where: np.ndarray
+    folder: epath.Path,
+    account: OracleState,
+    oracle: Oracle,
+    inputs: np.ndarray,
+    seeds: np.ndarray,
+    where: np.ndarray,
 ) -> tuple[Answer, OracleState]:
     del seeds  # the views are made already
-    return oracle.query(inputs, account, where)
+    return oracle.query(inputs, account, where, folder=folder)
 
 
 def _check_identity(folder: epath.Path, identity: dict[str, Any]) -> None:
@@ -267,40 +248,6 @@ def _compile_query(view: Callable | None, decode: Callable, mesh: jax.sharding.M
         return oracle.query(view(inputs, seeds) if view else inputs, account, where)
 
     return parallel.compile_query(query, mesh)
-
-
-@functools.lru_cache(maxsize=32)
-def _compile_view(view: Callable | None, decode: Callable) -> Any:
-    return jax.jit(lambda inputs, seeds: view(decode(inputs), seeds) if view else decode(inputs))
-
-
-@functools.cache
-def _compile_fingerprint(decode: Callable, mesh: jax.sharding.Mesh) -> Any:
-    return parallel.compile_init(lambda inputs: fingerprint(decode(inputs)), mesh)
-
-
-def _fingerprints(
-    queries: Queries, batch_size: int, mesh: jax.sharding.Mesh
-) -> tuple[np.ndarray, np.ndarray]:
-    """Computes fingerprints uint32[Q, 2] of inputs, and of inputs with seeds.
-
-    The view is not fingerprinted: the result would differ with the rounding of the hardware.
-    """
-    compute = _compile_fingerprint(queries.decode, mesh)
-    whole = plain(queries.inputs)
-    batches = _batches(whole, whole.index, batch_size)
-    prints = np.concatenate([np.asarray(compute(inputs))[where] for inputs, _, where in batches])
-    contents = prints[queries.index]
-    return contents, contents + queries.seeds[:, None] * np.uint32([0x9E3779B1, 0x85EBCA77])
-
-
-def _batches(queries: Queries, rows: np.ndarray, batch_size: int) -> Iterator[tuple]:
-    """Yields (inputs, seeds, where) of `rows`, in batches of one size, for one compilation."""
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        where = np.arange(batch_size) < len(batch)
-        batch = np.pad(batch, (0, batch_size - len(batch)))
-        yield queries.inputs[queries.index[batch]], queries.seeds[batch], where
 
 
 def _write(

@@ -10,7 +10,8 @@ from ssl_extract import data, recovery
 from ssl_extract.attacks.plans import PLANS, Plan, sent_views, stored_arrays, view_seeds
 from ssl_extract.data import Dataset
 from ssl_extract.oracle import store
-from ssl_extract.oracle.store import Answers, Bill, Queries
+from ssl_extract.oracle.queries import Queries
+from ssl_extract.oracle.store import Answers, Bill
 from ssl_extract.pipeline import stage
 from ssl_extract.pipeline.context import Workspace
 from ssl_extract.pipeline.owner import Service

@@ -17,7 +17,8 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation import assess, features
 from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.oracle import MAX_BUDGET
-from ssl_extract.oracle.store import Bill, plain
+from ssl_extract.oracle.queries import check_granted, plain
+from ssl_extract.oracle.store import Bill
 from ssl_extract.pipeline import ask, stage
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Service
@@ -171,6 +172,7 @@ def _ask(workspace: Workspace, victim: Victim, inputs: np.ndarray) -> np.ndarray
         batch_size=64 * workspace.mesh.size,
         description='evaluation asks the victim',
     )
+    check_granted(victim.address, answers.granted)
     return answers.representations
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from ssl_extract import attacks
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.evaluation import Measurement, features, intervals
-from ssl_extract.oracle.store import Answers, Bill, Queries, render
+from ssl_extract.oracle.queries import Queries, render
+from ssl_extract.oracle.store import Answers, Bill
 from ssl_extract.pipeline import baselines, owner, rows, stage, users, visits
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Owner

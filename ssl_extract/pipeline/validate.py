@@ -4,7 +4,7 @@ from ssl_extract import defenses, losses, recovery, strategies, training, victim
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import PROBES
-from ssl_extract.pipeline import evaluate, feasibility
+from ssl_extract.pipeline import evaluate, feasibility, known
 from ssl_extract.pipeline import users as users_stage
 from ssl_extract.pipeline import victim as victim_stage
 from ssl_extract.pipeline.context import Run
@@ -35,6 +35,7 @@ def validate(run: Run, where: str = '') -> None:
         evaluate.check_evaluation(run, sets, sketch)
         feasibility.check_attack(run, sets, sketch)
         users_stage.check_users(run, sets)
+        known.check_known(run, sets)
     except UserError as error:
         raise UserError(f'{where}{error}') from error
 

@@ -3,10 +3,12 @@
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from ssl_extract import augment, data, training, victims
@@ -229,6 +231,12 @@ def studied(sets: Sets, sketch: Sketch) -> dict[str, Any]:
         'images': images,
         'pool': len(sets.pool.inputs),
     }
+
+
+def knowledge_of(run: Run) -> tuple[str, Callable[[np.ndarray], np.ndarray] | None]:
+    """Returns the address of a loaded victim, and `Victim.knows`; None where it takes any input."""
+    victim = _load(run)
+    return (victim.address, victim.knows) if victim else ('', None)
 
 
 def forget() -> None:

@@ -12,7 +12,8 @@ from ssl_extract import augment, data
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import Task
 from ssl_extract.oracle import MAX_BUDGET
-from ssl_extract.oracle.store import Answers, Queries
+from ssl_extract.oracle.queries import Queries
+from ssl_extract.oracle.store import Answers
 from ssl_extract.pipeline import ask, owner, stage
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Owner, Service

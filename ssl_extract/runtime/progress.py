@@ -48,6 +48,11 @@ def note(place: epath.PathLike, found: str) -> None:
         found: the line; '' where nothing was there.
     """
     if found and os.fspath(place) not in _visited:
-        with tqdm.tqdm.external_write_mode(file=sys.stderr):  # above a bar
-            print(f'  {found}', file=sys.stderr, flush=True)
+        say(found)
     _visited.add(os.fspath(place))
+
+
+def say(line: str) -> None:
+    """Prints a line on stderr, above a bar that is shown."""
+    with tqdm.tqdm.external_write_mode(file=sys.stderr):
+        print(f'  {line}', file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ from ssl_extract.encoders.trained import Encoder, content_hash
 from ssl_extract.errors import UserError
 from ssl_extract.identity import content_of, name_of
 from ssl_extract.numerics import is_finite
+from ssl_extract.victims.service import Service
 
 
 class Victim(NamedTuple):
@@ -38,6 +39,9 @@ class Victim(NamedTuple):
         folder: the folder that the victim was read from; None of other victims.
         origin: the description of a stored victim, see `stored.Stored`; of weights of PyTorch a
             'note'; None of other victims.
+        knows: `inputs [n, ...] -> bool[n]`, of a victim that has answers to fixed inputs only; None
+            where every input is answered.
+        service: of a victim that is asked over a network; None of other victims.
     """
 
     address: str
@@ -49,6 +53,8 @@ class Victim(NamedTuple):
     encoder: Encoder | None = None
     folder: epath.Path | None = None
     origin: dict[str, Any] | None = None
+    knows: Callable[[np.ndarray], np.ndarray] | None = None
+    service: Service | None = None
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from ssl_extract.errors import UserError
 from ssl_extract.oracle import make_oracle, store
+from ssl_extract.oracle import queries as queries_lib
 from ssl_extract.runtime import parallel
 from ssl_extract.victims import from_function
 
@@ -37,7 +38,7 @@ class Recorder:
 def collect(folder, fn, inputs, budget=200, defense=None, batch_size=64):
     victim = from_function(fn, dim=3, address='recorder')
     oracle = make_oracle(victim, defense, budget=budget)
-    queries = store.plain(inputs, decode=jax.numpy.asarray)
+    queries = queries_lib.plain(inputs, decode=jax.numpy.asarray)
     return store.collect(
         folder, oracle, jax.random.key(3), queries, batch_size=batch_size, mesh=MESH
     )
@@ -81,7 +82,7 @@ def test_it_has_the_ledger_of_a_traced_oracle(tmp_path):
         tmp_path / 'b',
         make_oracle(jax.tree_util.Partial(lambda m, x: x @ m, MAP), defense, budget=200),
         jax.random.key(3),
-        store.plain(INPUTS[:200], decode=jax.numpy.asarray),
+        queries_lib.plain(INPUTS[:200], decode=jax.numpy.asarray),
         batch_size=64,
         mesh=MESH,
     )
@@ -111,6 +112,7 @@ PROGRAM = """
 import os, signal, sys
 import jax, numpy as np
 from ssl_extract.oracle import make_oracle, store
+from ssl_extract.oracle import queries as queries_lib
 from ssl_extract.runtime import parallel
 from ssl_extract.victims import from_function
 
@@ -128,7 +130,7 @@ def fn(inputs):
 
 inputs = np.arange(1200, dtype=np.float32).reshape(200, 6)
 oracle = make_oracle(from_function(fn, dim=3), budget=200)
-queries = store.plain(inputs, decode=jax.numpy.asarray)
+queries = queries_lib.plain(inputs, decode=jax.numpy.asarray)
 got = store.collect(
     __import__('etils.epath').epath.Path(folder) / 'store', oracle, jax.random.key(0), queries,
     batch_size=64, mesh=parallel.data_mesh(1),

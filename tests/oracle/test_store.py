@@ -10,7 +10,9 @@ from etils import epath
 
 from ssl_extract import augment, defenses
 from ssl_extract.errors import UserError
+from ssl_extract.fingerprint import fingerprint
 from ssl_extract.oracle import make_oracle, store
+from ssl_extract.oracle import queries as queries_lib
 from ssl_extract.runtime import files, parallel
 
 MESH = parallel.data_mesh()
@@ -22,7 +24,7 @@ ORACLE = make_oracle(ENCODE, NOISE, budget=50)
 
 
 def collect(folder, images=IMAGES, oracle=ORACLE, budget=50, mesh=MESH, batch_size=8):
-    queries = images if isinstance(images, store.Queries) else store.plain(images)
+    queries = images if isinstance(images, queries_lib.Queries) else queries_lib.plain(images)
     return store.collect(
         folder, oracle, jax.random.key(3), queries, budget=budget, batch_size=batch_size, mesh=mesh
     )
@@ -116,7 +118,7 @@ def test_a_run_killed_between_any_two_writes_goes_on_to_the_same_bytes(
 
 def test_an_image_asked_again_is_billed_as_repeated(tmp_path):
     index, seeds = np.repeat(np.arange(10), 3), np.tile(np.arange(3, dtype=np.uint32), 10)
-    got = collect(tmp_path, store.Queries(IMAGES[:10], index, seeds))
+    got = collect(tmp_path, queries_lib.Queries(IMAGES[:10], index, seeds))
     assert got.bill == (30, 10, 20, 0)
     same = got.representations.reshape(10, 3, 5)
     assert len(np.unique(same[0], axis=0)) == 3  # noise is drawn anew
@@ -159,7 +161,7 @@ def test_the_same_image_twice_is_asked_once(tmp_path):
 def test_views_of_an_image_are_queries_of_their_own(tmp_path):
     """Each pair of image and seed is asked once, as the view that its seed makes."""
     index, seeds = np.repeat(np.arange(10), 3), np.arange(30, dtype=np.uint32)
-    views = store.Queries(IMAGES[:10], index, seeds, _brightened)
+    views = queries_lib.Queries(IMAGES[:10], index, seeds, _brightened)
     got = collect(tmp_path, views, oracle=make_oracle(ENCODE, budget=30), budget=30)
     assert got.bill == (30, 30, 0, 0)
     sent = np.stack([IMAGES[i] / 255 + s for i, s in zip(index, seeds, strict=True)])
@@ -252,9 +254,9 @@ def test_fingerprints_tell_images_apart_and_know_them_again():
     flat = images.reshape(4000, -1)
     for i in range(1, 4000):
         flat[i, i % 192] ^= np.uint8(1 + i // 192)
-    prints = np.asarray(store.fingerprint(augment.to_float(jnp.asarray(images))))
+    prints = np.asarray(fingerprint(augment.to_float(jnp.asarray(images))))
     assert len(np.unique(prints, axis=0)) == len(np.unique(flat, axis=0)) == 4000
-    again = store.fingerprint(augment.to_float(jnp.asarray(images[::-1])))
+    again = fingerprint(augment.to_float(jnp.asarray(images[::-1])))
     np.testing.assert_array_equal(prints[::-1], again)
     for column in prints.T:  # each half tells nearly all of them apart: 2e-3 collisions expected
         assert len(np.unique(column)) >= 3998

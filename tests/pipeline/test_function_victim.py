@@ -207,6 +207,14 @@ def test_a_classifier_is_stolen_from_its_own_posteriors(tmp_path):
             {'victim__source': 'function("no_such_module:answer", dim=6)'},
             r"victim.source: function\('no_such_module:answer'\) is not there",
         ),
+        (
+            {'victim__source': 'function(".projecting:answer", dim=6)'},
+            r"function\('.projecting:answer'\) is not there",
+        ),
+        (
+            {'victim__source': 'function("broken_service:answer", dim=6)'},
+            r'broken_service.py, line 1: RuntimeError: no key$',
+        ),
         ({'victim__source': 'function("projecting", dim=6)'}, r"write function\('module:name', d"),
         ({'victim__source': 'function("projecting:DIM", dim=6)'}, r'6 cannot be called'),
         (
@@ -216,8 +224,12 @@ def test_a_classifier_is_stolen_from_its_own_posteriors(tmp_path):
         ({'victim__source': 'function("projecting:answer")'}, r"missing a required argument: 'dim"),
     ],
 )
-def test_what_it_cannot_do_is_refused_in_one_line_before_it_is_asked(fields, message):
+def test_what_it_cannot_do_is_refused_in_one_line_before_it_is_asked(
+    fields, message, tmp_path, monkeypatch
+):
     projecting.seen.clear()
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'broken_service.py').write_text("raise RuntimeError('no key')\n")
     (cfg,) = config.expand(config_of(**fields))
     with pytest.raises(UserError, match=message) as caught:
         validate(make_run(cfg, 'nowhere', parallel.data_mesh()))

@@ -1,0 +1,144 @@
+"""The journal of an account at a service: queries, before they are sent.
+
+The answers of an account lie in its store, which knows what came back. The journal beside them
+knows what left. It holds the number of queries sent, and the last request under its key. A request
+that a kill interrupted is thus sent again under the same key, and a service that keeps its answers
+by key bills it once. The journals of all accounts in one folder, as of a workdir, share a limit.
+"""
+
+import hashlib
+import uuid
+from typing import Any
+
+from etils import epath
+
+from ssl_extract.errors import UserError
+from ssl_extract.runtime import files, progress
+
+NAME = 'queries_sent.json'
+
+
+class Journal:
+    """The journal of one account.
+
+    Args:
+        folder: of the account's store; None keeps the journal in memory.
+        service: the service's address.
+        limit: queries that all accounts beside the folder may send to the service; None is none.
+        repeats: whether the service answers a repeated request again without billing it.
+    """
+
+    def __init__(
+        self, folder: epath.Path | None, service: str, limit: int | None, repeats: bool
+    ) -> None:
+        self.folder, self.service, self.limit, self.repeats = folder, service, limit, repeats
+        self.state: dict[str, Any] = {'service': service, 'id': uuid.uuid4().hex, 'sent': 0}
+        self.state |= {'billed': 0, 'key': '', 'number': -1, 'rows': 0}
+        if folder is not None and (folder / NAME).exists():
+            with files.advised(_remedy(folder)):
+                self.state |= files.read_json(folder / NAME)
+        self.before: dict[str, Any] | None = None  # the state before a request that may not count
+
+    def key(self, number: int, content: bytes) -> str:
+        """Returns the key of a request: of the account, the queries before it, and its body."""
+        text = f'{self.state["id"]} {number} '.encode()
+        return hashlib.sha256(text + content).hexdigest()[:32]
+
+    def begin(self, key: str, number: int, rows: int) -> None:
+        """Writes that a request is about to be sent.
+
+        Args:
+            key: of the request.
+            number: queries of the account before the request.
+            rows: queries in the request.
+
+        Raises:
+            UserError: the limit does not leave so many queries; nothing is to be sent.
+        """
+        state = self.state
+        again = state['key'] == key
+        if state['number'] == number and self.before is None:
+            self._tell(again)
+        self.before = None
+        if again and self.repeats:
+            return
+        self.check(rows)
+        self.before = state
+        self._write(
+            state | {'sent': state['sent'] + rows, 'key': key, 'number': number, 'rows': rows}
+        )
+        if self.limit is not None and self.sent() > self.limit:  # another process was faster
+            self.withdraw()
+            raise self._refusal(self.sent(), rows)
+
+    def withdraw(self) -> None:
+        """Takes back a request that the service surely did not answer."""
+        if self.before is not None:
+            self._write(self.before)
+
+    def finish(self, billed: int) -> None:
+        """Writes that a request was answered, and how many of its queries were billed."""
+        self.before = None
+        self._write(self.state | {'billed': self.state['billed'] + billed})
+
+    def check(self, rows: int, number: int | None = None) -> None:
+        """Checks that the limit leaves so many queries.
+
+        Args:
+            rows: queries to send.
+            number: queries of the account before them: of a request that was interrupted there, the
+                queries are counted already.
+
+        Raises:
+            UserError: the limit does not.
+        """
+        if self.limit is None:
+            return
+        sent = self.sent()
+        if number is not None and self.repeats:
+            rows -= min(rows, self.under_way(number))
+        if sent + rows > self.limit:
+            raise self._refusal(sent, rows)
+
+    def under_way(self, number: int) -> int:
+        """Counts the queries that were sent after the first `number` and whose end is unknown."""
+        return self.state['rows'] if self.state['number'] == number else 0
+
+    def sent(self) -> int:
+        """Counts the queries that all accounts beside the folder have sent to the service."""
+        if self.folder is None:
+            return self.state['sent']
+        total = 0
+        for path in {*files.find(self.folder.parent, f'*/{NAME}'), self.folder / NAME}:
+            if path.exists():
+                with files.advised(_remedy(path.parent)):
+                    state = files.read_json(path)
+                total += state['sent'] if state.get('service') == self.service else 0
+        return total
+
+    def _refusal(self, sent: int, rows: int) -> UserError:
+        return UserError(
+            f'victim.source: max_queries={self.limit}: {sent} were sent to {self.service} by this '
+            f'account and those beside it, and {rows} more were to be sent: nothing more was sent; '
+            'send fewer, or raise max_queries'
+        )
+
+    def _tell(self, again: bool) -> None:
+        """Says what becomes of a request that was sent and whose answers are not in the store."""
+        rows = self.state['rows']
+        if again and self.repeats:
+            said = 'are sent again under the same key, and billed once by a service that keeps it'
+        else:
+            said = 'have no answers in the store; the service may bill them beside what follows'
+        progress.note(
+            f'{self.folder} {self.state["key"]}', f'{rows} queries that were sent before {said}'
+        )
+
+    def _write(self, state: dict[str, Any]) -> None:
+        self.state = state
+        if self.folder is not None:
+            files.write_json(self.folder / NAME, state)
+
+
+def _remedy(folder: epath.Path) -> str:
+    return f'put it back from a copy; without it nobody knows what {folder} has sent'
