@@ -1,5 +1,6 @@
 """Saved and exported encoders, for the facade."""
 
+import os
 from typing import Any
 
 from etils import epath
@@ -30,11 +31,11 @@ def load(path: epath.PathLike) -> Encoder | Victim:
         return exported.load(path)
 
 
-def export(encoder: Encoder | epath.PathLike, path: epath.PathLike) -> dict[str, Any]:
+def export(encoder: Encoder | Victim | epath.PathLike, path: epath.PathLike) -> dict[str, Any]:
     """Writes an encoder to a file for other programs, which is run before it gets its name.
 
     Args:
-        encoder: an encoder, or what `load` reads one from.
+        encoder: an encoder, a victim that is one, or what `load` reads one from.
         path: a new file that ends in .safetensors (weights), .stablehlo or .onnx (programs).
 
     Returns:
@@ -46,7 +47,11 @@ def export(encoder: Encoder | epath.PathLike, path: epath.PathLike) -> dict[str,
         UserError: there is no encoder, the file exists or has another ending, or the encoder cannot
             be converted.
     """
-    loaded = encoder if isinstance(encoder, Encoder) else load(encoder)
-    if not isinstance(loaded, Encoder):
-        raise UserError(f'{encoder} is a program and no encoder: name a folder or .safetensors')
-    return exported.export(loaded, path)
+    given = load(encoder) if isinstance(encoder, str | os.PathLike) else encoder
+    network = given.encoder if isinstance(given, Victim) else given
+    if not isinstance(network, Encoder):
+        name = given.address if isinstance(given, Victim) else type(given).__name__
+        raise UserError(
+            f'export: {name} is no encoder: give one, its folder or a .safetensors file'
+        )
+    return exported.export(network, path)

@@ -138,12 +138,10 @@ def _difference(read: Encoder | Victim, encoder: Encoder) -> float:
     """Returns the largest change of a representation by a file, as a share of its size."""
     represent = read.apply if isinstance(read, Encoder) else read.answer
     inputs = np.random.default_rng(0).random((max(BATCHES), *encoder.input_shape), np.float32)
-    largest = 0.0
-    with jax.default_matmul_precision('highest'):
+    shares = []
+    with jax.default_matmul_precision('highest'), np.errstate(divide='ignore', invalid='ignore'):
         for size in BATCHES:
             wanted = np.asarray(encoder.apply(inputs[:size]), np.float64)
             moved = np.linalg.norm(np.asarray(represent(inputs[:size])) - wanted, axis=1)
-            sizes = np.linalg.norm(wanted, axis=1)
-            shares = np.divide(moved, sizes, out=np.where(moved > 0, np.inf, 0.0), where=sizes > 0)
-            largest = max(largest, float(shares.max()))
-    return largest
+            shares.append(np.where(moved == 0, 0, moved / np.linalg.norm(wanted, axis=1)))
+    return float(np.concatenate(shares).max())  # NaN where one is

@@ -50,7 +50,7 @@ def write_stablehlo(path: epath.PathLike, encoder: Encoder, about: dict[str, Any
         program = lower(jax.ShapeDtypeStruct(shape, jnp.float32)).serialize()
     except Exception as error:  # of the encoder's own code, of any type
         raise _refused(encoder, f'jax {jax.__version__}', error) from error
-    about = about | {'platforms': list(PLATFORMS), 'jax': jax.__version__}
+    about = about | {'format': 'stablehlo', 'platforms': list(PLATFORMS), 'jax': jax.__version__}
     files.write_bytes(path, program + b'\n' + _sealed(program, about))
 
 
@@ -74,7 +74,7 @@ def write_onnx(path: epath.PathLike, encoder: Encoder, about: dict[str, Any]) ->
         program = model.SerializeToString()
     except Exception as error:  # of jax2onnx or of the encoder's own code, of any type
         raise _refused(encoder, converter, error) from error
-    about = about | {'opset': OPSET, 'converter': converter}
+    about = about | {'format': 'onnx', 'opset': OPSET, 'converter': converter}
     sealed = _sealed(program, about).decode()
     # A message behind another one of its type is merged into it, and this one ends in its value.
     end = onnx.ModelProto(metadata_props=[onnx.StringStringEntryProto(key=_KEY, value=sealed)])
@@ -91,7 +91,7 @@ def read_stablehlo(path: epath.PathLike) -> Victim:
         DamagedError: the file is damaged, or no file of `write_stablehlo`.
         UserError: another version of this package, or a later JAX, wrote the file.
     """
-    program, about = _opened(path)
+    program, about = _opened(path, 'stablehlo')
     try:
         exported = export.deserialize(bytearray(program))
         exported.mlir_module()  # is read only when it is called, otherwise
@@ -114,7 +114,7 @@ def read_onnx(path: epath.PathLike) -> Victim:
         UserError: onnxruntime is not installed or cannot run the model, or another version of this
             package wrote the file.
     """
-    _, about = _opened(path)
+    _, about = _opened(path, 'onnx')
     onnxruntime = _library('onnxruntime')
     try:
         content = epath.Path(path).read_bytes()
@@ -158,8 +158,8 @@ def _sealed(program: bytes, about: dict[str, Any]) -> bytes:
     return json.dumps(about, allow_nan=False).encode()
 
 
-def _opened(path: epath.PathLike) -> tuple[bytes, dict[str, Any]]:
-    """Reads the program and the description of a file, and checks both."""
+def _opened(path: epath.PathLike, wanted: str) -> tuple[bytes, dict[str, Any]]:
+    """Reads the program and the description of a file of a format, and checks both."""
     with files.reading(path):
         content = epath.Path(path).read_bytes()
         start = content.rfind(_START)
@@ -173,6 +173,8 @@ def _opened(path: epath.PathLike) -> tuple[bytes, dict[str, Any]]:
         is_whole = hashlib.sha256(program).hexdigest() == about['program']
         if not is_whole or about[files.CHECKSUM] != files.checksum(unsealed):
             raise ValueError('its content is not what was written')
+        if about['format'] != wanted:
+            raise ValueError(f'it is a file of the format {about["format"]}')
     return program, about
 
 

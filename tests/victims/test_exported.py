@@ -144,6 +144,9 @@ def test_damaged_files_and_files_of_another_version_are_refused(folder, suffix):
             ssl_extract.load(path)
         assert '\n' not in str(told.value)
     path.unlink()
+    pathlib.Path('mine.onnx').write_bytes(whole)
+    with pytest.raises(UserError, match='cannot read .*mine.onnx'):
+        ssl_extract.load('mine.onnx')
     with pytest.raises(UserError, match=f'mine.{suffix} is not there'):
         ssl_extract.load(path)
     with pytest.raises(UserError, match='mine.npz: write a name that ends in .safetensors, .stab'):
@@ -186,7 +189,13 @@ def test_what_cannot_be_exported_leaves_no_file(folder, registries_restored):
         with pytest.raises(UserError, match=message) as told:
             ssl_extract.export(encoder, 'mine.stablehlo')
         assert '\n' not in str(told.value) and len(str(told.value)) < 400
+    diverged = ENCODER._replace(variables=jax.tree.map(lambda x: x * np.nan, ENCODER.variables))
+    with pytest.raises(UserError, match='the file moves a representation by nan of its size'):
+        ssl_extract.export(diverged, 'mine.safetensors')
     assert [path.name for path in folder.parent.iterdir()] == ['my_encoder']
+    projection = ssl_extract.victims.from_function(np.abs, dim=3, address='mine')
+    with pytest.raises(UserError, match='export: mine is no encoder: give one, its folder or a'):
+        ssl_extract.export(projection, 'mine.stablehlo')
 
 
 NETWORKS = (
