@@ -130,9 +130,8 @@ class Journal:
             said = 'are sent again under the same key, and billed once by a service that keeps it'
         else:
             said = 'have no answers in the store; the service may bill them beside what follows'
-        progress.note(
-            f'{self.folder} {self.state["key"]}', f'{rows} queries that were sent before {said}'
-        )
+        place = f'{self.folder} {self.state["key"]} {again}'
+        progress.note(place, f'{rows} queries that were sent before {said}')
 
     def _write(self, state: dict[str, Any]) -> None:
         self.state = state
