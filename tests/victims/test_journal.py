@@ -34,6 +34,15 @@ def test_a_request_that_is_repeated_counts_once_if_the_service_knows_its_key(tmp
     assert journal(tmp_path / 'b', service='t').sent() == 8
 
 
+def test_an_answer_that_a_kill_kept_out_of_the_store_is_billed_once(tmp_path):
+    for number in (0, 4, 4):  # the last one again
+        send(tmp_path / 'a', number).finish(3)
+    assert journal(tmp_path / 'a').state['billed'] == 6
+    for _ in range(2):  # of a service that bills it twice
+        send(tmp_path / 'b', repeats=False).finish(4)
+    assert journal(tmp_path / 'b').state['billed'] == 8
+
+
 def test_keys_differ_between_accounts_places_and_contents(tmp_path):
     keys = [send(tmp_path / name).state['key'] for name in 'ab']
     keys += [send(tmp_path / 'a', number=4).state['key'], send(tmp_path / 'a', content=b'y')]
