@@ -33,7 +33,7 @@ class Journal:
     ) -> None:
         self.folder, self.service, self.limit, self.repeats = folder, service, limit, repeats
         self.state: dict[str, Any] = {'service': service, 'id': uuid.uuid4().hex, 'sent': 0}
-        self.state |= {'billed': 0, 'key': '', 'number': -1, 'rows': 0}
+        self.state |= {'billed': 0, 'before': 0, 'key': '', 'number': -1, 'rows': 0}
         if folder is not None and (folder / NAME).exists():
             with files.advised(_remedy(folder)):
                 self.state |= files.read_json(folder / NAME)
@@ -64,9 +64,8 @@ class Journal:
             return
         self.check(rows)
         self.before = state
-        self._write(
-            state | {'sent': state['sent'] + rows, 'key': key, 'number': number, 'rows': rows}
-        )
+        counted = {'sent': state['sent'] + rows, 'before': state['billed']}
+        self._write(state | counted | {'key': key, 'number': number, 'rows': rows})
         if self.limit is not None and self.sent() > self.limit:  # another process was faster
             self.withdraw()
             raise self._refusal(self.sent(), rows)
@@ -77,9 +76,12 @@ class Journal:
             self._write(self.before)
 
     def finish(self, billed: int) -> None:
-        """Writes that a request was answered, and how many of its queries were billed."""
+        """Writes that a request was answered, and how many of its queries were billed.
+
+        An answer that a kill kept out of the store comes again, and its bill counts once.
+        """
         self.before = None
-        self._write(self.state | {'billed': self.state['billed'] + billed})
+        self._write(self.state | {'billed': self.state['before'] + billed})
 
     def check(self, rows: int, number: int | None = None) -> None:
         """Checks that the limit leaves so many queries.
@@ -130,9 +132,8 @@ class Journal:
             said = 'are sent again under the same key, and billed once by a service that keeps it'
         else:
             said = 'have no answers in the store; the service may bill them beside what follows'
-        progress.note(
-            f'{self.folder} {self.state["key"]}', f'{rows} queries that were sent before {said}'
-        )
+        place = f'{self.folder} {self.state["key"]} {again}'
+        progress.note(place, f'{rows} queries that were sent before {said}')
 
     def _write(self, state: dict[str, Any]) -> None:
         self.state = state
