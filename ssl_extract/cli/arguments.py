@@ -157,12 +157,6 @@ COMMANDS = {
         'Runs an experiment, or goes on with one that was stopped.',
         _define_run,
     ),
-    'export': Command(
-        'FOLDER --format=safetensors|stablehlo|onnx',
-        'Writes a trained encoder to one file for other programs, and runs the file. FOLDER is the '
-        'folder of a stage, as WORKDIR/victim/0123, or a .safetensors file.',
-        _define_export,
-    ),
     'list': Command(
         '[ROOM ...]',
         'Lists what a config can name: losses, defenses, attacks, ..., experiments. What has no '
@@ -180,6 +174,12 @@ COMMANDS = {
         'victim.source=\'stored("NAME")\'. NAME is a file of experiments/victims/ or the path of a '
         '.safetensors file.',
         _define_store,
+    ),
+    'export': Command(
+        'FOLDER --format=safetensors|stablehlo|onnx',
+        'Writes a trained encoder to one file for other programs, and runs the file. FOLDER is the '
+        'folder of a stage, as WORKDIR/victim/0123, or a .safetensors file.',
+        _define_export,
     ),
     'serve': Command(
         '--victim=SOURCE --tokens=FILE [--defense=...]',
