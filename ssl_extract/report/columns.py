@@ -5,6 +5,7 @@ one column for every config field that differs between runs, under the dotted na
 `ssl_extract.report.results.tidy`.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 ROLES = ('victim', 'legitimate', 'surrogate', 'scratch', 'random')  # the order in every table
@@ -185,3 +186,33 @@ def differing_fields(row: dict[str, Any]) -> tuple[str, ...]:
     ('victim.epochs',)
     """
     return tuple(sorted(name for name in row if name not in TITLES))
+
+
+def split_followers(
+    rows: Sequence[dict[str, Any]],
+) -> tuple[list[dict[str, Any]], dict[str, dict[int, Any]]]:
+    """Takes out the config fields that follow from the budget, as epochs that shrink as it grows.
+
+    They tell no two conditions apart that their budgets do not.
+
+    >>> rows = [{'budget': 500, 'attack.epochs': 40}, {'budget': 1000, 'attack.epochs': 25}]
+    >>> split_followers(rows)
+    ([{'budget': 500}, {'budget': 1000}], {'attack.epochs': {500: 40, 1000: 25}})
+
+    Args:
+        rows: tidy rows.
+
+    Returns:
+        The rows without such fields, and field -> budget -> value. Fields of `SETTING` stay.
+    """
+    followers = {}
+    for name in sorted({name for row in rows for name in differing_fields(row)} - {*SEEDS}):
+        values: dict[int, list[Any]] = {}
+        for row in rows:
+            if row.get('budget') is not None and row.get(name) is not None:
+                values.setdefault(row['budget'], []).append(row[name])
+        one_each = all(value == found[0] for found in values.values() for value in found)
+        if len(values) > 1 and one_each and name.split('.')[0] not in SETTING:
+            followers[name] = {budget: values[budget][0] for budget in sorted(values)}
+    kept = [{name: row[name] for name in row if name not in followers} for row in rows]
+    return kept, followers

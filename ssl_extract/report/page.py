@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 
 from ssl_extract.report import (
+    columns,
     comparisons,
     costs,
     defenses,
@@ -118,6 +119,8 @@ def build(
     tested: Sequence[Tested] = (),
 ) -> Report:
     """Makes all words, tables and pictures of a report; the arguments are those of `write`."""
+    rows, followers = columns.split_followers(rows)
+    notes = [*notes, *(_with_budget(*follower) for follower in followers.items())]
     probed = tables.tasks(rows)
     stolen = [item for i, task in enumerate(probed) for item in _stolen(rows, task, i)]
     guarded = tables.tasks(rows, (PROBE, settings.USER))
@@ -229,6 +232,11 @@ def _costs(
         return []
     task = probed[0] if probed else None
     return [table, *_pictures('break_even', figure_break_even(rows, task, price), f' on {task}')]
+
+
+def _with_budget(field: str, values: dict[int, Any]) -> str:
+    listed = ', '.join(f'{value} with {budget:,}' for budget, value in values.items())
+    return f'{field} goes with the budget: {listed} queries'
 
 
 def _pictures(name: str, drawn: tuple[style.Figure, str] | None, where: str = '') -> list[Picture]:

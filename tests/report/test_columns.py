@@ -32,3 +32,20 @@ def test_no_other_module_has_a_title_or_a_list_of_the_columns():
             if isinstance(node, ast.List | ast.Tuple | ast.Set):
                 texts = {e.value for e in node.elts if isinstance(e, ast.Constant)}
                 assert len(texts & {*columns.NAMES}) < 5, f'{path}:{node.lineno}'
+
+
+def test_a_field_that_follows_from_the_budget_is_said_once():
+    rows = [
+        {'role': 'surrogate', 'budget': budget, 'attack.epochs': epochs, 'attack.loss_scale': scale}
+        for budget, epochs in ((500, 40), (1_000, 25))
+        for scale in (1, 2)
+    ]
+    rows += [{'role': 'victim', 'budget': None, 'attack.epochs': None, 'victim.epochs': 5}]
+    kept, followers = columns.split_followers(rows)
+    assert followers == {'attack.epochs': {500: 40, 1_000: 25}}
+    assert [row.get('attack.loss_scale') for row in kept] == [1, 2, 1, 2, None]
+    assert all('attack.epochs' not in row for row in kept)
+    victims = [row | {'victim.epochs': row['budget']} for row in rows[:4]]
+    assert 'victim.epochs' not in columns.split_followers(victims)[1]
+    rows[1]['attack.epochs'] = 41
+    assert columns.split_followers(rows) == (rows, {})
