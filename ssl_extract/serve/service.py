@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,8 @@ class Service:
         dim: D, the width of an answer behind the defense.
         answers: the kind of an answer; see `Victim`.
         address: of the victim.
+        name: drawn at random for a new folder of ledgers: a client stores answers under address and
+            name, so that another defense or another key never counts as the same service.
         defense: the spec of the defense.
     """
 
@@ -55,9 +58,9 @@ class Service:
         made = _defense_of(victim, defense)
         self.dim = _width(victim, made)
         folder = epath.Path(state)
-        _check_identity(
-            folder, self.about() | {'defense': spec_content(defenses.DEFENSES, defense)}
-        )
+        victims_own = {'dim': self.dim, 'input_shape': list(self.shape), 'answers': self.answers}
+        about = {'address': victim.address, 'defense': spec_content(defenses.DEFENSES, defense)}
+        self.name = _identify(folder, victims_own | about)
         self.accounts = {
             entry.name: Account(
                 folder / 'accounts' / entry.name,
@@ -75,7 +78,7 @@ class Service:
             'dim': self.dim,
             'input_shape': list(self.shape),
             'answers': self.answers,
-            'address': self.address,
+            'address': f'{self.address}-{self.name}',
         }
 
     def ledger(self) -> dict[str, Any]:
@@ -113,6 +116,8 @@ def open_service(
             f'--input_shape={_written(input_shape)}: this victim takes inputs of '
             f'{_written(victim.input_shape)}; leave the flag out'
         )
+    if victim.service is not None:
+        raise UserError('--victim=http(...) is served elsewhere: ask that service itself')
     shape = victim.input_shape or input_shape
     if not shape:
         raise UserError(
@@ -162,8 +167,8 @@ def _width(victim: Victim, defense: defenses.Defense) -> int:
     return jax.eval_shape(oracle.query, inputs, account)[0].representations.shape[1]
 
 
-def _check_identity(folder: epath.Path, identity: dict[str, Any]) -> None:
-    """Writes into a new folder which service it is of.
+def _identify(folder: epath.Path, identity: dict[str, Any]) -> str:
+    """Writes into a new folder which service it is of, and returns the service's name.
 
     Raises:
         UserError: the folder is of another service.
@@ -172,15 +177,17 @@ def _check_identity(folder: epath.Path, identity: dict[str, Any]) -> None:
     if not path.exists():
         if (folder / 'accounts').exists():
             raise UserError(f'{path} is missing, and there are accounts: put it back from a copy')
-        files.write_json(path, identity)
+        files.write_json(path, identity | {'name': secrets.token_hex(8)})
     with files.advised('put it back from a copy'):
         stored = files.read_json(path)
-    if stored != identity:
-        differing = ', '.join(name for name in identity if stored.get(name) != identity[name])
+    name = stored.pop('name', None)
+    if stored != identity or not isinstance(name, str):
+        differing = ', '.join(key for key in identity if stored.get(key) != identity[key])
         raise UserError(
-            f'--state={folder}: it holds the ledger of another service ({differing} differs): '
-            'give each service a folder of its own'
+            f'--state={folder}: it holds the ledger of another service '
+            f'({differing or "name"} differs): give each service a folder of its own'
         )
+    return name
 
 
 def _written(shape: tuple[int, ...]) -> str:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import io
+import re
 import socket
 import struct
 import time
@@ -73,12 +74,13 @@ def test_the_budget_ends_within_a_batch(url):
 
 
 def test_it_describes_itself_and_every_route(url):
-    assert call(url, '/v1/about')[1] == {
+    about = call(url, '/v1/about')[1]
+    assert re.fullmatch(r'a map-[0-9a-f]{16}', about.pop('address'))
+    assert about == {
         'dim': DIM,
         'input_shape': [4, 4, 3],
         'answers': 'representation',
         'max_batch': 20,
-        'address': 'a map',
     }
     assert call(url, '/health', name='')[:2] == (200, {'status': 'ok'})
     status, document, _ = call(url, '/openapi.json', name='')
@@ -385,6 +387,7 @@ def test_the_noise_of_an_account_is_drawn_from_a_secret(tmp_path):
 def test_a_folder_is_of_one_service_and_one_process(tmp_path):
     with opened(tmp_path, a=10) as made:
         made.accounts['a'].answer(np.zeros((4, *SHAPE), np.float32))
+        address = made.about()['address']
         with pytest.raises(UserError, match='another server uses this folder'), opened(tmp_path):
             pass
         assert tmp_path.stat().st_mode & 0o077 == 0
@@ -394,6 +397,7 @@ def test_a_folder_is_of_one_service_and_one_process(tmp_path):
     with pytest.raises(UserError, match=r'another service \(address differs\)'):
         opened(tmp_path, victim=other, a=10).__enter__()
     with opened(tmp_path, a=6) as made:  # a smaller budget than before
+        assert made.about()['address'] == address
         assert made.accounts['a'].bill()['remaining'] == 2
     path = tmp_path / 'accounts' / 'a' / 'account.npz'
     path.write_bytes(path.read_bytes()[:-9])
