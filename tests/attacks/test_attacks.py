@@ -8,6 +8,7 @@ import pytest
 from ssl_extract import attacks, augment, defenses, encoders, losses, training
 from ssl_extract.encoders import chain
 from ssl_extract.errors import UserError
+from ssl_extract.fingerprint import fingerprint
 from ssl_extract.oracle import make_oracle, store
 from ssl_extract.runtime import parallel
 
@@ -118,7 +119,7 @@ class TestPlans:
     def test_online_asks_the_augmented_views_and_the_ledger_has_them(self, tmp_path):
         fit = steal(tmp_path, build(plan='online', asked=FLIP), 24, 3)
         flipped = augment.to_float(jnp.asarray(IMAGES[:, :, ::-1]))
-        expected = {bytes(p) for p in np.asarray(store.fingerprint(flipped))}
+        expected = {bytes(p) for p in np.asarray(fingerprint(flipped))}
         assert {bytes(p) for p in fit.queries} == expected
 
     def test_online_asks_all_views_of_an_image_before_the_next(self):
