@@ -7,8 +7,8 @@ softnn and wasserstein at 500, 1,000 and 4,000 queries, five seeds, linear probe
 Fashion-MNIST: 60 runs. docs/studies/results.md shows what came out.
 
 A second victim is the same command with another workdir and `--config.victim.seed=1`;
-`ssl-extract report DIR DIR --out=DIR` then tests both victims as one family. `cifar10_cpu.py:longer`
-trains on 500 queries, and from scratch, four times as long: three runs.
+`ssl-extract report DIR DIR --out=DIR` then tests both victims as one family.
+`cifar10_cpu.py:longer` trains on 500 queries, and from scratch, four times as long: three runs.
 
 Time, for a network that trains on 3,000 images/s: surrogates 10 minutes (20,000 to 48,000 images
 each), from scratch 6 (two views), evaluations 14 (80, of 40,000 images and two probes each): about
@@ -37,7 +37,7 @@ WIDTH = 256
 
 def get_config(which: str = ''):
     c = setting()
-    if which == 'longer':
+    if {'': False, 'longer': True}[which]:
         longer = {'attack.epochs': 160, 'baselines.scratch_epochs': 160}
         c.evaluation.tasks = ('cifar10(train="train[40000:]")',)
         c.baselines.random = False
