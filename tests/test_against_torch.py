@@ -74,6 +74,7 @@ def test_other_parameters_are_another_network():
         against_torch.check_same(ours, lambda *_: [expected[0], expected[1] * 1.001], TINY)
 
 
+@pytest.mark.wide
 def test_every_work_of_this_package_runs():
     for name in in_jax.WORKS:
         assert in_jax.rate(TINY, name, 0.0) > 0

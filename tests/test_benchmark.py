@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 SMALL = ['--encoder=resnet18(stem="patch", width=4, stages=(1,))', '--size=8', '--batch_size=8']
 
 
@@ -20,6 +22,7 @@ def run(*arguments):
     return done.stdout.splitlines()
 
 
+@pytest.mark.wide
 def test_the_benchmark_prints_all_rates():
     printed = run()
     for name in ('collected', 'online', 'SimCLR', 'feature extraction', 'linear probe'):
