@@ -71,16 +71,24 @@ def label(e: Estimate, among: Sequence[Estimate], always: tuple[str, ...] = ('lo
     used = {name for name in ('attack', *_ANYWHERE) if varies(among, name)}
     used |= {name for name in _WITHIN_AN_ATTACK if varies(alike, name)} | set(always)
     used -= {name for name in _USUAL if _is_usual(e, among, name)}
-    parts = []
+    telling, parts = _telling_fields(among), []
     for name in ('attack', 'loss', *_WITHIN_AN_ATTACK, *_ANYWHERE):
         value = e.get(name)
         if name == 'defense':
-            parts.append(fields_text([f for f in e.fields if f[0] in varied_fields(among)]))
+            parts.append(fields_text([f for f in e.fields if f[0] in telling]))
         if name in used and value not in (_UNSAID if name == 'strategy' else ('',)):
             parts.append(_PHRASES[name].format(value))
         elif name in used and name == 'defense':
             parts.append('no defense')
     return ', '.join(filter(None, parts))
+
+
+def _telling_fields(estimates: Sequence[Estimate]) -> set[str]:
+    """Names the config fields without which two of the estimates would be called the same."""
+    alike: dict[tuple, list[Estimate]] = {}
+    for e in estimates:
+        alike.setdefault(e._replace(fields=()).condition, []).append(e)
+    return {name for same in alike.values() for name in varied_fields(same)}
 
 
 def _with_user(e: Estimate, words: str) -> str:

@@ -353,3 +353,20 @@ def test_a_defense_is_compared_within_one_victim(tmp_path):
     worst = {(row[0], row[1]): row[column] for row in table.rows}
     assert worst['10', 'round(decimals=2)'].startswith('65.0; −5.0')
     assert worst['20', 'round(decimals=2)'].startswith('75.0; −5.0')
+
+
+def test_a_label_names_the_fields_without_which_two_would_be_called_the_same():
+    def row(loss, epochs, crop):
+        about = {'role': 'surrogate', 'attack': 'direct', 'loss': loss, 'budget': 50, 'seed': 1}
+        measured = {'task': 'digits', 'metric': 'knn', 'value': 0.5}
+        return about | measured | {'attack.epochs': epochs, 'attack.crop': crop}
+
+    apart = estimates.aggregate([row('mse', 5, 1), row('l2', 10, 1)], 'digits', 'knn')
+    assert sorted(labels.labels(apart)) == ['l2', 'mse']
+    alike = [row('mse', 5, 1), row('mse', 10, 1), row('l2', 10, 2)]
+    named = labels.labels(estimates.aggregate(alike, 'digits', 'knn'))
+    assert sorted(named) == [
+        'l2, attack.epochs=10',
+        'mse, attack.epochs=10',
+        'mse, attack.epochs=5',
+    ]
