@@ -31,6 +31,7 @@ def test_the_benchmark_prints_all_rates():
         assert int(rate) > 0 and float(share) >= 0
 
 
+@pytest.mark.wide
 def test_the_benchmark_compares_defenses_with_the_forward_pass():
     title, forward, *defended = run('--what=defenses', '--queries=50')
     assert '8x8, batch 8, 50 queries of 4 numbers' in title

@@ -52,7 +52,7 @@ def test_killed_it_ends_in_the_same_results(name, whole, tmp_path):
 
 
 @pytest.mark.wide
-@pytest.mark.parametrize('name', ['recreate_head', 'cont_steal', *all_attacks.OTHERS])
+@pytest.mark.parametrize('name', ['rda', 'recreate_head', 'cont_steal', *all_attacks.OTHERS])
 def test_every_other_attack_does_too(name, tmp_path):
     experiment.run(all_attacks.get_config(name), workdir=tmp_path / 'whole')
     ends_alike_when_killed(name, tmp_path / 'whole', tmp_path / 'killed')

@@ -67,12 +67,9 @@ RUNS = {
         'attack.encoder': 'vit(depth=1, width=16, heads=2, patch=4)',
     },
 }
-KILLED = (  # a teacher that moves, sybils, online behind defenses
-    'rda',
-    'sybils',
-    'guarded_online',
-)
-KINDS = (*KILLED, 'recreate_head', 'cont_steal')  # two phases, a loss of the whole batch
+KILLED = ('sybils', 'guarded_online')  # online behind defenses
+# A teacher that moves, two phases, a loss of the whole batch.
+KINDS = (*KILLED, 'rda', 'recreate_head', 'cont_steal')
 OTHERS = ('symmetrized', 'access_head', 'labels', 'knockoff', 'stolen_encoder')  # at length
 
 
