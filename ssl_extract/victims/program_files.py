@@ -18,8 +18,7 @@ import numpy as np
 from etils import epath
 from jax import export
 
-from ssl_extract.encoders import onednn
-from ssl_extract.encoders.base import ENCODERS
+from ssl_extract.encoders import base, onednn
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files
@@ -136,7 +135,7 @@ def _plain(encoder: Encoder) -> Callable[[jax.Array], jax.Array]:
 
     The network is made anew: a shared one may have been traced already, with oneDNN.
     """
-    network = ENCODERS.make(encoder.spec)
+    network = base.make(encoder.spec)
     variables = jax.tree.map(np.asarray, encoder.variables)  # which lie on no device
 
     def represent(inputs: jax.Array) -> jax.Array:

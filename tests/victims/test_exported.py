@@ -74,6 +74,18 @@ def test_an_exported_victim_is_asked_at_the_same_bill(folder):
     np.testing.assert_allclose(answers.representations, ENCODER.apply(IMAGES[:3]), atol=1e-6)
 
 
+@pytest.mark.parametrize('suffix', ['stablehlo', 'safetensors'])
+def test_a_normalization_goes_along(folder, suffix):
+    spec = f'normalize | {ENCODER.spec}'
+    ssl_extract.export(of_spec(spec, ENCODER.input_shape), f'mine.{suffix}')
+    loaded = ssl_extract.load(f'mine.{suffix}')
+    represent = loaded.answer if suffix == 'stablehlo' else loaded.apply
+    mean, std = np.float32(((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    plain = of_spec(ENCODER.spec, ENCODER.input_shape)
+    expected = plain.apply((IMAGES[:2] - mean) / std)
+    np.testing.assert_allclose(represent(IMAGES[:2]), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_program_is_for_any_batch_and_platform_and_has_no_call_of_this_library(
     folder, monkeypatch
 ):
