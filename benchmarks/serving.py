@@ -29,6 +29,7 @@ from absl import app, flags
 from ssl_extract.oracle import make_oracle
 from ssl_extract.runtime import parallel
 from ssl_extract.serve import tokens
+from ssl_extract.victims import wire
 from ssl_extract.victims.sources import SOURCES
 
 _VICTIM = flags.DEFINE_string('victim', 'stored("digits_simclr")', 'A source.')
@@ -75,7 +76,7 @@ class Client:
 
     def __init__(self, url: str, token: str) -> None:
         self._connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc)
-        self._headers = {'Authorization': f'Bearer {token}', 'Content-Type': 'application/x-npz'}
+        self._headers = {'Authorization': f'Bearer {token}', 'Content-Type': wire.NPZ}
 
     def get(self, path: str) -> dict:
         """Returns the JSON of a path."""
@@ -94,12 +95,6 @@ class Client:
         if reply.status != 200:
             raise RuntimeError(f'{method} {path}: {reply.status} {content[:200]!r}')
         return content
-
-
-def _body(inputs: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, inputs=inputs)
-    return buffer.getvalue()
 
 
 def _load(clients: list[Client], body: bytes, seconds: float) -> list[int]:
@@ -126,7 +121,7 @@ def _spend(client: Client, body: bytes) -> int:
 
 
 def _check_budgets(url: str, keys: dict[str, str], budgets: dict[str, int], shape: tuple) -> None:
-    body = _body(_images(100, shape))
+    body = wire.pack(_images(100, shape), 'npz')
     clients = [Client(url, keys[name]) for name in budgets for _ in range(2)]
     with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
         bills = list(pool.map(lambda client: _spend(client, body), clients))
@@ -158,7 +153,7 @@ def main(argv: list[str]) -> None:
 
 def _measure(url: str, keys: dict[str, str], names: list[str], budgets: dict[str, int]) -> None:
     shape = tuple(Client(url, keys['owner']).get('/v1/about')['input_shape'])
-    direct, body = Direct(shape), _body(_images(_BATCH.value, shape))
+    direct, body = Direct(shape), wire.pack(_images(_BATCH.value, shape), 'npz')
     clients = [Client(url, keys[name]) for name in names]
     warm = [client.ask(body) for client in clients]
     before = direct.rate(_SECONDS.value / 2)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from starlette.exceptions import HTTPException
 
-JSON, NPZ = 'application/json', 'application/x-npz'
+from ssl_extract.victims.wire import JSON, NPZ
+
 HEADER_BYTES = 65_536  # of a body, beside the numbers
 JSON_BYTES = 28  # of one number: sign, 17 digits, exponent, comma, space
 _MEMBER = 'inputs.npy'
