@@ -105,7 +105,6 @@ def run(
         write(current, where, compute(current, sets, sketch), about)
         if time.monotonic() > due:
             due = _write_results_timed(folder)
-    write_results(folder)
     report.write_from(folder, [folder], title)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
     return report.tidy([finished for finished in report.read_runs(folder) if finished.id in ids])

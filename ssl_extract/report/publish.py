@@ -53,11 +53,11 @@ def write_from(
 
 def _write(out: epath.Path, runs: list[FinishedRun], title: str) -> list[Row]:
     rows = results.tidy(runs)
+    files.write_text(out / 'results.jsonl', files.as_jsonl(rows))  # whatever the report lacks
     curves = read_curves(runs)
     views = read_views(runs)
     for folder in (out, out / 'figures'):
         files.remove_temporary(folder, below=False, age=files.DAY)
-    files.write_text(out / 'results.jsonl', files.as_jsonl(rows))
     files.write_text(out / 'results.csv', as_csv(rows))
     metrics = [row for curve in curves.values() for row in curve]
     files.write_text(out / 'metrics.jsonl', files.as_jsonl(metrics))
