@@ -150,7 +150,8 @@ def notes_of(run: Run, sets: Sets) -> list[str]:
     victim, c = _load(run), run.config.victim
     origin = victim and victim.origin
     if not origin or 'trained' not in origin:
-        return [*(origin or {}).values(), *sets_lib.notes_of(run, sets)]
+        own = [origin['note']] if origin else []
+        return own + sets_lib.notes_of(run, sets)
     trained_on, size = origin['trained'], num_params(victim.encoder.variables)
     epochs = trained_on['epochs']
     notes = [

@@ -36,8 +36,7 @@ class Table:
 
     def knows(self, inputs: np.ndarray) -> np.ndarray:
         """Returns bool[n], which of the inputs [n, ...] are in the table."""
-        hashes = content_hashes(inputs)
-        return self.hashes[self._places(hashes)] == hashes
+        return self._find(inputs)[1]
 
     def answer(self, inputs: np.ndarray) -> np.ndarray:
         """Returns the embeddings float32 [n, D] of inputs [n, ...].
@@ -45,13 +44,16 @@ class Table:
         Raises:
             UserError: an input is not in the table.
         """
-        known = self.knows(inputs)
+        places, known = self._find(inputs)
         if not known.all():
             raise UserError(f'{self.name}: {(~known).sum()} of {len(inputs)} inputs are not in it')
-        return self.embeddings[self._places(content_hashes(inputs))]
+        return self.embeddings[places]
 
-    def _places(self, hashes: np.ndarray) -> np.ndarray:
-        return np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
+    def _find(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the row of each input, int[n], and whether the row is the input's, bool[n]."""
+        hashes = content_hashes(inputs)
+        places = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
+        return places, self.hashes[places] == hashes
 
 
 def content_hashes(inputs: np.ndarray) -> np.ndarray:
