@@ -1,6 +1,6 @@
 """All tests run on four emulated CPU devices, so that sharding is really tested.
 
-Most of the tests' time is compilation. Tests, workers and the processes that tests start therefore
+Most of the tests' time is tracing and compiling. Tests, workers and their processes therefore
 share their compiled programs in a folder below pytest's cache, and compile fast rather than well.
 """
 
