@@ -133,13 +133,12 @@ def png(figure: Figure) -> bytes:
 
     The figure grows until its labels leave room for its panels.
     """
-    FigureCanvasAgg(figure)
-    style = {'dpi': 180, 'facecolor': 'white', 'metadata': {'Software': None}}
+    figure.dpi = 180
     for _ in range(8):
         buffer = io.BytesIO()
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter('always')
-            figure.savefig(buffer, format='png', **style)
+            warnings.simplefilter('always')  # `savefig` would draw twice
+            FigureCanvasAgg(figure).print_png(buffer, metadata={'Software': None})
         if not any('constrained_layout not applied' in str(w.message) for w in caught):
             break
         figure.set_size_inches(1.25 * figure.get_size_inches())
@@ -151,8 +150,7 @@ def pdf(figure: Figure) -> bytes:
     figure.set_layout_engine('none')
     buffer, nothing = io.BytesIO(), dict.fromkeys(('Creator', 'Producer', 'CreationDate'))
     with rc_context({'pdf.fonttype': 42}):  # text stays text
-        FigureCanvasPdf(figure)
-        figure.savefig(buffer, format='pdf', facecolor='white', metadata=nothing)
+        FigureCanvasPdf(figure).print_pdf(buffer, metadata=nothing)
     return buffer.getvalue()
 
 
