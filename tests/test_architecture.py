@@ -15,7 +15,7 @@ ROOMS = (
     'runtime',
     *('augment', 'data', 'losses', 'defenses', 'encoders', 'report'),
     *('training', 'evaluation', 'strategies', 'recovery'),
-    *('attacks', 'victims', 'users'),
+    *('attacks', 'victims', 'users', 'ownership'),
     *('oracle', 'config'),
     'serve',
     *('pipeline', 'studies', 'api', 'testing'),
