@@ -26,12 +26,8 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import comparison
-from benchmarks.comparison import Ratio, Setup
+from benchmarks.comparison import BUSY, INSTALL, SETUPS, Ratio, Setup
 
-SETUPS = {
-    'resnet18': Setup('cifar', 64, (2, 2, 2, 2), batch_size=64),
-    'small': Setup('patch', 32, (1, 1, 1), batch_size=256),
-}
 ROWS = (  # title, work here, work in PyTorch
     ('step on stored answers / bare step', 'stored', 'bare'),
     ('step on stored answers / with live victim', 'stored', 'live'),
@@ -43,8 +39,6 @@ ROWS = (  # title, work here, work in PyTorch
 LOOP = 4  # times as long: the start and the end of a training loop are taken off
 QUERIES, EPOCHS, TRAIN, TEST = 9_000, 100, 50_000, 10_000
 MEASURED = ('compile', 'probe')  # whole, and once; the other parts are extrapolated
-INSTALL = 'pip install torch --index-url https://download.pytorch.org/whl/cpu'
-BUSY = 0.5  # processes of others; PyTorch's threads spin where one waits for another
 TOLERANCE = 1e-4  # of the outputs, relative to the largest
 
 _JSON = flags.DEFINE_string('json', None, 'File to write the figures to.')

@@ -54,6 +54,14 @@ class Setup(NamedTuple):
         return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+SETUPS = {
+    'resnet18': Setup('cifar', 64, (2, 2, 2, 2), batch_size=64),
+    'small': Setup('patch', 32, (1, 1, 1), batch_size=256),
+}
+INSTALL = 'pip install torch --index-url https://download.pytorch.org/whl/cpu'
+BUSY = 0.5  # processes of others; PyTorch's threads spin where one waits for another
+
+
 class Work(NamedTuple):
     """A piece of work to repeat.
 

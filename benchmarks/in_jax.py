@@ -1,8 +1,13 @@
 """The side of this package of `benchmarks.against_torch`."""
 
+import collections
 import contextlib
 import functools
+import gzip
 import io
+import json
+import pathlib
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +30,7 @@ from ssl_extract.runtime import parallel
 NUM_CLASSES = 10
 SHORT = 2  # steps of a loop that has little but its start and its end
 CHECKPOINT_EVERY = 500  # steps, as a config has it
+RATES = (1e-3, 1_000_000)  # the learning rate and the number of steps of a schedule
 NAMES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
 
 
@@ -100,6 +106,52 @@ def probe_seconds(dim: int, train: int, test: int) -> float:
     return time.perf_counter() - start
 
 
+def operations(setup: Setup, steps: int) -> dict[str, float]:
+    """Milliseconds of a step on stored answers, by kind of operation, and of the whole step.
+
+    A conditional around a convolution (see `encoders.onednn`) is the gradient of its kernel.
+    """
+    step, state, batch = _prepared(
+        setup, _attack(setup, 'once'), _answered(setup, setup.batch_size)
+    )
+    origins = _origins(step.lower(state, batch, None, *RATES).compile().as_text())
+    work, _ = _work(setup, 'stored')
+    spent: dict[str, float] = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(steps):
+                work.wait(work.run())
+        (path,) = pathlib.Path(folder).rglob('*.trace.json.gz')
+        events = json.loads(gzip.decompress(path.read_bytes()))['traceEvents']
+    for event in events:
+        name = event.get('args', {}).get('hlo_op', '')
+        origin = origins.get(name.partition('__')[0], '')
+        if name and not name.startswith(('cond', 'call')):  # which hold others
+            spent[_kind(name, origin)] += event['dur'] / 1e3 / steps
+    rate = comparison.images_per_second(work, sum(spent.values()) * steps / 1e3)
+    return dict(spent) | {'step': 1e3 * setup.batch_size / rate}
+
+
+def _origins(program: str) -> dict[str, str]:
+    """Finds the name in the source of each instruction of a compiled program."""
+    pattern = r'^\s*(?:ROOT )?%?([\w.$-]+) = .*?op_name="([^"]*)"'
+    return dict(re.findall(pattern, program, re.MULTILINE))
+
+
+def _kind(name: str, origin: str) -> str:
+    """Returns the kind of an operation, see `benchmarks.step_operations`."""
+    backward, kernel = 'transpose(jvp' in origin, '/cond' in origin
+    if 'convolution' in name or 'convolution' in origin:
+        if not backward:
+            return 'convolution, forward'
+        return f'convolution, gradient of the {"kernel" if kernel else "input"}'
+    if kernel:
+        return 'its transpositions'
+    if 'ResNet' in origin:
+        return 'BatchNorm, ReLU, shortcuts'
+    return 'other' if 'jvp' in origin else 'optimizer'
+
+
 def versions() -> dict[str, str]:
     """Returns the versions of JAX and of this package."""
     return {'jax': jax.__version__, 'ssl_extract': ssl_extract.__version__}
@@ -148,18 +200,25 @@ def _training(
     setup: Setup, recipe: training.Recipe, batch: dict, images: int, oracle: Any = None
 ) -> Work:
     """Makes the work of a compiled training step by Adam."""
+    step, state, batch = _prepared(setup, recipe, batch, oracle)
+
+    def run() -> jax.Array:
+        nonlocal state
+        state, measured, _ = step(state, batch, oracle, *RATES)
+        return measured['loss']
+
+    return Work(run, jax.block_until_ready, images)
+
+
+def _prepared(
+    setup: Setup, recipe: training.Recipe, batch: dict, oracle: Any = None
+) -> tuple[Callable, Any, dict]:
+    """Prepares the step, its first state and the batch on the device."""
     mesh, shape = parallel.data_mesh(), (setup.side, setup.side, 3)
     account = () if oracle is None else oracle.init(jax.random.key(0), jnp.zeros((1, *shape)))
     state = training.make_init(recipe, 'adam', shape, mesh)(jax.random.key(0), account, None)
     step = training.make_step(recipe, 'adam', 'cosine', mesh)
-    batch = jax.device_put(batch, parallel.batch_sharding(mesh))
-
-    def run() -> jax.Array:
-        nonlocal state
-        state, measured, _ = step(state, batch, oracle, 1e-3, 1_000_000)
-        return measured['loss']
-
-    return Work(run, jax.block_until_ready, images)
+    return step, state, jax.device_put(batch, parallel.batch_sharding(mesh))
 
 
 def _stored(setup: Setup) -> Work:

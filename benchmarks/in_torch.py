@@ -1,11 +1,12 @@
 """The PyTorch side of `benchmarks.against_torch`: plain eager code, channels-last."""
 
+import collections
 import functools
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import nn, profiler
 from torch.nn import functional
 
 from benchmarks import comparison
@@ -86,6 +87,35 @@ def outputs(
     x = _decoded(torch.from_numpy(images))
     with torch.no_grad():
         return network.eval()(x).numpy(), network.train()(x).numpy()
+
+
+def operations(setup: Setup, steps: int) -> dict[str, float]:
+    """Milliseconds of a bare step, by kind of operation, and of the whole step.
+
+    PyTorch computes both gradients of a convolution in one operation.
+    """
+    work = _work(setup, 'bare')
+    work.wait(work.run())
+    with profiler.profile(activities=[profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(steps):
+            work.wait(work.run())
+    spent: dict[str, float] = collections.Counter()
+    for event in profile.key_averages():
+        spent[_kind(event.key)] += event.self_cpu_time_total / 1e3 / steps
+    rate = comparison.images_per_second(work, sum(spent.values()) * steps / 1e3)
+    return dict(spent) | {'step': 1e3 * setup.batch_size / rate}
+
+
+def _kind(name: str) -> str:
+    """Returns the kind of an operation, see `benchmarks.step_operations`."""
+    if 'convolution' in name.lower():
+        backward = 'backward' in name.lower()
+        return f'convolution, {"both gradients" if backward else "forward"}'
+    if any(word in name for word in ('lerp', 'addcmul', 'addcdiv', 'sqrt', 'foreach', 'Optimizer')):
+        return 'optimizer'
+    norms = ('batch_norm', 'relu', 'threshold', 'clamp_min')
+    is_norm = name == 'aten::add' or any(word in name for word in norms)
+    return 'BatchNorm, ReLU, shortcuts' if is_norm else 'other'
 
 
 def versions() -> dict[str, str]:

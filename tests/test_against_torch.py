@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-from benchmarks import against_torch, comparison, in_jax  # noqa: E402
+from benchmarks import against_torch, comparison, in_jax, step_operations  # noqa: E402
 
 TINY = comparison.Setup('patch', 4, (1,), batch_size=8, side=8)
 
@@ -81,3 +81,22 @@ def test_every_work_of_this_package_runs():
         assert in_jax.first_seconds(TINY, (name,)) > 0
     assert in_jax.training_seconds(TINY, 800, 1, 0.1) > 0
     assert np.isfinite(in_jax.probe_seconds(2, 40, 10))
+
+
+def test_the_time_of_a_step_is_shared_out_to_kinds_of_operations():
+    lines = step_operations.table(
+        [[{'other': 1.0, 'step': 3.0}], [{'optimizer': 2.0, 'step': 4.0}]]
+    )
+    assert [line.split() for line in lines[1:]] == [
+        ['optimizer', '2.0'],
+        ['other', '1.0'],
+        ['sum', '1.0', '2.0'],
+        ['step', '3.0', '4.0'],
+    ]
+
+
+@pytest.mark.wide
+def test_every_kind_of_operation_of_a_step_is_found():
+    spent = in_jax.operations(TINY, 2)
+    kinds = {*step_operations.KINDS, 'step'} - {'convolution, both gradients'}
+    assert set(spent) == kinds and all(value > 0 for value in spent.values())

@@ -1,16 +1,18 @@
 """The command `run`: an experiment with its overrides."""
 
+import sys
 from typing import Any, NamedTuple
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
+from ssl_extract import report
 from ssl_extract.cli import arguments, experiments, overrides
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import plan as planning
 from ssl_extract.pipeline import run as pipeline
-from ssl_extract.runtime import memory
+from ssl_extract.runtime import files, memory
 
 jax.config.config_with_absl()
 _JAX_FLAGS = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith('jax_')]
@@ -62,6 +64,9 @@ def main(argv: list[str]) -> int:
         title=request.title,
         run_index=values.run_index,
     )
+    folder = files.absolute(workdir)
+    report.write_from(folder, [folder], request.title)
+    print(f'report: {folder / "report.html"}', file=sys.stderr)
     return 0
 
 

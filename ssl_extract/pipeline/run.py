@@ -36,6 +36,7 @@ from ssl_extract.pipeline.stage import StageRecord, Trained
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import Sketch
 from ssl_extract.report import families
+from ssl_extract.report.results import FinishedRun
 from ssl_extract.runtime import files, locks, parallel, programs, progress
 
 Json = dict[str, Any]
@@ -61,8 +62,8 @@ def run(
 ) -> list[Json]:
     """Runs or resumes an experiment, and returns the tidy rows of its runs.
 
-    A run is written to `workdir/runs/ID` when it is finished, and never again; results.jsonl and
-    the report are of all finished runs of the workdir.
+    A run is written to `workdir/runs/ID` when it is finished, and never again; results.jsonl is of
+    all finished runs of the workdir. The report is drawn by `report.write_from`.
 
     Args:
         cfg: as made by an experiment file from `config.base()`.
@@ -105,9 +106,7 @@ def run(
         write(current, where, compute(current, sets, sketch), about)
         if time.monotonic() > due:
             due = _write_results_timed(folder)
-    report.write_from(folder, [folder], title)
-    print(f'report: {folder / "report.html"}', file=sys.stderr)
-    return report.tidy([finished for finished in report.read_runs(folder) if finished.id in ids])
+    return report.tidy([finished for finished in write_results(folder) if finished.id in ids])
 
 
 def prepare(
@@ -304,12 +303,20 @@ def write(run: Run, where: epath.Path, results: Results, about: Json) -> None:
         files.write_json(where / 'run.json', named | about)
 
 
-def write_results(folder: epath.Path) -> None:
-    """Writes results.jsonl, of all finished runs of a workdir; other processes wait meanwhile."""
+def write_results(folder: epath.Path) -> list[FinishedRun]:
+    """Writes results.jsonl, of all finished runs of a workdir; other processes wait meanwhile.
+
+    Args:
+        folder: the workdir.
+
+    Returns:
+        The finished runs.
+    """
     with locks.lock(folder / 'locks' / 'results.lock', 'results.jsonl'):
         files.remove_temporary(folder, below=False)
-        tidy = report.tidy(report.read_runs(folder))
-        files.write_text(folder / 'results.jsonl', files.as_jsonl(tidy))
+        finished = report.read_runs(folder)
+        files.write_text(folder / 'results.jsonl', files.as_jsonl(report.tidy(finished)))
+    return finished
 
 
 def _write_results_timed(folder: epath.Path) -> float:

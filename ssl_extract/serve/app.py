@@ -169,6 +169,13 @@ class Desk:
 
     def _answer(self, account: Account, kind: str, body: bytes, key: str, accepted: str) -> bytes:
         inputs = bodies.read(kind, body, self._service.shape, self._limits.max_batch)
+        unknown = self._service.count_unknown(inputs)
+        if unknown:
+            raise HTTPException(
+                400,
+                f'{unknown} of {len(inputs)} inputs are none of those that this service has '
+                'answers to; nothing was billed',
+            )
         digest = hashlib.sha256(f'{kind}\n'.encode() + body).hexdigest()
         try:
             reply = account.answer(inputs, key, digest)

@@ -9,6 +9,7 @@ from typing import Any
 import filelock
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from ssl_extract import defenses
@@ -55,6 +56,7 @@ class Service:
         """
         self.entries, self.defense = entries, defense
         self.shape, self.answers, self.address = victim.input_shape, victim.answers, victim.address
+        self._knows = victim.knows
         made = _defense_of(victim, defense)
         self.dim = _width(victim, made)
         folder = epath.Path(state)
@@ -71,6 +73,10 @@ class Service:
             for entry in entries
             if entry.name != OWNER
         }
+
+    def count_unknown(self, inputs: np.ndarray) -> int:
+        """Counts the inputs that the victim has no answer to, as one that is a table."""
+        return 0 if self._knows is None else int(np.sum(~self._knows(inputs)))
 
     def about(self) -> dict[str, Any]:
         """Returns the description of the service that every account may read."""

@@ -20,7 +20,7 @@ from etils import epath
 from ssl_extract.checks import check_whole
 from ssl_extract.errors import UserError
 from ssl_extract.oracle import MAX_BUDGET
-from ssl_extract.runtime import files
+from ssl_extract.runtime import files, locks
 
 OWNER = 'owner'
 SHORTEST = 16  # characters of a token that the owner chose
@@ -80,6 +80,11 @@ def add(path: epath.PathLike, names: Iterable[str], budget: int | None) -> dict[
         UserError: a name is taken or no name, or the budget is out of range.
     """
     path, names = epath.Path(path), list(names)
+    with locks.lock(path.parent / f'.{path.name}.lock', f'the tokens file {path}'):
+        return _add(path, names, budget)
+
+
+def _add(path: epath.Path, names: list[str], budget: int | None) -> dict[str, str]:
     values = _parsed(path) if path.exists() else {}
     new = ([] if OWNER in values else [OWNER]) + names
     for position, name in enumerate(new):

@@ -47,6 +47,7 @@ def sweep(tmp_path_factory):
 
 def test_a_sweep_stays_apart_with_a_column_for_each_field(sweep):
     workdir, rows = sweep
+    report.write_from(workdir, [workdir])
     swept = [(row['attack.learning_rate'], row['attack.epochs']) for row in probes(rows)]
     assert swept == [(1e-3, 1), (1e-3, 2), (1e-2, 1), (1e-2, 2)]
     assert len({row['run'] for row in probes(rows)}) == 4
@@ -66,6 +67,7 @@ def test_rows_name_their_run_and_their_stage(sweep):
 
 
 def test_the_report_has_the_comparisons_and_is_headed_by_what_was_studied(sweep):
+    report.write_from(sweep[0], [sweep[0]])
     page = (sweep[0] / 'report.md').read_text()
     assert 'missing: 1 seeds in common' in page  # which are found in the finished runs
     head = page.split('## ')[0]
@@ -112,6 +114,7 @@ def test_a_run_that_failed_half_way_is_no_run_until_it_is_finished(sweep, regist
     broken.clear()
     rows = run_small(workdir, seed=9)
     assert [row['value'] for row in rows if row['metric'] == 'halting'] == [1.0, 1.0]
+    report.write_from(workdir, [workdir])
     assert '| Mine, % |' in (workdir / 'report.md').read_text()
     assert times(workdir, 'surrogate/*/*') == stolen
     (new,) = set(times(workdir, 'runs/*/run.json')) - set(finished)

@@ -211,6 +211,18 @@ def test_a_victim_that_fails_costs_nothing_and_shows_nothing(tmp_path, capsys):
     assert serving.SECRETS['a'] not in errors
 
 
+def test_an_input_that_a_table_has_no_answer_to_is_the_mistake_of_its_sender(tmp_path):
+    known = images(4)
+    path = tmp_path / 'table.npz'
+    np.savez(path, inputs=known, embeddings=embedded(known))
+    table = victims.SOURCES.make(f'embeddings(file={str(path)!r})')(None)
+    with opened(tmp_path / 's', victim=table, a=10) as made, serving.running(made) as url:
+        status, value, _ = ask(url, np.concatenate([known[:2], 255 - known[:1]]))
+        assert status == 400 and value['error'].startswith('1 of 3 inputs are none of those')
+        assert call(url, '/v1/account')[1]['billed'] == 0
+        np.testing.assert_allclose(ask(url, known)[1]['answers'], embedded(known), rtol=1e-6)
+
+
 def test_a_full_disk_costs_nothing(tmp_path):
     with opened(tmp_path, a=10) as made, serving.running(made) as url:
         assert ask(url, images(2))[1]['billed'] == 2

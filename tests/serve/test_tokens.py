@@ -1,5 +1,6 @@
 """The tokens file, and the commands that make and read it."""
 
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -90,6 +91,17 @@ def test_a_name_has_one_token(tmp_path):
     with pytest.raises(UserError, match='whole number from 1'):
         tokens.add(path, ['bob'], 0)
     assert path.read_bytes() == before
+
+
+def test_names_that_are_added_at_the_same_time_all_get_tokens(tmp_path):
+    path, names = tmp_path / 'tokens.json', [f'user{i}' for i in range(8)]
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda name: tokens.add(path, [name], 5), names))
+    digests = {entry.name: entry.digest for entry in tokens.read(path)}
+    assert [digests[n] for n in names] == [
+        tokens.digest_of(m[n]) for n, m in zip(names, made, strict=True)
+    ]
+    assert len(digests) == 9 and sum('owner' in m for m in made) == 1
 
 
 def error_of(capsys, *words):
