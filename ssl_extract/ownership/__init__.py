@@ -1,6 +1,6 @@
 """Ownership tests: whether a suspect was stolen from a victim."""
 
-from ssl_extract.ownership import (  # noqa: F401, each registers its tests
+from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
     dataset_inference,
     dataset_relations,
     fingerprints,
