@@ -21,12 +21,14 @@ import scipy
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import fidelity
 from ssl_extract.evaluation.features import check_features
+from ssl_extract.evaluation.probe import constant
 from ssl_extract.ownership.base import Case, Evidence, Represent, Test, register
 from ssl_extract.ranges import Count, Range
 
 # Of the representations of an encoder and of the victim, and of a seed: the score, and its n.
 Score = Callable[[np.ndarray, np.ndarray, int], tuple[float, int]]
 NEEDS = ('public', 'independents')
+ROUNDING = 1e-4  # relative, of squared distances: a rotated copy is as near as a plain one
 LEAST_GAP = 1e-6  # between the victim's score with itself and that of independents
 
 
@@ -170,8 +172,8 @@ def ksg(a: np.ndarray, b: np.ndarray, neighbors: int = 3) -> float:
     """Estimates the mutual information of two representations, in nats.
 
     The first estimator of Kraskov, Stögbauer and Grassberger 2004 (arXiv cond-mat/0305641, eq. 8),
-    with Euclidean distances within either representation, each centered and scaled to mean square
-    1. With e the larger of the two distances to the k-th neighbor in both together, and c, d the
+    with Euclidean distances within either representation, each centered and scaled to a mean
+    squared norm of 1. With e the larger of the two distances to the k-th neighbor in both together, and c, d the
     numbers of points nearer than e in one, it is psi(k) + psi(N) - mean(psi(c + 1) + psi(d + 1)).
     Inputs that all of an encoder's distances cannot tell apart count as nearer. The estimate is at
     most psi(N) - psi(k), its value for a copy, and may be below 0.
@@ -196,19 +198,17 @@ def ksg(a: np.ndarray, b: np.ndarray, neighbors: int = 3) -> float:
         )
     apart = [_squared_distances(x) for x in (a, b)]
     edge = np.partition(np.maximum(*apart), neighbors - 1, axis=1)[:, neighbors - 1, None]
-    edge = np.maximum(edge, np.finfo(float).tiny)  # of duplicates, which are nearer then
+    edge = np.maximum(edge, np.finfo(np.float32).tiny)  # of duplicates, which are nearer then
     psi = scipy.special.digamma
-    near = [np.mean(psi(1 + np.sum(d < edge, axis=1))) for d in apart]
+    near = [np.mean(psi(1 + np.sum(d < (1 - ROUNDING) * edge, axis=1))) for d in apart]
     return float(psi(neighbors) + psi(len(a)) - sum(near))
 
 
 def _squared_distances(rows: np.ndarray) -> np.ndarray:
-    """Computes squared distances [N, N] of rows at mean square 1; infinity on the diagonal."""
+    """Computes squared distances [N, N] of scaled rows; infinity on the diagonal."""
     rows = rows - rows.mean(axis=0, dtype=np.float64)
-    scale = np.sqrt(np.mean(rows**2))
-    distances = scipy.spatial.distance.cdist(
-        rows / (scale or 1), rows / (scale or 1), 'sqeuclidean'
-    )
+    rows = rows / (np.sqrt(np.mean(np.sum(rows**2, axis=1))) or 1)
+    distances = scipy.spatial.distance.cdist(rows, rows, 'sqeuclidean')
     np.fill_diagonal(distances, np.inf)
     return distances
 
@@ -222,6 +222,8 @@ def _normalized(name: str, score: Score) -> Test:
 
     def test(case: Case, suspect: Represent) -> Evidence:
         victim = check_features(case.victim(case.public), "the victim's representations")
+        if constant(victim).all():
+            raise UserError(f"{name}: the victim's representations of all inputs are the same")
         (own, n), (found, _), *others = (
             score(check_features(encoder(case.public)), victim, case.seed)
             for encoder in (case.victim, suspect, *case.independents)
@@ -230,7 +232,7 @@ def _normalized(name: str, score: Score) -> Test:
         if not own - null > LEAST_GAP * max(1.0, abs(own)):
             raise UserError(
                 f'{name} of the independents is {null:.4g} and of the victim with itself '
-                f'{own:.4g}: give independents that are no copies, or a victim that is not constant'
+                f'{own:.4g}: give independents that are no copies of the victim'
             )
         return Evidence((found - null) / (own - null), n)
 

@@ -97,9 +97,9 @@ def test_one_component_has_the_likelihood_of_scipy():
 
 
 def collapsed(inputs):
-    """Brings the private inputs near two points."""
+    """Brings the private inputs near the middle of all inputs."""
     private = np.isin(inputs[:, 0], SPLIT.private[:, 0])[:, None]
-    return np.where(private, np.sign(inputs[:, :1]) * [1.0, 2, 3, 4] + 0.1 * inputs, inputs)
+    return np.float32([3, 0, 0, 0]) + np.where(private, 0.3, 1) * inputs
 
 
 @pytest.mark.parametrize('covariance', ['full', 'diag'])
@@ -122,7 +122,7 @@ def test_densities_take_a_rotated_padded_or_huge_suspect():
             lambda x: np.float32(1e36) * collapsed(x).astype(np.float32),
         )
     )
-    assert plain > 5 and others == pytest.approx([plain] * 3, rel=0.05)
+    assert plain > 5 and others == pytest.approx([plain] * 3, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -156,14 +156,15 @@ def test_nearer_views_of_private_images_are_found(measure):
 
     def symmetrical(images):  # of dark images, which are the private ones
         mirrored = (images + images[:, :, ::-1]) / 2
-        return flat(np.where(images.mean(axis=(1, 2, 3), keepdims=True) < 0.5, mirrored, images))
+        mean = images.mean(axis=(1, 2, 3), keepdims=True)
+        return flat(np.where(mean < 0.5, mirrored, images) - mean)
 
     def test(case, encode):
         return augmentation_inference('flip', views=4, measure=measure)(case, encode)
 
-    found = test(case, lambda x: symmetrical(x) - 0.5)
+    found = test(case, symmetrical)
     assert found.p_value < 1e-3 and found.n == 80
     swapped = case._replace(private=case.public, public=case.private)
-    assert test(swapped, lambda x: symmetrical(x) - 0.5).p_value > 1 - 1e-3
+    assert test(swapped, symmetrical).p_value > 1 - 1e-3
     with pytest.raises(UserError, match='constant representations'):
         test(case, lambda x: np.ones((len(x), 3)))
