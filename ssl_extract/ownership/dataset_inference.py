@@ -161,7 +161,8 @@ def dataset_inference(
     _check_choice('covariance', covariance, COVARIANCES)
 
     def test(case: Case, suspect: Represent) -> Evidence:
-        private, public = (numerics.units(suspect(x)) for x in (case.private, case.public))
+        encoded = (check_features(suspect(inputs)) for inputs in (case.private, case.public))
+        private, public = map(numerics.units, encoded)
         order = np.random.default_rng(case.seed).permutation(len(private))
         fitted, rest = np.split(private[order], [len(private) // 2])
         scores = _log_likelihoods(

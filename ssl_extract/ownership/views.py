@@ -8,6 +8,7 @@ import numpy as np
 
 from ssl_extract import augment, numerics
 from ssl_extract.augment.checks import check_range
+from ssl_extract.evaluation.features import check_features
 from ssl_extract.ownership.base import Represent
 
 
@@ -30,7 +31,8 @@ def represent_views(
         For each encoder, float64 [V, N, D] of L2 norm 1; a representation of zeros stays zero.
 
     Raises:
-        UserError: the inputs are no images in [0, 1], or an augmentation does not fit.
+        UserError: the inputs are no images in [0, 1], an augmentation does not fit, or
+            representations are not finite.
     """
     images = np.asarray(images, np.float32)
     check_range(images, 'an ownership test on views')
@@ -39,7 +41,7 @@ def represent_views(
     for key, augmentation in zip(keys, augmentations, strict=True):
         view = np.asarray(_view(augmentation)(key, images))
         for kept, encoder in zip(shown, encoders, strict=True):
-            kept.append(numerics.units(encoder(view)))
+            kept.append(numerics.units(check_features(encoder(view))))
     return [np.stack(kept) for kept in shown]
 
 
