@@ -96,11 +96,11 @@ def augmentation_inference(
     too: it says nothing of the victim. The loss couples images; the p-value takes them as
     independent. The paper finds no effect in self-supervised encoders, which overfit little.
 
-    >>> images = np.random.default_rng(0).random((64, 4, 4, 3), np.float32)
-    >>> case = Case(np.ravel, private=images[:32], public=images[32:])
+    >>> images = np.random.default_rng(0).random((80, 4, 4, 3), np.float32)
+    >>> case = Case(np.ravel, private=images[:40], public=images[40:])
     >>> test = augmentation_inference('flip', views=4)
     >>> test(case, lambda x: x.reshape(len(x), -1)).n
-    64
+    80
 
     Args:
         augmentation: of the views, see `ssl_extract.augment`; the paper takes that of training.

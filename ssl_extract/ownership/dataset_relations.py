@@ -39,11 +39,11 @@ def dataset_relations(
     encoder trained on neither set, or on both alike, if n is large enough for a t-test. An encoder
     that somebody else trained on private images is found too: it says nothing of the victim.
 
-    >>> images = np.random.default_rng(0).random((64, 4, 4, 3), np.float32)
+    >>> images = np.random.default_rng(0).random((80, 4, 4, 3), np.float32)
     >>> flat = lambda x: x.reshape(len(x), -1)
-    >>> case = Case(flat, images[:32], images[32:], shadows=(lambda x: flat(x) - 0.5,))
+    >>> case = Case(flat, images[:40], images[40:], shadows=(lambda x: flat(x) - 0.5,))
     >>> dataset_relations(local_crops=1)(case, flat).n
-    64
+    80
 
     Args:
         global_crops: crops of 0.4 to 1 of an image's area.

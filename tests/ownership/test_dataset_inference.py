@@ -74,6 +74,7 @@ def test_distances_that_say_nothing_are_refused(suspect, independent, said):
         distance_inference()(SPLIT._replace(independents=(independent,)), suspect)
 
 
+@pytest.mark.wide
 def test_densities_of_a_random_split_have_uniform_p_values():
     rng, test = np.random.default_rng(1), dataset_inference(components=1)
     draws = rng.normal(size=(500, 120, 2)) + 1
