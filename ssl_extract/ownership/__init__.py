@@ -1,5 +1,10 @@
 """Ownership tests: whether a suspect was stolen from a victim."""
 
+from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
+    dataset_inference,
+    dataset_relations,
+    fingerprints,
+)
 from ssl_extract.ownership.base import (
     TESTS,
     Case,

@@ -72,13 +72,15 @@ Test = Callable[[Case, Represent], Evidence]
 # The traits of a test.
 # needs: the fields of a case that the test reads, the victim aside.
 # null: what a p-value of the test is over: 'inputs' are another draw of inputs for the same two
-#     encoders, which says nothing of another independent encoder; 'secrets' are other secrets of
-#     the owner, which hold for every encoder that never saw the mark; '' where there is none.
+#     encoders, which says nothing of another independent encoder; 'members' are other random
+#     choices of the private inputs among all inputs, which hold for every encoder that was trained
+#     on neither set; 'secrets' are other secrets of the owner, which hold for every encoder that
+#     never saw the mark; '' where there is none.
 TESTS = Registry(
     'ownership test',
     choices={
         'needs': ('private', 'public', 'independents', 'shadows', 'mark'),
-        'null': ('', 'inputs', 'secrets'),
+        'null': ('', 'inputs', 'members', 'secrets'),
     },
     needs=(),
     null='',
