@@ -1,5 +1,8 @@
 """Ownership tests: whether a suspect was stolen from a victim."""
 
+from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
+    shadow_score,
+)
 from ssl_extract.ownership.base import (
     TESTS,
     Case,
@@ -11,6 +14,8 @@ from ssl_extract.ownership.base import (
     remembered,
     test,
 )
+from ssl_extract.ownership.conferrable import search_conferrable
+from ssl_extract.ownership.fusion import fisher, fused
 
 __all__ = [
     'TESTS',
@@ -19,7 +24,10 @@ __all__ = [
     'Represent',
     'Test',
     'check_case',
+    'fisher',
+    'fused',
     'register',
     'remembered',
+    'search_conferrable',
     'test',
 ]
