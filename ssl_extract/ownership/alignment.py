@@ -13,9 +13,9 @@ class Affine(NamedTuple):
     """The map `(x - center) @ weights + offset`.
 
     Attributes:
-        center: [D].
+        center: [1, D].
         weights: [D, E].
-        offset: [E].
+        offset: [1, E].
     """
 
     center: np.ndarray
@@ -47,4 +47,4 @@ def fit_affine(rows: np.ndarray, targets: np.ndarray) -> Affine:
     scaler = StandardScaler().fit(rows)
     ridge = RidgeCV(PENALTIES).fit(scaler.transform(rows), targets)
     weights = np.atleast_2d(ridge.coef_).T / scaler.scale_[:, None]
-    return Affine(scaler.mean_, weights, np.atleast_1d(ridge.intercept_))
+    return Affine(scaler.mean_[None], weights, np.reshape(ridge.intercept_, (1, -1)))

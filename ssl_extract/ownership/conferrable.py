@@ -80,7 +80,7 @@ def search_conferrable(
     state = _adam(radius).init(probes)
     for number in range(steps):
         pair = [encoders[number % len(encoders)] for encoders in kinds]
-        applies = victim[0], *(apply for apply, _, _ in pair)
+        applies = victim[0], *(apply for apply, _ in pair)
         variables = victim[1], *(aligned for _, aligned in pair)
         probes, state = _step(applies, variables, probes, state, bounds, scale, radius)
     return np.asarray(probes)
