@@ -1,4 +1,4 @@
-"""Conferrable inputs: a victim's copies follow it there, its shadows do not."""
+"""Conferrable inputs, where copies follow a victim and shadows do not."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The shadow score: agreement with a victim where it deviates from its shadows."""
+"""The shadow score: agreement where a victim deviates from its shadows."""
 
 import math
 
