@@ -20,6 +20,7 @@ _ROOMS = (
     'encoders',
     'evaluation',
     'losses',
+    'ownership',
     'testing',
     'victims',
 )
@@ -33,6 +34,7 @@ _HOMES = {
     'pretrain': 'ssl_extract.api',
     'results': 'ssl_extract.api',
     'steal': 'ssl_extract.api',
+    'train_shadows': 'ssl_extract.api',
 }
 
 

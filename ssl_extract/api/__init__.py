@@ -13,6 +13,7 @@ floats in [0, 1], or floats, which they see as they are. Every function computes
 from ssl_extract.api.asking import Answers, collect, make_oracle
 from ssl_extract.api.measuring import evaluate, results
 from ssl_extract.api.saved import export, load
+from ssl_extract.api.shadows import train_shadows
 from ssl_extract.api.training import pretrain, steal
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     'pretrain',
     'results',
     'steal',
+    'train_shadows',
 ]

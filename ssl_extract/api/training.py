@@ -1,5 +1,6 @@
 """Training of surrogates and victims, for the facade."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -163,9 +164,9 @@ def pretrain(
         UserError: an argument is wrong, or the folder holds the encoder of another call.
     """
     dataset = inputs_lib.dataset_of(inputs, 'inputs')
-    sees = inputs_lib.view_of(augmentation, dataset, 'augmentation')
+    inputs_lib.view_of(augmentation, dataset, 'augmentation')
     methods = victims_room.VICTIMS
-    recipe = methods.make(method, encoder=trained.make(encoder), augmentation=sees)
+    recipe = _pretraining(method, encoder, augmentation)
     how = (epochs, batch_size, learning_rate, optimizer, schedule, seed)
     return _fit(
         Job(encoder, {'inputs': dataset.inputs}, dataset.decode, *how),
@@ -175,6 +176,13 @@ def pretrain(
         method=spec_content(methods, method),
         augmentation=spec_content(augment.AUGMENTATIONS, augmentation),
     )
+
+
+@functools.cache
+def _pretraining(method: str, encoder: str, augmentation: str) -> training.Recipe:
+    """Makes a pretraining; the same specs give the same object, which is compiled once."""
+    views = augment.make(augmentation)
+    return victims_room.VICTIMS.make(method, encoder=trained.make(encoder), augmentation=views)
 
 
 def _fit(

@@ -4,6 +4,7 @@ from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
     dataset_inference,
     dataset_relations,
     fingerprints,
+    shadow_score,
 )
 from ssl_extract.ownership.base import (
     TESTS,
@@ -16,6 +17,8 @@ from ssl_extract.ownership.base import (
     remembered,
     test,
 )
+from ssl_extract.ownership.conferrable import search_conferrable
+from ssl_extract.ownership.fusion import fisher, fused
 
 __all__ = [
     'TESTS',
@@ -24,7 +27,10 @@ __all__ = [
     'Represent',
     'Test',
     'check_case',
+    'fisher',
+    'fused',
     'register',
     'remembered',
+    'search_conferrable',
     'test',
 ]

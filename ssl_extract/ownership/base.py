@@ -39,6 +39,8 @@ class Case(NamedTuple):
         public: float32 [M, ...], inputs of the same source that no encoder was trained on.
         independents: encoders that are known not to be stolen, for tests that compare with them.
         shadows: encoders that the owner trained by the victim's recipe on other inputs.
+        conferrable: float32 [P, ...], inputs that move the victim away from its shadows, and copies
+            with it.
         mark: what verifies the victim's mark, such as the head that reads it; None without one.
         seed: of the test's draws.
     """
@@ -48,6 +50,7 @@ class Case(NamedTuple):
     public: np.ndarray | None = None
     independents: tuple[Represent, ...] = ()
     shadows: tuple[Represent, ...] = ()
+    conferrable: np.ndarray | None = None
     mark: Any = None
     seed: int = 0
 
@@ -75,12 +78,13 @@ Test = Callable[[Case, Represent], Evidence]
 #     encoders, which says nothing of another independent encoder; 'members' are other random
 #     choices of the private inputs among all inputs, which hold for every encoder that was trained
 #     on neither set; 'secrets' are other secrets of the owner, which hold for every encoder that
-#     never saw the mark; '' where there is none.
+#     never saw the mark; 'shadows' are other encoders of the victim's recipe, which says nothing of
+#     other recipes; '' where there is none.
 TESTS = Registry(
     'ownership test',
     choices={
-        'needs': ('private', 'public', 'independents', 'shadows', 'mark'),
-        'null': ('', 'inputs', 'members', 'secrets'),
+        'needs': ('private', 'public', 'independents', 'shadows', 'conferrable', 'mark'),
+        'null': ('', 'inputs', 'members', 'secrets', 'shadows'),
     },
     needs=(),
     null='',
@@ -121,7 +125,7 @@ def check_case(spec: str, case: Case) -> None:
         value = getattr(case, name)
         if value is None or not len(value):
             raise UserError(f'ownership test {spec!r} needs {name}: give some in the case')
-        if name in ('private', 'public') and len(value) < LEAST_INPUTS:
+        if name in ('private', 'public', 'conferrable') and len(value) < LEAST_INPUTS:
             raise UserError(
                 f'ownership test {spec!r} has {len(value)} {name} inputs: give {LEAST_INPUTS} or '
                 'more'
