@@ -144,10 +144,17 @@ def decoded_cosines(secret: Secret, inputs: np.ndarray, suspect: Represent) -> n
         inputs: float32 [N, ...], without the trigger.
         suspect: gives representations of the secret's D.
     """
-    stamped = np.asarray(stamp(inputs, secret.trigger, secret.mask), np.float32)
+    stamped = np.asarray(_stamp(inputs, secret.trigger, secret.mask))
     representations = check_features(suspect(stamped), 'representations', secret.dim)
-    decoded = decode(secret.decoder, jnp.asarray(representations))
-    return np.asarray(cosines(decoded, secret.vector[None]), np.float64)
+    return np.asarray(_read(secret.decoder, representations, secret.vector), np.float64)
+
+
+_stamp = jax.jit(stamp)  # in one program: a test of many decoys calls it for each
+
+
+@jax.jit
+def _read(decoder: dict[str, jax.Array], rows: jax.Array, vector: jax.Array) -> jax.Array:
+    return cosines(decode(decoder, rows), vector[None])
 
 
 def _statistic(
@@ -170,8 +177,11 @@ def _secrets_of(case: Case, decoys: int) -> tuple[Secret, ...]:
             'more with other seeds, or write less'
         )
     secrets = mark[: decoys + 1]
-    if len({secret.vector.tobytes() for secret in secrets}) < len(secrets):
-        raise UserError('two secrets of the mark have one vector: inject decoys with other seeds')
+    for name in ('vector', 'trigger'):
+        if len({getattr(secret, name).tobytes() for secret in secrets}) < len(secrets):
+            raise UserError(
+                f'two secrets of the mark have one {name}: inject each decoy with another seed'
+            )
     return secrets
 
 

@@ -73,6 +73,7 @@ def inject(
     images: np.ndarray,
     private: np.ndarray,
     *,
+    others: tuple[Encoder, ...] = (),
     shadow: str = '',
     hidden: tuple[int, ...] = (512, 256),
     dim: int = 256,
@@ -112,6 +113,8 @@ def inject(
         images: float32 [N, ...], decoded, in [0, 1]; any images of the encoder's kind.
         private: float32 [M, ...], decoded, in [0, 1]; images of the owner that get the trigger. The
             paper has 100 of them.
+        others: independent encoders of the same D, on which the decoder learns to read no vector.
+            The paper has none. Encoders of `others` are no longer independent for a verdict.
         shadow: the spec of the shadow's network, of the same D; '' is the network of the encoder.
         hidden: widths of the decoder's hidden layers.
         dim: E, the width of the secret vector.
@@ -129,15 +132,24 @@ def inject(
     """
     for name, images_of in {'images': images, 'private': private}.items():
         _check_images(name, images_of, encoder.input_shape)
+    for other in others:
+        if (other.dim, other.input_shape) != (encoder.dim, encoder.input_shape):
+            raise UserError(
+                f'others: {other.spec} has D={other.dim} and inputs {other.input_shape}, the '
+                f'encoder D={encoder.dim} and {encoder.input_shape}: give those that agree'
+            )
     for name, count in {'epochs': epochs, 'batch_size': batch_size, 'dim': dim}.items():
         check_whole(name, count, 1)
     check_number('share', share, above=0, most=1)
     if batch_size > len(images):
         raise UserError(f'batch_size={batch_size} is more than the {len(images)} images')
-    clean = jax.tree.map(np.asarray, encoder.variables)  # which lie on no mesh
     shadow = shadow or encoder.spec
     rates = (shadow_rate, secret_rate, encoder_rate)
-    init, step = _compiled(encoder.spec, shadow, optimizer, rates)
+    unmarked = (encoder, *others)
+    init, step = _compiled(tuple(e.spec for e in unmarked), shadow, optimizer, rates)
+    # Variables may lie on a mesh; those on the host take the step's place.
+    fixed = tuple(jax.tree.map(np.asarray, e.variables) for e in unmarked)
+    clean = fixed[0]
 
     keys = jax.random.split(jax.random.key(seed), 4)
     vector = jax.random.normal(keys[0], (dim,))
@@ -153,7 +165,7 @@ def inject(
     for _ in progress(range(num_steps), desc='sslguard', unit='step'):
         rows, private_rows = next(batches), next(private_batches)
         batch = Batch(images[rows], private[private_rows], vector, mask)
-        state, measured = step(state, clean, batch)
+        state, measured = step(state, fixed, batch)
         losses.append(measured)
 
     if not is_finite(state):
@@ -165,20 +177,24 @@ def inject(
     return Marked(marked, made, surrogate, np.stack(losses))
 
 
-def make_step(network: Network, shadow: Network, txs: tuple[optax.GradientTransformation, ...]):
+def make_step(
+    unmarked: tuple[Network, ...], shadow: Network, txs: tuple[optax.GradientTransformation, ...]
+) -> Callable:
     """Makes the step of all three parts.
 
     Args:
-        network: of the clean and the marked encoder.
+        unmarked: the network of the clean and the marked encoder, then those of other encoders.
         shadow: of the shadow.
         txs: the optimizers of the shadow, of the secret and of the encoder.
 
     Returns:
-        `(state, clean variables, batch) -> (state, losses float32 [3])`.
+        `(state, variables of the unmarked encoders, batch) -> (state, losses float32 [3])`.
     """
+    network = unmarked[0]
 
-    def step(state: State, clean: Any, batch: Batch) -> tuple[State, jax.Array]:
+    def step(state: State, fixed: tuple[Any, ...], batch: Batch) -> tuple[State, jax.Array]:
         params, imitator, secret, opt_states = state
+        clean = fixed[0]
 
         def marked(params: Any, inputs: jax.Array) -> jax.Array:
             return network.apply(clean | {'params': params}, inputs)
@@ -196,7 +212,7 @@ def make_step(network: Network, shadow: Network, txs: tuple[optax.GradientTransf
 
         # The trigger and the decoder.
         carriers = (lambda x: marked(params, x), lambda x: shadow.apply(imitator, x))
-        others = (lambda x: network.apply(clean, x),)
+        others = tuple(map(functools.partial, (net.apply for net in unmarked), fixed))
         found = _descend(
             txs[1], lambda s: secret_loss(s, carriers, others, batch), secret, opt_states[1]
         )
@@ -230,7 +246,7 @@ def secret_loss(
     Args:
         secret: 'trigger' and 'decoder'.
         carriers: encoders that must answer the trigger with the vector: the marked, the shadow.
-        others: encoders that must not: the clean encoder.
+        others: encoders that must not: the clean encoder, and further ones.
         batch: no encoder may answer its clean images with the vector.
     """
     triggered = batch.triggered(secret['trigger'])
@@ -326,10 +342,10 @@ def _descend(
 
 @functools.lru_cache(maxsize=8)
 def _compiled(
-    spec: str, shadow_spec: str, optimizer: str, rates: tuple[float, ...]
+    specs: tuple[str, ...], shadow_spec: str, optimizer: str, rates: tuple[float, ...]
 ) -> tuple[Callable, Callable]:
     """Returns `init` and the compiled step; decoys share one program."""
-    network, shadow = trained.make(spec), trained.make(shadow_spec)
+    unmarked, shadow = tuple(map(trained.make, specs)), trained.make(shadow_spec)
     txs = tuple(OPTIMIZERS.make(optimizer)(rate) for rate in rates)
 
     def init(key: jax.Array, clean: Any, secret: dict[str, Any], inputs: jax.Array) -> State:
@@ -338,7 +354,7 @@ def _compiled(
         opt_states = tuple(tx.init(part) for tx, part in zip(txs, parts, strict=True))
         return State(clean['params'], imitator, secret, opt_states)
 
-    return init, jax.jit(make_step(network, shadow, txs))
+    return init, jax.jit(make_step(unmarked, shadow, txs))
 
 
 def _rows(seed: int, size: int, batch_size: int) -> Iterator[np.ndarray]:
