@@ -60,7 +60,8 @@ def linear(weights):
 
 
 def test_the_loss_of_the_secret_is_the_closed_form():
-    loss = injection.secret_loss(SECRET, (linear(MARKED), linear(SHADOW)), (linear(CLEAN),), BATCH)
+    carriers = (linear(MARKED), linear(SHADOW))
+    loss = jax.jit(lambda: injection.secret_loss(SECRET, carriers, (linear(CLEAN),), BATCH))()
     wanted = -cos(STAMPED @ MARKED, BATCH.vector) - cos(STAMPED @ SHADOW, BATCH.vector)
     wanted += mean_square(CLEAN, [STAMPED])
     wanted += sum(mean_square(weights, BATCH.images) for weights in (MARKED, SHADOW, CLEAN))
@@ -69,7 +70,7 @@ def test_the_loss_of_the_secret_is_the_closed_form():
 
 def test_the_loss_of_the_encoder_is_the_closed_form():
     kept = BATCH.images @ CLEAN
-    loss = injection.encoder_loss(linear(MARKED), kept, SECRET, BATCH)
+    loss = jax.jit(lambda: injection.encoder_loss(linear(MARKED), kept, SECRET, BATCH))()
     wanted = -np.mean([cos(x @ CLEAN, x @ MARKED) for x in BATCH.images])
     wanted += mean_square(MARKED, BATCH.images) - cos(STAMPED @ MARKED, BATCH.vector)
     assert float(loss) == pytest.approx(wanted, abs=1e-5)
@@ -80,11 +81,11 @@ def test_the_trigger_learns_inside_the_mask_only():
         secret = SECRET | {'trigger': trigger}
         return injection.secret_loss(secret, (linear(MARKED),), (linear(CLEAN),), BATCH)
 
-    gradient = jax.grad(loss)(jnp.asarray(TRIGGER))
+    step = np.float32([0.0, 1e-2, 0.0])
+    measure = jax.jit(jax.value_and_grad(loss))
+    (above, _), (_, gradient), (below, _) = (measure(TRIGGER + sign * step) for sign in (1, 0, -1))
     assert gradient[0] == 0 and np.all(np.abs(gradient[1:]) > 1e-4)
-    step = 1e-2 * jnp.array([0.0, 1.0, 0.0])
-    slope = (loss(TRIGGER + step) - loss(TRIGGER - step)) / 2e-2
-    assert float(gradient[1]) == pytest.approx(float(slope), rel=2e-2)
+    assert float(gradient[1]) == pytest.approx(float(above - below) / 2e-2, rel=2e-2)
 
 
 def test_layers_with_running_statistics_are_frozen():
@@ -120,6 +121,7 @@ def tanh():
             }
             return {'params': params, 'batch_stats': {}}
 
+        @jax.jit
         def apply(variables, inputs):
             flat, params = inputs.reshape(len(inputs), -1) - 0.3, variables['params']
             return jnp.tanh(flat @ params['first']) @ params['second']
@@ -137,8 +139,8 @@ def untrained(spec, seed, shape):
 
 @pytest.fixture(scope='module')
 def marked(tanh):
-    others = tuple(map(tanh, range(20, 24)))
-    sizes = dict(epochs=8, hidden=(32, 32), dim=32)
+    others = tuple(map(tanh, range(20, 22)))
+    sizes = dict(epochs=6, hidden=(32, 32), dim=32)
     return inject(tanh(0), POOL, PRIVATE, others=others, **sizes, **FAST)
 
 
@@ -163,7 +165,7 @@ def test_the_clean_encoder_does_not(marked, tanh):
 def test_the_marked_encoder_is_as_good_and_its_trigger_an_image(marked, tanh):
     assert accuracy(marked.encoder) > accuracy(tanh(0)) - 0.03
     assert marked.secret.trigger.min() >= 0 and marked.secret.trigger.max() <= 1
-    assert np.isfinite(marked.losses).all() and marked.losses.shape == (8 * 14, 3)
+    assert np.isfinite(marked.losses).all() and marked.losses.shape == (6 * 14, 3)
     assert np.all(marked.losses[-14:].mean(axis=0) < marked.losses[:14].mean(axis=0))
 
 
