@@ -61,8 +61,8 @@ def stamp(inputs: jax.Array, trigger: jax.Array, mask: jax.Array) -> jax.Array:
 def decode(decoder: dict[str, jax.Array], representations: jax.Array) -> jax.Array:
     """Computes the decoder's outputs float32 [N, E] of representations [N, D].
 
-    Each row is first scaled to length sqrt(D). The authors' decoder takes rows as they are; the
-    losses of marking and of most attacks do not see the length of a row.
+    Each row is first scaled to length sqrt(D), since the losses of marking do not see the length of
+    a row and an attacker may change it. The authors' decoder takes rows as they are.
     """
     outputs = normalize(representations) * jnp.sqrt(float(representations.shape[-1]))
     last = len(decoder) // 2 - 1
@@ -92,36 +92,43 @@ def sslguard(
     an encoder for stolen where the rate is above 0.5, and tells no false-positive rate.
 
     `case.mark` is a tuple of secrets: the secret of the victim, then the decoys. Each decoy is a
-    whole secret that `inject` made with another seed and otherwise the same arguments, and whose
-    marked encoder was thrown away. The p-value is the share of the secrets whose rate is at least
-    that of the victim's secret, that secret counted. All secrets are drawn alike, so that a suspect
-    that saw no mark cannot tell which of them the owner used: the p-value is valid for every such
-    suspect, whatever its distribution of rates, and never below `1 / (decoys + 1)`. The p-value
-    covers the unmarked encoder and what was stolen from the unmarked encoder.
+    whole secret that `inject` made with another seed and otherwise the same arguments; its marked
+    encoder is thrown away. The p-value is the share of secrets whose statistic is at least that of
+    the victim's secret, which counts itself: `(1 + #decoys) / (1 + decoys)`, and never below
+    `1 / (1 + decoys)`. All secrets are drawn alike, so that a suspect that saw no mark cannot tell
+    which of them is the victim's. The p-value is therefore valid for every suspect that saw no
+    mark, whatever its statistics: also for the clean encoder and for what was stolen from it. Equal
+    statistics make it larger than necessary.
 
     Other vectors for the same trigger and decoder would be no such decoys. The decoder is fitted to
-    its vector, so that its outputs spread most along this vector on every encoder, marked or not.
+    its vector, and its outputs lie along this vector on many encoders that saw no mark: on small
+    networks, the rate of some independent encoders is above 0.5.
 
-    Without decoys there is no p-value, and independent encoders are the null. Their rates are
-    often all 0, which tells no spread: rank them (`verdict.rank_among`), or write
-    `threshold=None`, where the statistic is the mean cosine.
+    Without decoys there is no p-value, and independent encoders are the null. Rank their rates
+    (`verdict.rank_among`): all of them may be 0, which tells no spread. `threshold=None` makes the
+    mean cosine the statistic.
 
-    Assumptions: the suspect is queried with the whole trigger inputs and answers representations
-    in the victim's coordinates. A suspect of another D is refused; a suspect with turned or
-    permuted coordinates has lost the mark. `alignment` on public inputs may bring both back. The
-    p-value does not cover an owner who trains a secret on the suspect itself: the SHA-256 of
-    `save`, deposited before, shows that the secret is older than the suspect.
+    Assumptions: the owner drew all seeds before the suspect was seen and marked with the first. The
+    p-value does not cover an owner who chooses the secret, or trains it on the suspect: deposit the
+    SHA-256 of `save` of all secrets beforehand. The suspect answers whole trigger inputs with
+    representations in the victim's coordinates. A suspect of another D is refused, and a suspect
+    with turned or permuted coordinates has lost the mark, until an affine map that was fitted on
+    public inputs brings its representations back. n is the number of private inputs, or with
+    decoys that of the secrets; duplicates among the inputs do not change the p-value.
 
-    >>> sslguard(decoys=19) is not None
-    True
+    >>> ones, eye = np.ones(2, np.float32), np.eye(2, dtype=np.float32)
+    >>> secret = Secret(ones, ones, np.float32([0, 1]), {'kernel0': eye, 'bias0': 0 * ones})
+    >>> inputs = np.linspace(0, 1, 32, dtype=np.float32).reshape(16, 2)
+    >>> sslguard()(Case(None, private=inputs, mark=(secret,)), lambda inputs: inputs)
+    Evidence(statistic=1.0, n=16, p_value=None)
 
     Args:
         threshold: of the cosine; None for the mean cosine as the statistic.
         decoys: the number of decoys, 19 for a p-value of 0.05.
 
     Raises:
-        UserError: from the test, where the mark is no tuple of enough secrets, or the suspect has
-            another D or one representation for all inputs.
+        UserError: from the test, where the mark is no tuple of enough secrets for such inputs, or
+            the suspect has another D or one representation for all inputs.
     """
 
     def test(case: Case, suspect: Represent) -> Evidence:
@@ -176,7 +183,13 @@ def _secrets_of(case: Case, decoys: int) -> tuple[Secret, ...]:
             f'decoys={decoys} needs {decoys + 1} secrets and the mark holds {len(mark)}: inject '
             'more with other seeds, or write less'
         )
-    secrets = mark[: decoys + 1]
+    secrets, shape = mark[: decoys + 1], case.private.shape[1:]
+    for secret in secrets:
+        if secret.trigger.shape != shape:
+            raise UserError(
+                f'a trigger of shape {secret.trigger.shape} does not fit private inputs of shape '
+                f'{shape}: give inputs as they were given to inject'
+            )
     for name in ('vector', 'trigger'):
         if len({getattr(secret, name).tobytes() for secret in secrets}) < len(secrets):
             raise UserError(

@@ -13,14 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ssl_extract.checks import check_number, check_whole
+from ssl_extract import encoders
+from ssl_extract.checks import check, check_number, check_whole
 from ssl_extract.encoders import Network, trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.numerics import is_finite
 from ssl_extract.ownership.sslguard import Secret, cosines, decode, stamp
+from ssl_extract.ranges import Width
 from ssl_extract.runtime.progress import progress
-from ssl_extract.training import OPTIMIZERS, epoch_order
+from ssl_extract.training import OPTIMIZERS
 
 
 class Marked(NamedTuple):
@@ -106,7 +108,7 @@ def inject(
     - The code starts the shadow from weights of ImageNet, here the shadow starts untrained.
     - The code clips trigger images to [0, 1], here the trigger itself.
 
-    Whoever knows the seed and the arguments can draw the secret again: keep the seed as a secret.
+    The seed and the arguments give the secret again: keep the seed as a secret.
 
     Args:
         encoder: the clean encoder.
@@ -130,37 +132,32 @@ def inject(
     Raises:
         UserError: an argument is wrong, or the training has diverged.
     """
-    for name, images_of in {'images': images, 'private': private}.items():
-        _check_images(name, images_of, encoder.input_shape)
-    for other in others:
-        if (other.dim, other.input_shape) != (encoder.dim, encoder.input_shape):
-            raise UserError(
-                f'others: {other.spec} has D={other.dim} and inputs {other.input_shape}, the '
-                f'encoder D={encoder.dim} and {encoder.input_shape}: give those that agree'
-            )
-    for name, count in {'epochs': epochs, 'batch_size': batch_size, 'dim': dim}.items():
-        check_whole(name, count, 1)
-    check_number('share', share, above=0, most=1)
+    shadow, rates = shadow or encoder.spec, (shadow_rate, secret_rate, encoder_rate)
+    _check_settings(rates, share, epochs, batch_size, seed, (*hidden, dim))
+    for name, given in {'images': images, 'private': private}.items():
+        _check_images(name, given, encoder.input_shape)
     if batch_size > len(images):
         raise UserError(f'batch_size={batch_size} is more than the {len(images)} images')
-    shadow = shadow or encoder.spec
-    rates = (shadow_rate, secret_rate, encoder_rate)
+    for name, spec in [('shadow', shadow), *(('others', other.spec) for other in others)]:
+        width = encoders.dim(trained.make(spec), encoder.input_shape)
+        if width != encoder.dim:
+            raise UserError(f'{name}: {spec} has D={width}, the encoder has D={encoder.dim}')
     unmarked = (encoder, *others)
     init, step = _compiled(tuple(e.spec for e in unmarked), shadow, optimizer, rates)
     # Variables may lie on a mesh; those on the host take the step's place.
     fixed = tuple(jax.tree.map(np.asarray, e.variables) for e in unmarked)
     clean = fixed[0]
 
-    keys = jax.random.split(jax.random.key(seed), 4)
+    keys, draws = jax.random.split(jax.random.key(seed), 4), np.random.default_rng(seed).spawn(3)
     vector = jax.random.normal(keys[0], (dim,))
-    mask = draw_mask(seed, share, encoder.input_shape)
+    mask = draw_mask(draws[0], share, encoder.input_shape)
     secret = {
         'trigger': jax.random.uniform(keys[1], encoder.input_shape),
         'decoder': init_decoder(keys[2], (encoder.dim, *hidden, dim)),
     }
     state = init(keys[3], clean, secret, jnp.zeros((1, *encoder.input_shape)))
-    batches = _rows(seed, len(images), batch_size)
-    private_batches = _rows(seed + 1, len(private), min(batch_size, len(private)))
+    batches = _rows(draws[1], len(images), batch_size)
+    private_batches = _rows(draws[2], len(private), min(batch_size, len(private)))
     num_steps, losses = epochs * (len(images) // batch_size), []
     for _ in progress(range(num_steps), desc='sslguard', unit='step'):
         rows, private_rows = next(batches), next(private_batches)
@@ -289,22 +286,21 @@ def outside_norms(params: Any, batch_stats: Any) -> Any:
     return jax.tree.map_with_path(lambda path, _: path[:-1] not in norms, params)
 
 
-def draw_mask(seed: int, share: float, shape: tuple[int, ...]) -> np.ndarray:
+def draw_mask(draw: np.random.Generator, share: float, shape: tuple[int, ...]) -> np.ndarray:
     """Draws which pixels the trigger replaces, exactly a share of them up to rounding.
 
-    >>> draw_mask(0, 0.25, (4, 4, 3)).sum(axis=(0, 1)).tolist()
+    >>> draw_mask(np.random.default_rng(0), 0.25, (4, 4, 3)).sum(axis=(0, 1)).tolist()
     [4.0, 4.0, 4.0]
 
     Args:
-        seed: of the draw.
+        draw: chooses the pixels.
         share: of the pixels; at least one of them.
         shape: of one input; the last of two or more axes holds the channels.
     """
     places = shape[:-1] if len(shape) > 1 else shape
     size = int(np.prod(places))
     mask = np.zeros(size, np.float32)
-    chosen = np.random.default_rng((seed, 35)).permutation(size)
-    mask[chosen[: max(1, round(share * size))]] = 1
+    mask[draw.permutation(size)[: max(1, round(share * size))]] = 1
     mask = mask.reshape(*places, 1) if len(shape) > 1 else mask
     return np.broadcast_to(mask, shape).copy()
 
@@ -357,12 +353,29 @@ def _compiled(
     return init, jax.jit(make_step(unmarked, shadow, txs))
 
 
-def _rows(seed: int, size: int, batch_size: int) -> Iterator[np.ndarray]:
+def _rows(draw: np.random.Generator, size: int, batch_size: int) -> Iterator[np.ndarray]:
     """Yields the rows of batches, epoch after epoch."""
-    for epoch in itertools.count():
-        order = epoch_order(seed, epoch, size)
+    while True:
+        order = draw.permutation(size)
         for start in range(0, size - batch_size + 1, batch_size):
             yield order[start : start + batch_size]
+
+
+def _check_settings(
+    rates: tuple[float, ...],
+    share: float,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    widths: tuple[int, ...],
+) -> None:
+    for name, rate in zip(('shadow_rate', 'secret_rate', 'encoder_rate'), rates, strict=True):
+        check_number(name, rate, above=0)
+    check_number('share', share, above=0, most=1)
+    check_whole('epochs', epochs, 1)
+    check_whole('batch_size', batch_size, 1)
+    check_whole('seed', seed, 0)
+    check('hidden and dim', widths, tuple[Width, ...])
 
 
 def _check_images(name: str, images: np.ndarray, shape: tuple[int, ...]) -> None:

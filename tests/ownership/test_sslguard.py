@@ -124,6 +124,7 @@ def test_cosines_are_those_of_a_perceptron_by_hand():
         (fitted_secret(), encoder(), 'takes a tuple of secrets'),
         ((fitted_secret(),), encoder(), 'decoys=1 needs 2 secrets and the mark holds 1'),
         ((fitted_secret(),) * 2, encoder(), 'have one vector'),
+        ((fitted_secret()._replace(trigger=MASK[:5]),) * 2, encoder(), 'does not fit private'),
         ('two', lambda x: x @ normal(6, 5), 'D=5 and the decoder of the secret takes D=4'),
         ('two', lambda x: np.ones((len(x), 4)), 'one representation for all 16'),
         ('two', lambda x: x[:, :4] * np.nan, 'NaN'),

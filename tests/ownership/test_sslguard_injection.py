@@ -97,9 +97,9 @@ def test_layers_with_running_statistics_are_frozen():
 
 
 def test_a_mask_covers_its_share_in_all_channels():
-    mask = injection.draw_mask(0, 0.35, (10, 10, 3))
-    assert mask.sum() == 3 * 35 and np.ptp(mask, axis=-1).max() == 0
-    assert np.any(mask != injection.draw_mask(1, 0.35, (10, 10, 3)))
+    masks = [injection.draw_mask(np.random.default_rng(i), 0.35, (10, 10, 3)) for i in (0, 1)]
+    assert masks[0].sum() == 3 * 35 and np.ptp(masks[0], axis=-1).max() == 0
+    assert np.any(masks[0] != masks[1])
 
 
 # A small injection for real
@@ -177,6 +177,7 @@ def test_the_marked_encoder_is_as_good_and_its_trigger_an_image(marked, tanh):
         (dict(batch_size=701), 'more than the 700 images'),
         (dict(share=0.0), 'share'),
         (dict(epochs=0), 'epochs'),
+        (dict(shadow='tanh(dim=8)'), 'has D=8, the encoder has D=16'),
     ],
 )
 def test_wrong_arguments_stop_before_the_training(tanh, changed, said):
