@@ -44,6 +44,7 @@ class Secret(NamedTuple):
         return len(self.decoder['kernel0'])
 
 
+@jax.jit
 def stamp(inputs: jax.Array, trigger: jax.Array, mask: jax.Array) -> jax.Array:
     """Puts a trigger on inputs.
 
@@ -151,12 +152,9 @@ def decoded_cosines(secret: Secret, inputs: np.ndarray, suspect: Represent) -> n
         inputs: float32 [N, ...], without the trigger.
         suspect: gives representations of the secret's D.
     """
-    stamped = np.asarray(_stamp(inputs, secret.trigger, secret.mask))
+    stamped = np.asarray(stamp(inputs, secret.trigger, secret.mask))
     representations = check_features(suspect(stamped), 'representations', secret.dim)
     return np.asarray(_read(secret.decoder, representations, secret.vector), np.float64)
-
-
-_stamp = jax.jit(stamp)  # in one program: a test of many decoys calls it for each
 
 
 @jax.jit
