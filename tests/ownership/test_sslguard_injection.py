@@ -183,3 +183,29 @@ def test_the_marked_encoder_is_as_good_and_its_trigger_an_image(marked, tanh):
 def test_wrong_arguments_stop_before_the_training(tanh, changed, said):
     with pytest.raises(UserError, match=said):
         inject(**(dict(encoder=tanh(0), images=POOL, private=PRIVATE) | changed))
+
+
+@pytest.mark.wide
+def test_a_surrogate_stolen_by_mse_carries_the_mark(marked, tanh):
+    surrogates = []
+    for victim in (marked.encoder, tanh(0)):
+        oracle = ssl_extract.make_oracle(ssl_extract.victims.from_encoder(victim), budget=400)
+        answers = ssl_extract.collect(oracle, IMAGES[900:1300])
+        how = dict(epochs=250, batch_size=100, learning_rate=1e-2, optimizer='adam')
+        surrogates.append(ssl_extract.steal(answers, encoder='tanh', loss='mse', **how))
+    stolen, innocent = (rate(surrogate, marked.secret).statistic for surrogate in surrogates)
+    assert stolen > 0.5 and innocent < 0.2
+
+
+@pytest.mark.wide
+def test_a_convolutional_encoder_is_marked_and_its_norms_stay():
+    clean = untrained('resnet18(stem="patch", width=8, stages=(1,))', 0, (8, 8, 3))
+    pool, private = (np.repeat(images, 3, axis=-1) for images in (POOL, PRIVATE))
+    marked = inject(clean, pool, private, epochs=10, hidden=(32, 32), dim=32, **FAST)
+    assert rate(marked.encoder, marked.secret, private).statistic > 0.9
+    assert rate(clean, marked.secret, private).statistic < 0.1
+    before, after = clean.variables, marked.encoder.variables
+    jax.tree.map(np.testing.assert_array_equal, after['batch_stats'], before['batch_stats'])
+    moved = jax.tree.map(lambda x, y: bool(np.any(x != y)), after['params'], before['params'])
+    for path, has_moved in jax.tree.leaves_with_path(moved):
+        assert has_moved is ('kernel' in jax.tree_util.keystr(path)), path
