@@ -8,6 +8,7 @@ import sklearn.datasets
 import sklearn.neighbors
 from scipy.spatial.distance import cosine
 
+import ssl_extract
 from ssl_extract import encoders
 from ssl_extract.encoders import trained
 from ssl_extract.encoders.trained import Encoder
