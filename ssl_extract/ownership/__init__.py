@@ -5,6 +5,7 @@ from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
     dataset_relations,
     fingerprints,
     shadow_score,
+    sslguard,
 )
 from ssl_extract.ownership.base import (
     TESTS,
