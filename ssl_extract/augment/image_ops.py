@@ -147,6 +147,24 @@ def affine(image: jax.Array, matrix: jax.Array) -> jax.Array:
     return jnp.where(inside[..., None], image.reshape(-1, 3)[places], 0)
 
 
+def rotate(image: jax.Array, degrees: jax.typing.ArrayLike) -> jax.Array:
+    """Rotates an image counterclockwise about its center; see `affine`."""
+    radians = jnp.deg2rad(degrees)
+    matrix = rotation_matrix(jnp.cos(radians), jnp.sin(radians), image.shape)
+    return affine(image, jnp.stack([jnp.stack(row) for row in matrix]))
+
+
+def rotation_matrix(cos: T, sin: T, shape: tuple[int, ...]) -> list[list[T]]:
+    """Makes the matrix of `affine` of a counterclockwise rotation about the center.
+
+    Args:
+        cos, sin: of the angle.
+        shape: (H, W, ...) of the image.
+    """
+    x, y = shape[1] / 2, shape[0] / 2
+    return [[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y]]
+
+
 def rotate_hue(planes: Planes, turns: jax.typing.ArrayLike) -> Planes:
     """Rotates the hue of planes by `turns`: to HSV and back in closed form.
 
