@@ -144,7 +144,7 @@ def affine(image: jax.Array, matrix: jax.Array) -> jax.Array:
     row = jnp.floor(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]).astype(jnp.int32)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     places = hold(jnp.where(inside, row * width + column, 0))
-    return jnp.where(inside[..., None], image.reshape(-1, 3)[places], 0)
+    return jnp.where(inside[..., None], image.reshape(-1, image.shape[-1])[places], 0)
 
 
 def rotate(image: jax.Array, degrees: jax.typing.ArrayLike) -> jax.Array:

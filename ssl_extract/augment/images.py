@@ -183,7 +183,7 @@ def rotation(degrees: tuple[_Degrees, _Degrees] = (0.0, 360.0)) -> Op:
     _check_order('degrees', degrees)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
-        check_image(image, 'rotation', channels=3)
+        check_image(image, 'rotation')
         angle = degrees[0] + _draw(key, 1)[0] * (degrees[1] - degrees[0])
         return image_ops.rotate(image, angle)
 

@@ -1,5 +1,6 @@
 """Ownership tests: whether a suspect was stolen from a victim."""
 
+from ssl_extract.ownership import rotation_watermark as rotation_watermark
 from ssl_extract.ownership.base import (
     TESTS,
     Case,
