@@ -23,7 +23,7 @@ from ssl_extract.victims.pretraining.rotation_watermark import MARK, rotated
 
 Mark = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N]; positive from 180 degrees
 _PENALTIES = np.logspace(-6, 3, 10)
-_rotate = jax.jit(rotated)
+_rotated = jax.jit(rotated)
 
 
 def mark_of(encoder: Encoder) -> Mark:
@@ -90,7 +90,7 @@ def rotation_watermark(aligned: bool = False) -> Test:
     def test(case: Case, suspect: Represent) -> Evidence:
         order = np.random.default_rng(case.seed).permutation(len(case.public))
         fitted, judged = np.split(case.public[order], [len(order) // 2 if aligned else 0])
-        halves = [np.asarray(half) for half in _rotate(jax.random.key(case.seed), judged)]
+        halves = rotate(judged, case.seed)
         read = _aligned(case, fitted) if aligned else _direct(case)
         dealt = [[half[start::2] for half in halves] for start in (0, 1)]
         own = scores(read(suspect), dealt[0])
@@ -98,6 +98,19 @@ def rotation_watermark(aligned: bool = False) -> Test:
         return Evidence(float(own.mean() - theirs.mean()), len(judged), welch(own, theirs))
 
     return test
+
+
+def rotate(images: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Rotates each image by an angle of [0, 180) and by one of [180, 360) degrees.
+
+    Args:
+        images: float32 [N, H, W, 3], decoded.
+        seed: of the angles.
+
+    Raises:
+        UserError: the inputs are no images of floats.
+    """
+    return [np.asarray(half) for half in _rotated(jax.random.key(seed), images)]
 
 
 def welch(first: np.ndarray, second: np.ndarray) -> float:
