@@ -44,15 +44,13 @@ def test_a_copy_is_told_from_independents_and_one_sided():
     assert opposite.statistic < -0.3 and opposite.p_value > 1 - 1e-12
 
 
-@pytest.mark.parametrize('same', [False, True])
-def test_under_the_null_p_values_are_uniform(same):
-    """Noise turned by any angle is noise; with the suspect among them, errors are shared."""
+def test_under_the_null_p_values_are_uniform():
+    """Noise turned by any angle is noise; the suspect is an independent, so errors are shared."""
     p_values = []
     for seed in range(500):
         rng = np.random.default_rng((1, seed))
         images = rng.random((96, SIDE, SIDE, 3), np.float32)
-        case = CASE._replace(public=images, seed=seed)
-        case = case._replace(independents=tuple(BLIND[:1] if same else BLIND[1:]))
+        case = CASE._replace(public=images, seed=seed, independents=tuple(BLIND[:2]))
         p_values.append(evidence(BLIND[0], case=case).p_value)
     assert scipy.stats.kstest(p_values, 'uniform').pvalue > 0.01
 
@@ -83,7 +81,7 @@ def test_alignment_on_images_that_are_not_rotated_makes_no_copy_of_an_independen
 
 
 def test_wider_than_inputs_are_many():
-    wide = encoder_of(RNG.normal(size=(SIDE * SIDE * 3, 700)))  # of 200 images that align
+    wide = encoder_of(RNG.normal(size=(SIDE * SIDE * 3, 300)))  # of 200 images that align
     assert evidence(wide, ALIGNED).statistic > 0.2  # all pixels are in it, the victim's too
 
 

@@ -47,8 +47,9 @@ def success_of(state):
 
 
 def test_the_predictor_is_trained_and_learns():
-    step = training.make_step(RECIPE, 'adam', 'constant', parallel.data_mesh(1))
-    state = training.init_state(RECIPE, 'adam', jax.random.key(0), SHAPE)
+    mesh = parallel.data_mesh(1)
+    step = training.make_step(RECIPE, 'adam', 'constant', mesh)
+    state = training.make_init(RECIPE, 'adam', SHAPE, mesh)(jax.random.key(0), (), None)
     before, untrained = jax.device_get(chain.part(state, 'rotation')), success_of(state)
     inputs = data.load('digits', 'train').inputs
     for number in range(200):
@@ -62,16 +63,20 @@ def test_the_predictor_is_trained_and_learns():
 
 def test_the_objective_is_both_losses():
     """A predictor of zeros costs log 2, times the weight."""
-    variables = RECIPE.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
-    variables['params']['rotation'] = jax.tree.map(jnp.zeros_like, variables['params']['rotation'])
-    views = tuple(jax.random.uniform(jax.random.key(i), (4, *SHAPE)) for i in range(2))
-    losses = []
-    for weight in (1.0, 3.0):
+    recipes = [recipe_of(weight=weight) for weight in (1.0, 3.0)]
+
+    @jax.jit
+    def measure(key, views):
+        variables = RECIPE.init(key, jnp.zeros((1, *SHAPE)))
+        params = variables['params']
+        params['rotation'] = jax.tree.map(jnp.zeros_like, params['rotation'])
         batch = {'views': views, 'rotated': views}
-        loss, (_, measured) = recipe_of(weight=weight).objective(*variables.values(), batch)
-        assert float(measured['mark_loss']) == pytest.approx(np.log(2), rel=1e-6)
-        losses.append(float(loss))
-    assert losses[1] - losses[0] == pytest.approx(2 * np.log(2), rel=1e-5)
+        return [recipe.objective(params, variables['batch_stats'], batch) for recipe in recipes]
+
+    views = tuple(np.random.default_rng(0).random((2, 4, *SHAPE), np.float32))
+    (once, (_, measured)), (thrice, _) = measure(jax.random.key(0), views)
+    assert float(measured['mark_loss']) == pytest.approx(np.log(2), rel=1e-6)
+    assert float(thrice - once) == pytest.approx(2 * np.log(2), rel=1e-5)
 
 
 @pytest.fixture(scope='module')
