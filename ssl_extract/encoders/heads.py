@@ -1,4 +1,4 @@
-"""Heads: SimCLR's, SimSiam's, a predictor of rotations, and a linear adapter.
+"""Heads of SimCLR, SimSiam and the rotation watermark; a linear adapter.
 
 SimCLR: Chen et al. 2020 (https://arxiv.org/abs/2002.05709), section 2.1. SimSiam: Chen and He 2021
 (https://arxiv.org/abs/2011.10566), section 4.

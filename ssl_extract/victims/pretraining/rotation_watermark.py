@@ -1,9 +1,10 @@
-"""SimCLR with the rotation watermark of arXiv 2205.07890, sections 5.1 and E.2.
+"""SimCLR with the rotation watermark.
 
-The owner's private augmentation is a rotation. A predictor of the rotation's half, [0, 180) against
-[180, 360) degrees, is trained jointly with the encoder. In the authors' code the predictor's
-parameters are not given to the optimizer and epochs of the two losses alternate; here the predictor
-is trained, and each step has both losses.
+Dziedzic et al. 2022, arXiv 2205.07890, sections 5.1 and E.2. The owner's private augmentation is a
+rotation. A predictor of the rotation's half, [0, 180) against [180, 360) degrees, is trained
+jointly with the encoder. In the authors' code the predictor's parameters are not given to the
+optimizer and epochs of the two losses alternate; here the predictor is trained, and each step has
+both losses.
 """
 
 from collections.abc import Callable
