@@ -39,23 +39,23 @@ class Trained(NamedTuple):
 
 def train(seed: int, inputs: np.ndarray) -> Trained:
     """Pretrains both victims and steals the marked one."""
-    how = dict(encoder=_ENCODER.value, epochs=_EPOCHS.value, learning_rate=2e-3, seed=seed)
+    how = dict(encoder=_ENCODER.value, epochs=_EPOCHS.value, learning_rate=2e-3)
+    # Each encoder has another seed: with the same one it would start from the same weights.
+    methods = {1_000: f'rotation_watermark({HEADS}, predictor=64)', 2_000: f'simclr({HEADS})'}
     marked, plain = (
         ssl_extract.pretrain(
             inputs[:PRIVATE],
             method=method,
             augmentation='simclr(flip=0.0, min_scale=0.4)',
             batch_size=128,
+            seed=first + seed,
             **how,
         )
-        for method in (
-            f'rotation_watermark({HEADS}, predictor=64)',
-            f'simclr({HEADS})',
-        )
+        for first, method in methods.items()
     )
     oracle = ssl_extract.make_oracle(marked, budget=len(inputs))
     answers = ssl_extract.collect(oracle, inputs[PRIVATE:])
-    return Trained(marked, plain, ssl_extract.steal(answers, loss='mse', **how))
+    return Trained(marked, plain, ssl_extract.steal(answers, loss='mse', seed=3_000 + seed, **how))
 
 
 def probe(encoder: Encoder, train: data.Dataset, test: data.Dataset) -> float:
