@@ -144,7 +144,25 @@ def affine(image: jax.Array, matrix: jax.Array) -> jax.Array:
     row = jnp.floor(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]).astype(jnp.int32)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     places = hold(jnp.where(inside, row * width + column, 0))
-    return jnp.where(inside[..., None], image.reshape(-1, 3)[places], 0)
+    return jnp.where(inside[..., None], image.reshape(-1, image.shape[-1])[places], 0)
+
+
+def rotate(image: jax.Array, degrees: jax.typing.ArrayLike) -> jax.Array:
+    """Rotates an image counterclockwise about its center; see `affine`."""
+    radians = jnp.deg2rad(degrees)
+    matrix = rotation_matrix(jnp.cos(radians), jnp.sin(radians), image.shape)
+    return affine(image, jnp.stack([jnp.stack(row) for row in matrix]))
+
+
+def rotation_matrix(cos: T, sin: T, shape: tuple[int, ...]) -> list[list[T]]:
+    """Makes the matrix of `affine` of a counterclockwise rotation about the center.
+
+    Args:
+        cos, sin: of the angle.
+        shape: (H, W, ...) of the image.
+    """
+    x, y = shape[1] / 2, shape[0] / 2
+    return [[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y]]
 
 
 def rotate_hue(planes: Planes, turns: jax.typing.ArrayLike) -> Planes:

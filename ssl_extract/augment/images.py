@@ -26,6 +26,7 @@ from ssl_extract.registry import Registry
 
 Op = Callable[[jax.Array, jax.Array], jax.Array]
 _Size = Annotated[float, Range(above=0, most=1000)]
+_Degrees = Annotated[float, Range(-360, 360)]
 _Strength = Annotated[float, Range(0, 100)]
 AUGMENTATIONS = Registry('augmentation')
 register = AUGMENTATIONS.register
@@ -164,6 +165,27 @@ def horizontal_flip(p: Share = 0.5) -> Op:
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'flip')
         return jnp.where(_draw(key, 1)[0] < p, image[:, ::-1], image)
+
+    return op
+
+
+@register('rotation')
+def rotation(degrees: tuple[_Degrees, _Degrees] = (0.0, 360.0)) -> Op:
+    """Rotates about the center, counterclockwise; takes the nearest pixel, black from outside.
+
+    >>> op = rotation(degrees=(90.0, 90.0))
+    >>> op(jax.random.key(0), jnp.array([[[0.0] * 3, [1.0] * 3]] * 2))[:, :, 0].tolist()
+    [[1.0, 1.0], [0.0, 0.0]]
+
+    Args:
+        degrees: bounds of the angle, drawn uniformly from the first up to the second.
+    """
+    _check_order('degrees', degrees)
+
+    def op(key: jax.Array, image: jax.Array) -> jax.Array:
+        check_image(image, 'rotation')
+        angle = degrees[0] + _draw(key, 1)[0] * (degrees[1] - degrees[0])
+        return image_ops.rotate(image, angle)
 
     return op
 

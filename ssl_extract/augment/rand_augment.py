@@ -147,9 +147,8 @@ def _matrix(
 ) -> list[list[float]]:
     """Makes the matrix of `image_ops.affine`: the origin of a pixel, column, then row."""
     if name == 'Rotate':  # counterclockwise
-        cos, sin = math.cos(math.radians(value)), math.sin(math.radians(value))
-        x, y = shape[1] / 2, shape[0] / 2
-        return [[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y]]
+        radians = math.radians(value)
+        return image_ops.rotation_matrix(math.cos(radians), math.sin(radians), shape)
     right, down = value * per_pixel[0], value * per_pixel[1]
     return {
         'ShearX': [[1, value, 0], [0, 1, 0]],

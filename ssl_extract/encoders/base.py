@@ -33,11 +33,14 @@ class Network(NamedTuple):
             statistics: a row's output depends on the row only, and no statistic changes.
         train: (variables, inputs) -> (outputs float32 `[B, D]`, new batch_stats), with the
             statistics of the batch; on a mesh of Auto axes, of the global batch.
+        branch: whether the network is a head that takes the representations wherever it stands in a
+            chain, and whose outputs no other head takes.
     """
 
     init: Callable[[jax.Array, Any], Variables]
     apply: Callable[[Variables, jax.Array], jax.Array]
     train: Callable[[Variables, jax.Array], tuple[jax.Array, Any]]
+    branch: bool = False
 
 
 def make(spec: str) -> Network:

@@ -1,4 +1,4 @@
-"""Heads: SimCLR's, SimSiam's, and a linear adapter.
+"""Heads of SimCLR, SimSiam and the rotation watermark; a linear adapter.
 
 SimCLR: Chen et al. 2020 (https://arxiv.org/abs/2002.05709), section 2.1. SimSiam: Chen and He 2021
 (https://arxiv.org/abs/2011.10566), section 4.
@@ -99,6 +99,24 @@ def simsiam_predictor(hidden: Width = 512, dim: Width = 2048, dtype: str = 'floa
         dtype: of the computation, 'float32' or 'bfloat16'.
     """
     return mlp(hidden, dim, norm=True, norm_last=False, dtype=dtype)
+
+
+@register_head('rotation_predictor')
+def rotation_predictor(hidden: Width = 256, dtype: str = 'float32') -> Network:
+    """Makes the predictor of a rotation's half, a branch: Linear, ReLU, Linear to one logit.
+
+    The paper (arXiv 2205.07890, section 5.1) has two layers; its code has three, 512-256-128-2.
+
+    >>> from ssl_extract import encoders
+    >>> encoders.dim(rotation_predictor(hidden=8), (16,))
+    1
+
+    Args:
+        hidden: width of the hidden layer.
+        dtype: of the computation, 'float32' or 'bfloat16'.
+    """
+    network = mlp(hidden, 1, norm=False, norm_last=False, dtype=dtype)
+    return network._replace(branch=True)
 
 
 @register_head('linear')

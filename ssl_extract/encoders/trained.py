@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from ssl_extract import numerics
-from ssl_extract.encoders import base
+from ssl_extract.encoders import base, chain
 from ssl_extract.encoders.base import HEADS, Network
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import checkpoint, parallel
@@ -28,7 +28,7 @@ class Encoder(NamedTuple):
         spec: of the network, such as `'resnet18(stem="cifar")'`.
         variables: `{'params', 'batch_stats'}` of the network.
         input_shape: of one input.
-        heads: (name, spec) of the networks behind the encoder in training, in order.
+        heads: (name, spec) of the networks behind the encoder in training, in order; see `chain`.
         head_variables: the variables of the heads, by name.
     """
 
@@ -54,21 +54,35 @@ class Encoder(NamedTuple):
         return self.network.apply(self.variables, inputs)
 
     def through_heads(self) -> tuple[Callable, Any]:
-        """Returns `(apply, variables)` of the encoder with all heads, as in training."""
+        """Returns `(apply, variables)` of the encoder with all heads but branches."""
         variables = {'encoder': self.variables, **self.head_variables}
         return _through(self.spec, self.heads), variables
 
 
 @functools.cache
 def _through(spec: str, heads: tuple[tuple[str, str], ...]) -> Callable:
-    networks = {'encoder': make(spec)} | {name: make_head(head) for name, head in heads}
+    networks = networks_of(spec, heads)
 
     def apply(variables, inputs):
         for name, network in networks.items():
-            inputs = network.apply(variables[name], inputs)
+            inputs = inputs if network.branch else network.apply(variables[name], inputs)
         return inputs
 
     return apply
+
+
+def networks_of(spec: str, heads: tuple[tuple[str, str], ...]) -> dict[str, Network]:
+    """Returns the networks of an encoder and its heads, by name."""
+    return {'encoder': make(spec)} | {name: make_head(head) for name, head in heads}
+
+
+def shapes_of(
+    spec: str, heads: tuple[tuple[str, str], ...], input_shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Returns the shapes of the joint variables of an encoder and its heads; see `chain.init`."""
+    networks = networks_of(spec, heads)
+    inputs = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    return jax.eval_shape(lambda key: chain.init(networks, key, inputs), jax.random.key(0))
 
 
 def content_hash(encoder: Encoder) -> str:
@@ -99,25 +113,14 @@ def load(folder: epath.PathLike, mesh: jax.sharding.Mesh | None = None) -> Encod
     """
     mesh = mesh or parallel.data_mesh()
     meta = checkpoint.read_meta(folder)
-    network = make(meta['encoder'])
-    inputs = jax.ShapeDtypeStruct((1, *meta['input_shape']), jnp.float32)
-    template = jax.eval_shape(network.init, jax.random.key(0), inputs)
-    variables = checkpoint.load_encoder(folder, template, mesh)
-    heads, templates = meta.get('heads') or {}, {}
-    for name, spec in heads.items():
-        inputs = jax.eval_shape(network.apply, template, inputs)
-        network = make_head(spec)
-        template = templates[name] = jax.eval_shape(network.init, jax.random.key(0), inputs)
+    shape, heads = tuple(meta['input_shape']), tuple((meta.get('heads') or {}).items())
+    shapes = shapes_of(meta['encoder'], heads, shape)
+    variables = checkpoint.load_encoder(folder, chain.part(shapes, 'encoder'), mesh)
+    templates = {name: chain.part(shapes, name) for name, _ in heads}
     head_variables = checkpoint.load_encoder(folder, templates, mesh, 'heads') if heads else {}
     if not numerics.is_finite((variables, head_variables)):
         raise UserError(
             f'{folder}: the parameters of this encoder are not finite: its training has diverged; '
             'name another folder, or train it again with a lower learning rate'
         )
-    return Encoder(
-        meta['encoder'],
-        variables,
-        tuple(meta['input_shape']),
-        tuple(heads.items()),
-        head_variables,
-    )
+    return Encoder(meta['encoder'], variables, shape, heads, head_variables)

@@ -4,6 +4,7 @@ from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
     dataset_inference,
     dataset_relations,
     fingerprints,
+    rotation_watermark,
     shadow_score,
     sslguard,
 )

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from ssl_extract import augment, data, training, victims
-from ssl_extract.encoders import num_params, trained
+from ssl_extract.encoders import chain, num_params, trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import sets as sets_lib
@@ -20,7 +20,7 @@ from ssl_extract.pipeline import stage
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.sets import Sets
 from ssl_extract.pipeline.stage import Optimization, StageRecord
-from ssl_extract.victims import endpoints, shelf
+from ssl_extract.victims import shelf
 from ssl_extract.victims.model import Victim, from_encoder
 from ssl_extract.victims.sources import SOURCES
 
@@ -50,12 +50,6 @@ class Sketch(NamedTuple):
     answers: str = 'representation'
     traced: bool = True
     address: str = ''
-
-    @property
-    def networks(self) -> endpoints.Networks:
-        """Returns the victim's networks by name."""
-        networks = {'encoder': trained.make(self.encoder)}
-        return networks | {name: trained.make_head(spec) for name, spec in self.heads}
 
 
 def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
@@ -272,12 +266,10 @@ def example_victim(sketch: Sketch) -> Victim:
     if not sketch.encoder:
         answer = jax.tree_util.Partial(lambda x: jnp.zeros((x.shape[0], sketch.dim)))
         return Victim('', sketch.dim, answer, True, sketch.answers, sketch.input_shape)
-    variables, inputs = {}, jax.ShapeDtypeStruct((1, *sketch.input_shape), jnp.float32)
-    for name, network in sketch.networks.items():
-        variables[name] = jax.eval_shape(network.init, jax.random.key(0), inputs)
-        inputs = jax.eval_shape(network.apply, variables[name], inputs)
+    shapes = trained.shapes_of(sketch.encoder, sketch.heads, sketch.input_shape)
+    heads = {name: chain.part(shapes, name) for name, _ in sketch.heads}
     encoder = Encoder(
-        sketch.encoder, variables.pop('encoder'), sketch.input_shape, sketch.heads, variables
+        sketch.encoder, chain.part(shapes, 'encoder'), sketch.input_shape, sketch.heads, heads
     )
     return from_encoder(encoder, 'example')
 

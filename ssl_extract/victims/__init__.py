@@ -4,7 +4,7 @@ from ssl_extract.victims.embeddings import content_hashes
 from ssl_extract.victims.endpoints import ENDPOINTS
 from ssl_extract.victims.endpoints import register as register_endpoint
 from ssl_extract.victims.model import Victim, from_encoder, from_flax, from_function
-from ssl_extract.victims.pretraining import VICTIMS, register, simclr, simsiam
+from ssl_extract.victims.pretraining import VICTIMS, register, rotation_watermark, simclr, simsiam
 from ssl_extract.victims.sources import SOURCES, load, register_source
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     'register',
     'register_endpoint',
     'register_source',
+    'rotation_watermark',
     'simclr',
     'simsiam',
 ]

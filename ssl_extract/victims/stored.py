@@ -10,7 +10,6 @@ import re
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -133,7 +132,7 @@ def read(text: str, mesh: jax.sharding.Mesh | None = None) -> Stored:
         name.removeprefix(_PROBE): arrays.pop(name) for name in [*arrays] if name.startswith(_PROBE)
     }
     heads, shape = tuple(about['heads'].items()), tuple(about['input_shape'])
-    values, template = _values(arrays), _shapes(about['encoder'], heads, shape)
+    values, template = _values(arrays), trained.shapes_of(about['encoder'], heads, shape)
     _check_shapes(path, template, values, about['encoder'])
     encoder = Encoder(about['encoder'], None, shape, heads)
     return Stored(_filled(encoder, template, values, mesh or parallel.data_mesh()), probe, about)
@@ -242,13 +241,6 @@ def _by_name(tree: Any) -> dict[str, Any]:
         jax.tree_util.keystr(path, simple=True, separator='.'): leaf
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
-
-
-def _shapes(spec: str, heads: tuple[tuple[str, str], ...], input_shape: tuple[int, ...]) -> Any:
-    networks = {'encoder': trained.make(spec)}
-    networks |= {name: trained.make_head(head) for name, head in heads}
-    inputs = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    return jax.eval_shape(lambda key: chain.init(networks, key, inputs), jax.random.key(0))
 
 
 def _check_shapes(

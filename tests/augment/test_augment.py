@@ -34,6 +34,7 @@ SPECS = [
     'gaussian_blur',
     'solarize',
     'random_crop',
+    'rotation',
     'rand_augment',
     'grayscale | flip(p=1.0)',
 ]
@@ -142,6 +143,22 @@ def test_blur_agrees_with_scipy(sigma, kernel):
     )
     blurred = jax.jit(image_ops.blur, static_argnums=2)(IMAGE, sigma, kernel)
     np.testing.assert_allclose(blurred, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('angle', [30.0, 90.0, 200.0, 359.0])
+def test_rotation_agrees_with_pillow(angle):
+    expected = np.asarray(Image.fromarray(BYTES[0]).rotate(angle)) * LEVEL
+    rotated = augment.make(f'rotation(degrees=({angle}, {angle}))')(jax.random.key(0), IMAGES[0])
+    np.testing.assert_allclose(rotated, expected, atol=1e-6)
+
+
+def test_rotations_are_drawn_from_all_angles_of_the_bounds():
+    gradient = np.zeros((64, 64, 1), np.float32) + np.linspace(0, 1, 64)[None, :, None]
+    views = np.asarray(_many('rotation(degrees=(180.0, 360.0))', 200, gradient))[..., 0]
+    center = views[:, 16:48, 16:48]  # without black corners
+    right, up = (center[:, :, 16:] - center[:, :, :16], center[:, :16] - center[:, 16:])
+    angles = np.degrees(np.arctan2(up.mean((1, 2)), right.mean((1, 2)))) % 360
+    assert scipy.stats.kstest(angles, scipy.stats.uniform(180, 180).cdf).pvalue > 0.01
 
 
 def test_to_float():
@@ -405,6 +422,7 @@ def test_simclr_is_this_program(spec, chain):
         ('gaussian_blur(sigma=1e-20)', 'sigma must be a list of 2'),
         ('gaussian_blur(sigma=(1, 1e39))', 'at most 1000'),
         ('gaussian_blur(kernel=4)', 'odd'),
+        ('rotation(degrees=(180, 90))', 'degrees is (180, 90): write the smaller number first'),
         ('gaussian_blur(sigma=(0, 1))', 'sigma'),
         ('simclr(strength=9)', 'strength must be a finite number from 0 to 2.5'),
         ('simclr(min_scale=0)', 'scale'),
@@ -466,7 +484,7 @@ def test_images_that_do_not_fit_are_refused_before_anything_is_computed(spec, sh
 
 
 @pytest.mark.parametrize(
-    'spec', ['flip', 'random_crop', 'random_resized_crop', 'gaussian_blur', 'solarize']
+    'spec', ['flip', 'random_crop', 'random_resized_crop', 'gaussian_blur', 'solarize', 'rotation']
 )
 def test_what_does_not_mix_channels_takes_one(spec):
     gray, colored = (_many(spec, 4, x) for x in (IMAGE[..., :1], np.repeat(IMAGE[..., :1], 3, -1)))
