@@ -33,7 +33,7 @@ COPIED = {
     'contributing.md': 'CONTRIBUTING.md',
     'changelog.md': 'CHANGELOG.md',
 }
-FUNCTIONS = ('make_oracle', 'collect', 'steal', 'pretrain', 'evaluate', 'load', 'results')
+FUNCTIONS = ('make_oracle', 'collect', 'steal', 'pretrain', 'evaluate', 'load', 'results', 'score')
 TYPES = (Answers, Encoder, victims.Victim, victims.stored.Stored, oracle.Oracle, encoders.Network)
 _SECTION = re.compile(r'(Args|Attributes|Returns|Raises|Yields):$')
 _CODE = re.compile(r'(`+[^`]+`+)')

@@ -121,11 +121,11 @@ def _define_score(values: flags.FlagValues) -> None:
     texts = {
         'victim': (
             '',
-            'Victim: a source, as of victim.source, or the folder or file of an encoder.',
+            "Victim: a source, as of victim.source, or an encoder's folder or file.",
         ),
         'suspects': (
             '',
-            'Folder of encoders of unknown origin: folders of stages, exported files.',
+            'Folder of encoders of unknown origin: stages, exported files.',
         ),
         'independents': ('', 'Folder of 8 or more encoders that are known not to be stolen.'),
         'shadows': ('', "Folder of encoders of the victim's recipe that the owner trained."),
@@ -133,11 +133,11 @@ def _define_score(values: flags.FlagValues) -> None:
         'public': ('', 'Data of the same source that no encoder was trained on: digits/test.'),
         'tests': (
             '',
-            'Ownership tests, with commas between; default all that have what they need.',
+            'Ownership tests, with commas; default all that have what they need.',
         ),
         'out': (
             'scores.csv',
-            'The table; finished encoders are kept beside it. Default scores.csv.',
+            'The table; what is finished is kept beside it. Default scores.csv.',
         ),
         'data_dir': ('', 'Folder of prepared TFDS sets.'),
     }
@@ -220,8 +220,8 @@ COMMANDS = {
     ),
     'score': Command(
         '--victim=SOURCE --suspects=FOLDER --independents=FOLDER --public=SET/SPLIT',
-        'Tests whether suspects were stolen from a victim: a p-value and a verdict for each suspect '
-        'and test. The same command goes on with what is finished.',
+        'Tests whether suspects were stolen from a victim: a p-value and a verdict for each '
+        'suspect and test. The same command goes on with what is finished.',
         _define_score,
     ),
     'serve': Command(
