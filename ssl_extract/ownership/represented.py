@@ -57,9 +57,8 @@ def represent_of(given: Encoder | Victim | Represent) -> Represent:
         apply, variables = given.network.apply, given.variables
     else:
         apply, variables = _call, given.answer
-    return lambda inputs: features.extract(
-        apply, variables, inputs, decode=decoding.identity, mesh=parallel.data_mesh()
-    )
+    how = {'decode': decoding.identity, 'mesh': parallel.data_mesh(), 'progress': False}
+    return lambda inputs: features.extract(apply, variables, inputs, **how)
 
 
 def candidate(name: str, given: Given) -> Candidate:

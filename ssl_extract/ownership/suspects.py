@@ -275,7 +275,7 @@ def _with_weights(encoder: Encoder, change: Callable[[np.ndarray], np.ndarray]) 
     def changed(array: jax.Array) -> jax.Array:
         if array.ndim < 2:
             return array
-        return jnp.asarray(change(np.asarray(array)), array.dtype)
+        return jax.device_put(change(np.asarray(array)).astype(array.dtype), array.sharding)
 
     params = jax.tree.map(changed, encoder.variables['params'])
     return encoder._replace(variables=encoder.variables | {'params': params})
