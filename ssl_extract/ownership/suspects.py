@@ -273,6 +273,7 @@ def _with_weights(encoder: Encoder, change: Callable[[np.ndarray], np.ndarray]) 
     """Changes the weights: arrays of two axes or more, not biases or the arrays of norms."""
 
     def changed(array: jax.Array) -> jax.Array:
+        array = jnp.asarray(array)
         if array.ndim < 2:
             return array
         return jax.device_put(change(np.asarray(array)).astype(array.dtype), array.sharding)
