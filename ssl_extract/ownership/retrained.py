@@ -1,4 +1,4 @@
-"""Obfuscations that train: fine-tuning, and distillation into another network.
+"""Obfuscations that train: fine-tuning and distillation.
 
 Both train on the attacker's own inputs. Importing the module registers them.
 """

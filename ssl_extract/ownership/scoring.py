@@ -1,4 +1,4 @@
-"""Scores of suspects: evidence of each encoder, kept, and verdicts of each test."""
+"""Scores of suspects: evidence of each encoder, verdicts of each test."""
 
 import functools
 import inspect
@@ -101,11 +101,7 @@ def score(
         for encoder, own in todo:
             described = {**content, 'encoder': encoder.address, 'tests': _describe(own, encoders)}
             path = folder / f'{files.checksum(described)[:16]}.json'
-            if own and not path.exists():
-                evidence = {'name': encoder.name, 'tests': _evidence(case, encoder, own)}
-                files.write_json(path, evidence)
-            with files.advised('remove it, and give the same command again'):
-                kept[encoder.address] = files.read_json(path)['tests'] if own else {}
+            kept[encoder.address] = _read_or_run(path, case, encoder, own)
             bar.update()
     return [row for spec in tests for row in _verdicts(spec, case, encoders, kept)]
 
@@ -230,9 +226,25 @@ def _describe(tests: Sequence[str], encoders: Encoders) -> dict[str, Any]:
     return {'specs': [spec_content(TESTS, spec) for spec in tests], 'compared': others}
 
 
+def _read_or_run(
+    path: epath.Path, case: Case, encoder: Candidate, tests: Sequence[str]
+) -> dict[str, Any]:
+    """Reads the evidence on an encoder, or runs the tests and writes the evidence.
+
+    A refusal is not kept: its cause may pass, as that of a service that did not answer.
+    """
+    if path.exists():
+        with files.advised('remove it, and give the same command again'):
+            return files.read_json(path)['tests']
+    evidence = _evidence(case, encoder, tests)
+    if evidence and not any('refused' in found for found in evidence.values()):
+        files.write_json(path, {'name': encoder.name, 'tests': evidence})
+    return evidence
+
+
 def _evidence(case: Case, encoder: Candidate, tests: Sequence[str]) -> dict[str, Any]:
-    """Runs tests on an encoder; a refusal is kept as its text."""
-    suspect, kept = remembered(encoder.open()), {}
+    """Runs tests on an encoder; of a refusal the text is the evidence."""
+    suspect, kept = lazy(encoder), {}
     for spec in tests:
         try:
             statistic, n, p_value = base.test(spec, case, suspect)

@@ -89,7 +89,7 @@ FILES = ('--victim=victim.safetensors', '--suspects=suspects', '--independents=i
             '20 of the 40 public inputs digits/test[:40] are among the private inputs',
         ),
         (['--victim=v.onnx', '--suspects=suspects'], 'v.onnx is not there'),
-        ([FILES[0], '--suspects=.'], 'my_ownership_tests.py is no encoder'),
+        ([FILES[0], '--suspects=.'], 'is no encoder: in a folder of encoders, keep'),
         ([*FILES[:2], '--independents=suspects', '--public=digits/test[:40]'], 'is the same as'),
     ],
 )
