@@ -1,4 +1,4 @@
-"""False claims: a test that is chosen after an independent encoder is seen.
+"""False claims: a test chosen after an independent encoder is seen.
 
 A cheat holds an encoder, finds an independent one, and looks for a test and for inputs by which the
 independent encoder appears stolen (FIT-Print, arXiv 2501.15509). `claims` measures how often such a
