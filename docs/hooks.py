@@ -35,7 +35,7 @@ COPIED = {
 }
 FUNCTIONS = (
     *('make_oracle', 'collect', 'steal', 'pretrain', 'train_shadows'),
-    *('evaluate', 'load', 'results'),
+    *('evaluate', 'load', 'results', 'score'),
 )
 TYPES = (Answers, Encoder, victims.Victim, victims.stored.Stored, oracle.Oracle, encoders.Network)
 _SECTION = re.compile(r'(Args|Attributes|Returns|Raises|Yields):$')

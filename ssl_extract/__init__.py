@@ -33,6 +33,7 @@ _HOMES = {
     'make_oracle': 'ssl_extract.api',
     'pretrain': 'ssl_extract.api',
     'results': 'ssl_extract.api',
+    'score': 'ssl_extract.api',
     'steal': 'ssl_extract.api',
     'train_shadows': 'ssl_extract.api',
 }

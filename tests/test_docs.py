@@ -37,6 +37,7 @@ OWN = {  # file -> the page that says how to write it, and which of its blocks t
     'my_loggers': ('how_to/add_a_logger.md', 0),
     'my_losses': ('how_to/add_a_loss.md', 0),
     'my_metrics': ('how_to/add_a_metric.md', 0),
+    'my_ownership_tests': ('how_to/ownership.md', 0),
     'my_recoveries': ('how_to/add_a_recovery.md', 0),
     'my_service': ('how_to/attack_your_own_model.md', 1),
     'my_strategies': ('how_to/add_a_strategy.md', 0),

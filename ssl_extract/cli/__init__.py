@@ -14,6 +14,7 @@ _HOMES = {  # imported when they are called: JAX takes seconds
     'list': 'ssl_extract.cli.catalog:main',
     'report': 'ssl_extract.cli.merging:main',
     'run': 'ssl_extract.cli.running:main',
+    'score': 'ssl_extract.cli.scoring:main',
     'serve': 'ssl_extract.cli.serving:main',
     'store': 'ssl_extract.cli.storing:main',
     'tokens': 'ssl_extract.cli.serving:make_tokens',

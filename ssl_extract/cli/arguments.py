@@ -117,6 +117,43 @@ def _define_report(values: flags.FlagValues) -> None:
     )
 
 
+def _define_score(values: flags.FlagValues) -> None:
+    texts = {
+        'victim': (
+            '',
+            "Victim: a source, as of victim.source, or an encoder's folder or file.",
+        ),
+        'suspects': (
+            '',
+            'Folder of encoders of unknown origin: stages, exported files.',
+        ),
+        'independents': ('', 'Folder of 8 or more encoders that are known not to be stolen.'),
+        'shadows': ('', "Folder of encoders of the victim's recipe that the owner trained."),
+        'private': ('', "The victim's training data that nobody else has: digits/train[:500]."),
+        'public': ('', 'Data of the same source that no encoder was trained on: digits/test.'),
+        'tests': (
+            '',
+            'Ownership tests, with commas; default all that have what they need.',
+        ),
+        'out': (
+            'scores.csv',
+            'The table; what is finished is kept beside it. Default scores.csv.',
+        ),
+        'data_dir': ('', 'Folder of prepared TFDS sets.'),
+    }
+    for name, (default, text) in texts.items():
+        flags.DEFINE_string(name, default, text, flag_values=values)
+    flags.DEFINE_integer(
+        'size',
+        0,
+        "Side of images in pixels; default that of the victim's.",
+        0,
+        2**10,
+        flag_values=values,
+    )
+    _define_list(values)
+
+
 def _define_serve(values: flags.FlagValues) -> None:
     texts = {
         'victim': ('', 'Victim: a source, as of victim.source, or a workdir with one victim.'),
@@ -180,6 +217,12 @@ COMMANDS = {
         'Writes a trained encoder to one file for other programs, and runs the file. FOLDER is the '
         'folder of a stage, as WORKDIR/victim/0123, or a .safetensors file.',
         _define_export,
+    ),
+    'score': Command(
+        '--victim=SOURCE --suspects=FOLDER --independents=FOLDER --public=SET/SPLIT',
+        'Tests whether suspects were stolen from a victim: a p-value and a verdict for each '
+        'suspect and test. The same command goes on with what is finished.',
+        _define_score,
     ),
     'serve': Command(
         '--victim=SOURCE --tokens=FILE [--defense=...]',

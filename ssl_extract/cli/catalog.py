@@ -46,6 +46,7 @@ def rooms() -> dict[str, list[tuple[str, str]]]:
 def registries() -> dict[str, Registry]:
     """Returns all registries in alphabetical order, `LOSSES` under the name 'losses'."""
     importlib.import_module('ssl_extract.pipeline.run')  # imports all that a config can name
+    importlib.import_module('ssl_extract.ownership')
     modules = [m for name, m in sorted(sys.modules.items()) if name.startswith('ssl_extract.')]
     named = {
         name.lower(): registry

@@ -1,12 +1,16 @@
 """Ownership tests: whether a suspect was stolen from a victim."""
 
 from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
+from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
     dataset_inference,
     dataset_relations,
     fingerprints,
+    retrained,
     rotation_watermark,
     shadow_score,
     sslguard,
+    suspects,
+)
 )
 from ssl_extract.ownership.base import (
     TESTS,
@@ -21,8 +25,11 @@ from ssl_extract.ownership.base import (
 )
 from ssl_extract.ownership.conferrable import search_conferrable
 from ssl_extract.ownership.fusion import fisher, fused
+from ssl_extract.ownership.represented import represent_of
+from ssl_extract.ownership.suspects import OBFUSCATIONS, obfuscate
 
 __all__ = [
+    'OBFUSCATIONS',
     'TESTS',
     'Case',
     'Evidence',
@@ -31,8 +38,10 @@ __all__ = [
     'check_case',
     'fisher',
     'fused',
+    'obfuscate',
     'register',
     'remembered',
+    'represent_of',
     'search_conferrable',
     'test',
 ]

@@ -1,0 +1,125 @@
+"""The command `score`: verdicts on suspects as a table."""
+
+import ast
+import csv
+import io
+
+from absl import flags
+from etils import epath
+
+from ssl_extract import api, data
+from ssl_extract.cli import arguments
+from ssl_extract.data import Dataset
+from ssl_extract.encoders.trained import Encoder
+from ssl_extract.errors import UserError
+from ssl_extract.ownership import represented
+from ssl_extract.ownership.scoring import Score
+from ssl_extract.pipeline.modules import import_modules
+from ssl_extract.runtime import files, programs
+from ssl_extract.victims import exported, sources
+from ssl_extract.victims.model import Victim
+
+_SHOWN = 20  # rows of the printed table
+
+
+def main(argv: list[str]) -> int:
+    """Scores the suspects that the flags describe, and prints the scores and the table's path.
+
+    Args:
+        argv: the program's name and flags.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: a flag, a data set or an encoder is missing or wrong; see `api.score`.
+    """
+    values = arguments.new_values('score')
+    if words := arguments.parse(values, argv):
+        raise UserError(f'score: unexpected {words[0]!r}: write --suspects=FOLDER')
+    for name in ('victim', 'suspects'):
+        if not values[name].value:
+            raise UserError(f'score: write --{name}=...')
+    if not values.out.endswith('.csv'):
+        raise UserError(f'--out={values.out}: write a name that ends in .csv')
+    import_modules(tuple(values.modules))
+    programs.keep()
+    out = files.absolute(values.out)
+    victim = _victim_of(values.victim)
+    private, public = (_set_of(values, name, victim) for name in ('private', 'public'))
+    scores = api.score(
+        victim,
+        values.suspects,
+        private=private,
+        public=public,
+        independents=values.independents or None,
+        shadows=values.shadows or None,
+        tests=_specs_of(values.tests),
+        folder=out.with_suffix('.kept'),
+    )
+    files.write_text(out, as_csv(scores))
+    print(as_text(scores))
+    print(f'scores: {out}')
+    return 0
+
+
+def as_csv(scores: list[Score]) -> str:
+    """Writes scores as CSV, numbers in full; an empty cell is a number that there is not."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows([Score._fields, *scores])
+    return text.getvalue()
+
+
+def as_text(scores: list[Score]) -> str:
+    """Writes the scores with the smallest corrected p-values as a table of a terminal.
+
+    >>> print(as_text([Score('a', 'gap', 2.0, 50, 0.01, 0.02, 'stolen', 'secrets')]))
+    suspect  test  statistic  n   p_value  corrected  verdict  null
+    a        gap   2          50  0.01     0.02       stolen   secrets
+    """
+    first = sorted(scores, key=lambda s: (s.corrected is None, s.corrected or 0.0))[:_SHOWN]
+    rows = [Score._fields, *([_cell(value) for value in score] for score in first)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    left = len(scores) - len(first)
+    return '\n'.join([*lines, f'and {left} more'] if left else lines)
+
+
+def _cell(value: str | float | None) -> str:
+    return value if isinstance(value, str) else '' if value is None else f'{value:.4g}'
+
+
+def _victim_of(text: str) -> Encoder | Victim:
+    """Returns the victim of a path or a source."""
+    path = epath.Path(text)
+    if '(' not in text and (path.exists() or path.suffix.removeprefix('.') in exported.FORMATS):
+        return represented.read(path)
+    return sources.load(text)
+
+
+def _set_of(values: flags.FlagValues, name: str, victim: Encoder | Victim) -> Dataset | None:
+    """Loads the set of a flag, as in 'digits/train[:500]': a data set, a slash and a split."""
+    text = values[name].value
+    if not text:
+        return None
+    spec, slash, split = text.rpartition('/')
+    if not slash or not split or split.count(')') > split.count('('):
+        raise UserError(f"--{name}={text}: write a data set and a split: --{name}='digits/train'")
+    shape = victim.input_shape
+    size = values.size or (shape[0] if shape is not None and len(shape) == 3 else None)
+    return data.load(spec, split, size=size, data_dir=values.data_dir)
+
+
+def _specs_of(text: str) -> list[str] | None:
+    """Splits 'one,other(a=1,b=2)' at the outer commas; '' is None.
+
+    Raises:
+        UserError: the text does not parse.
+    """
+    if not text.strip():
+        return None
+    try:
+        parsed = ast.parse(f'({text},)', mode='eval').body
+    except SyntaxError:
+        raise UserError(f"--tests={text}: write names: --tests='one,other(a=1)'") from None
+    return [ast.unparse(item) for item in parsed.elts]
