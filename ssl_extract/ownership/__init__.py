@@ -1,5 +1,9 @@
 """Ownership tests: whether a suspect was stolen from a victim."""
 
+from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
+    answer_marks,
+    dynamarks,
+)
 from ssl_extract.ownership.base import (
     TESTS,
     Case,
