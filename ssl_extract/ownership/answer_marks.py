@@ -31,6 +31,7 @@ from ssl_extract.ownership import decoys
 from ssl_extract.ownership.base import Case, Evidence, Represent, Test, register
 from ssl_extract.ranges import Share, Whole
 
+BLOCK = 500  # secrets in one compiled call
 # (gap [N, D], clean [N, D]) -> secret -> (<moves, gap>, the moves' sum [D], their sum of squares).
 # The moves of all inputs under thousands of secrets are never made: these sums need products only.
 Sums = Callable[[jax.Array, jax.Array], Callable[[jax.Array], tuple[jax.Array, ...]]]
@@ -97,7 +98,9 @@ def search(suspect: np.ndarray, victim: np.ndarray, sums: Sums, secrets: jax.Arr
     gap = _aligned(suspect, victim) - _centered(victim, 'victim')
     unit = np.abs(victim).max()  # no mark depends on it, and squares stay within float32
     gap, clean = (jnp.asarray(rows / unit, jnp.float32) for rows in (gap, victim))
-    return np.asarray(_correlations(gap, clean, secrets, sums))
+    starts = range(0, len(secrets), BLOCK)
+    blocks = [_correlations(gap, clean, secrets[i : i + BLOCK], sums) for i in starts]
+    return np.concatenate(blocks)
 
 
 @functools.cache

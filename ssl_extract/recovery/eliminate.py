@@ -18,7 +18,7 @@ def cluster_select_eliminate(
 ) -> Recover:
     """Removes the directions in which answers are more alike than they should be.
 
-    Answers are clustered (k-means on the unit sphere). Marked answers are more alike than the
+    Answers are clustered by their directions about the mean (k-means). Marked answers are more alike than the
     shadow's representations of the same inputs are: the `share` of inputs whose answers exceed the
     shadow most in their mean cosine to the rest of their cluster are selected. The `rank` strongest
     principal directions of the selected answers, about the mean of all answers, are removed from
@@ -53,10 +53,11 @@ def cluster_select_eliminate(
                 'clusters'
             )
         own = shadow.represent(received.inputs)[inputs]
-        groups = KMeans(clusters, n_init=1, random_state=shadow.seed).fit(units(answers)).labels_
+        mean = answers.mean(axis=0)
+        means = KMeans(clusters, n_init=1, random_state=shadow.seed)
+        groups = means.fit_predict(units(answers - mean))
         excess = _standardized(likeness(answers, groups)) - _standardized(likeness(own, groups))
         selected = np.argsort(-excess, kind='stable')[: max(round(share * len(answers)), rank)]
-        mean = answers.mean(axis=0)
         _, _, directions = np.linalg.svd(answers[selected] - mean, full_matrices=False)
         logging.info('cluster_select_eliminate: selected %d of %d', len(selected), len(answers))
         rows, top = received.answers[received.answered].astype(np.float64), directions[:rank]
