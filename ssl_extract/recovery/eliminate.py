@@ -18,11 +18,11 @@ def cluster_select_eliminate(
 ) -> Recover:
     """Removes the directions in which answers are more alike than they should be.
 
-    Answers are clustered by their directions about the mean (k-means). Marked answers are more alike than the
-    shadow's representations of the same inputs are: the `share` of inputs whose answers exceed the
-    shadow most in their mean cosine to the rest of their cluster are selected. The `rank` strongest
-    principal directions of the selected answers, about the mean of all answers, are removed from
-    all answers.
+    Answers are clustered by their directions about the mean (k-means). Marked answers are more
+    alike than the shadow's representations of the same inputs are: the `share` of inputs whose
+    answers exceed the shadow most in their mean cosine to the rest of their cluster are selected.
+    The `rank` strongest principal directions of the selected answers, about the mean of all
+    answers, are removed from all answers.
 
     The attack of the paper compares pairs. Here an input is compared with its whole cluster, both
     means in standard deviations over all inputs, because two encoders spread their cosines
