@@ -15,11 +15,11 @@ three kinds of users, who adapt: each drops outliers, shrinks or averages four a
 whichever is best on validation images of its own. Posteriors are asked only where a defense marks
 them.
 
-Time, for a network that trains on 3,000 images/s: 490 surrogates of 12,000 images 35 minutes,
-evaluations of 15,000 images each 35, users 20, shadows and denoising networks 10: 1 h 40 min on two
+Time, for a network that trains on 3,000 images/s: 540 surrogates of 12,000 images 38 minutes,
+evaluations of 15,000 images each 38, users 22, shadows and denoising networks 12: 1 h 50 min on two
 quiet cores, twice as long at twice the width; `--run_index` splits it.
 
-The family of comparisons, 42 in all: behind each defense the best of its attackers against the best
+The family of comparisons, 46 in all: behind each defense the best of its attackers against the best
 of the same without it, and the broad user against itself without it. Two points count as none, as
 in cifar10_cpu.py.
 
@@ -43,6 +43,8 @@ REPEAT = MSE | {'attack.plan': 'repeat(m=4)'}  # asks again and averages
 NEAR = MSE | {'attack.plan': 'near_duplicates(m=4)'}  # the same where noise is keyed by the image
 DENOISE = MSE | {'attack.recover': 'denoise'}  # recognizes the defense, and undoes it
 SHRINK = MSE | {'attack.recover': 'shrink'}
+ELIMINATE = MSE | {'attack.recover': 'cluster_select_eliminate'}  # the directions of a mark
+UNMOVED = PAIRS | {'attack.recover': 'semantic_perturbation'}  # drops inputs that look marked
 
 
 def sybils(accounts: int, budget: int = BUDGET) -> dict:
@@ -72,6 +74,7 @@ WATCHED = (*BASIC, STAY, sybils(2))
 POISONED = (*BASIC, INFONCE | ADAPTER, DENOISE, MSE | {'attack.recover': 'project_out'})
 LIMITED = (*BASIC, sybils(2), apart(3))
 PAID = (*BASIC, STAY)
+INHERITED = (*BASIC, ELIMINATE, UNMOVED)
 MARKED = (
     POSTERIORS,
     HARDEN,
@@ -103,6 +106,8 @@ MAIN = {
     'rate_limit(queries=100, total=800)': LIMITED,
     'proof_of_work(bits=8)': PAID,
     'dynamarks': MARKED,
+    'region_mark': INHERITED,
+    'espew': INHERITED,
 }
 STRENGTHS = {
     'gaussian_noise(stddev=0.5)': NOISE,

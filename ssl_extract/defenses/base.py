@@ -52,8 +52,8 @@ class EmptyState(NamedTuple):
 # moves_answers: whether answers are moved in the space, so that likeness is hidden.
 # compares_answers: whether the places of answers matter; not after a defense that moves answers.
 # because: the reason of the two rules, to end the sentence '... makes no sense: '.
-# verify: of a defense that marks answers, `(suspect [N, C], victim [N, C], inputs [N, ...]) ->
-#     (statistic, p_value)`, the test for the mark.
+# marks: whether answers get a mark, for which an ownership test of the same name and the same
+#     parameters looks.
 DEFENSES = Registry(
     'defense',
     choices={'needs': ('head', 'shadow')},
@@ -64,7 +64,7 @@ DEFENSES = Registry(
     moves_answers=False,
     compares_answers=False,
     because='',
-    verify=None,
+    marks=False,
 )
 register = DEFENSES.register
 
@@ -199,24 +199,24 @@ def shadow_epochs(spec: str) -> int:
     return max((t.shadow_epochs for t in all_traits if 'shadow' in t.needs), default=0)
 
 
-def mark_of(spec: str) -> tuple[str, Callable[..., Any]] | None:
-    """Returns the part of a chain that marks the answers and the test for the mark, or None.
+def mark_of(spec: str) -> str | None:
+    """Returns the part of a chain that marks the answers, or None.
+
+    The part is the spec of the ownership test for the mark too (`ownership.test`).
 
     >>> from ssl_extract import defenses
-    >>> part, verify = defenses.mark_of('dynamarks(key=3) | round')
-    >>> part
+    >>> defenses.mark_of('dynamarks(key=3) | round')
     'dynamarks(key=3)'
 
     Raises:
         UserError: several parts mark the answers.
     """
     parts = split_chain(spec, DEFENSES.kind)
-    tests = [traits.verify for traits in DEFENSES.traits_of_chain(spec)]
-    marks = [(part, verify) for part, verify in zip(parts, tests, strict=True) if verify]
+    all_traits = DEFENSES.traits_of_chain(spec)
+    marks = [part for part, traits in zip(parts, all_traits, strict=True) if traits.marks]
     if len(marks) > 1:
         raise UserError(
-            f'defense {spec!r}: {" and ".join(part for part, _ in marks)} both mark the answers; '
-            'leave one out'
+            f'defense {spec!r}: {" and ".join(marks)} both mark the answers; leave one out'
         )
     return marks[0] if marks else None
 

@@ -1,8 +1,8 @@
 """DynaMarks: a watermark in a classifier's posteriors.
 
 The idea is that of DynaMarks (https://arxiv.org/abs/2207.13321): the service changes the scores of
-its answers by secret parameters, and trains nothing anew. The rule and the test are a choice of
-this project, not the paper's:
+its answers by secret parameters, and trains nothing anew. The rule is a choice of this project, not
+the paper's:
 
 *   The secret, drawn from the service's `key`: a vector w, and a sign c_k for each class, one half
     +1 and the other -1 (with an odd number, one class has 0), paired off plus with minus.
@@ -15,17 +15,15 @@ this project, not the paper's:
 *   Labels cannot be tilted. A label with c s(x) < 0 becomes the partner of its class, with
     probability `rate |s(x)|`.
 
-`verify` tests a suspect for the secret.
+`ssl_extract.ownership.dynamarks` tests a suspect for the secret.
 """
 
-import functools
-from typing import Annotated, NamedTuple
+import importlib
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ssl_extract.checks import check_whole
 from ssl_extract.defenses.base import Defense, register
 from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import image_keys
@@ -34,11 +32,14 @@ from ssl_extract.ranges import NotNegative, Range, Share
 CELLS = 4  # the image is shrunk to CELLS x CELLS
 FLAT = 1e-3  # norm of the differences below which an image has next to no signal
 KEPT_LEAD = 0.9  # share of the first class's lead that a tilt may take away
-LEAST_PROBABILITY = 1e-3  # smaller probabilities count as this in `verify`
-NUM_DECOYS = 9_999
-FOR_DECOYS = 2**31  # folded into the key; the first numbers are the splits of the key
-EPSILON = 1e-12
 MAX_KEY = 2**32 - 1
+
+
+def __getattr__(name: str) -> Any:
+    """Returns `verify`, which lies above this room, in `ssl_extract.ownership.dynamarks`."""
+    if name == 'verify':
+        return importlib.import_module('ssl_extract.ownership.dynamarks').verify
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 class DynamarksState(NamedTuple):
@@ -67,19 +68,6 @@ class Secret(NamedTuple):
     salt: jax.Array
 
 
-class Verification(NamedTuple):
-    """The evidence of a mark in a suspect.
-
-    Attributes:
-        statistic: the partial correlation, in [-1, 1], of the suspect's tilt with the signal.
-        p_value: the probability of a statistic at least as large if the suspect never saw the
-            marked answers.
-    """
-
-    statistic: float
-    p_value: float
-
-
 @register(
     'dynamarks',
     not_after=(
@@ -88,7 +76,7 @@ class Verification(NamedTuple):
     ),
     because='it marks probabilities that sum to 1, once',
     endpoints=('posteriors', 'labels'),
-    verify=lambda key, **_: functools.partial(verify, key=key),
+    marks=True,
 )
 def dynamarks(
     key: Annotated[int, Range(0, MAX_KEY)] = 0, strength: NotNegative = 1.0, rate: Share = 0.2
@@ -120,12 +108,12 @@ def dynamarks(
     """
 
     def init(account_key, outputs, inputs):
-        _check_images(inputs)
+        check_images(inputs)
         return DynamarksState(jnp.zeros([], jnp.int32))
 
     def apply(outputs, state, *, inputs, where, keys):
         secret = draw_secret(jax.random.key(key), outputs.shape[-1], inputs.shape[-1])
-        signal = _signal(_differences(inputs), secret.direction)
+        signal = signal_of(differences_of(inputs), secret.direction)
         is_label = jnp.sum(outputs != 0, axis=-1) == 1
         against = -signal * secret.signs[jnp.argmax(outputs, axis=-1)]
         flipped = is_label & (_uniform(secret.salt, inputs) < rate * against)
@@ -150,80 +138,8 @@ def draw_secret(key: jax.Array, num_classes: int, channels: int) -> Secret:
     return Secret(direction, signs, partner, salt)
 
 
-def verify(
-    suspect: np.ndarray,
-    victim: np.ndarray,
-    images: np.ndarray,
-    *,
-    key: int,
-    num_decoys: int = NUM_DECOYS,
-) -> Verification:
-    """Tests whether a suspect carries the mark of `dynamarks(key=key)`; one-sided.
-
-    A model's tilt on an image is `sum_k c_k log q_k`, with q at least 1e-3, since no surrogate
-    learns smaller probabilities. The statistic is the correlation of the suspect's tilt with the
-    signal over the images, after a regression of both on the tilt of the victim without the mark:
-    the classes correlate with the signal far more than a mark does. The statistic is compared with
-    those of `num_decoys` other secrets, drawn as the true secret was. To a suspect that never saw a
-    marked answer all secrets are alike, whatever the images and the classes, so that
-
-        p = (1 + number of decoys with a statistic at least as large) / (1 + num_decoys)
-
-    is at most alpha with probability at most alpha over the draw of the key, exactly, as in a
-    permutation test (Phipson and Smyth, https://arxiv.org/abs/1603.05766). The probability is over
-    the key: innocent models that resemble each other get similar p-values under one key, so that
-    an owner with an innocent model can reject an unlucky key before using it.
-
-    Args:
-        suspect: the suspect's probabilities `[N, K]` for the images; one-hot labels will do.
-        victim: the probabilities `[N, K]` of the victim, without the mark.
-        images: float `[N, H, W, C]` in [0, 1], held out: none that the suspect was trained on.
-        key: the secret of the defense.
-        num_decoys: the number of other secrets; no p-value is below 1 / (1 + num_decoys).
-
-    Raises:
-        UserError: an argument has a wrong value, or the shapes do not fit.
-    """
-    check_whole('key', key, 0, MAX_KEY)
-    check_whole('num_decoys', num_decoys, 1)
-    _check_images(images)
-    for name, values in (('suspect', suspect), ('victim', victim)):
-        _check_probabilities(name, values, np.shape(victim), len(images))
-    secret = jax.random.key(key)
-    decoys = jax.random.split(jax.random.fold_in(secret, FOR_DECOYS), num_decoys)
-    keys = jnp.concatenate([secret[None], decoys])
-    statistics = np.asarray(_statistics(*map(jnp.asarray, (suspect, victim, images)), keys))
-    at_least = np.sum(statistics[1:] >= statistics[0])
-    return Verification(float(statistics[0]), float((1 + at_least) / (1 + num_decoys)))
-
-
-@jax.jit
-def _statistics(suspect, victim, images, keys) -> jax.Array:
-    """Computes the statistic under the secret of each key: f32 [len(keys)]."""
-    suspect, victim = (jnp.log(jnp.maximum(q, LEAST_PROBABILITY)) for q in (suspect, victim))
-    suspect, victim = (q.astype(jnp.float32) for q in (suspect, victim))
-    differences = _differences(images)
-
-    def statistic(key):
-        secret = draw_secret(key, suspect.shape[-1], images.shape[-1])
-        tilt, unmarked, signal = (
-            values - jnp.mean(values)
-            for values in (
-                suspect @ secret.signs,
-                victim @ secret.signs,
-                _signal(differences, secret.direction),
-            )
-        )
-        unit = unmarked / jnp.maximum(jnp.linalg.norm(unmarked), EPSILON)
-        tilt, signal = (values - jnp.vdot(unit, values) * unit for values in (tilt, signal))
-        norms = jnp.linalg.norm(tilt) * jnp.linalg.norm(signal)
-        return jnp.vdot(tilt, signal) / jnp.maximum(norms, EPSILON)
-
-    return jax.lax.map(statistic, keys, batch_size=50)
-
-
-def _differences(images: jax.Array) -> jax.Array:
-    """Computes v(x), the differences of neighboring cells: `[B, C * 2 * CELLS * (CELLS - 1)]`."""
+def differences_of(images: jax.Array) -> jax.Array:
+    """Computes v(x) of images: f32 `[B, C * 2 * CELLS * (CELLS - 1)]`."""
     batch, _, _, channels = images.shape
     shape = (batch, CELLS, CELLS, channels)
     cells = jax.image.resize(images.astype(jnp.float32), shape, 'linear', antialias=True)
@@ -232,7 +148,7 @@ def _differences(images: jax.Array) -> jax.Array:
     return values / jnp.maximum(jnp.linalg.norm(values, axis=1, keepdims=True), FLAT)
 
 
-def _signal(differences: jax.Array, direction: jax.Array) -> jax.Array:
+def signal_of(differences: jax.Array, direction: jax.Array) -> jax.Array:
     """Computes s(x), `[B]`, in [-1, 1], by a sum a row, which does not depend on the batch."""
     return jnp.tanh(jnp.sum(differences * direction[None], axis=-1))
 
@@ -256,20 +172,10 @@ def _uniform(salt: jax.Array, images: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.uniform)(image_keys(salt, images))
 
 
-def _check_images(images) -> None:
+def check_images(images: Any) -> None:
+    """Raises UserError unless inputs (arrays or shapes) are images [B, H, W, C]."""
     if len(images.shape) != 4:
         raise UserError(
             'dynamarks reads its signal from images [B, H, W, C], got inputs of shape '
             f'{tuple(images.shape)}'
         )
-
-
-def _check_probabilities(name: str, values, shape: tuple[int, ...], num_images: int) -> None:
-    if np.ndim(values) != 2 or np.shape(values) != shape or len(values) != num_images:
-        raise UserError(
-            f'{name} has the shape {np.shape(values)}: suspect and victim give each of the '
-            f'{num_images} images K probabilities'
-        )
-    values = np.asarray(values)
-    if not (np.all(values >= 0) and np.allclose(np.sum(values, axis=-1), 1, atol=1e-3)):
-        raise UserError(f'{name} must be probabilities, of 0 or more and with sums of 1')

@@ -1,16 +1,16 @@
 """Ownership tests: whether a suspect was stolen from a victim."""
 
 from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
-from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
+    answer_marks,
     dataset_inference,
     dataset_relations,
+    dynamarks,
     fingerprints,
     retrained,
     rotation_watermark,
     shadow_score,
     sslguard,
     suspects,
-)
 )
 from ssl_extract.ownership.base import (
     TESTS,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ssl_extract import attacks, augment, data, defenses, losses
+from ssl_extract import attacks, augment, data, defenses, losses, ownership
 from ssl_extract.attacks.direct import imitate
 from ssl_extract.defenses import Defense
 from ssl_extract.defenses.poisoning import Shadow
@@ -261,6 +261,9 @@ def check_service(sketch: Sketch, endpoint: str, defense: str) -> None:
         UserError: the defense does not fit the endpoint, or the victim lacks what either needs.
     """
     defenses.check_endpoint(defense, endpoint)
+    mark = defenses.mark_of(defense)
+    if mark is not None:
+        ownership.TESTS.traits(mark)  # that there is such a test
     if sketch.encoder:
         return
     if sketch.answers != endpoint:
@@ -273,10 +276,10 @@ def check_service(sketch: Sketch, endpoint: str, defense: str) -> None:
             f'defense={defense!r} needs a surrogate of the victim, which its owner can train of '
             'an encoder of this package only; write another defense'
         )
-    if defenses.mark_of(defense) is not None:
+    if mark is not None:
         raise UserError(
-            f'defense={defense!r} leaves a mark, which its owner can look for beside a classifier '
-            'of this package only; write another defense'
+            f'defense={defense!r} leaves a mark, which its owner can look for beside an encoder of '
+            'this package only; write another defense'
         )
 
 

@@ -10,8 +10,10 @@ queries out among several accounts and merges the answers.
 
 from ssl_extract.recovery import (  # noqa: F401  (they register themselves)
     denoise,
+    eliminate,
     harden,
     outliers,
+    perturbation,
     shift,
     shrink,
     sybils,

@@ -116,10 +116,10 @@ def test_the_secret_pairs_half_of_the_classes_with_the_other_half(num_classes):
 
 
 def test_the_signal_of_an_image_has_the_stated_distribution():
-    differences = dynamarks._differences(IMAGES[:1])
+    differences = dynamarks.differences_of(IMAGES[:1])
     keys = jax.random.split(jax.random.key(2), 2_000)
     draw = jax.jit(jax.vmap(lambda key: dynamarks.draw_secret(key, 10, 1).direction))
-    signal = jax.vmap(dynamarks._signal, (None, 0))(differences, draw(keys))[:, 0]
+    signal = jax.vmap(dynamarks.signal_of, (None, 0))(differences, draw(keys))[:, 0]
     signal = np.asarray(jnp.arctanh(signal))
     assert scipy.stats.kstest(signal, 'norm').pvalue > 0.01
 
@@ -130,7 +130,7 @@ def test_labels_are_flipped_as_often_as_stated_and_alike_for_an_image():
     np.testing.assert_array_equal(np.unique(marked), [0, 1])
     np.testing.assert_array_equal(marked.sum(1), 1)
     secret = dynamarks.draw_secret(jax.random.key(3), 10, 1)
-    signal = dynamarks._signal(dynamarks._differences(IMAGES[QUERIES]), secret.direction)
+    signal = dynamarks.signal_of(dynamarks.differences_of(IMAGES[QUERIES]), secret.direction)
     chances = 0.8 * np.maximum(-np.asarray(signal) * np.asarray(secret.signs)[clean.argmax(1)], 0)
     flipped = marked.argmax(1) != clean.argmax(1)
     assert not flipped[chances == 0].any()
@@ -178,7 +178,7 @@ def test_the_statistic_is_the_partial_correlation():
     suspect, victim = (rng.dirichlet(np.ones(4), size=40) for _ in range(2))
     found = dynamarks.verify(suspect, victim, images, key=6, num_decoys=9)
     secret = dynamarks.draw_secret(jax.random.key(6), 4, 3)
-    signal = dynamarks._signal(dynamarks._differences(images), secret.direction)
+    signal = dynamarks.signal_of(dynamarks.differences_of(images), secret.direction)
     tilt, own = (np.log(np.maximum(q, 1e-3)) @ np.asarray(secret.signs) for q in (suspect, victim))
     (_, ts, ot), (_, _, os_) = np.corrcoef([tilt, signal, own])[[0, 1]]
     expected = (ts - ot * os_) / np.sqrt((1 - ot**2) * (1 - os_**2))

@@ -58,6 +58,7 @@ DEFENSES = (
     {'defense': 'diagonal'},
     {'defense': 'dynamarks(key=5)', 'attack.name': 'posteriors'},
     {'defense': 'dynamarks(rate=1.0)', 'attack.name': 'labels'},
+    {'defense': 'espew(key=5)'},
     {'defense': 'gaussian_noise(stddev=0.1)', 'legitimate.users': (BROAD, NARROW, AUGMENTING)},
     {'defense': 'normalize'},
     {'defense': 'orthogonal'},
@@ -66,6 +67,7 @@ DEFENSES = (
     {'defense': 'prediction_poisoning(radius=0.5)'},
     {'defense': 'proof_of_work(bits=3, tables=4)'},
     {'defense': 'rate_limit(queries=10, total=30)'},
+    {'defense': 'region_mark(key=5, strength=0.5)'},
     {'defense': 'replace(mean=1.0, stddev=0.5)'},
     {'defense': 'round(decimals=1)'},
     {
