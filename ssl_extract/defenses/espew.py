@@ -1,4 +1,7 @@
-"""A mark in the smallest coordinates of every answer (ESpeW, arXiv 2410.17552)."""
+"""A mark in the smallest coordinates of every answer.
+
+The idea is that of ESpeW (https://arxiv.org/abs/2410.17552).
+"""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Tests for the marks that `region_mark` and `espew` leave in representations.
+"""Tests for the marks of `region_mark` and `espew` in representations.
 
 Both marks are functions of a clean representation and a secret, so that the owner knows by how much
 the service moved, or would have moved, each public input's answer. The statistic asks whether the

@@ -1,4 +1,4 @@
-"""The test for the mark that the defense `dynamarks` leaves in probabilities."""
+"""The test for the mark of `dynamarks` in probabilities."""
 
 from typing import Annotated, NamedTuple
 

@@ -1,4 +1,7 @@
-"""Removal of the directions of a mark (cluster, select, eliminate; arXiv 2403.01472)."""
+"""Removal of the directions of a mark.
+
+Cluster, select, eliminate: arXiv 2403.01472.
+"""
 
 import numpy as np
 from absl import logging

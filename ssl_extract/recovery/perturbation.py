@@ -1,4 +1,7 @@
-"""Removal of inputs whose answers hardly follow a perturbation (arXiv 2411.09359)."""
+"""Removal of inputs whose answers hardly follow a perturbation.
+
+Semantic perturbation: arXiv 2411.09359.
+"""
 
 from typing import Annotated
 
