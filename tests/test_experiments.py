@@ -20,7 +20,7 @@ from ssl_extract.victims import SOURCES
 
 FILES = sorted((pathlib.Path(__file__).parent.parent / 'experiments').glob('*.py'))
 STUDIES = [('cifar10_cpu', ''), ('attacks_cpu', ''), ('attacks_cpu', 'few')]
-STUDIES += [('defenses_cpu', where) for where in ('', 'strengths', 'elsewhere')]
+STUDIES += [('defenses_cpu', where) for where in ('', 'strengths', 'marks', 'elsewhere')]
 
 
 def study(name, where=''):
@@ -192,7 +192,7 @@ def test_the_same_attackers_stand_with_and_without_a_defense(name):
     assert all(attackers == met[''] for attackers in met.values())
 
 
-@pytest.mark.parametrize('where', ['', 'strengths', 'elsewhere'])
+@pytest.mark.parametrize('where', ['', 'strengths', 'marks', 'elsewhere'])
 def test_every_attacker_behind_a_defense_stands_without_it_too(where):
     met = attackers_of(study('defenses_cpu', where))
     without = met.pop('')
@@ -260,7 +260,7 @@ def test_the_pretrained_victim_computes_no_image_twice(tmp_path, monkeypatch):
 
 
 def test_every_registered_defense_is_in_the_study_once():
-    main = {run['defense'] for run in study('defenses_cpu').runs}
+    main = {run['defense'] for w in ('', 'marks') for run in study('defenses_cpu', w).runs}
     names = {parse_call(part)[0] for chain in main if chain for part in split_chain(chain)}
     conditional = {'refuse', 'replace'}  # what a detector turns to
     assert names | conditional >= {n for n, f in defenses.DEFENSES.items() if own(f)}
