@@ -24,8 +24,9 @@ of the same without it, and the broad user against itself without it. Two points
 in cifar10_cpu.py.
 
 `defenses_cpu.py:strengths` has the same attackers behind the other strengths, and
-`defenses_cpu.py:marks` attackers of marked representations. In `defenses_cpu.py:elsewhere` is bucket coverage alone with the users that it is made for: they ask
-about images of another kind, Fashion-MNIST (in DIR too), and as often as the attacker, 3,000 times.
+`defenses_cpu.py:marks` attackers of marked representations. In `defenses_cpu.py:elsewhere` is
+bucket coverage alone with the users that it is made for: they ask about images of another kind,
+Fashion-MNIST (in DIR too), and as often as the attacker, 3,000 times.
 """
 
 import cifar10_cpu
