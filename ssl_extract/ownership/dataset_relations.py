@@ -1,4 +1,4 @@
-"""Dataset relations: crops of private images in a suspect, against shadows."""
+"""Dataset relations: crops of private images, against shadows."""
 
 from typing import Annotated
 
