@@ -1,4 +1,4 @@
-"""Fingerprints: the likeness to the victim on public inputs, without any training.
+"""Fingerprints: likeness to the victim on public inputs.
 
 Each test is a score of two encoders, of public inputs, between that of independents and that of the
 victim with itself:
