@@ -80,7 +80,7 @@ def score(
     Args:
         case: the owner's side, without independent encoders.
         encoders: see `Encoders`.
-        tests: specs; None is every registered test that needs no argument and has what it needs.
+        tests: specs; None is every registered test that has what it needs and takes no key.
         content: what the evidence depends on beside the encoder and the tests, by content.
         folder: holds one file for each finished encoder.
 
@@ -173,7 +173,7 @@ def _choose(tests: Sequence[str] | None, case: Case, encoders: Encoders) -> list
         UserError: see `score`.
     """
     if tests is None:
-        chosen = [n for n in TESTS if _needs_no_argument(n) and not _lacking(n, case)]
+        chosen = [n for n in TESTS if _runs_unasked(n) and not _lacking(n, case)]
     else:
         chosen = list(dict.fromkeys(tests))
     for spec in chosen:
@@ -189,8 +189,10 @@ def _choose(tests: Sequence[str] | None, case: Case, encoders: Encoders) -> list
     return chosen
 
 
-def _needs_no_argument(name: str) -> bool:
-    return all(p.default is not p.empty for p in inspect.signature(TESTS[name]).parameters.values())
+def _runs_unasked(name: str) -> bool:
+    """Tells whether a test needs no argument, and no key: which key is the owner's to say."""
+    parameters = inspect.signature(TESTS[name]).parameters
+    return 'key' not in parameters and all(p.default is not p.empty for p in parameters.values())
 
 
 def _lacking(spec: str, case: Case) -> str:
