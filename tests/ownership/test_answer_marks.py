@@ -65,6 +65,7 @@ def test_the_statistic_is_the_correlation_with_the_moves_that_the_defense_makes(
     assert evidence.n == 500 and 0 < evidence.p_value <= 1
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize('mark', MARKS)
 def test_linear_surrogates_carry_the_mark_and_a_clean_one_does_not(mark):
     """Over the first eight keys together: one p-value of a clean surrogate may be anything."""
