@@ -15,8 +15,8 @@ three kinds of users, who adapt: each drops outliers, shrinks or averages four a
 whichever is best on validation images of its own. Posteriors are asked only where a defense marks
 them.
 
-Time, for a network that trains on 3,000 images/s: 490 surrogates of 12,000 images 35 minutes,
-evaluations of 15,000 images each 35, users 20, shadows and denoising networks 10: 1 h 40 min on two
+Time, for a network that trains on 3,000 images/s: 540 surrogates of 12,000 images 38 minutes,
+evaluations of 15,000 images each 38, users 60, shadows and denoising networks 10: 2 h 20 min on two
 quiet cores, twice as long at twice the width; `--run_index` splits it.
 
 The family of comparisons, 42 in all: behind each defense the best of its attackers against the best
@@ -67,12 +67,18 @@ NOISE = (*BASIC, REPEAT, SHRINK, DENOISE)
 SHIFT = (*BASIC, MSE | {'attack.recover': 'subtract_shift'}, DENOISE)
 KEYED = (*BASIC, NEAR, SHRINK, DENOISE)
 COARSE = (*BASIC, DENOISE)  # less of an answer
-SECRET = (*BASIC, INFONCE | ADAPTER, apart(3))
+SECRET = (*BASIC, MSE | ADAPTER, INFONCE | ADAPTER, apart(3))
 SIMILAR = (*BASIC, PAIRS, PAIRS | {'attack.recover': 'drop_outliers'}, sybils(2))
 COVERAGE = (*BASIC, STAY, sybils(2), SHRINK)
-MAPPED = (*BASIC, INFONCE | ADAPTER, sybils(2), apart(3))
+MAPPED = (*BASIC, MSE | ADAPTER, INFONCE | ADAPTER, sybils(2), apart(3))
 WATCHED = (*BASIC, STAY, sybils(2))
-POISONED = (*BASIC, INFONCE | ADAPTER, DENOISE, MSE | {'attack.recover': 'project_out'})
+POISONED = (
+    *BASIC,
+    MSE | ADAPTER,
+    INFONCE | ADAPTER,
+    DENOISE,
+    MSE | {'attack.recover': 'project_out'},
+)
 LIMITED = (*BASIC, sybils(2), apart(3))
 PAID = (*BASIC, STAY)
 INHERITED = (*BASIC, ELIMINATE, UNMOVED)
