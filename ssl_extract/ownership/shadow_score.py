@@ -40,7 +40,8 @@ def shadow_score(
     The probes that count are those where the shadows agree least with the victim. The statistic is
     the suspect's mean z-score there, against the mean and the spread of the shadows. The p-value is
     the rank of the statistic among those of the shadows, each scored against all others and the
-    suspect. It is exact for any distribution, and never below 1 / (number of shadows + 1).
+    suspect. It is exact for any distribution, and never below 1 / (number of shadows + 1). It is so
+    over draws of shadows and suspect: against one set of shadows, false positives come together.
 
     Assumptions: under the null, the suspect and the shadows are drawn alike (exchangeable): trained
     by one recipe, each on inputs and with a seed of its own. The p-value does not cover independent
