@@ -1,22 +1,19 @@
 """The operations of a training step, here and in PyTorch: `python -m benchmarks.step_operations`.
 
 Prints the milliseconds of one step on stored answers by kind of operation, for the networks of
-`benchmarks.against_torch`. The profilers of both libraries measure in turn, in processes of their
-own. The last row is the step without a profiler; what it has beyond the sum is in no operation.
+`benchmarks.against_torch`, or of those that are named. The profilers of both libraries measure in
+turn, in processes of their own. The last row is the step without a profiler.
 """
 
 import os
 
 import numpy as np
-from absl import app, flags
+from absl import app
 
 from benchmarks import comparison
 from benchmarks.comparison import BUSY, INSTALL, SETUPS
 
-_NETWORK = flags.DEFINE_multi_enum('network', list(SETUPS), list(SETUPS), 'Networks to run.')
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each side.', lower_bound=1)
-_STEPS = flags.DEFINE_integer('steps', 10, 'Steps of a turn.', lower_bound=1)
-
+ROUNDS, STEPS = 3, 10  # turns of each side, and steps of a turn
 KINDS = (
     'convolution, forward',
     'convolution, gradient of the input',
@@ -54,8 +51,9 @@ def table(sides: list[list[dict[str, float]]]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Prints the table of each network."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected {argv[1]!r}')
+    names = argv[1:] or list(SETUPS)
+    if not set(names) <= set(SETUPS):
+        raise app.UsageError(f'write some of {", ".join(SETUPS)}, or nothing for all')
     try:
         import torch as torch
     except ModuleNotFoundError:
@@ -64,13 +62,10 @@ def main(argv: list[str]) -> None:
     if os.getloadavg()[0] > BUSY:
         print(f'load {os.getloadavg()[0]:.1f}: other programs run, and no figure counts')
     with comparison.processes(('benchmarks.in_jax', 'benchmarks.in_torch')) as calls:
-        for name in dict.fromkeys(_NETWORK.value):
+        for name in names:
             setup = SETUPS[name]
             print(f'\n{setup.spec}, {setup.side}x{setup.side}, batch {setup.batch_size}')
-            turns = [
-                [call('operations', setup, _STEPS.value) for call in calls]
-                for _ in range(_ROUNDS.value)
-            ]
+            turns = [[call('operations', setup, STEPS) for call in calls] for _ in range(ROUNDS)]
             print('\n'.join(table([list(side) for side in zip(*turns, strict=True)])), flush=True)
 
 

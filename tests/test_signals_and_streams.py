@@ -83,7 +83,7 @@ def test_an_interrupted_run_says_with_which_command_it_goes_on(tmp_path):
 
 
 def test_a_line_is_told_on_stdout_where_stderr_cannot_be_written():
-    known = 'run, list, report, store, export, serve, tokens, or --config=...'
+    known = 'run, list, report, store, export, score, serve, tokens, or --config=...'
     told = f"error: 'steal' is no command: write {known}\n"
     for limits in ('exec 2>&-;', 'exec 2>/dev/full;', 'exec 0<&- 2>&-;'):
         assert ended(start('launch.py', 'steal', limits=limits)) == (2, told, '')

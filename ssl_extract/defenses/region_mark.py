@@ -67,7 +67,7 @@ def region_mark(
 
     >>> from ssl_extract import defenses
     >>> outputs, where, state = defenses.apply_once('region_mark', [[3.0, 4.0], [4.0, 3.0]])
-    >>> int(state.num_marked)
+    >>> int(state['region_mark'].num_marked)
     0
 
     Args:

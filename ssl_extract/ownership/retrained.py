@@ -19,7 +19,7 @@ from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.ownership.represented import represent_of
 from ssl_extract.ownership.suspects import Suspect, register
-from ssl_extract.ranges import Count, Positive
+from ssl_extract.ranges import Count, Positive, Whole
 from ssl_extract.registry import check_least_batch
 from ssl_extract.runtime import parallel
 from ssl_extract.training import Recipe, TrainState
@@ -37,7 +37,7 @@ def fine_tune(
     batch_size: Count = 64,
     *,
     inputs: np.ndarray,
-    seed: int,
+    seed: Whole,
 ) -> Callable[[Encoder], Encoder]:
     """Goes on with pretraining, from the encoder's weights; gives an `Encoder`.
 
@@ -74,7 +74,7 @@ def distill(
     batch_size: Count = 64,
     *,
     inputs: np.ndarray,
-    seed: int,
+    seed: Whole,
 ) -> Callable[[Suspect], Encoder]:
     """Trains another network on the representations of the stolen one; gives an `Encoder`.
 
@@ -129,7 +129,7 @@ def _train(
     steps: int,
     batch_size: int,
     learning_rate: float,
-    seed: int,
+    seed: Whole,
     start: Encoder | None = None,
 ) -> TrainState:
     """Trains a recipe on one device, from the weights of an encoder or from new ones.

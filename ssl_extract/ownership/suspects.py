@@ -24,7 +24,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation.features import check_features
 from ssl_extract.ownership.base import Represent
 from ssl_extract.ownership.represented import represent_of
-from ssl_extract.ranges import NotNegative, Positive, Range, Share, Width
+from ssl_extract.ranges import NotNegative, Positive, Range, Share, Whole, Width
 from ssl_extract.registry import Registry, split_chain
 from ssl_extract.victims.model import Victim
 
@@ -92,7 +92,7 @@ def _check(chain: str, has_weights: bool, has_inputs: bool) -> None:
 
 
 @register('noise', gives='encoder', needs=('weights',))
-def noise(scale: NotNegative = 0.05, *, seed: int) -> Callable[[Encoder], Encoder]:
+def noise(scale: NotNegative = 0.05, *, seed: Whole) -> Callable[[Encoder], Encoder]:
     """Adds normal noise to each weight array; gives an `Encoder`.
 
     >>> encoder = Encoder('any', {'params': {'kernel': jnp.ones((300, 300))}}, (300,))
@@ -164,7 +164,7 @@ def quantize(bits: Annotated[int, Range(2, 16)] = 8) -> Callable[[Encoder], Enco
 
 
 @register('permute')
-def permute(*, seed: int) -> Callable[[Represent], Represent]:
+def permute(*, seed: Whole) -> Callable[[Represent], Represent]:
     """Permutes the coordinates; gives a `Represent`.
 
     >>> permute(seed=0)(lambda inputs: inputs)(np.array([[1.0, 2.0, 3.0]])).round(1).tolist()
@@ -182,7 +182,7 @@ def permute(*, seed: int) -> Callable[[Represent], Represent]:
 
 @register('pad')
 def pad(
-    count: Width = 64, scale: Positive = 1.0, constant: bool = True, *, seed: int
+    count: Width = 64, scale: Positive = 1.0, constant: bool = True, *, seed: Whole
 ) -> Callable[[Represent], Represent]:
     """Shuffles further coordinates in; gives a `Represent`.
 
@@ -213,7 +213,7 @@ def pad(
 
 
 @register('rotate')
-def rotate(*, seed: int) -> Callable[[Represent], Represent]:
+def rotate(*, seed: Whole) -> Callable[[Represent], Represent]:
     """Multiplies by an orthogonal matrix, Haar distributed (scipy); gives a `Represent`.
 
     >>> turned = rotate(seed=0)(lambda inputs: inputs)(np.eye(4))
@@ -232,7 +232,7 @@ def rotate(*, seed: int) -> Callable[[Represent], Represent]:
 
 @register('scale')
 def scale(
-    spread: Spread = 4.0, shift: NotNegative = 1.0, *, seed: int
+    spread: Spread = 4.0, shift: NotNegative = 1.0, *, seed: Whole
 ) -> Callable[[Represent], Represent]:
     """Multiplies each coordinate by a factor and adds an offset; gives a `Represent`.
 
