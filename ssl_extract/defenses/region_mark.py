@@ -67,8 +67,8 @@ def region_mark(
 
     >>> from ssl_extract import defenses
     >>> outputs, where, state = defenses.apply_once('region_mark', [[3.0, 4.0], [4.0, 3.0]])
-    >>> int(state['region_mark'].num_marked)
-    0
+    >>> defenses.noticed(state)
+    {'region_mark.num_marked': 1.0}
 
     Args:
         key: the secret, as a number; do not publish it.
