@@ -10,9 +10,16 @@ and the matrix products of convolutions that are computed in other ways than XLA
 prints what defenses with a memory add to a query of an ImageNet-sized victim, for an account that
 has sent all of its queries: milliseconds, their share of the victim's forward pass, and the bytes
 of its state.
+
+    python -m benchmarks.steps --what=loop
+
+prints what the training loop takes between steps: choosing a batch, logging, checkpoints, the
+progress bar. A training of few steps and one of many alternate with bare steps; their difference is
+of the steps alone.
 """
 
 import math
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from etils import epath
 
 from ssl_extract import attacks, augment, defenses, encoders, losses, training, victims
 from ssl_extract.defenses import similarity
@@ -32,6 +40,7 @@ from ssl_extract.runtime import parallel
 PRESETS = {  # encoder, side of the images, batch size
     'steps': ('resnet18(stem="patch", width=32, stages=(1, 1, 1))', 32, 256),
     'defenses': ('resnet50(stem="imagenet")', 224, 64),
+    'loop': ('resnet18(stem="patch", width=32, stages=(1, 1, 1))', 32, 256),
 }
 
 _WHAT = flags.DEFINE_enum('what', 'steps', list(PRESETS), 'What to measure.')
@@ -223,6 +232,59 @@ def show_steps(spec: str, side: int, size: int, seconds: float) -> None:
     show(f'linear probe, whole fit, D={dim}', fits * len(points), 'images/s', count)
 
 
+def show_loop(spec: str, side: int, size: int, seconds: float) -> None:
+    """Prints the milliseconds of a step of a training, and of a bare step, by rounds in turn."""
+    mesh, shape = parallel.data_mesh(), (side, side, 3)
+    network = trained.make(spec)
+    dim, rng = encoders.dim(network, shape), np.random.default_rng(0)
+    recipe = attacks.make(
+        'direct',
+        encoder=network,
+        answer_dim=dim,
+        plan=attacks.PLANS.make('once', query_augmentation=augment.make('none')),
+        loss=losses.make('mse'),
+        student_augmentation=augment.make('none'),
+    ).recipe
+    count = 16 * size
+    arrays = {
+        'inputs': rng.integers(0, 256, (count, *shape), dtype=np.uint8),
+        'answers': rng.random((count, 1, dim), np.float32),
+        'answered': np.ones((count, 1), bool),
+    }
+    batch = {name: array[:size] for name, array in arrays.items()}
+
+    def bare() -> float:
+        return 1 / train_rate(recipe, batch, None, mesh, seconds)[0]
+
+    def trained_for(num_steps: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            training.fit(
+                recipe,
+                arrays,
+                num_steps=num_steps,
+                batch_size=size,
+                learning_rate=1e-3,
+                folder=epath.Path(folder),
+                mesh=mesh,
+            )
+            return time.perf_counter() - start
+
+    few = 50
+    many = few + max(500, round(seconds / bare()))
+    trained_for(few)
+    ratios = []
+    print(f'{mesh.size} x {jax.devices()[0].device_kind}, {spec}, {side}x{side}, batch {size}')
+    for _ in range(5):
+        alone = bare()
+        whole = (trained_for(many) - trained_for(few)) / (many - few)
+        alone = (alone + bare()) / 2
+        ratios.append(whole / alone)
+        print(f'bare step {1e3 * alone:7.2f} ms, of a training {1e3 * whole:7.2f} ms', flush=True)
+    low, high = min(ratios), max(ratios)
+    print(f'ratio {np.median(ratios):.3f} ({low:.3f} to {high:.3f}), {many - few} steps a round')
+
+
 def main(argv: list[str]) -> None:
     """Prints the table that the flags ask for."""
     if len(argv) > 1:
@@ -232,6 +294,8 @@ def main(argv: list[str]) -> None:
     spec, side, batch_size = (b if a is None else a for a, b in zip(given, preset, strict=True))
     if _WHAT.value == 'defenses':
         show_defenses(spec, side, batch_size, _QUERIES.value, _SECONDS.value)
+    elif _WHAT.value == 'loop':
+        show_loop(spec, side, batch_size, _SECONDS.value)
     else:
         show_steps(spec, side, batch_size, _SECONDS.value)
 

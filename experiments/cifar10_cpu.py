@@ -6,8 +6,8 @@ DIR holds TFDS copies of cifar10 and fashion_mnist. One victim, direct extractio
 softnn and wasserstein at 500, 1,000 and 4,000 queries, five seeds, linear probes on CIFAR-10 and
 Fashion-MNIST: 60 runs. docs/studies/results.md shows what came out.
 
-A second victim is the same command with another workdir and `--config.victim.seed=1`;
-`ssl-extract report DIR DIR --out=DIR` then tests both victims as one family.
+`cifar10_cpu.py:simsiam` is the same study of a second victim, by SimSiam, of the same network and
+images; from scratch is SimCLR there too, the better of both.
 `cifar10_cpu.py:longer` trains on 500 queries, and from scratch, four times as long: three runs.
 
 Time, for a network that trains on 3,000 images/s: surrogates 10 minutes (20,000 to 48,000 images
@@ -30,14 +30,19 @@ INFONCE, SOFTNN = 'infonce(temperature=0.07)', 'softnn(temperature=100.0)'
 LOSSES = ('mse', INFONCE, SOFTNN, 'wasserstein')
 SEEDS = (1, 2, 3, 4, 5)
 MARGIN = 0.02  # two points of accuracy
-# The victim of the three CPU studies, and the width of its answers.
+# The victim of the three CPU studies, the second one, and the width of their answers.
 VICTIM = {'source': 'stored("cifar10_simclr")', **cifar10_victim.recipe('simclr')}
+SECOND = 'stored("cifar10_simsiam")'
 WIDTH = 256
 
 
 def get_config(which: str = ''):
     c = setting()
-    if {'': False, 'longer': True}[which]:
+    if which not in ('', 'simsiam', 'longer'):
+        raise ValueError(f'cifar10_cpu.py:{which}: write simsiam, longer, or nothing')
+    if which == 'simsiam':
+        c.victim.source = SECOND
+    if which == 'longer':
         longer = {'attack.epochs': 160, 'baselines.scratch_epochs': 160}
         c.evaluation.tasks = ('cifar10(train="train[40000:]")',)
         c.baselines.random = False

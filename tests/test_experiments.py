@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import itertools
 import pathlib
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from pretrained import efficientnet_lite0 as lite0
 
-from ssl_extract import attacks, config, defenses, encoders, training
+from ssl_extract import attacks, config, defenses, encoders, ownership, training
 from ssl_extract.encoders import trained
 from ssl_extract.pipeline import comparisons, surrogate, victim
 from ssl_extract.pipeline.context import make_run
@@ -18,13 +19,16 @@ from ssl_extract.registry import parse_call, split_chain
 from ssl_extract.runtime import files, parallel
 from ssl_extract.victims import SOURCES
 
-FILES = sorted((pathlib.Path(__file__).parent.parent / 'experiments').glob('*.py'))
-STUDIES = [('cifar10_cpu', ''), ('attacks_cpu', ''), ('attacks_cpu', 'few')]
+FOLDER = pathlib.Path(__file__).parent.parent / 'experiments'
+PROGRAMS = {FOLDER / 'ownership_cpu.py'}  # of the facade; the others are configs
+FILES = sorted({*FOLDER.glob('*.py')} - PROGRAMS)
+STUDIES = [('cifar10_cpu', where) for where in ('', 'simsiam')]
+STUDIES += [('attacks_cpu', where) for where in ('', 'few')]
 STUDIES += [('defenses_cpu', where) for where in ('', 'added', 'strengths', 'marks', 'elsewhere')]
 
 
 def study(name, where=''):
-    return load(FILES[0].parent / f'{name}.py').get_config(*filter(None, [where]))
+    return load(FOLDER / f'{name}.py').get_config(*filter(None, [where]))
 
 
 def load(path):
@@ -55,7 +59,7 @@ def test_every_experiment_expands_to_runs_with_known_names(path):
 
 
 def test_the_papers_setting_is_the_papers():
-    runs = list(config.expand(load(FILES[0].parent / 'cifar10.py').get_config()))
+    runs = list(config.expand(load(FOLDER / 'cifar10.py').get_config()))
     by_loss = {run.attack.loss.split('(')[0]: run for run in runs}
     losses = {'mse', 'infonce', 'softnn', 'wasserstein', 'supcon', 'barlow'}
     assert set(by_loss) == losses and len(runs) == 18
@@ -71,7 +75,7 @@ def test_the_papers_setting_is_the_papers():
 
 @pytest.mark.parametrize('steps', [0, pytest.param(1, marks=pytest.mark.wide)])
 def test_the_papers_setting_is_built_and_stepped(steps):
-    run = next(config.expand(load(FILES[0].parent / 'cifar10.py').get_config()))
+    run = next(config.expand(load(FOLDER / 'cifar10.py').get_config()))
     network = trained.make(run.victim.encoder)
     shape = (run.data.size, run.data.size, 3)
     mesh = parallel.data_mesh(1)
@@ -109,7 +113,7 @@ def test_the_papers_setting_is_built_and_stepped(steps):
 
 @pytest.mark.parametrize('name', attacks.ATTACKS)
 def test_every_attack_has_its_authors_settings(name):
-    runs = list(config.expand(load(FILES[0].parent / 'paper.py').get_config(name)))
+    runs = list(config.expand(load(FOLDER / 'paper.py').get_config(name)))
     assert len(runs) == 3
     for run in runs:
         check(run)
@@ -158,17 +162,22 @@ def test_a_study_lists_a_family_of_comparisons_over_five_seeds(name, where):
 
 def test_the_studies_share_one_victim_and_its_attacker():
     configs = [study(name, where) for name, where in STUDIES]
+    second = study('cifar10_cpu', 'simsiam')
+    configs = [c for c in configs if c.victim.source != second.victim.source]
+    assert len(configs) == len(STUDIES) - 1
     assert len({c.victim.to_json() for c in configs}) == 1
+    first = configs[0].victim.to_dict()
+    assert second.victim.to_dict() == first | {'source': second.victim.source}
     load_victim = SOURCES.make(configs[0].victim.source)
     shape = (32, 32, 3)
     dim = encoders.dim(trained.make(configs[0].victim.encoder), shape)
     if load_victim:
         dim = load_victim(parallel.data_mesh(1)).dim
-    assert dim == load(FILES[0].parent / 'cifar10_cpu.py').WIDTH
+    assert dim == load(FOLDER / 'cifar10_cpu.py').WIDTH
 
 
 def test_the_quickstart_compares_means_of_three_seeds_at_one_budget():
-    runs = list(config.expand(load(FILES[0].parent / 'quickstart.py').get_config()))
+    runs = list(config.expand(load(FOLDER / 'quickstart.py').get_config()))
     conditions = {}
     for run in runs:
         conditions.setdefault((run.defense, run.attack.name), set()).add(run.seed)
@@ -222,7 +231,7 @@ def attackers_of(c):
 
 def test_the_obvious_attackers_meet_what_they_are_made_for():
     runs = [*study('defenses_cpu').runs, *study('defenses_cpu', 'strengths').runs]
-    width = load(FILES[0].parent / 'cifar10_cpu.py').WIDTH
+    width = load(FOLDER / 'cifar10_cpu.py').WIDTH
     by_defense = {}
     for run in runs:
         by_defense.setdefault(run['defense'], []).append(run)
@@ -245,6 +254,26 @@ def test_the_obvious_attackers_meet_what_they_are_made_for():
     assert tried(shifted, recover='subtract_shift') and tried(control, loss='mse')
     overlaps = {run['attack.overlap'] for run in runs if run.get('attack.overlap')}
     assert min(overlaps) >= 5 * width
+
+
+def test_the_study_of_ownership_has_enough_of_every_kind():
+    module = load(FOLDER / 'ownership_cpu.py')
+    study = module.Study('nowhere', '', module.Sizes())
+    victims = ('plain', 'rotation', 'sslguard', *module.MARKS)
+    suspects = {name: study.suspects(name).truth for name in victims}
+    attacks_of = {truth.how for truth in suspects['plain'].values()}
+    assert {'mse', 'infonce', 'stolen_encoder', 'rda', 'cont_steal', 'symmetrized'} <= attacks_of
+    for name, truths in suspects.items():
+        budgets = {truth.queries for truth in truths.values() if truth.stolen}
+        assert {500, 2_000, 8_000} <= budgets, name
+    assert sum(truth.stolen for truth in suspects['plain'].values()) > 40
+    assert sum(not truth.stolen for truth in suspects['plain'].values()) == 6
+    assert study.sizes.num_others >= 24
+    splits = [getattr(study.sizes, name) for name in ('private', 'shadows', 'attacker', 'others')]
+    ends = [[int(e or 0) for e in split[len('train[') : -1].split(':')] for split in splits]
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(ends))
+    registered = {parse_call(spec)[0] for spec in (*module.TESTS, *module.MARKS.values())}
+    assert registered <= set(ownership.TESTS)
 
 
 def test_the_pretrained_victim_computes_no_image_twice(tmp_path, monkeypatch):

@@ -131,13 +131,14 @@ def _define_score(values: flags.FlagValues) -> None:
         'shadows': ('', "Folder of encoders of the victim's recipe that the owner trained."),
         'private': ('', "The victim's training data that nobody else has: digits/train[:500]."),
         'public': ('', 'Data of the same source that no encoder was trained on: digits/test.'),
+        'truth': ('', 'CSV of suspects of known truth, to measure tests with.'),
         'tests': (
             '',
             'Ownership tests, with commas; default all that have what they need.',
         ),
         'out': (
             'scores.csv',
-            'The table; what is finished is kept beside it. Default scores.csv.',
+            'The table; the report and what is finished are beside it. Default scores.csv.',
         ),
         'data_dir': ('', 'Folder of prepared TFDS sets.'),
     }

@@ -1,8 +1,6 @@
 """The command `score`: verdicts on suspects as a table."""
 
 import ast
-import csv
-import io
 
 from absl import flags
 from etils import epath
@@ -12,8 +10,8 @@ from ssl_extract.cli import arguments
 from ssl_extract.data import Dataset
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
-from ssl_extract.ownership import represented
-from ssl_extract.ownership.scoring import Score
+from ssl_extract.ownership import known_truth, represented
+from ssl_extract.ownership.scoring import SUSPECT, Score, as_csv
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.runtime import files, programs
 from ssl_extract.victims import exported, sources
@@ -45,8 +43,14 @@ def main(argv: list[str]) -> int:
     import_modules(tuple(values.modules))
     programs.keep()
     out = files.absolute(values.out)
+    truths = None
+    if values.truth:
+        truths = known_truth.read(values.truth)
+        known_truth.check(truths, represented.in_folder(values.suspects))
     victim = _victim_of(values.victim)
     private, public = (_set_of(values, name, victim) for name in ('private', 'public'))
+    from ssl_extract.ownership import page  # matplotlib takes a second
+
     scores = api.score(
         victim,
         values.suspects,
@@ -58,30 +62,31 @@ def main(argv: list[str]) -> int:
         folder=out.with_suffix('.kept'),
     )
     files.write_text(out, as_csv(scores))
+    page.write(out.with_suffix('.report'), scores, truths, title=out.stem)
     print(as_text(scores))
+    for row in known_truth.rates(scores):
+        if row.accused is not None:
+            wrong = round(row.accused.value * row.accused.n)
+            print(f'{row.test}: accuses {wrong} of {row.accused.n} independent encoders, p < 0.05')
     print(f'scores: {out}')
+    print(f'report: {out.with_suffix(".report") / "report.html"}')
     return 0
 
 
-def as_csv(scores: list[Score]) -> str:
-    """Writes scores as CSV, numbers in full; an empty cell is a number that there is not."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows([Score._fields, *scores])
-    return text.getvalue()
-
-
 def as_text(scores: list[Score]) -> str:
-    """Writes the scores with the smallest corrected p-values as a table of a terminal.
+    """Writes the suspects with the smallest corrected p-values as a table of a terminal.
 
-    >>> print(as_text([Score('a', 'gap', 2.0, 50, 0.01, 0.02, 'stolen', 'secrets')]))
-    suspect  test  statistic  n   p_value  corrected  verdict  null
+    >>> print(as_text([Score('a', SUSPECT, 'gap', 2.0, 50, 0.01, 0.02, 'stolen', 'secrets')]))
+    encoder  test  statistic  n   p_value  corrected  verdict  null
     a        gap   2          50  0.01     0.02       stolen   secrets
     """
-    first = sorted(scores, key=lambda s: (s.corrected is None, s.corrected or 0.0))[:_SHOWN]
-    rows = [Score._fields, *([_cell(value) for value in score] for score in first)]
+    suspects = [score for score in scores if score.role == SUSPECT]
+    first = sorted(suspects, key=lambda s: (s.corrected is None, s.corrected or 0.0))[:_SHOWN]
+    names = [name for name in Score._fields if name != 'role']
+    rows = [names, *([_cell(getattr(score, name)) for name in names] for score in first)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    left = len(scores) - len(first)
+    left = len(suspects) - len(first)
     return '\n'.join([*lines, f'and {left} more'] if left else lines)
 
 

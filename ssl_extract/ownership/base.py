@@ -104,15 +104,33 @@ def test(spec: str, case: Case, suspect: Represent) -> Evidence:
         UserError: the case lacks what the test needs, a set is too small, private and public inputs
             overlap, or the evidence is not finite.
     """
+    return prepared(spec, case)(suspect)
+
+
+def prepared(spec: str, case: Case) -> Callable[[Represent], Evidence]:
+    """Checks a case once, and returns one test of it for many suspects.
+
+    Args:
+        spec: of a registered test.
+        case: the owner's side.
+
+    Raises:
+        UserError: see `test`.
+    """
     check_case(spec, case)
-    evidence = TESTS.make(spec)(case, suspect)
-    p_value = evidence.p_value
-    if not math.isfinite(evidence.statistic) or not (p_value is None or 0 <= p_value <= 1):
-        raise UserError(
-            f'ownership test {spec!r} gives a statistic of {evidence.statistic} and a p-value of '
-            f'{p_value}: both must be finite; look for constant representations'
-        )
-    return evidence
+    made = TESTS.make(spec)
+
+    def run(suspect: Represent) -> Evidence:
+        evidence = made(case, suspect)
+        p_value = evidence.p_value
+        if not math.isfinite(evidence.statistic) or not (p_value is None or 0 <= p_value <= 1):
+            raise UserError(
+                f'ownership test {spec!r} gives a statistic of {evidence.statistic} and a p-value '
+                f'of {p_value}: both must be finite; look for constant representations'
+            )
+        return evidence
+
+    return run
 
 
 def check_case(spec: str, case: Case) -> None:

@@ -114,10 +114,8 @@ def _table(
     if not choices:
         raise UserError('a false claim needs one test and one case or more')
     cases = [case._replace(victim=remembered(case.victim)) for case in cases]
-    columns = [
-        [base.test(spec, cases[place], once) for spec, place in choices]
-        for once in map(remembered, encoders)
-    ]
+    tests = [base.prepared(spec, cases[place]) for spec, place in choices]
+    columns = [[test(once) for test in tests] for once in map(remembered, encoders)]
     return choices, [list(row) for row in zip(*columns, strict=True)]
 
 

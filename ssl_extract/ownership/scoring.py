@@ -1,8 +1,10 @@
 """Scores of suspects: evidence of each encoder, verdicts of each test."""
 
+import csv
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -16,23 +18,30 @@ from ssl_extract.ownership.verdict import LEAST_INDEPENDENTS, judge, p_among
 from ssl_extract.runtime import files, progress
 
 STOLEN, NOT_SHOWN, NONE = 'stolen', 'not shown', 'none'  # the verdicts
+SUSPECT, INDEPENDENT = 'suspect', 'independent'  # the roles
+OTHERS = 'independents'  # a null
 
 
 class Score(NamedTuple):
-    """The result of a test of one suspect.
+    """The result of a test of one encoder.
+
+    An independent encoder is judged by all others of the null, as a suspect of its own: such
+    verdicts tell how often the test accuses wrongly.
 
     Attributes:
-        suspect: the name of the suspect.
+        encoder: the name of the encoder.
+        role: 'suspect' or 'independent'.
         test: the spec of the test.
-        statistic: larger where the suspect is more like a copy; None where the test refused.
+        statistic: larger where the encoder is more like a copy; None where the test refused.
         n: the number of inputs, or of secrets, behind the statistic.
         p_value: over the null; None without a verdict.
-        corrected: `p_value` by Holm's procedure over the suspects of the test.
+        corrected: of a suspect, `p_value` by Holm's procedure over the suspects of the test.
         verdict: 'stolen' if `corrected` is below 5 %, 'not shown' if it is not, or 'none'.
         null: what `p_value` stands on: 'independents, m=24' or 'secrets'; or why there is none.
     """
 
-    suspect: str
+    encoder: str
+    role: str
     test: str
     statistic: float | None = None
     n: int | None = None
@@ -85,7 +94,7 @@ def score(
         folder: holds one file for each finished encoder.
 
     Returns:
-        The scores, test by test, in the order of the suspects.
+        The scores, test by test: of the suspects in their order, then of the test's null.
 
     Raises:
         UserError: before any work, if a test lacks what it needs or no test has a null.
@@ -94,16 +103,25 @@ def score(
         victim=remembered(case.victim), independents=tuple(map(lazy, encoders.compared))
     )
     tests = _choose(tests, case, encoders)
-    todo = [(e, [s for s in tests if _is_null(s, e, encoders)]) for e in encoders.independents]
+    todo = [(e, [s for s in tests if e in encoders.null(s)]) for e in encoders.independents]
     todo += [(e, tests) for e in encoders.suspects]
-    kept = {}
+    prepared, kept = {spec: base.prepared(spec, case) for spec in tests}, {}
     with progress.progress(total=len(todo), desc='score', unit='encoder') as bar:
         for encoder, own in todo:
             described = {**content, 'encoder': encoder.address, 'tests': _describe(own, encoders)}
             path = folder / f'{files.checksum(described)[:16]}.json'
-            kept[encoder.address] = _read_or_run(path, case, encoder, own)
+            kept[encoder.address] = _read_or_run(
+                path, encoder, {spec: prepared[spec] for spec in own}
+            )
             bar.update()
     return [row for spec in tests for row in _verdicts(spec, case, encoders, kept)]
+
+
+def as_csv(scores: Sequence[Score]) -> str:
+    """Writes scores as CSV, numbers in full; an empty cell is a number that there is not."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows([Score._fields, *scores])
+    return text.getvalue()
 
 
 def lazy(candidate: Candidate) -> Represent:
@@ -204,10 +222,6 @@ def _has(case: Case, field: str) -> bool:
     return value is not None and (not isinstance(value, tuple) or bool(value))
 
 
-def _is_null(spec: str, encoder: Candidate, encoders: Encoders) -> bool:
-    return TESTS.traits(spec).null != 'secrets' and encoder in encoders.null(spec)
-
-
 def _no_null(spec: str, encoders: Encoders) -> str:
     """Returns why a test has no null; '' where it has one."""
     m = len(encoders.null(spec))
@@ -228,9 +242,10 @@ def _describe(tests: Sequence[str], encoders: Encoders) -> dict[str, Any]:
     return {'specs': [spec_content(TESTS, spec) for spec in tests], 'compared': others}
 
 
-def _read_or_run(
-    path: epath.Path, case: Case, encoder: Candidate, tests: Sequence[str]
-) -> dict[str, Any]:
+Prepared = Mapping[str, Callable[[Represent], Evidence]]  # tests of a case by their specs
+
+
+def _read_or_run(path: epath.Path, encoder: Candidate, tests: Prepared) -> dict[str, Any]:
     """Reads the evidence on an encoder, or runs the tests and writes the evidence.
 
     A refusal is not kept: its cause may pass, as that of a service that did not answer.
@@ -238,18 +253,18 @@ def _read_or_run(
     if path.exists():
         with files.advised('remove it, and give the same command again'):
             return files.read_json(path)['tests']
-    evidence = _evidence(case, encoder, tests)
+    evidence = _evidence(encoder, tests)
     if evidence and not any('refused' in found for found in evidence.values()):
         files.write_json(path, {'name': encoder.name, 'tests': evidence})
     return evidence
 
 
-def _evidence(case: Case, encoder: Candidate, tests: Sequence[str]) -> dict[str, Any]:
+def _evidence(encoder: Candidate, tests: Prepared) -> dict[str, Any]:
     """Runs tests on an encoder; of a refusal the text is the evidence."""
     suspect, kept = lazy(encoder), {}
-    for spec in tests:
+    for spec, test in tests.items():
         try:
-            statistic, n, p_value = base.test(spec, case, suspect)
+            statistic, n, p_value = test(suspect)
         except UserError as error:
             kept[spec] = {'refused': str(error)}
             continue
@@ -261,23 +276,47 @@ def _evidence(case: Case, encoder: Candidate, tests: Sequence[str]) -> dict[str,
 def _verdicts(
     spec: str, case: Case, encoders: Encoders, kept: dict[str, dict[str, Any]]
 ) -> list[Score]:
-    """Judges all suspects by one test, as a family."""
+    """Judges all suspects by one test, as a family, and each independent by the others."""
     null, text = _null(spec, case, encoders, kept)
     rows = [
-        _row(Score(suspect.name, spec, null=text), kept[suspect.address][spec], null)
+        _row(Score(suspect.name, SUSPECT, spec, null=text), kept[suspect.address][spec], null)
         for suspect in encoders.suspects
     ]
-    judged = [place for place, row in enumerate(rows) if row.p_value is not None]
-    family = [rows[place] for place in judged]
-    verdicts = judge([r.statistic for r in family], [r.p_value for r in family])
-    for place, verdict in zip(judged, verdicts, strict=True):
+    return [*_judged(rows), *_independents(spec, encoders, kept, null, text)]
+
+
+def _independents(
+    spec: str,
+    encoders: Encoders,
+    kept: dict[str, dict[str, Any]],
+    null: list[float] | None,
+    text: str,
+) -> list[Score]:
+    """Judges each encoder of the null by the others; a family of one."""
+    rows = []
+    for place, other in enumerate(encoders.null(spec)):
+        rest = null and [*null[:place], *null[place + 1 :]]
+        about = f'{OTHERS}, m={len(rest)}' if rest else text
+        row = Score(other.name, INDEPENDENT, spec, null=about)
+        rows += _judged([_row(row, kept[other.address][spec], rest)])
+    return rows
+
+
+def _judged(family: list[Score]) -> list[Score]:
+    """Corrects the p-values of a family, and gives the verdicts where there is a p-value."""
+    judged = [place for place, row in enumerate(family) if row.p_value is not None]
+    statistics, p_values = (
+        [getattr(family[i], x) for i in judged] for x in ('statistic', 'p_value')
+    )
+    rows = list(family)
+    for place, verdict in zip(judged, judge(statistics, p_values), strict=True):
         word = STOLEN if verdict.stolen else NOT_SHOWN
         rows[place] = rows[place]._replace(corrected=verdict.corrected, verdict=word)
     return rows
 
 
 def _row(row: Score, evidence: dict[str, Any], null: list[float] | None) -> Score:
-    """Fills in the evidence on a suspect, and the p-value or why there is none."""
+    """Fills in the evidence on an encoder, and the p-value or why there is none."""
     if 'refused' in evidence:
         return row._replace(null=evidence['refused'])
     row = row._replace(statistic=evidence['statistic'], n=evidence['n'])
@@ -304,4 +343,4 @@ def _null(
         if 'refused' in evidence:
             return None, f'independent encoder {other.name}: {evidence["refused"]}'
         statistics.append(evidence['statistic'])
-    return statistics, f'independents, m={len(statistics)}'
+    return statistics, f'{OTHERS}, m={len(statistics)}'

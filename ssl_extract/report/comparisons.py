@@ -117,8 +117,10 @@ def table(tested: Sequence[Tested]) -> Table | None:
         'Difference': [_difference(t) for t in tested],
         '95 % interval': [NONE if t.problem else _span(t) for t in tested],
         'Seeds': [NONE if t.problem else str(len(t.differences)) for t in tested],
-        'p (Holm)': [NONE if t.problem else _p(t.p) for t in tested],
-        'As good: p (Holm)': [NONE if t.problem else _p(t.p_equivalent) for t in tested],
+        'p (Holm)': [NONE if t.problem else tables.p_value(t.p) for t in tested],
+        'As good: p (Holm)': [
+            NONE if t.problem else tables.p_value(t.p_equivalent) for t in tested
+        ],
         'Verdict': [t.verdict for t in tested],
     }
     constant = [name for name in ('Task', 'Metric') if len(set(cells[name])) == 1]
@@ -225,15 +227,6 @@ def _span(t: Tested) -> str:
 
 def _signed(t: Tested) -> Callable[[float], str]:
     return tables.signed if t.shown.is_share else tables.decimal
-
-
-def _p(value: float | None) -> str:
-    """Writes a p-value.
-
-    >>> _p(0.0004), _p(0.04), _p(None)
-    ('<0.001', '0.040', '–')
-    """
-    return NONE if value is None else '<0.001' if value < 0.001 else f'{value:.3f}'
 
 
 def _caption(tested: Sequence[Tested]) -> list[str]:

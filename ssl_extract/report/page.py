@@ -94,16 +94,26 @@ def write(
         origin=origin,
         tested=tested,
     )
+    save(workdir, report)
+
+
+def save(folder: epath.Path, report: Report) -> None:
+    """Writes a report: `report.md`, `report.html`, `figures/` and `tables/`.
+
+    Args:
+        folder: made if missing; what was written before is replaced.
+        report: the report.
+    """
     for section in report.sections:
         for item in section.items:
             if isinstance(item, Picture):
-                files.write_bytes(workdir / 'figures' / f'{item.name}.png', item.png)
-                files.write_bytes(workdir / 'figures' / f'{item.name}.pdf', item.pdf)
+                files.write_bytes(folder / 'figures' / f'{item.name}.png', item.png)
+                files.write_bytes(folder / 'figures' / f'{item.name}.pdf', item.pdf)
     for name, table in export.named_tables(report):
-        files.write_text(workdir / 'tables' / f'{name}.csv', export.as_csv(table))
-        files.write_text(workdir / 'tables' / f'{name}.tex', export.as_latex(table))
-    files.write_bytes(workdir / 'report.md', markdown(report).encode())
-    files.write_bytes(workdir / 'report.html', html(report).encode())
+        files.write_text(folder / 'tables' / f'{name}.csv', export.as_csv(table))
+        files.write_text(folder / 'tables' / f'{name}.tex', export.as_latex(table))
+    files.write_bytes(folder / 'report.md', markdown(report).encode())
+    files.write_bytes(folder / 'report.html', html(report).encode())
 
 
 def build(

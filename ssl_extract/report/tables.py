@@ -52,6 +52,15 @@ def span(interval: Interval, show: Callable[[float], str] = percent) -> str:
     return (' to ' if signs else '–').join(map(show, interval))
 
 
+def p_value(value: float | None) -> str:
+    """Writes a p-value.
+
+    >>> p_value(0.0004), p_value(0.04), p_value(None)
+    ('<0.001', '0.040', '–')
+    """
+    return NONE if value is None else '<0.001' if value < 0.001 else f'{value:.3f}'
+
+
 def share_of(ratio: Ratio | None) -> str:
     """Writes a ratio in whole per cent, with its interval.
 

@@ -62,9 +62,38 @@ def tests(registries_restored):
         return test
 
 
-def score(suspects=SUSPECTS, victim=None, **given):
+def score_all(suspects=SUSPECTS, victim=None, **given):
     given = {'public': PUBLIC, 'independents': group(range(10, 34))} | given
     return ssl_extract.score(victim or encoder(0), suspects, **given)
+
+
+def score(*args, **given):
+    return [row for row in score_all(*args, **given) if row.role == 'suspect']
+
+
+def test_each_independent_is_judged_by_the_others():
+    rows = [row for row in score_all(tests=['agreement']) if row.role == 'independent']
+    assert [row.encoder for row in rows] == list(group(range(10, 34)))
+    statistics = [row.statistic for row in rows]
+    for place, row in enumerate(rows):
+        rest = statistics[:place] + statistics[place + 1 :]
+        pooled = scipy.stats.ttest_ind([row.statistic], rest, alternative='greater')
+        assert (
+            row.p_value == pytest.approx(pooled.pvalue, rel=1e-3) and row.corrected == row.p_value
+        )
+        assert row.null == 'independents, m=23'
+        assert row.verdict == ('stolen' if row.p_value < 0.05 else 'not shown')
+    halves = [row for row in score_all(tests=['beyond']) if row.role == 'independent']
+    assert [row.encoder for row in halves] == [f'e{n}' for n in range(11, 34, 2)]
+    assert {row.null for row in halves} == {'independents, m=11'}
+    few = score_all(tests=['agreement'], independents=group(range(10, 18)))
+    assert few[0].verdict != 'none' and few[-1].verdict == 'none'  # seven others are too few
+    assert few[-1].null.startswith('7 independent encoders tell no')
+
+
+def test_a_test_over_secrets_is_measured_on_independents():
+    rows = score_all(tests=['secret'], mark={'gap': 0.5})[len(SUSPECTS) :]
+    assert [row.p_value for row in rows] == [0.8] * 24 and {row.null for row in rows} == {'secrets'}
 
 
 def test_a_copy_is_found_among_independents():
@@ -102,7 +131,7 @@ def test_a_test_over_secrets_needs_no_independents():
 def test_a_refusal_is_shown_and_the_family_is_the_rest():
     bad = {**SUSPECTS, 'broken': lambda inputs: inputs * np.nan}
     rows = score(bad, tests=['agreement'])
-    assert 'hold NaN' in rows[-1].null and rows[-1][2:7] == (None, None, None, None, 'none')
+    assert 'hold NaN' in rows[-1].null and rows[-1][3:8] == (None, None, None, None, 'none')
     assert rows[:4] == score(tests=['agreement'])
     alike = score(
         independents={f'i{n}': lambda x, n=n: x[:, :4] + 0 * n for n in range(9)},

@@ -54,7 +54,10 @@ def test_the_commands_of_the_page_find_the_copies(words, folder, capsys):
     assert code == 0 and f'scores: {folder}/scores.csv' in out
     rows = rows_of(folder / 'scores.csv')
     assert list(rows[0]) == list(ownership.scoring.Score._fields)
-    verdicts = {row['suspect']: row['verdict'] for row in rows}
+    independents = [row for row in rows if row['role'] == 'independent']
+    assert len(independents) == 8 and f'report: {folder}/scores.report/report.html' in out
+    rows = [row for row in rows if row['role'] == 'suspect']
+    verdicts = {row['encoder']: row['verdict'] for row in rows}
     assert verdicts == {
         'int8.safetensors': 'stolen',
         'other.safetensors': 'not shown',
@@ -62,12 +65,27 @@ def test_the_commands_of_the_page_find_the_copies(words, folder, capsys):
     }
     assert {row['null'] for row in rows} == {'independents, m=8'}
     printed = out.splitlines()
-    assert printed[0].split() == list(rows[0])
+    assert printed[0].split() == [name for name in rows[0] if name != 'role']
     assert [line.split()[0] for line in printed[1:4]][-1] == 'other.safetensors'
     before = (folder / 'scores.csv').read_bytes()
     times = {path: path.stat().st_mtime_ns for path in folder.glob('scores.kept/*.json')}
     assert call(capsys, *words[2:])[0] == 0 and (folder / 'scores.csv').read_bytes() == before
     assert len(times) == 11 and all(path.stat().st_mtime_ns == t for path, t in times.items())
+
+
+def test_known_truths_are_checked_first_and_measure_the_test(folder, capsys):
+    (command,) = RUN
+    truth = folder / 'truth.csv'
+    truth.write_text('encoder,truth,how,queries\npruned.safetensors,stolen,pruned,\n')
+    code, out, err = call(capsys, *command[2:], '--truth=truth.csv', '--out=known.csv')
+    assert code == 2 and 'suspect int8.safetensors is not in the table' in err
+    assert not (folder / 'known.kept').exists()
+    with truth.open('a') as file:
+        file.write('int8.safetensors,stolen,int8,\nother.safetensors,independent,noise,\n')
+    code, out, _ = call(capsys, *command[2:], '--truth=truth.csv', '--out=known.csv')
+    assert code == 0 and 'same_distances: accuses' not in out  # seven others are too few
+    words = (folder / 'known.report/report.md').read_text()
+    assert '| int8 | 1/1, p &lt;0.001 |' in words and '| independent: noise | 0/1, p ' in words
 
 
 FILES = ('--victim=victim.safetensors', '--suspects=suspects', '--independents=independents')
