@@ -30,6 +30,7 @@ from etils import epath
 
 import ssl_extract
 from ssl_extract import data, ownership, recovery
+from ssl_extract.api.asking import Answers
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.ownership import (
     false_claims,
@@ -97,6 +98,7 @@ ATTACKS = {
     'stolen_encoder': ('stolen_encoder(lambda_=20.0, views=1)', '', 'once', 1),
     'rda': ('rda', '', 'views(m=10)', 10),
 }
+VIEWS = {'mse_of_views': ('direct', 'mse', 'views(m=4)', 4)}  # for the removal of marks
 DEFENSES = (
     'gaussian_noise(stddev=1.0)',
     'round(decimals=0)',
@@ -105,13 +107,17 @@ DEFENSES = (
     'affine',
 )
 TESTS = (
-    *('dataset_inference', 'augmentation_inference', 'distance_inference', 'dataset_relations'),
+    *("dataset_inference(covariance='diag')", 'augmentation_inference'),
+    *('distance_inference', 'dataset_relations'),
     *('cosine', 'cka', 'mutual_information', 'neighbor_overlap', 'affine_residual'),
     *('shadow_score', "shadow_score(agreement='residuals')", "shadow_score(probes='noise')"),
 )
 MARKS = {'region_mark': 'region_mark(key=11)', 'espew': 'espew(key=11)'}
-REMOVALS = ('cluster_select_eliminate', 'semantic_perturbation')
-CLAIMED = ('dataset_inference', 'augmentation_inference', 'cosine', 'cka', 'neighbor_overlap')
+REMOVALS = {
+    'mse': ('cluster_select_eliminate',),
+    'mse_of_views': ('', 'semantic_perturbation'),
+}
+CLAIMED = (TESTS[0], 'augmentation_inference', 'cosine', 'cka', 'neighbor_overlap')
 
 
 class Suspects(NamedTuple):
@@ -227,7 +233,7 @@ class Study:
         self, victim: str, name: str, budget: int, seed: int, defense: str = '', recover: str = ''
     ) -> Encoder:
         """Returns an encoder that was stolen by an attack behind a defense."""
-        attack, loss, plan, views = ATTACKS[name]
+        attack, loss, plan, views = {**ATTACKS, **VIEWS}[name]
         epochs = dict(self.sizes.budgets)[budget]
         asked = _part(self.set('attacker'), budget // views, 4_000 + seed)
         behind = '-'.join(part.split('(')[0] for part in (defense, recover) if part)
@@ -241,13 +247,7 @@ class Study:
             folder=self.where / 'answers' / where,
         )
         if recover:
-            received = recovery.Received(
-                answers.inputs, answers.representations[:, None], answers.granted[:, None]
-            )
-            received = recovery.make(recover)(received, None)
-            answers = answers._replace(
-                representations=received.answers[:, 0], granted=received.answered[:, 0]
-            )
+            answers = self.recovered(answers, recover)
         return ssl_extract.steal(
             answers,
             encoder=self.sizes.encoder,
@@ -257,6 +257,26 @@ class Study:
             batch_size=min(64, len(asked.inputs) // 2),
             seed=5_000 + seed,
             folder=self.where / 'stolen' / where,
+        )
+
+    def recovered(self, answers: Answers, recover: str) -> Answers:
+        """Returns answers as an attacker repairs them, who has an encoder of their own."""
+        inputs = self.set('attacker')
+        own = self.pretrain(
+            'attackers_shadow', _part(inputs, len(self.set('private').inputs), 7_000), 7_000
+        )
+        decode = data.decoder(inputs)
+        shadow = recovery.Shadow(lambda stored: np.asarray(own.apply(decode(stored))), 7_000)
+        count, *_, dim = answers.representations.shape
+        received = recovery.Received(
+            answers.inputs,
+            answers.representations.reshape(count, -1, dim),
+            answers.granted.reshape(count, -1),
+        )
+        received = recovery.make(recover)(received, shadow)
+        return answers._replace(
+            representations=received.answers.reshape(answers.representations.shape),
+            granted=received.answered.reshape(answers.granted.shape),
         )
 
     def suspects(self, victim: str) -> Suspects:
@@ -309,8 +329,9 @@ class Study:
         for budget, _ in self.sizes.budgets:
             self._add_behind(suspects, ('mse', 'infonce'), budget, MARKS[mark])
         most = self.sizes.budgets[-1][0]
-        for recover in REMOVALS:
-            self._add_behind(suspects, ('mse',), most, MARKS[mark], recover)
+        for name, removals in REMOVALS.items():
+            for recover in removals:
+                self._add_behind(suspects, (name,), most, MARKS[mark], recover)
         for seed in range(self.sizes.seeds):
             make = functools.partial(self.stolen, 'plain', 'mse', most, seed)
             suspects.add(f'unmarked-{seed}', Truth(False, 'stolen without the mark'), make)
