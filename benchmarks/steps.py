@@ -13,9 +13,9 @@ of its state.
 
     python -m benchmarks.steps --what=loop
 
-prints what the training loop takes between steps: choosing a batch, logging, checkpoints, the
-progress bar. A training of few steps and one of many alternate with bare steps; their difference is
-of the steps alone.
+prints what the training loop takes between steps: choosing a batch, metrics, checkpoints, the
+progress bar. After every 25 steps of a training, 25 bare steps run on one batch, so that both sides
+meet the same machine.
 """
 
 import math
@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from etils import epath
 
 from ssl_extract import attacks, augment, defenses, encoders, losses, training, victims
@@ -35,7 +35,7 @@ from ssl_extract.defenses import similarity
 from ssl_extract.encoders import conv, trained
 from ssl_extract.evaluation import features, probe
 from ssl_extract.oracle import make_oracle
-from ssl_extract.runtime import parallel
+from ssl_extract.runtime import loggers, parallel
 
 PRESETS = {  # encoder, side of the images, batch size
     'steps': ('resnet18(stem="patch", width=32, stages=(1, 1, 1))', 32, 256),
@@ -253,42 +253,53 @@ def show_loop(spec: str, side: int, size: int, seconds: float) -> None:
     }
     batch = {name: array[:size] for name, array in arrays.items()}
 
-    def bare() -> float:
-        return 1 / train_rate(recipe, batch, None, mesh, seconds)[0]
+    bare = training.make_step(recipe, 'adam', 'cosine', mesh)
+    state = training.make_init(recipe, 'adam', shape, mesh)(jax.random.key(0), (), None)
+    batch = jax.device_put(batch, parallel.batch_sharding(mesh))
+    times: list[tuple[float, float]] = []  # seconds of the training's steps, and of the bare ones
+    clock = [0.0]
 
-    def trained_for(num_steps: int) -> float:
-        with tempfile.TemporaryDirectory() as folder:
+    @loggers.register('in_turn')
+    def in_turn(training: loggers.Training) -> loggers.Logger:
+        del training
+
+        def write(rows: loggers.Rows) -> None:
+            nonlocal state
             start = time.perf_counter()
-            training.fit(
-                recipe,
-                arrays,
-                num_steps=num_steps,
-                batch_size=size,
-                learning_rate=1e-3,
-                folder=epath.Path(folder),
-                mesh=mesh,
-            )
-            return time.perf_counter() - start
+            for _ in rows:
+                state, measured, _ = bare(state, batch, None, 1e-3, 1000)
+            jax.block_until_ready(measured)
+            end = time.perf_counter()
+            times.append((start - clock[0], end - start))
+            clock[0] = end
 
-    few = 50
-    many = few + max(500, round(seconds / bare()))
-    trained_for(few)
-    ratios = []
+        return loggers.Logger(write)
+
+    num_steps = 25 * max(20, round(seconds))
+    with tempfile.TemporaryDirectory() as folder:
+        training.fit(
+            recipe,
+            arrays,
+            num_steps=num_steps,
+            batch_size=size,
+            learning_rate=1e-3,
+            folder=epath.Path(folder),
+            mesh=mesh,
+            log_to='in_turn',
+        )
+    whole, alone = np.array(times[2:]).T / 25  # the first turns compile
     print(f'{mesh.size} x {jax.devices()[0].device_kind}, {spec}, {side}x{side}, batch {size}')
-    for _ in range(5):
-        alone = bare()
-        whole = (trained_for(many) - trained_for(few)) / (many - few)
-        alone = (alone + bare()) / 2
-        ratios.append(whole / alone)
-        print(f'bare step {1e3 * alone:7.2f} ms, of a training {1e3 * whole:7.2f} ms', flush=True)
-    low, high = min(ratios), max(ratios)
-    print(f'ratio {np.median(ratios):.3f} ({low:.3f} to {high:.3f}), {many - few} steps a round')
+    print(f'{len(whole)} turns of 25 steps: {1e3 * np.mean(whole):.2f} ms a step of the training,')
+    print(f'{1e3 * np.mean(alone):.2f} ms alone; the ratio of a turn has')
+    low, middle, high = np.percentile(whole / alone, [25, 50, 75])
+    print(f'the quartiles {low:.3f}, {middle:.3f} and {high:.3f}')
 
 
 def main(argv: list[str]) -> None:
     """Prints the table that the flags ask for."""
     if len(argv) > 1:
         raise app.UsageError(f'unexpected {argv[1]!r}')
+    logging.set_verbosity(logging.WARNING)
     given = (_ENCODER.value, _SIZE.value, _BATCH.value)
     preset = PRESETS[_WHAT.value]
     spec, side, batch_size = (b if a is None else a for a, b in zip(given, preset, strict=True))

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from etils import epath
 
 import ssl_extract
@@ -503,6 +503,7 @@ def main(argv: list[str]) -> None:
     del argv
     if unknown := set(_STAGES.value) - set(STAGES):
         raise app.UsageError(f'--stages: {", ".join(unknown)}: write some of {", ".join(STAGES)}')
+    logging.set_verbosity(logging.WARNING)
     programs.keep()
     run(Study(_WORKDIR.value, _DATA.value, Sizes()), tuple(_STAGES.value))
 

@@ -9,7 +9,7 @@ Tan 2020, with the blocks of Tan and Le 2019, https://arxiv.org/abs/1905.11946) 
 ImageNet with labels: it is a supervised encoder. Its answer is the pooled feature below the
 classifier. Code: Apache-2.0; the package of the weights states no license.
 
-Images are 8-bit, as a service gets them, and are resized to 96 pixels: one core answers about 65 a
+Images are 8-bit, as a service gets them, and are resized to 96 pixels: one core answers about 170 a
 second. Answers are kept in runs/efficientnet_lite0, below the working directory, and an image is
 computed once for all runs of all experiments. From the command line, the module answers the images
 of an .npz (array `inputs`, uint8) and prints how their answers are spread:
