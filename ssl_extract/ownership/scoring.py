@@ -37,7 +37,8 @@ class Score(NamedTuple):
         p_value: over the null; None without a verdict.
         corrected: of a suspect, `p_value` by Holm's procedure over the suspects of the test.
         verdict: 'stolen' if `corrected` is below 5 %, 'not shown' if it is not, or 'none'.
-        null: what `p_value` stands on: 'independents, m=24' or 'secrets'; or why there is none.
+        null: what `p_value` stands on: 'independents, m=24', 'secrets', 'shadows, m=20' or
+            'members'; or why there is none.
     """
 
     encoder: str
@@ -159,8 +160,8 @@ def check_roles(victim: Candidate, shadows: Sequence[Candidate], encoders: Encod
 def p_value_of(spec: str, evidence: Evidence, null: Sequence[float]) -> float:
     """Returns the p-value on which a verdict stands.
 
-    It is the test's own one where that is over secrets, and over shadows where there are too few
-    independent encoders; else it is that among independent encoders.
+    It is the test's own one where that is over secrets, and over shadows or members where there are
+    too few independent encoders; else it is that among independent encoders.
 
     Args:
         spec: of the test.
@@ -170,7 +171,12 @@ def p_value_of(spec: str, evidence: Evidence, null: Sequence[float]) -> float:
     Raises:
         UserError: the test gives no p-value of its own; see `verdict.p_among`.
     """
-    if not _own_null(spec, len(null)):
+    return _p_value(spec, evidence, [] if _own_null(spec, len(null)) else null)
+
+
+def _p_value(spec: str, evidence: Evidence, null: Sequence[float]) -> float:
+    """Returns the p-value among statistics of independents, or without any the test's own one."""
+    if null:
         return p_among(evidence.statistic, null)
     if evidence.p_value is None:
         raise UserError(f'ownership test {spec!r} gives no p-value of its own')
@@ -180,7 +186,7 @@ def p_value_of(spec: str, evidence: Evidence, null: Sequence[float]) -> float:
 def _own_null(spec: str, independents: int) -> str:
     """Returns what the test's own p-value is over, where a verdict stands on it; else ''."""
     null = TESTS.traits(spec).null
-    few = null == 'shadows' and independents < LEAST_INDEPENDENTS
+    few = null in ('shadows', 'members') and independents < LEAST_INDEPENDENTS
     return null if few or null == 'secrets' else ''
 
 
@@ -323,7 +329,7 @@ def _row(row: Score, evidence: dict[str, Any], null: list[float] | None) -> Scor
     if null is None:
         return row
     try:
-        return row._replace(p_value=p_value_of(row.test, Evidence(**evidence), null))
+        return row._replace(p_value=_p_value(row.test, Evidence(**evidence), null))
     except UserError as error:
         return row._replace(null=str(error))
 
@@ -334,7 +340,7 @@ def _null(
     """Returns the statistics of the null and its name, or None and the reason."""
     others = encoders.null(spec)
     if own := _own_null(spec, len(others)):
-        return [], own if own == 'secrets' else f'{own}, m={len(case.shadows)}'
+        return [], f'{own}, m={len(case.shadows)}' if own == 'shadows' else own
     if reason := _no_null(spec, encoders):
         return None, reason
     statistics = []

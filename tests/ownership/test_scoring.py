@@ -128,6 +128,20 @@ def test_a_test_over_secrets_needs_no_independents():
     }
 
 
+def test_a_test_over_members_needs_no_independents_and_prefers_them():
+    @ownership.register('member', needs=('public', 'private'), null='members')
+    def member():
+        return lambda case, suspect: Evidence(float(suspect(case.public).mean()), 90, 0.01)
+
+    alone = score(private=PRIVATE, independents=None, tests=['member'])
+    assert {(r.p_value, r.null, r.verdict) for r in alone} == {(0.01, 'members', 'stolen')}
+    among = score(private=PRIVATE, tests=['member'])
+    assert {row.null for row in among} == {'independents, m=24'}
+    assert 0.01 not in {row.p_value for row in among}
+    eight = score_all(private=PRIVATE, tests=['member'], independents=group(range(10, 18)))
+    assert {row.p_value for row in eight if row.role == 'independent'} == {None}  # seven others
+
+
 def test_a_refusal_is_shown_and_the_family_is_the_rest():
     bad = {**SUSPECTS, 'broken': lambda inputs: inputs * np.nan}
     rows = score(bad, tests=['agreement'])
