@@ -73,7 +73,7 @@ class Sizes(NamedTuple):
         'random_resized_crop(scale=(0.2, 1.0)) | flip(p=0.5) | '
         'color_jitter(0.4, 0.4, 0.4, 0.1, p=0.8) | grayscale(p=0.2)'
     )
-    epochs: int = 40
+    epochs: int = 30
     batch_size: int = 256
     num_shadows: int = 20
     num_others: int = 24
