@@ -8,7 +8,7 @@ import tiny
 from ssl_extract import config, data
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import assess
-from ssl_extract.pipeline import run
+from ssl_extract.pipeline import evaluate, run
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.sets import load_sets, pool_order
 from ssl_extract.pipeline.validate import validate
@@ -93,7 +93,7 @@ def test_if_free_it_is_not_evaluated_and_there_is_no_fidelity_to_it(unevaluated)
     assert set(of(rows, 'surrogate')) == {'linear_probe', 'knn'}
 
 
-def test_asked_it_is_evaluated_and_its_rows_carry_the_bill(unevaluated):
+def test_asked_it_is_evaluated_and_its_rows_carry_the_bill(unevaluated, monkeypatch):
     rows, _, workdir = unevaluated
     asked, calls = rows_of(workdir, evaluation__victim='ask')
     (task,) = sets_of().tasks
@@ -118,8 +118,13 @@ def test_asked_it_is_evaluated_and_its_rows_carry_the_bill(unevaluated):
         assert surrogate[metric]['queries_billed'] == BUDGET  # the attack did not pay for it
 
     again, calls = rows_of(workdir, evaluation__victim='ask')
-    assert not calls
-    assert again == asked
+    assert not calls and again == asked
+    evaluate._asked.clear()  # as in another process, which reads the stored answers
+    sizes, ask = [], evaluate._ask
+    monkeypatch.setattr(evaluate, '_ask', lambda *args: sizes.append(len(args[2])) or ask(*args))
+    again, calls = rows_of(workdir, evaluation__victim='ask')
+    assert not calls and again == asked
+    assert sizes == [len(task.train.inputs), len(task.test.inputs)]  # read once for each set
 
 
 def test_its_probe_is_the_probe_on_its_own_answers(tmp_path):
