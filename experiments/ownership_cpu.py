@@ -62,9 +62,9 @@ class Sizes(NamedTuple):
     shadows: str = 'train[5000:15000]'
     attacker: str = 'train[15000:25000]'
     others: str = 'train[25000:45000]'
-    labeled: str = 'train[45000:]'
-    public: str = 'test[:1000]'
-    tested: str = 'test[1000:]'
+    labeled: str = 'train[45000:49000]'
+    public: str = 'train[49000:]'  # drawn as the private images were: the set is shuffled
+    tested: str = 'test'
     judged: int = 1_000  # of the private images
     encoder: str = 'resnet18(stem="patch", width=16, stages=(1, 1, 1))'
     deeper: str = 'resnet18(stem="patch", width=16, stages=(2, 2, 1))'
