@@ -137,7 +137,9 @@ def test_a_stored_victim_is_found_by_its_name():
     victim = study.load_victim('digits_simclr', parallel.data_mesh(1))
     images = np.zeros((2, *victim.input_shape), np.uint8)
     assert victim.represent(images).shape == (2, 64)
-    with pytest.raises(UserError, match='with its meta.json, or one of cifar10_simclr, digits_s'):
+    with pytest.raises(
+        UserError, match='with its meta.json, or one of cifar10_simclr, cifar10_simsiam, digits_s'
+    ):
         study.load_victim('digits', parallel.data_mesh(1))
 
 
