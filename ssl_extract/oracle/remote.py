@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from ssl_extract.defenses import Defense
+from ssl_extract.errors import UserError
 from ssl_extract.oracle import oracle
 from ssl_extract.victims.answers import check_answers
 from ssl_extract.victims.model import Victim
@@ -55,9 +56,16 @@ def answers_of(victim: Victim, inputs: np.ndarray) -> np.ndarray:
     """Calls the victim once with `inputs` [n, ...] and checks the answers, float32 [n, dim].
 
     Raises:
-        UserError: the answers have another shape, or are not finite numbers.
+        UserError: the answers have another shape, or are not finite numbers; or the victim ends the
+            process.
     """
-    return check_answers(victim.address, victim.answer(inputs), len(inputs), victim.dim)
+    try:
+        answers = victim.answer(inputs)
+    except SystemExit as error:
+        raise UserError(
+            f'victim {victim.address}: it calls sys.exit({error.code!r}): let it raise an error'
+        ) from error
+    return check_answers(victim.address, answers, len(inputs), victim.dim)
 
 
 # Cached, so that victims with the same defense and width share one compiled program.

@@ -116,6 +116,9 @@ def _read_json(body: bytes) -> np.ndarray:
     if not isinstance(value, dict) or value.keys() != {'inputs', 'dtype'}:
         raise HTTPException(400, 'send {"inputs": [[...], ...], "dtype": "uint8" or "float32"}')
     dtype = _dtype_of(value['dtype'])
+    # Before NumPy, which makes every entry as wide as the longest string among them.
+    if not _holds_numbers(value['inputs']):
+        raise HTTPException(400, f'inputs are not {dtype}: send lists of numbers')
     try:
         numbers = np.array(value['inputs'])
     except (ValueError, OverflowError, RecursionError):  # rows of several lengths, or too deep
@@ -126,6 +129,18 @@ def _read_json(body: bytes) -> np.ndarray:
         raise HTTPException(400, 'inputs of uint8 are whole numbers from 0 to 255')
     with np.errstate(over='ignore'):
         return numbers.astype(dtype)
+
+
+def _holds_numbers(value: Any) -> bool:
+    """Tells whether a JSON value is a list of numbers, or of such lists, and of nothing else."""
+    todo = [value]
+    while todo:
+        found = todo.pop()
+        if isinstance(found, list):
+            todo += found
+        elif isinstance(found, bool) or not isinstance(found, int | float):
+            return False
+    return isinstance(value, list)
 
 
 def _refuse_constant(name: str) -> float:

@@ -133,8 +133,9 @@ def open_service(
     folder = files.absolute(state)
     if not files.is_local(folder):
         raise UserError(f'--state={state}: a bucket has no locks; write a local folder')
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chmod(folder, 0o700)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        os.chmod(folder, 0o700)  # of a folder that was there, the owner's rights stay
     lock = filelock.FileLock(folder / 'lock')
     try:
         lock.acquire(timeout=0)

@@ -24,6 +24,8 @@ from ssl_extract.victims.wire import ReplyError
 LONGEST_WAIT = 600.0  # seconds between two attempts; a service that asks for more is left alone
 MOST_BYTES = 2**20  # of a reply without answers
 _MISSING = (404, 405, 501)  # statuses of a path, or a method of a path, that is not there
+_LEAST_TOKEN = 8  # characters of its beginning that are hidden too
+_SERVED = (200, 201, 203)  # statuses of a reply that holds what was asked
 _TOLD_WAIT = 5.0  # seconds from which on a wait is told
 
 
@@ -131,14 +133,14 @@ class Connection:
             time.sleep(max(0.0, self._last + self.settings.pause - time.monotonic()))
             begin()
             outcome = self._attempt(request)
-            if outcome.status == 200:
+            if outcome.status in _SERVED:
                 return outcome.headers.get('content-type', ''), outcome.body
             if outcome.unserved:
                 withdraw()
             if not outcome.passes:
                 kind = MissingError if outcome.status in _MISSING else UserError
                 raise kind(self._told(outcome.reason))
-            pause = wait if outcome.retry_after is None else outcome.retry_after
+            pause = outcome.retry_after or wait  # also of 0, and of a date that is past
             if not left or pause > LONGEST_WAIT:
                 break
             if pause >= _TOLD_WAIT:
@@ -156,7 +158,15 @@ class Connection:
 
     def hidden(self, text: str) -> str:
         """Returns the beginning of a text without the token, which a service may repeat."""
-        return wire.shown(text.replace(self._token, '...') if self._token else text)
+        text = wire.printable(text)
+        # Of a text that was cut, the end may be the beginning of the token.
+        for length in range(len(self._token), min(len(self._token), _LEAST_TOKEN) - 1, -1):
+            text = text.replace(self._token[:length], '...') if length else text
+        return wire.shown(text)
+
+    def without_token(self, content: bytes) -> bytes:
+        """Returns a reply without the token, which a service may repeat."""
+        return content.replace(self._token.encode(), b'...') if self._token else content
 
     def _told(self, text: str) -> str:
         return f'victim {self.url}: {text}'
@@ -177,7 +187,7 @@ class Connection:
             self._last = time.monotonic()
         return outcome._replace(
             reason=self._reason(outcome, request),
-            unserved=outcome.status != 408 and outcome.status < 500,
+            unserved=400 <= outcome.status < 500 and outcome.status != 408,
             passes=outcome.status in (408, 429)
             or (outcome.status >= 500 and outcome.status not in _MISSING),
         )

@@ -153,7 +153,11 @@ def _hashes_of(path: epath.Path, ids: str, given: np.ndarray) -> np.ndarray:
     if given.dtype.kind in 'fiu' and given.ndim > 1:
         return content_hashes(given)
     texts = given.astype(str) if given.dtype.kind in 'SUO' else given
-    if texts.dtype.kind != 'U' or any(not _is_hash(text) for text in texts.ravel()):
+    if (
+        texts.dtype.kind != 'U'
+        or texts.ndim != 1
+        or any(not _is_hash(text) for text in texts.ravel())
+    ):
         raise UserError(
             f'{path}: {ids} is {given.dtype} {list(given.shape)}; it must hold the inputs [N, ...] '
             'or their hashes [N], of ssl_extract.victims.content_hashes'

@@ -127,7 +127,7 @@ class Service:
                 content, kind, count=count, dim=self.dim, field=s.field, most=request.most_bytes
             )
         except ReplyError as error:
-            kept = _keep(journal.folder, number, content)
+            kept = _keep(journal.folder, number, self.connection.without_token(content))
             raise self.connection.error(f'{self.connection.hidden(str(error))}{kept}') from None
         journal.finish(reply.billed)
         granted = int(reply.granted.sum())

@@ -147,7 +147,12 @@ def read_object(content: bytes, kind: str = JSON) -> dict[str, Any]:
 def shown(content: bytes | str) -> str:
     """Returns the beginning of a text that a service sent, in one printable line."""
     text = content[:1000].decode('utf-8', 'replace') if isinstance(content, bytes) else content
-    return ''.join(c for c in ' '.join(text.split()) if c.isprintable())[:_SHOWN]
+    return printable(text)[:_SHOWN]
+
+
+def printable(text: str) -> str:
+    """Returns a text in one line, without what cannot be printed."""
+    return ''.join(c for c in ' '.join(text.split()) if c.isprintable())
 
 
 def _plain(kind: str) -> str:

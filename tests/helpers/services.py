@@ -143,6 +143,7 @@ AFTER = {
     'pickle': lambda h, a, g: h.answer(a.astype(object), g),
     'html': raw(b'<html>\n<h1>Welcome</h1></html>', 'text/html; charset=utf-8'),
     'flood': raw(b' ' * 3_000_000),
+    'echo': lambda h, a, g: h.reply(200, h.headers['Authorization'].encode(), 'text/plain'),
 }
 
 

@@ -1,13 +1,16 @@
 """A plain NumPy function as the victim of a whole run: what it is asked and what is shown of it."""
 
+import sys
+
 import numpy as np
 import projecting
 import pytest
 import tiny
 
-from ssl_extract import config, data
+from ssl_extract import config, data, victims
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import assess
+from ssl_extract.oracle import remote
 from ssl_extract.pipeline import evaluate, run
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.sets import load_sets, pool_order
@@ -240,3 +243,9 @@ def test_what_it_cannot_do_is_refused_in_one_line_before_it_is_asked(
         validate(make_run(cfg, 'nowhere', parallel.data_mesh()))
     assert '\n' not in str(caught.value)
     assert not projecting.seen
+
+
+def test_a_victim_that_ends_the_process_is_an_error():
+    victim = victims.from_function(lambda inputs: sys.exit(0), dim=2, address='quits')
+    with pytest.raises(UserError, match=r'victim quits: it calls sys.exit\(0\)'):
+        remote.answers_of(victim, np.zeros((3, 2), np.float32))

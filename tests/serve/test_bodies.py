@@ -1,12 +1,14 @@
 """Bodies of requests that are wrong, too large or dangerous, against a service in this process."""
 
 import io
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 import serving
 from serving import DIM, SHAPE, as_json, as_npz, call
+from starlette.exceptions import HTTPException
 
 from ssl_extract import serve, victims
 from ssl_extract.serve import bodies
@@ -101,6 +103,18 @@ def test_wrong_bodies_are_one_line_and_cost_nothing(url, kind, body, status):
     assert got == status and value.keys() == {'error'}, value
     assert '\n' not in value['error'] and '/' not in value['error'].replace('application/', '')
     assert call(url, '/v1/account', 'b')[1] == before
+
+
+def test_a_text_among_numbers_is_refused_before_an_array_is_made_of_it():
+    """NumPy would make every entry as wide as the text: 40 MB of 30 kB."""
+    text = b'"' + b'a' * 20_000 + b'"'
+    body = b'{"dtype": "float32", "inputs": [' + text + b',0' * 500 + b']}'
+    tracemalloc.start()
+    with pytest.raises(HTTPException, match='send lists of numbers'):
+        bodies.read(JSON, body, (1,), 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_the_largest_bodies_are_those_of_full_batches():

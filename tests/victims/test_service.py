@@ -1,5 +1,6 @@
 """A service is asked, whatever it answers: one clear line, and nothing paid is lost."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import ssl_extract
 from ssl_extract import victims
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files
+from ssl_extract.victims.connection import Request
 
 INPUTS = np.random.default_rng(0).normal(size=(24, 6)).astype(np.float32)
 
@@ -88,6 +90,7 @@ LIES = {
     'broken': 'it is not reached .*; what is stored stays: give the same command again later',
     'long': "it answered with status 429, 'slow down'; .* again in 7200 s",
     'empty': 'it answered with status 204',
+    'echo': r"it answered with 'text/plain' and not with JSON or npz: 'Bearer \.\.\.'",
 }
 
 
@@ -99,7 +102,9 @@ def test_a_lie_is_one_line_and_what_was_paid_before_stays(service, tmp_path, lie
     message = str(caught.value)
     assert message.startswith(f'victim {service.url}: ') and len(message) < 400
     assert '\n' not in message and services.TOKEN not in message
-    kept = [path.name for path in (tmp_path / 'a').glob('reply-*')]
+    replies = list((tmp_path / 'a').glob('reply-*'))
+    assert not any(services.TOKEN.encode() in path.read_bytes() for path in replies)
+    kept = [path.name for path in replies]
     assert kept == ['reply-0000000008.bin'] * (lie in services.AFTER and lie != 'flood')
     sent = len(service.posts)
     service.script = []
@@ -235,6 +240,27 @@ def test_a_service_that_says_nonsense_about_itself_is_not_asked(about):
         pytest.raises(UserError, match='its /v1/about is of another form'),
     ):
         victim_of(service.url)
+
+
+def test_a_token_stays_hidden_where_a_text_is_cut_or_spread(service, monkeypatch):
+    token = 'abcdefgh' * 40
+    connection = victim_of(service.url).service.connection
+    monkeypatch.setattr(connection, '_token', token)
+    for text in (token, f'{"x" * 100} {token}'[:120], '\u200b'.join(token), f'a {token[:60]}'):
+        assert 'abcdefgh' not in connection.hidden(text)
+    assert connection.hidden('abcdefg') == 'abcdefg'
+    assert token.encode() not in connection.without_token(b'{' + token.encode() + b'}')
+
+
+@pytest.mark.parametrize(('deed', 'unserved'), [('empty', False), ('forbidden', True)])
+def test_a_reply_that_may_have_been_billed_counts(service, deed, unserved):
+    """204 says that the request was served, and 403 that it was not."""
+    service.script = [deed]
+    connection = victim_of(service.url).service.connection
+    body = json.dumps({'inputs': INPUTS[:2].tolist(), 'dtype': 'float32'}).encode()
+    headers = {'Content-Type': 'application/json', 'Idempotency-Key': 'k'}
+    request = Request('POST', f'{service.url}/v1/answers', headers, body)
+    assert connection._attempt(request).unserved is unserved
 
 
 def test_a_token_of_several_words_stays_hidden(monkeypatch):
