@@ -21,6 +21,7 @@ victims and of what was stolen) and `claims.csv`. The same command goes on after
 import csv
 import functools
 import io
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -43,7 +44,7 @@ from ssl_extract.ownership import (
     verdict,
 )
 from ssl_extract.ownership.known_truth import Truth
-from ssl_extract.runtime import files, programs, progress
+from ssl_extract.runtime import files, locks, programs, progress
 
 _DATA = flags.DEFINE_string('data_dir', '', 'Folder of prepared TFDS sets.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/ownership', 'Of encoders and results.')
@@ -51,6 +52,10 @@ STAGES = ('victims', 'independents', 'shadows', 'stolen', 'score', 'claims')
 _STAGES = flags.DEFINE_list('stages', list(STAGES), f'Some of {", ".join(STAGES)}.')
 
 Make = Callable[[], ownership.Represent | Encoder]
+VIEW = (
+    'random_resized_crop(scale=(0.2, 1.0)) | flip(p=0.5) | '
+    'color_jitter(0.4, 0.4, 0.4, 0.1, p=0.8) | grayscale(p=0.2)'
+)
 
 
 class Sizes(NamedTuple):
@@ -69,14 +74,11 @@ class Sizes(NamedTuple):
     encoder: str = 'resnet18(stem="patch", width=16, stages=(1, 1, 1))'
     deeper: str = 'resnet18(stem="patch", width=16, stages=(2, 2, 1))'
     other: str = 'vit(depth=3, width=64, heads=4, patch=4)'
-    view: str = (
-        'random_resized_crop(scale=(0.2, 1.0)) | flip(p=0.5) | '
-        'color_jitter(0.4, 0.4, 0.4, 0.1, p=0.8) | grayscale(p=0.2)'
-    )
+    view: str = VIEW
     epochs: int = 30
     batch_size: int = 256
     num_shadows: int = 20
-    num_others: int = 24
+    num_others: int = 32  # every fourth is compared with, and 24 are a null
     num_same: int = 6
     seeds: int = 3  # of each attack and budget
     budgets: tuple[tuple[int, int], ...] = ((500, 40), (2_000, 16), (8_000, 6))  # and epochs
@@ -107,7 +109,7 @@ DEFENSES = (
     'affine',
 )
 TESTS = (
-    *("dataset_inference(covariance='diag')", 'augmentation_inference'),
+    *("dataset_inference(covariance='diag')", f'augmentation_inference(augmentation={VIEW!r})'),
     *('distance_inference', 'dataset_relations'),
     *('cosine', 'cka', 'mutual_information', 'neighbor_overlap', 'affine_residual'),
     *('shadow_score', "shadow_score(agreement='residuals')", "shadow_score(probes='noise')"),
@@ -117,7 +119,7 @@ REMOVALS = {
     'mse': ('cluster_select_eliminate',),
     'mse_of_views': ('', 'semantic_perturbation'),
 }
-CLAIMED = (TESTS[0], 'augmentation_inference', 'cosine', 'cka', 'neighbor_overlap')
+CLAIMED = (*TESTS[:2], 'cosine', 'cka', 'neighbor_overlap')
 
 
 class Suspects(NamedTuple):
@@ -171,30 +173,34 @@ class Study:
         }
 
     def victim(self, name: str = 'plain') -> Encoder:
-        """Returns a victim: 'plain', 'rotation' or 'sslguard'."""
+        """Returns a victim: 'plain', 'rotation', 'sslguard', or 'another' that nobody claims."""
         if name == 'sslguard':
             return self.marked()[0]
+        if name == 'another':
+            inputs = _part(self.set('others'), len(self.set('private').inputs), 8_000)
+            return self.pretrain('another', inputs, 8_000)
         method = {'plain': SIMCLR, 'rotation': ROTATION}[name]
         return self.pretrain(f'victims/{name}', self.set('private'), 0, method=method)
 
     def marked(self) -> tuple[Encoder, sslguard.Secret]:
         """Returns SSLGuard's victim and its secret."""
         encoder, secret = (self.where / 'victims' / f'sslguard_{x}.safetensors' for x in 'es')
-        if not secret.exists():
-            made = sslguard_injection.inject(
-                self.victim(),
-                self.decoded('shadows')[: 10 * self.sizes.judged],
-                self.decoded('private')[:100],
-                epochs=5,
-                batch_size=64,
-                optimizer='adam',
-                encoder_rate=1e-3,
-                shadow_rate=1e-3,
-                secret_rate=1e-3,
-                seed=7,
-            )
-            ssl_extract.export(made.encoder, encoder)
-            sslguard.save(secret, made.secret)
+        with locks.lock(self.where / 'victims' / 'sslguard.lock', 'the marked victim'):
+            if not encoder.exists():  # it is written last
+                made = sslguard_injection.inject(
+                    self.victim(),
+                    self.decoded('shadows')[: 10 * self.sizes.judged],
+                    self.decoded('private')[:100],
+                    epochs=5,
+                    batch_size=64,
+                    optimizer='adam',
+                    encoder_rate=1e-3,
+                    shadow_rate=1e-3,
+                    secret_rate=1e-3,
+                    seed=7,
+                )
+                sslguard.save(secret, made.secret)
+                ssl_extract.export(made.encoder, encoder)
         return ssl_extract.load(encoder), sslguard.load(secret)
 
     def independents(self) -> dict[str, Encoder]:
@@ -235,9 +241,10 @@ class Study:
         """Returns an encoder that was stolen by an attack behind a defense."""
         attack, loss, plan, views = {**ATTACKS, **VIEWS}[name]
         epochs = dict(self.sizes.budgets)[budget]
-        asked = _part(self.set('attacker'), budget // views, 4_000 + seed)
         behind = '-'.join(part.split('(')[0] for part in (defense, recover) if part)
         where = f'{victim}/{name}-{budget}-{seed}-{behind}'.rstrip('-')
+        draw = zlib.crc32(where.encode()) >> 1  # each theft has images and weights of its own
+        asked = _part(self.set('attacker'), budget // views, draw)
         oracle = ssl_extract.make_oracle(self.victim(victim), defense or None, budget=budget)
         answers = ssl_extract.collect(
             oracle,
@@ -255,7 +262,7 @@ class Study:
             loss=loss,
             epochs=epochs * views,
             batch_size=min(64, len(asked.inputs) // 2),
-            seed=5_000 + seed,
+            seed=draw,
             folder=self.where / 'stolen' / where,
         )
 
@@ -287,6 +294,11 @@ class Study:
             most = self.sizes.budgets[-1][0]
             for defense in DEFENSES:
                 self._add_behind(suspects, ('mse', 'infonce'), most, defense)
+            for name in ('mse', 'infonce'):
+                for seed in range(self.sizes.seeds):
+                    make = functools.partial(self.stolen, 'another', name, most, seed)
+                    truth = Truth(False, 'stolen from another encoder')
+                    suspects.add(f'another-{name}-{seed}', truth, make)
             for number in range(self.sizes.num_same):
                 make = functools.partial(self.same_data, number)
                 truth = Truth(False, "the victim's images")
@@ -295,8 +307,8 @@ class Study:
             self._add_marked(suspects, victim)
         else:
             self._add_stolen(suspects, victim, ('mse', 'infonce'))
-        if victim not in MARKS:
-            self._add_hidden(suspects, victim)
+            self._add_unmarked(suspects)
+        self._add_hidden(suspects, victim)
         return suspects
 
     def _add_stolen(self, suspects: Suspects, victim: str, attacks: Iterable[str]) -> None:
@@ -329,12 +341,19 @@ class Study:
         for budget, _ in self.sizes.budgets:
             self._add_behind(suspects, ('mse', 'infonce'), budget, MARKS[mark])
         most = self.sizes.budgets[-1][0]
+        self._add_unmarked(suspects)
         for name, removals in REMOVALS.items():
             for recover in removals:
                 self._add_behind(suspects, (name,), most, MARKS[mark], recover)
-        for seed in range(self.sizes.seeds):
-            make = functools.partial(self.stolen, 'plain', 'mse', most, seed)
-            suspects.add(f'unmarked-{seed}', Truth(False, 'stolen without the mark'), make)
+
+    def _add_unmarked(self, suspects: Suspects) -> None:
+        """Adds what was stolen from the victim without a mark, by queries without one."""
+        most = self.sizes.budgets[-1][0]
+        for name in ('mse', 'infonce'):
+            for seed in range(self.sizes.seeds):
+                make = functools.partial(self.stolen, 'plain', name, most, seed)
+                truth = Truth(False, 'stolen without the mark')
+                suspects.add(f'unmarked-{name}-{seed}', truth, make)
 
     def _add_hidden(self, suspects: Suspects, victim: str) -> None:
         """Adds copies of the victim, and of what was stolen from it, that hide."""
@@ -355,8 +374,11 @@ class Study:
             'distilled': f'distill(encoder={self.sizes.encoder!r}, steps={4 * steps})',
             'distilled into a ViT': f'distill(encoder={self.sizes.other!r}, steps={4 * steps})',
         }
-        sources = {'a copy': lambda seed: self.victim(victim)}
-        sources['mse'] = lambda seed: self.stolen(victim, 'mse', most, seed)
+        defense = MARKS.get(victim, '')
+        stolen_from = 'plain' if defense else victim
+        sources = {'mse': lambda seed: self.stolen(stolen_from, 'mse', most, seed, defense)}
+        if not defense:  # a copy of the victim itself holds no mark of the answers
+            sources['a copy'] = lambda seed: self.victim(victim)
         for source, of in sources.items():
             for how, chain in ways.items():
                 if source == 'mse' and not chain:
@@ -373,13 +395,14 @@ class Study:
         self, where: epath.Path, of: Callable[[int], Encoder], chain: str, seed: int
     ) -> ownership.Represent | Encoder:
         """Returns a copy that hides; one with weights of its own is made once."""
-        if where.exists():
-            return ssl_extract.load(where)
-        inputs = self.decoded('attacker')
-        made = ownership.obfuscate(chain, of(seed), inputs=inputs, seed=6_000 + seed)
-        if isinstance(made, Encoder) and chain:
-            ssl_extract.export(made, where)
-        return made
+        with locks.lock(where.with_suffix('.lock'), where.stem):
+            if where.exists():
+                return ssl_extract.load(where)
+            inputs = self.decoded('attacker')
+            made = ownership.obfuscate(chain, of(seed), inputs=inputs, seed=6_000 + seed)
+            if isinstance(made, Encoder) and chain:
+                ssl_extract.export(made, where)
+            return made
 
 
 def _part(dataset: data.Dataset, size: int, seed: int) -> data.Dataset:
@@ -439,22 +462,25 @@ def accuracies(study: Study) -> list[list[str | float]]:
 
 def claims(study: Study) -> list[list[str | float]]:
     """Lets a claimant choose a test and images against each independent encoder."""
-    others = [encoder.apply for encoder in study.independents().values()]
+    others = [ownership.represent_of(encoder) for encoder in study.independents().values()]
     case = ownership.Case(
-        study.victim().apply,
+        ownership.represent_of(study.victim()),
         private=study.decoded('private'),
         public=study.decoded('public'),
-        independents=tuple(others[0::2]),
+        independents=tuple(others[0::4]),
     )
+    null = [other for place, other in enumerate(others) if place % 4]
     cases = false_claims.subsets(case, count=5, size=study.sizes.judged // 2)
-    rows: list[list[str | float]] = [['choices', 'chosen', 'counted', 'n']]
+    rows: list[list[str | float]] = [
+        ['choices', 'chosen', 'low', 'high', 'counted', 'low', 'high', 'n']
+    ]
     for tests in (CLAIMED[:1], CLAIMED):
-        found = false_claims.claims(cases, tests, others[1::2])
+        found = false_claims.claims(cases, tests, null)
         chosen, counted = (
             verdict.rate(sum(getattr(claim, name) < 0.05 for claim in found), len(found))
             for name in ('p_value', 'corrected')
         )
-        rows.append([found[0].choices, chosen.value, counted.value, chosen.n])
+        rows.append([found[0].choices, *chosen[:3], *counted])
     return rows
 
 
@@ -482,9 +508,10 @@ def run(study: Study, stages: tuple[str, ...]) -> None:
     if 'stolen' in stages:
         for name in ('plain', 'rotation', 'sslguard', *MARKS):
             for key, make in _bar(study.suspects(name).make, f'stolen from {name}'):
-                if 'same-data' not in key and not key.startswith(('a copy-', 'mse-half')):
+                if not key.startswith('same-data'):
                     make()
-        files.write_text(study.where / 'accuracy.csv', _as_csv(accuracies(study)))
+        if not (study.where / 'accuracy.csv').exists():
+            files.write_text(study.where / 'accuracy.csv', _as_csv(accuracies(study)))
     if 'score' in stages:
         rows, truths = [], {}
         for found, known in scored(study):

@@ -266,9 +266,9 @@ def test_the_study_of_ownership_has_enough_of_every_kind():
     for name, truths in suspects.items():
         budgets = {truth.queries for truth in truths.values() if truth.stolen}
         assert {500, 2_000, 8_000} <= budgets, name
-    assert sum(truth.stolen for truth in suspects['plain'].values()) > 40
-    assert sum(not truth.stolen for truth in suspects['plain'].values()) == 6
-    assert study.sizes.num_others >= 24
+        assert sum(truth.stolen for truth in truths.values()) >= 40, name
+        assert sum(not truth.stolen for truth in truths.values()) >= 6, name
+    assert study.sizes.num_others * 3 // 4 >= 24
     splits = [getattr(study.sizes, name) for name in ('private', 'shadows', 'attacker', 'others')]
     ends = [[int(e or 0) for e in split[len('train[') : -1].split(':')] for split in splits]
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(ends))

@@ -96,21 +96,15 @@ def steal(
     if endpoint not in ('representation', answers.endpoint):
         raise UserError(f'attack={attack!r} works on {endpoint}, the answers: {answers.endpoint}')
     seen = student_augmentation or preset['student_augmentation']
-    sees = inputs_lib.view_of(seen, dataset, 'student_augmentation')
+    inputs_lib.view_of(seen, dataset, 'student_augmentation')
     if labels is not None:
         labels = inputs_lib.dataset_of((answers.inputs, labels), 'inputs', labeled=True).labels
     compare = loss if callable(loss) else losses.make(loss or preset['loss'])
     parts = [] if callable(loss) else [(losses.LOSSES, loss or preset['loss'])]
     inputs_lib.check_loss(compare, dim, labels)
     plan, query_augmentation = answers.plan
-    recipe = attacks.make(
-        attack,
-        encoder=trained.make(encoder),
-        answer_dim=dim,
-        plan=make_plan(plan, query_augmentation),
-        loss=compare,
-        student_augmentation=sees,
-    )
+    named = loss if callable(loss) else loss or preset['loss']
+    recipe = _extraction(attack, encoder, dim, (plan, query_augmentation), named, seen)
     flat = answers.representations.reshape(-1, dim), answers.granted.ravel()
     arrays = {'inputs': answers.inputs, **stored_arrays(answers.view_seeds, *flat)}
     arrays |= {} if labels is None else {'labels': labels}
@@ -175,6 +169,46 @@ def pretrain(
         folder,
         method=spec_content(methods, method),
         augmentation=spec_content(augment.AUGMENTATIONS, augmentation),
+    )
+
+
+def _extraction(
+    attack: str, encoder: str, dim: int, plan: tuple[str, str], loss: str | losses.Loss, seen: str
+) -> Attack:
+    """Makes an attack; the same specs give the same object, which is compiled once.
+
+    One's own parts are kept by their content: an edited loss of the same name is another one.
+    """
+    specs = (
+        (attacks.ATTACKS, attack),
+        (encoders.ENCODERS, encoder),
+        (attacks.PLANS, plan[0]),
+        (augment.AUGMENTATIONS, plan[1]),
+        (augment.AUGMENTATIONS, seen),
+        *([] if callable(loss) else [(losses.LOSSES, loss)]),
+    )
+    content = tuple(spec_content(registry, spec) for registry, spec in specs)
+    return _make_attack(attack, encoder, dim, plan, loss, seen, content)
+
+
+@functools.lru_cache(maxsize=64)
+def _make_attack(
+    attack: str,
+    encoder: str,
+    dim: int,
+    plan: tuple[str, str],
+    loss: str | losses.Loss,
+    seen: str,
+    content: tuple,
+) -> Attack:
+    del content  # of the key alone
+    return attacks.make(
+        attack,
+        encoder=trained.make(encoder),
+        answer_dim=dim,
+        plan=make_plan(*plan),
+        loss=loss if callable(loss) else losses.make(loss),
+        student_augmentation=augment.make(seen),
     )
 
 

@@ -51,7 +51,8 @@ class Rates(NamedTuple):
             others; None where the test gives them none.
         uniform: the p-value of the Kolmogorov-Smirnov test that the p-values of independents are
             uniform. They share their null, so that it is approximate.
-        found: the share of stolen suspects with a p-value below 5 %; None of none, as below.
+        found: the share of stolen suspects with a p-value below 5 %; one that the test refuses is
+            not found. None of none, as below.
         at: the share of stolen suspects above the threshold of each rate in ALLOWED.
         curve: see `Roc`; statistics of stolen suspects against those of independents.
     """
@@ -70,7 +71,7 @@ class Group(NamedTuple):
     Attributes:
         truth: of all of them.
         test: the spec of the test.
-        found: the share with a p-value below 5 %.
+        found: the share with a p-value below 5 %; None where the test refuses all.
         p_value: the median.
         refused: suspects to which the test gives no p-value.
     """
@@ -152,15 +153,17 @@ def rates(scores: Sequence[Score], truths: Mapping[str, Truth] | None = None) ->
     """
     measured = []
     for test in dict.fromkeys(score.test for score in scores):
-        own = [score for score in scores if score.test == test and score.statistic is not None]
-        others = [score for score in own if score.role == INDEPENDENT]
+        own = [score for score in scores if score.test == test]
+        others = [s for s in own if s.role == INDEPENDENT and s.statistic is not None]
         stolen = [s for s in own if s.role == SUSPECT and truths and truths[s.encoder].stolen]
+        shown = [score for score in stolen if score.statistic is not None]
         p_values = [score.p_value for score in others if score.p_value is not None]
         uniform = float(scipy.stats.kstest(p_values, 'uniform').pvalue) if p_values else None
         row = Rates(test, _below(others), uniform, _below(stolen))
-        if others and stolen:
-            both = [[score.statistic for score in group] for group in (stolen, others)]
-            at = tuple(detected(*both, allowed=allowed) for allowed in ALLOWED)
+        if others and shown:
+            both = [[score.statistic for score in group] for group in (shown, others)]
+            hits = (detected(*both, allowed=allowed) for allowed in ALLOWED)
+            at = tuple(rate(round(hit.value * hit.n), len(stolen)) for hit in hits)
             row = row._replace(at=at, curve=roc.roc(*map(np.array, both)))
         measured.append(row)
     return measured
@@ -187,6 +190,10 @@ def groups(scores: Sequence[Score], truths: Mapping[str, Truth]) -> list[Group]:
 
 
 def _below(scores: Sequence[Score]) -> Measurement | None:
-    """Returns the share of p-values below the level, with its exact interval; None of none."""
+    """Returns the share with a p-value below the level, with its exact interval.
+
+    An encoder to which the test gives no p-value is one that it does not find; None where it gives
+    none at all.
+    """
     p_values = [score.p_value for score in scores if score.p_value is not None]
-    return rate(sum(p < LEVEL for p in p_values), len(p_values)) if p_values else None
+    return rate(sum(p < LEVEL for p in p_values), len(scores)) if p_values else None

@@ -60,8 +60,9 @@ def _summary(scores: Sequence[Score], rates: Sequence[Rates]) -> list[str]:
     others = {s.encoder for s in scores if s.role != SUSPECT}
     counted = (
         f'Suspects: {len(suspects)}; independent encoders: {len(others)}; tests: {len(rates)}. '
-        'A p-value is that of one more independent encoder; the verdicts of a test are corrected '
-        'for the number of its suspects, and not for the number of tests.'
+        'A p-value is that of one more independent encoder, or of another secret of the owner; '
+        'the verdicts of a test are corrected for the number of its suspects, and not for the '
+        'number of tests.'
     )
     wrong = [row.test for row in rates if row.accused and row.accused.ci_low > 0.05]
     bad = f'These accuse more than 5 % of independent encoders: {", ".join(wrong)}.'
@@ -137,7 +138,8 @@ def _detection(rates: Sequence[Rates]) -> Table:
         header += [f'Found at {percent(allowed, 0)} %, %', '95 % interval']
     header += ['Found by p, %', '95 % interval', 'Stolen']
     caption = (
-        'Of all stolen suspects. Found at 1 and 5 %: above the statistic that no more than this '
+        'Of all stolen suspects; one that a test refuses is not found. Found at 1 and 5 %: above '
+        'the statistic that no more than this '
         'share of the independent encoders exceed; below one divided by their number, it is the '
         'largest of theirs. Exact binomial intervals; of the area, a bootstrap over encoders.'
     )

@@ -57,8 +57,10 @@ def represent_of(given: Encoder | Victim | Represent) -> Represent:
         apply, variables = given.network.apply, given.variables
     else:
         apply, variables = _call, given.answer
-    how = {'decode': decoding.identity, 'mesh': parallel.data_mesh(), 'progress': False}
-    return lambda inputs: features.extract(apply, variables, inputs, **how)
+    how = {'decode': decoding.identity, 'progress': False}
+    return lambda inputs: features.extract(
+        apply, variables, inputs, mesh=parallel.data_mesh(), **how
+    )
 
 
 def candidate(name: str, given: Given) -> Candidate:

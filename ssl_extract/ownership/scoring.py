@@ -4,6 +4,7 @@ import csv
 import functools
 import inspect
 import io
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from ssl_extract.runtime import files, progress
 STOLEN, NOT_SHOWN, NONE = 'stolen', 'not shown', 'none'  # the verdicts
 SUSPECT, INDEPENDENT = 'suspect', 'independent'  # the roles
 OTHERS = 'independents'  # a null
+COMPARED = 4  # of so many independents, a test that compares with some gets one
 
 
 class Score(NamedTuple):
@@ -65,16 +67,17 @@ class Encoders(NamedTuple):
 
     @property
     def compared(self) -> Sequence[Candidate]:
-        """Returns the independents of the tests that compare with some: every other one."""
-        return self.independents[0::2]
+        """Returns the independents of the tests that compare with some: every fourth one."""
+        return self.independents[0::COMPARED]
 
     def null(self, spec: str) -> Sequence[Candidate]:
         """Returns the independents whose statistics are the null of a test.
 
         An encoder that a test compares with is no draw of its null.
         """
-        needs = TESTS.traits(spec).needs
-        return self.independents[1::2] if 'independents' in needs else self.independents
+        if 'independents' not in TESTS.traits(spec).needs:
+            return self.independents
+        return [e for place, e in enumerate(self.independents) if place % COMPARED]
 
 
 def score(
@@ -233,11 +236,14 @@ def _no_null(spec: str, encoders: Encoders) -> str:
     m = len(encoders.null(spec))
     if _own_null(spec, m) or m >= LEAST_INDEPENDENTS:
         return ''
-    halves = encoders.null(spec) is not encoders.independents
+    compares = 'independents' in TESTS.traits(spec).needs
+    least = next(
+        n for n in itertools.count() if n - compares * -(-n // COMPARED) >= LEAST_INDEPENDENTS
+    )
     return (
         f'{len(encoders.independents)} independent encoders tell no false-positive rate of '
-        f'{spec}: give {LEAST_INDEPENDENTS * (1 + halves)} or more'
-        + (', half of which the test compares with' if halves else '')
+        f'{spec}: give {least} or more'
+        + (f', one in {COMPARED} of which the test compares with' if compares else '')
     )
 
 

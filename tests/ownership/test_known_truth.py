@@ -50,6 +50,17 @@ def test_rates_are_those_of_other_libraries():
     assert rates.found.value == np.mean([r.p_value < 0.05 for r in ROWS[:20]])
 
 
+def test_a_suspect_that_is_refused_is_not_found():
+    gone = [r._replace(statistic=None, p_value=None) for r in ROWS[10:14]]
+    (rates,), (all_rates,) = (
+        known_truth.rates(rows, TRUTHS) for rows in ([*ROWS[:10], *gone, *ROWS[14:]], ROWS)
+    )
+    assert rates.found.n == rates.at[0].n == 20
+    lost = sum(r.p_value < 0.05 for r in ROWS[10:14])
+    assert round(20 * rates.found.value) == round(20 * all_rates.found.value) - lost
+    assert rates.at[1].value < all_rates.at[1].value
+
+
 def test_without_truths_only_independents_are_counted():
     (rates,) = known_truth.rates(ROWS)
     assert rates.accused == known_truth.rates(ROWS, TRUTHS)[0].accused
