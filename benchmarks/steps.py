@@ -174,6 +174,20 @@ def show_defenses(spec: str, size: int, batch_size: int, num_queries: int, secon
         )
 
 
+def imitation(
+    network: encoders.Network, dim: int, plan: str = 'once', asked: str = 'none'
+) -> training.Recipe:
+    """Makes direct extraction with mse."""
+    return attacks.make(
+        'direct',
+        encoder=network,
+        answer_dim=dim,
+        plan=attacks.PLANS.make(plan, query_augmentation=augment.make(asked)),
+        loss=losses.make('mse'),
+        student_augmentation=augment.make('none'),
+    ).recipe
+
+
 def show_steps(spec: str, side: int, size: int, seconds: float) -> None:
     """Prints the rates of training, pretraining, feature extraction and the probe."""
     mesh, shape = parallel.data_mesh(), (side, side, 3)
@@ -196,22 +210,14 @@ def show_steps(spec: str, side: int, size: int, seconds: float) -> None:
     dim = encoders.dim(network, shape)
     answers = np.random.default_rng(0).random((size, 1, dim), np.float32)
 
-    def attack(plan: str, asked: str) -> training.Recipe:
-        return attacks.make(
-            'direct',
-            encoder=network,
-            answer_dim=dim,
-            plan=attacks.PLANS.make(plan, query_augmentation=augment.make(asked)),
-            loss=losses.make('mse'),
-            student_augmentation=augment.make('none'),
-        ).recipe
-
     batch = {'inputs': images, 'answers': answers, 'answered': np.ones((size, 1), bool)}
-    steps, count = train_rate(attack('once', 'none'), batch, None, mesh, seconds)
+    steps, count = train_rate(imitation(network, dim), batch, None, mesh, seconds)
     show('attack step, collected', steps * size, 'images/s', count / size)
     encode = jax.tree_util.Partial(network.apply, variables)
     oracle = make_oracle(encode, budget=2**30)
-    steps, count = train_rate(attack('online', 'simclr'), {'inputs': images}, oracle, mesh, seconds)
+    steps, count = train_rate(
+        imitation(network, dim, 'online', 'simclr'), {'inputs': images}, oracle, mesh, seconds
+    )
     show('attack step, online, augmented', steps * size, 'queries/s', count / size)
     simclr = victims.VICTIMS.make('simclr', encoder=network, augmentation=augment.make('simclr'))
     steps, count = train_rate(simclr, {'inputs': images}, None, mesh, seconds)
@@ -237,14 +243,7 @@ def show_loop(spec: str, side: int, size: int, seconds: float) -> None:
     mesh, shape = parallel.data_mesh(), (side, side, 3)
     network = trained.make(spec)
     dim, rng = encoders.dim(network, shape), np.random.default_rng(0)
-    recipe = attacks.make(
-        'direct',
-        encoder=network,
-        answer_dim=dim,
-        plan=attacks.PLANS.make('once', query_augmentation=augment.make('none')),
-        loss=losses.make('mse'),
-        student_augmentation=augment.make('none'),
-    ).recipe
+    recipe = imitation(network, dim)
     count = 16 * size
     arrays = {
         'inputs': rng.integers(0, 256, (count, *shape), dtype=np.uint8),
@@ -257,25 +256,25 @@ def show_loop(spec: str, side: int, size: int, seconds: float) -> None:
     state = training.make_init(recipe, 'adam', shape, mesh)(jax.random.key(0), (), None)
     batch = jax.device_put(batch, parallel.batch_sharding(mesh))
     times: list[tuple[float, float]] = []  # seconds of the training's steps, and of the bare ones
-    clock = [0.0]
+    last = 0.0
 
     @loggers.register('in_turn')
     def in_turn(training: loggers.Training) -> loggers.Logger:
         del training
 
         def write(rows: loggers.Rows) -> None:
-            nonlocal state
+            nonlocal state, last
             start = time.perf_counter()
             for _ in rows:
                 state, measured, _ = bare(state, batch, None, 1e-3, 1000)
             jax.block_until_ready(measured)
             end = time.perf_counter()
-            times.append((start - clock[0], end - start))
-            clock[0] = end
+            times.append((start - last, end - start))
+            last = end
 
         return loggers.Logger(write)
 
-    num_steps = 25 * max(20, round(seconds))
+    num_steps = 25 * max(4, round(seconds))
     with tempfile.TemporaryDirectory() as folder:
         training.fit(
             recipe,

@@ -18,6 +18,7 @@ from finished_runs import write_run
 
 import ssl_extract
 from ssl_extract import UserError, defenses, losses
+from ssl_extract.api import training
 from ssl_extract.api.inputs import view_of
 from ssl_extract.oracle import make_oracle
 from ssl_extract.runtime import loggers
@@ -323,6 +324,30 @@ def test_an_own_loss_that_was_edited_is_another(answers, tmp_path, registries_re
     losses.register('mine')(lambda: scaled(3.0))
     with pytest.raises(UserError, match='another call \\(loss differs\\)'):
         ssl_extract.steal(answers, folder=tmp_path, loss='mine', **STEAL)
+
+
+def test_an_edited_part_of_one_name_is_trained_anew_without_a_folder(answers, registries_restored):
+    """What was made of a spec is kept in the process, by the content of the parts."""
+    trained = []
+    for factor in (2.0, 2.0, 3.0):
+        losses.register('mine')(lambda factor=factor: scaled(factor))
+        encoder = ssl_extract.steal(answers, loss='mine', **STEAL)
+        trained.append(encoder.apply(IMAGES[:4] / 255))
+        del losses.LOSSES.entries['mine']
+    np.testing.assert_array_equal(trained[0], trained[1])
+    assert np.abs(trained[2] - trained[0]).max() > 1e-6
+
+
+def test_one_recipe_serves_all_thefts_of_one_kind_and_any_function_is_a_loss(answers):
+    class Loss:  # compares by value, so that it has no hash
+        __hash__ = None
+
+        def __call__(self, student, teacher, *, labels=None, where=None):
+            return scaled(1.0)(student, teacher, labels=labels, where=where)
+
+    first, second = (ssl_extract.steal(answers, loss='mse', **STEAL | {'seed': s}) for s in (1, 2))
+    assert training._make_attack.cache_info().hits > 0
+    assert ssl_extract.steal(answers, loss=Loss(), **STEAL).dim == first.dim == second.dim
 
 
 @pytest.mark.parametrize('file', ['meta.json', 'call.json', 'variables/manifest.ocdbt'])

@@ -32,6 +32,15 @@ def test_the_benchmark_prints_all_rates():
 
 
 @pytest.mark.wide
+def test_the_benchmark_alternates_a_training_with_bare_steps():
+    title, turns, alone, quartiles = run('--what=loop')
+    assert '8x8, batch 8' in title and turns.startswith('2 turns of 25 steps: ')
+    whole, bare = (float(re.search(r'([\d.]+) ms', line)[1]) for line in (turns, alone))
+    low, middle, high = map(float, re.findall(r'\d\.\d{3}', quartiles))
+    assert low <= middle <= high and whole > 0 and bare > 0
+
+
+@pytest.mark.wide
 def test_the_benchmark_compares_defenses_with_the_forward_pass():
     title, forward, *defended = run('--what=defenses', '--queries=50')
     assert '8x8, batch 8, 50 queries of 4 numbers' in title

@@ -8,6 +8,9 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from ownership_cpu import __main__ as matrix
+from ownership_cpu.encoders import Sizes, Study
+from ownership_cpu.suspects import MARKS, suspects_of
 from pretrained import efficientnet_lite0 as lite0
 
 from ssl_extract import attacks, config, defenses, encoders, ownership, training
@@ -20,8 +23,7 @@ from ssl_extract.runtime import files, parallel
 from ssl_extract.victims import SOURCES
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'experiments'
-PROGRAMS = {FOLDER / 'ownership_cpu.py'}  # of the facade; the others are configs
-FILES = sorted({*FOLDER.glob('*.py')} - PROGRAMS)
+FILES = sorted(FOLDER.glob('*.py'))
 STUDIES = [('cifar10_cpu', where) for where in ('', 'simsiam')]
 STUDIES += [('attacks_cpu', where) for where in ('', 'few')]
 STUDIES += [('defenses_cpu', where) for where in ('', 'added', 'strengths', 'marks', 'elsewhere')]
@@ -257,23 +259,48 @@ def test_the_obvious_attackers_meet_what_they_are_made_for():
 
 
 def test_the_study_of_ownership_has_enough_of_every_kind():
-    module = load(FOLDER / 'ownership_cpu.py')
-    study = module.Study('nowhere', '', module.Sizes())
-    victims = ('plain', 'rotation', 'sslguard', *module.MARKS)
-    suspects = {name: study.suspects(name).truth for name in victims}
-    attacks_of = {truth.how for truth in suspects['plain'].values()}
-    assert {'mse', 'infonce', 'stolen_encoder', 'rda', 'cont_steal', 'symmetrized'} <= attacks_of
-    for name, truths in suspects.items():
+    study = Study('nowhere', '', Sizes())
+    for name in (*matrix.VICTIMS, *MARKS):
+        truths = suspects_of(study, name).truth
         budgets = {truth.queries for truth in truths.values() if truth.stolen}
         assert {500, 2_000, 8_000} <= budgets, name
         assert sum(truth.stolen for truth in truths.values()) >= 40, name
         assert sum(not truth.stolen for truth in truths.values()) >= 6, name
+    kinds = {truth.how for truth in suspects_of(study, 'plain').truth.values()}
+    assert {'mse', 'infonce', 'stolen_encoder', 'rda', 'cont_steal', 'symmetrized'} <= kinds
     assert study.sizes.num_others * 3 // 4 >= 24
     splits = [getattr(study.sizes, name) for name in ('private', 'shadows', 'attacker', 'others')]
     ends = [[int(e or 0) for e in split[len('train[') : -1].split(':')] for split in splits]
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(ends))
-    registered = {parse_call(spec)[0] for spec in (*module.TESTS, *module.MARKS.values())}
+    registered = {parse_call(spec)[0] for spec in (*matrix.TESTS, *MARKS.values())}
     assert registered <= set(ownership.TESTS)
+
+
+@pytest.mark.wide
+def test_the_study_of_ownership_runs_whole_and_goes_on(tmp_path):
+    tiny = 'resnet18(stem="patch", width=16, stages=(1,))'
+    splits = {'private': '[:200]', 'shadows': '[200:450]', 'attacker': '[450:850]'}
+    splits |= {'others': '[850:1100]', 'labeled': '[1100:1200]', 'public': '[1200:]'}
+    sizes = Sizes(
+        **{name: f'train{part}' for name, part in splits.items()},
+        **dict(data='digits', side=8, tested='test', judged=90, encoder=tiny, deeper=tiny),
+        **dict(other='vit(depth=1, width=8, heads=2, patch=4)', epochs=1, batch_size=64),
+        **dict(view='random_resized_crop(scale=(0.2, 1.0))', num_shadows=8, num_others=12),
+        **dict(num_same=1, seeds=1, budgets=((160, 1), (320, 1)), steps=2),
+    )
+    study = Study(str(tmp_path), '', sizes)
+    matrix.run(study, matrix.STAGES)
+    written = ('scores.csv', 'truth.csv', 'accuracy.csv', 'claims.csv', 'report/report.md')
+    before = {name: (tmp_path / name).read_bytes() for name in written}
+    words = before['report/report.md'].decode()
+    assert '| mse behind the mark, 320 queries |' in words and '## Detection' in words
+    tests = {line.split(b',')[2] for line in before['scores.csv'].splitlines()[1:]}
+    assert len(tests) > 10
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.glob('kept/*/*.json')}
+    assert len(times) > 100
+    matrix.run(study, ('score',))
+    assert {name: (tmp_path / name).read_bytes() for name in written} == before
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob('kept/*/*.json')} == times
 
 
 def test_the_pretrained_victim_computes_no_image_twice(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import Task, check_counts, check_task, presentation
 from ssl_extract.evaluation.assess import assess
-from ssl_extract.evaluation.features import represent
+from ssl_extract.evaluation.features import looked_up, represent
 from ssl_extract.evaluation.metrics import names_of
 from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.oracle.queries import check_granted
@@ -129,8 +129,7 @@ def _encode_of(victim: Any, task: Task, folder: epath.PathLike | None) -> tuple[
     check_granted(victims_oracle.about.victim, answers.granted)
     hashes = data.hashes(answers.inputs)
     by_content = dict(zip(hashes, answers.representations, strict=True))
-    encode = lambda inputs: np.stack([by_content[h] for h in data.hashes(inputs)])  # noqa: E731
-    return encode, answers.bill.columns()
+    return looked_up(by_content), answers.bill.columns()
 
 
 def _check_counts(

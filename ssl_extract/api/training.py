@@ -99,12 +99,12 @@ def steal(
     inputs_lib.view_of(seen, dataset, 'student_augmentation')
     if labels is not None:
         labels = inputs_lib.dataset_of((answers.inputs, labels), 'inputs', labeled=True).labels
-    compare = loss if callable(loss) else losses.make(loss or preset['loss'])
-    parts = [] if callable(loss) else [(losses.LOSSES, loss or preset['loss'])]
+    chosen = loss or preset['loss']
+    compare = chosen if callable(chosen) else losses.make(chosen)
+    parts = [] if callable(chosen) else [(losses.LOSSES, chosen)]
     inputs_lib.check_loss(compare, dim, labels)
     plan, query_augmentation = answers.plan
-    named = loss if callable(loss) else loss or preset['loss']
-    recipe = _extraction(attack, encoder, dim, (plan, query_augmentation), named, seen)
+    recipe = _extraction(attack, encoder, dim, answers.plan, chosen, seen)
     flat = answers.representations.reshape(-1, dim), answers.granted.ravel()
     arrays = {'inputs': answers.inputs, **stored_arrays(answers.view_seeds, *flat)}
     arrays |= {} if labels is None else {'labels': labels}
@@ -175,20 +175,23 @@ def pretrain(
 def _extraction(
     attack: str, encoder: str, dim: int, plan: tuple[str, str], loss: str | losses.Loss, seen: str
 ) -> Attack:
-    """Makes an attack; the same specs give the same object, which is compiled once.
-
-    One's own parts are kept by their content: an edited loss of the same name is another one.
-    """
-    specs = (
+    """Makes an attack; the same specs give the same object, which is compiled once."""
+    if callable(loss):
+        return _make_attack.__wrapped__(attack, encoder, dim, plan, loss, seen, ())
+    content = _contents(
         (attacks.ATTACKS, attack),
         (encoders.ENCODERS, encoder),
         (attacks.PLANS, plan[0]),
         (augment.AUGMENTATIONS, plan[1]),
         (augment.AUGMENTATIONS, seen),
-        *([] if callable(loss) else [(losses.LOSSES, loss)]),
+        (losses.LOSSES, loss),
     )
-    content = tuple(spec_content(registry, spec) for registry, spec in specs)
     return _make_attack(attack, encoder, dim, plan, loss, seen, content)
+
+
+def _contents(*specs: tuple[Registry, str]) -> tuple[str, ...]:
+    """Returns the key of a recipe: one's own part, edited under the same name, is another one."""
+    return tuple(spec_content(registry, spec) for registry, spec in specs)
 
 
 @functools.lru_cache(maxsize=64)
@@ -199,9 +202,9 @@ def _make_attack(
     plan: tuple[str, str],
     loss: str | losses.Loss,
     seen: str,
-    content: tuple,
+    content: tuple[str, ...],
 ) -> Attack:
-    del content  # of the key alone
+    del content  # only a part of the key
     return attacks.make(
         attack,
         encoder=trained.make(encoder),
@@ -212,9 +215,21 @@ def _make_attack(
     )
 
 
-@functools.cache
 def _pretraining(method: str, encoder: str, augmentation: str) -> training.Recipe:
     """Makes a pretraining; the same specs give the same object, which is compiled once."""
+    content = _contents(
+        (victims_room.VICTIMS, method),
+        (encoders.ENCODERS, encoder),
+        (augment.AUGMENTATIONS, augmentation),
+    )
+    return _make_pretraining(method, encoder, augmentation, content)
+
+
+@functools.lru_cache(maxsize=64)
+def _make_pretraining(
+    method: str, encoder: str, augmentation: str, content: tuple[str, ...]
+) -> training.Recipe:
+    del content  # only a part of the key
     views = augment.make(augmentation)
     return victims_room.VICTIMS.make(method, encoder=trained.make(encoder), augmentation=views)
 

@@ -12,6 +12,7 @@ from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.ownership import known_truth, represented
 from ssl_extract.ownership.scoring import SUSPECT, Score, as_csv
+from ssl_extract.ownership.verdict import hits
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.runtime import files, programs
 from ssl_extract.victims import exported, sources
@@ -49,8 +50,6 @@ def main(argv: list[str]) -> int:
         known_truth.check(truths, represented.in_folder(values.suspects))
     victim = _victim_of(values.victim)
     private, public = (_set_of(values, name, victim) for name in ('private', 'public'))
-    from ssl_extract.ownership import page  # matplotlib takes a second
-
     scores = api.score(
         victim,
         values.suspects,
@@ -61,13 +60,15 @@ def main(argv: list[str]) -> int:
         tests=_specs_of(values.tests),
         folder=out.with_suffix('.kept'),
     )
+    from ssl_extract.ownership import page  # matplotlib takes a second
+
     files.write_text(out, as_csv(scores))
     page.write(out.with_suffix('.report'), scores, truths, title=out.stem)
     print(as_text(scores))
     for row in known_truth.rates(scores):
         if row.accused is not None:
-            wrong = round(row.accused.value * row.accused.n)
-            print(f'{row.test}: accuses {wrong} of {row.accused.n} independent encoders, p < 0.05')
+            count = f'{hits(row.accused)} of {row.accused.n}'
+            print(f'{row.test}: accuses {count} independent encoders, p < 0.05')
     print(f'scores: {out}')
     print(f'report: {out.with_suffix(".report") / "report.html"}')
     return 0

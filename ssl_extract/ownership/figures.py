@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from ssl_extract.ownership.known_truth import Group, Rates, Truth
+from ssl_extract.ownership.known_truth import Group, Rates, named
+from ssl_extract.ownership.verdict import hits
 from ssl_extract.report.figures.style import GRAY, INK, LINES, new_axes, new_figure
 
 _FOUND, _ACCUSED = colormaps['Blues'], colormaps['Reds']  # of stolen encoders, of independent ones
@@ -27,13 +28,10 @@ def figure_survival(groups: Sequence[Group]) -> Figure:
         row, column = truths.index(group.truth), tests.index(group.test)
         words, ink = 'refused', GRAY
         if group.found is not None:
-            share, n, found = (
-                group.found.value,
-                group.found.n,
-                round(group.found.value * group.found.n),
-            )
-            colors[row, column] = (_FOUND if group.truth.stolen else _ACCUSED)(share)[:3]
-            words, ink = f'{found}/{n}', 'white' if share > 0.6 else INK
+            shade = _FOUND if group.truth.stolen else _ACCUSED
+            colors[row, column] = shade(group.found.value)[:3]
+            words = f'{hits(group.found)}/{group.found.n}'
+            ink = 'white' if group.found.value > 0.6 else INK
         axes.text(column, row, words, ha='center', va='center', fontsize=7, color=ink)
     axes.imshow(colors, aspect='auto')
     axes.set_xticks(range(len(tests)), map(_two_lines, tests), rotation=40, ha='left')
@@ -65,16 +63,6 @@ def figure_roc(rates: Sequence[Rates]) -> Figure:
     figure.supxlabel('false positives: independent encoders', fontsize=9, color=INK)
     figure.supylabel('true positives: stolen encoders', fontsize=9, color=INK)
     return figure
-
-
-def named(truth: Truth) -> str:
-    """Names suspects that were made alike.
-
-    >>> named(Truth(True, 'mse', 4_000)), named(Truth(False, 'the same data'))
-    ('mse, 4,000 queries', 'independent: the same data')
-    """
-    queries = '' if truth.queries is None else f', {truth.queries:,} queries'
-    return f'{"" if truth.stolen else "independent: "}{truth.how}{queries}'
 
 
 def _two_lines(test: str) -> str:

@@ -24,7 +24,9 @@ from ssl_extract.evaluation.roc import Roc
 from ssl_extract.ownership.scoring import INDEPENDENT, STOLEN, SUSPECT, Score
 from ssl_extract.ownership.verdict import detected, rate
 from ssl_extract.report.significance import LEVEL
+from ssl_extract.runtime import files
 
+_COLUMNS = ('encoder', 'truth', 'how', 'queries')
 ALLOWED = (0.01, 0.05)  # false-positive rates at which detection is counted
 
 
@@ -42,19 +44,30 @@ class Truth(NamedTuple):
     queries: int | None = None
 
 
+def named(truth: Truth) -> str:
+    """Names suspects that were made alike.
+
+    >>> named(Truth(True, 'mse', 4_000)), named(Truth(False, 'the same data'))
+    ('mse, 4,000 queries', 'independent: the same data')
+    """
+    queries = '' if truth.queries is None else f', {truth.queries:,} queries'
+    return f'{"" if truth.stolen else "independent: "}{truth.how}{queries}'
+
+
 class Rates(NamedTuple):
     """How often one test is right.
 
     Attributes:
         test: the spec of the test.
-        accused: the share of independent encoders with a p-value below 5 %, each judged by the
-            others; None where the test gives them none.
+        accused: the share of judged independent encoders with a p-value below 5 %, each judged by
+            the others; None where the test gives them none.
         uniform: the p-value of the Kolmogorov-Smirnov test that the p-values of independents are
             uniform. They share their null, so that it is approximate.
         found: the share of stolen suspects with a p-value below 5 %; one that the test refuses is
             not found. None of none, as below.
         at: the share of stolen suspects above the threshold of each rate in ALLOWED.
-        curve: see `Roc`; statistics of stolen suspects against those of independents.
+        curve: see `Roc`; statistics of stolen suspects against those of independents. One that the
+            test refuses is below all others.
     """
 
     test: str
@@ -99,7 +112,7 @@ def read(path: epath.PathLike) -> dict[str, Truth]:
     truths: dict[str, Truth] = {}
     for number, row in enumerate(rows, start=2):
         where = f'{path}, line {number}'
-        if not {'encoder', 'truth', 'how', 'queries'} <= set(row) or None in row.values():
+        if not {*_COLUMNS} <= set(row) or None in row.values():
             raise UserError(f'{where}: write the columns encoder,truth,how,queries')
         if row['truth'] not in (STOLEN, INDEPENDENT):
             raise UserError(f"{where}: truth is {row['truth']!r}: write 'stolen' or 'independent'")
@@ -120,13 +133,11 @@ def as_csv(truths: Mapping[str, Truth]) -> str:
     >>> as_csv({'a': Truth(True, 'mse', 500), 'b': Truth(False, 'other seed')})
     'encoder,truth,how,queries\\na,stolen,mse,500\\nb,independent,other seed,\\n'
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['encoder', 'truth', 'how', 'queries'])
-    for name, truth in truths.items():
-        word = STOLEN if truth.stolen else INDEPENDENT
-        writer.writerow([name, word, truth.how, '' if truth.queries is None else truth.queries])
-    return text.getvalue()
+    rows = [
+        (name, STOLEN if truth.stolen else INDEPENDENT, truth.how, truth.queries)
+        for name, truth in truths.items()
+    ]
+    return files.as_csv([_COLUMNS, *rows])
 
 
 def check(truths: Mapping[str, Truth], suspects: Iterable[str]) -> None:
@@ -156,14 +167,18 @@ def rates(scores: Sequence[Score], truths: Mapping[str, Truth] | None = None) ->
         own = [score for score in scores if score.test == test]
         others = [s for s in own if s.role == INDEPENDENT and s.statistic is not None]
         stolen = [s for s in own if s.role == SUSPECT and truths and truths[s.encoder].stolen]
-        shown = [score for score in stolen if score.statistic is not None]
-        p_values = [score.p_value for score in others if score.p_value is not None]
+        judged = [score for score in others if score.p_value is not None]
+        p_values = [score.p_value for score in judged]
         uniform = float(scipy.stats.kstest(p_values, 'uniform').pvalue) if p_values else None
-        row = Rates(test, _below(others), uniform, _below(stolen))
-        if others and shown:
-            both = [[score.statistic for score in group] for group in (shown, others)]
-            hits = (detected(*both, allowed=allowed) for allowed in ALLOWED)
-            at = tuple(rate(round(hit.value * hit.n), len(stolen)) for hit in hits)
+        row = Rates(test, _below(judged), uniform, _below(stolen))
+        shown = [s.statistic for s in (*stolen, *others) if s.statistic is not None]
+        if others and len(shown) > len(others):
+            least = min(shown) - 1  # of a stolen suspect that the test refuses: it is missed
+            both = [
+                [least if s.statistic is None else s.statistic for s in group]
+                for group in (stolen, others)
+            ]
+            at = tuple(detected(*both, allowed=allowed) for allowed in ALLOWED)
             row = row._replace(at=at, curve=roc.roc(*map(np.array, both)))
         measured.append(row)
     return measured

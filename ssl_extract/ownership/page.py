@@ -6,11 +6,12 @@ from etils import epath
 
 from ssl_extract.evaluation.intervals import Measurement
 from ssl_extract.ownership import known_truth
-from ssl_extract.ownership.figures import figure_roc, figure_survival, named
-from ssl_extract.ownership.known_truth import ALLOWED, Group, Rates, Truth
+from ssl_extract.ownership.figures import figure_roc, figure_survival
+from ssl_extract.ownership.known_truth import ALLOWED, Group, Rates, Truth, named
 from ssl_extract.ownership.scoring import SUSPECT, Score
+from ssl_extract.ownership.verdict import hits
 from ssl_extract.report.page import save
-from ssl_extract.report.parts import Picture, Report, Section, picture
+from ssl_extract.report.parts import Report, Section, picture
 from ssl_extract.report.tables import NONE, Table, p_value, percent, span
 
 TITLE = 'Ownership'
@@ -43,15 +44,29 @@ def build(
 ) -> Report:
     """Makes all words, tables and pictures; the arguments are those of `write`."""
     rates = known_truth.rates(scores, truths)
-    sections = [Section('False accusations', [_accusations(rates)])]
+    accusations = Section('False accusations', [_accusations(rates)])
     if truths is None:
-        sections.insert(0, Section('Verdicts', [_verdicts(scores)]))
+        sections = [Section('Verdicts', [_verdicts(scores)]), accusations]
     else:
         groups = known_truth.groups(scores, truths)
         curves = [row for row in rates if row.curve is not None]
-        sections.insert(0, Section('What survives', [_survival(groups), _survival_picture(groups)]))
+        survival = picture(
+            'survival',
+            figure_survival(groups),
+            'How many suspects of each kind every test finds',
+            'The numbers of the table: suspects with a p-value below 5 %. Red: independent '
+            'encoders.',
+        )
+        sections = [Section('What survives', [_survival(groups), survival]), accusations]
         if curves:
-            sections.append(Section('Detection', [_detection(curves), _roc_picture(curves)]))
+            drawn = picture(
+                'roc',
+                figure_roc(curves),
+                'The ROC curve of every test',
+                'Statistics of stolen suspects against those of independent encoders; with the '
+                'area. A suspect that the test refuses counts as missed.',
+            )
+            sections.append(Section('Detection', [_detection(curves), drawn]))
     return Report(title, [], _summary(scores, rates), sections, '', None, '', [])
 
 
@@ -76,7 +91,9 @@ def _verdicts(scores: Sequence[Score]) -> Table:
         if s.role == SUSPECT
     ]
     header = ['Suspect', 'Test', 'p', 'p (Holm)', 'Verdict', 'Null']
-    caption = 'Holm’s correction is over the suspects of a test. Not shown does not mean free.'
+    caption = (
+        'Holm’s correction is over the suspects of a test. Not shown does not mean independent.'
+    )
     numeric = [False, False, True, True, False, False]
     return Table('', header, rows, numeric, [''] * len(rows), caption, keys=2)
 
@@ -111,19 +128,8 @@ def _survival(groups: Sequence[Group]) -> Table:
 def _cell(group: Group) -> str:
     if group.found is None:
         return 'refused'
-    words = (
-        f'{round(group.found.value * group.found.n)}/{group.found.n}, p {p_value(group.p_value)}'
-    )
+    words = f'{hits(group.found)}/{group.found.n}, p {p_value(group.p_value)}'
     return words + (f', {group.refused} refused' if group.refused else '')
-
-
-def _survival_picture(groups: Sequence[Group]) -> Picture:
-    return picture(
-        'survival',
-        figure_survival(groups),
-        'How many suspects of each kind every test finds',
-        'The numbers of the table: suspects with a p-value below 5 %. Red: independent encoders.',
-    )
 
 
 def _detection(rates: Sequence[Rates]) -> Table:
@@ -132,27 +138,20 @@ def _detection(rates: Sequence[Rates]) -> Table:
         auc = row.curve.auc
         area = [f'{auc.value:.2f}', f'{auc.ci_low:.2f}–{auc.ci_high:.2f}']
         at = [cell for measured in row.at for cell in _measured(measured)]
-        rows.append([row.test, *area, *at, *_measured(row.found), str(row.at[0].n)])
+        stolen = row.at[0].n
+        counts = [str(stolen), str(auc.n - stolen)]
+        rows.append([row.test, *area, *at, *_measured(row.found), *counts])
     header = ['Test', 'Area under ROC', '95 % interval']
     for allowed in ALLOWED:
         header += [f'Found at {percent(allowed, 0)} %, %', '95 % interval']
-    header += ['Found by p, %', '95 % interval', 'Stolen']
+    header += ['Found by p, %', '95 % interval', 'Stolen', 'Independent']
     caption = (
         'Of all stolen suspects; one that a test refuses is not found. Found at 1 and 5 %: above '
         'the statistic that no more than this '
         'share of the independent encoders exceed; below one divided by their number, it is the '
         'largest of theirs. Exact binomial intervals; of the area, a bootstrap over encoders.'
     )
-    return Table('', header, rows, [False, *[True] * 9], [''] * len(rows), caption)
-
-
-def _roc_picture(rates: Sequence[Rates]) -> Picture:
-    return picture(
-        'roc',
-        figure_roc(rates),
-        'The ROC curve of every test',
-        'Statistics of stolen suspects against those of independent encoders; with the area.',
-    )
+    return Table('', header, rows, [False, *[True] * 10], [''] * len(rows), caption)
 
 
 def _measured(measurement: Measurement | None) -> list[str]:

@@ -1,9 +1,7 @@
 """Scores of suspects: evidence of each encoder, verdicts of each test."""
 
-import csv
 import functools
 import inspect
-import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -123,9 +121,7 @@ def score(
 
 def as_csv(scores: Sequence[Score]) -> str:
     """Writes scores as CSV, numbers in full; an empty cell is a number that there is not."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows([Score._fields, *scores])
-    return text.getvalue()
+    return files.as_csv([Score._fields, *scores])
 
 
 def lazy(candidate: Candidate) -> Represent:
@@ -258,17 +254,19 @@ Prepared = Mapping[str, Callable[[Represent], Evidence]]  # tests of a case by t
 
 
 def _read_or_run(path: epath.Path, encoder: Candidate, tests: Prepared) -> dict[str, Any]:
-    """Reads the evidence on an encoder, or runs the tests and writes the evidence.
+    """Reads the evidence on an encoder, and runs the tests of which there is none.
 
     A refusal is not kept: its cause may pass, as that of a service that did not answer.
     """
+    kept = {}
     if path.exists():
         with files.advised('remove it, and give the same command again'):
-            return files.read_json(path)['tests']
-    evidence = _evidence(encoder, tests)
-    if evidence and not any('refused' in found for found in evidence.values()):
-        files.write_json(path, {'name': encoder.name, 'tests': evidence})
-    return evidence
+            kept = files.read_json(path)['tests']
+    new = _evidence(encoder, {spec: test for spec, test in tests.items() if spec not in kept})
+    found = {spec: evidence for spec, evidence in new.items() if 'refused' not in evidence}
+    if found:
+        files.write_json(path, {'name': encoder.name, 'tests': kept | found})
+    return kept | new
 
 
 def _evidence(encoder: Candidate, tests: Prepared) -> dict[str, Any]:

@@ -112,6 +112,15 @@ def rate(hits: int, n: int) -> Measurement:
     return Measurement(hits / n, float(interval.low), float(interval.high), n)
 
 
+def hits(measured: Measurement) -> int:
+    """Returns the number of hits behind a rate.
+
+    >>> hits(rate(3, 7))
+    3
+    """
+    return round(measured.value * measured.n)
+
+
 def detected(stolen: Sequence[float], independents: Sequence[float], allowed: float) -> Measurement:
     """Returns the share of stolen encoders that are found at a false-positive rate.
 

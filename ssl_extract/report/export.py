@@ -1,12 +1,11 @@
 """The tables of a report as CSV and LaTeX."""
 
-import csv
-import io
 import re
 from collections.abc import Iterator
 
 from ssl_extract.report.parts import Picture, Report
 from ssl_extract.report.tables import Table
+from ssl_extract.runtime import files
 
 _LATEX = {
     **{mark: f'\\{mark}' for mark in '&%$#_{}'},
@@ -46,9 +45,7 @@ def as_csv(table: Table) -> str:
     >>> as_csv(Table('', ['Defense', 'Accuracy, %'], [['none', '81.0']], [False, True], [''], ''))
     'Defense,"Accuracy, %"\\nnone,81.0\\n'
     """
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows([table.header, *table.rows])
-    return text.getvalue()
+    return files.as_csv([table.header, *table.rows])
 
 
 def as_latex(table: Table) -> str:

@@ -6,6 +6,7 @@ hold a SHA-256 of their content, and a file whose content differs from it is ref
 """
 
 import contextlib
+import csv
 import glob
 import hashlib
 import io
@@ -15,7 +16,7 @@ import shutil
 import time
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,17 @@ def as_json(value: Any) -> str:
 def as_jsonl(rows: list[dict[str, Any]]) -> str:
     """Writes one JSON object a line; a NaN raises a ValueError."""
     return ''.join(json.dumps(row, allow_nan=False) + '\n' for row in rows)
+
+
+def as_csv(rows: Iterable[Iterable[Any]]) -> str:
+    """Writes rows as CSV; None is an empty cell.
+
+    >>> as_csv([['a', 'b'], [0.5, None]])
+    'a,b\\n0.5,\\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    return text.getvalue()
 
 
 def write_json(path: epath.PathLike, value: dict[str, Any]) -> None:

@@ -133,12 +133,13 @@ def _read_json(body: bytes) -> np.ndarray:
 
 def _holds_numbers(value: Any) -> bool:
     """Tells whether a JSON value is a list of numbers, or of such lists, and of nothing else."""
-    todo = [value]
+    todo = [[value]]
     while todo:
         found = todo.pop()
-        if isinstance(found, list):
+        kinds = set(map(type, found))  # a bool is none of them
+        if kinds == {list}:
             todo += found
-        elif isinstance(found, bool) or not isinstance(found, int | float):
+        elif not kinds <= {int, float}:
             return False
     return isinstance(value, list)
 

@@ -160,8 +160,9 @@ class Connection:
         """Returns the beginning of a text without the token, which a service may repeat."""
         text = wire.printable(text)
         # Of a text that was cut, the end may be the beginning of the token.
-        for length in range(len(self._token), min(len(self._token), _LEAST_TOKEN) - 1, -1):
-            text = text.replace(self._token[:length], '...') if length else text
+        least = max(1, min(len(self._token), _LEAST_TOKEN))
+        for length in range(len(self._token), least - 1, -1):
+            text = text.replace(self._token[:length], '...')
         return wire.shown(text)
 
     def without_token(self, content: bytes) -> bytes:

@@ -103,14 +103,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         uint8 = inputs.dtype == np.uint8 or ('dtype' in fields and fields['dtype'] == 'uint8')
         return (inputs / np.float32(255) if uint8 else inputs).astype(np.float32)
 
-    def answer(self, answers, granted, is_json=False, **others):
+    def answer(self, answers, granted, is_json=False, status=200, **others):
         fields = {'answers': answers, 'granted': granted, 'billed': int(granted.sum())}
         fields |= {'remaining': -1} | others
         fields = {name: value for name, value in fields.items() if value is not None}
         if not is_json:
             buffer = io.BytesIO()
             np.savez(buffer, **fields)
-            return self.reply(200, buffer.getvalue(), 'application/x-npz')
+            return self.reply(status, buffer.getvalue(), 'application/x-npz')
         rows = [row.tolist() if g else None for row, g in zip(answers, granted, strict=True)]
         self.object(200, **fields | {'answers': rows, 'granted': granted.tolist()})
 
@@ -143,6 +143,7 @@ AFTER = {
     'pickle': lambda h, a, g: h.answer(a.astype(object), g),
     'html': raw(b'<html>\n<h1>Welcome</h1></html>', 'text/html; charset=utf-8'),
     'flood': raw(b' ' * 3_000_000),
+    'transformed': lambda h, a, g: h.answer(a, g, status=203),
     'echo': lambda h, a, g: h.reply(200, h.headers['Authorization'].encode(), 'text/plain'),
 }
 

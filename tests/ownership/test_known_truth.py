@@ -59,6 +59,15 @@ def test_a_suspect_that_is_refused_is_not_found():
     lost = sum(r.p_value < 0.05 for r in ROWS[10:14])
     assert round(20 * rates.found.value) == round(20 * all_rates.found.value) - lost
     assert rates.at[1].value < all_rates.at[1].value
+    lowest = [*FOUND[:10], *[-99.0] * 4, *FOUND[14:]]
+    area = metrics.roc_auc_score([1] * 20 + [0] * 40, [*lowest, *NULL])
+    assert rates.curve.auc.value == pytest.approx(area)
+
+
+def test_an_independent_that_was_not_judged_is_no_acquittal():
+    silent = [r._replace(p_value=None) for r in ROWS[21:31]]
+    (rates,) = known_truth.rates([*silent, *ROWS[31:]])
+    assert rates.accused.n == 30
 
 
 def test_without_truths_only_independents_are_counted():

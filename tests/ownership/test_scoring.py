@@ -1,5 +1,7 @@
 """Scores of suspects: verdicts, what they stand on, what is kept, refusals before any work."""
 
+import os
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -7,6 +9,7 @@ import scipy.stats
 import ssl_extract
 from ssl_extract import ownership
 from ssl_extract.errors import UserError
+from ssl_extract.identity import content_of
 from ssl_extract.ownership import Evidence
 from ssl_extract.report.significance import holm
 
@@ -186,6 +189,46 @@ def test_finished_encoders_are_not_run_again(tmp_path):
         path.write_text(path.read_text().replace('"n": 60', '"n": 61'))
     with pytest.raises(UserError, match='remove it, and give the same command again'):
         scored()
+
+
+def test_a_test_that_was_refused_runs_again_and_no_other(tmp_path):
+    up, ran = str(tmp_path / 'up'), str(tmp_path / 'ran')  # not of the tests' content
+
+    @ownership.register('passing', needs=('public',))
+    def passing():
+        def test(case, suspect):
+            if not os.path.exists(up):
+                raise UserError('the service did not answer')
+            return Evidence(float(suspect(case.public).mean()), 60)
+
+        return test
+
+    @ownership.register('counted', needs=('public',))
+    def counted():
+        def test(case, suspect):
+            with open(ran, 'a') as file:
+                file.write('x')
+            return Evidence(float(suspect(case.public).std()), 60)
+
+        return test
+
+    how = {'tests': ['passing', 'counted'], 'folder': tmp_path / 'kept'}
+    first = score(**how)
+    assert first[0].null.endswith('did not answer') and os.path.getsize(ran) == 28
+    (tmp_path / 'up').touch()
+    second = score(**how)
+    assert second[0].p_value is not None and os.path.getsize(ran) == 28
+    assert second[4:] == first[4:]
+
+
+def test_the_address_of_an_encoder_as_a_function_is_that_of_its_weights():
+    held = ssl_extract.victims.load('stored("digits_simclr")').encoder
+    first = ownership.obfuscate('permute', held)
+    before = content_of(first)
+    first(np.zeros((1, *held.input_shape), np.float32))
+    assert content_of(first) == before == content_of(ownership.obfuscate('permute', held))
+    pair = [np.array([['a', {'b': 1}]], object) for _ in range(2)]
+    assert content_of(pair[0]) == content_of(pair[1]) != content_of(pair[0].T)
 
 
 @pytest.mark.parametrize(

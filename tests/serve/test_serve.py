@@ -37,6 +37,14 @@ def url(tmp_path_factory):
         yield url
 
 
+def test_a_new_state_folder_is_the_owners_and_one_that_was_there_keeps_its_rights(tmp_path):
+    (tmp_path / 'there').mkdir(mode=0o755)
+    for name, rights in (('new', 0o700), ('there', 0o755)):
+        victim = victims.from_function(serving.embed, dim=DIM, address='a map', input_shape=SHAPE)
+        with serve.open_service(victim, '', serving.entries(a=2), tmp_path / name):
+            assert (tmp_path / name).stat().st_mode & 0o777 == rights
+
+
 def test_both_formats_have_the_same_answers_and_one_ledger(url):
     inputs = images(3)
     status, value, _ = ask(url, inputs, 'b', JSON)

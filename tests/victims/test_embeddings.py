@@ -110,6 +110,7 @@ BROKEN = {
     'empty': (archive(inputs=IMAGES[:0], embeddings=EMBEDDINGS[:0]), 'must hold real numbers'),
     'short': (archive(inputs=IMAGES[:39]), r'inputs is \[39, 4, 4, 3\] and embeddings \[40, 5\]'),
     'names': (archive(inputs=np.array(['a'] * 40)), 'or their hashes'),
+    'hashes': (archive(inputs=victims.content_hashes(IMAGES)[:, None]), r'\[40, 1\]; it must hold'),
     'numbers': (archive(inputs=np.arange(40)), 'or their hashes'),
     'twice': (archive(inputs=TWICE), 'rows 0 and 39 are of the same input and their embeddings'),
     'pickle': (archive(inputs=np.array([{}] * 40)), 'Object arrays cannot be loaded'),

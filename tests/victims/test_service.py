@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -240,6 +241,20 @@ def test_a_service_that_says_nonsense_about_itself_is_not_asked(about):
         pytest.raises(UserError, match='its /v1/about is of another form'),
     ):
         victim_of(service.url)
+
+
+def test_an_answer_through_a_proxy_is_an_answer(service, tmp_path):
+    service.script = ['transformed'] * 3
+    got = collect(tmp_path / 'a', service.url)
+    np.testing.assert_allclose(got.representations, INPUTS @ services.MAP, rtol=1e-5)
+    assert len(service.posts) == 3
+
+
+def test_it_waits_before_it_asks_again_whatever_it_is_told(service, tmp_path):
+    service.script = ['busy']  # with Retry-After: 0
+    start = time.monotonic()
+    collect(tmp_path / 'a', service.url, wait=0.4)
+    assert time.monotonic() - start > 0.4
 
 
 def test_a_token_stays_hidden_where_a_text_is_cut_or_spread(service, monkeypatch):
