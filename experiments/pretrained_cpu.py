@@ -17,9 +17,9 @@ it; beside them two kinds of users, who adapt too. Prediction poisoning is not a
 trains a surrogate of the victim, of an encoder of this package only.
 
 Time: the victim computes 10,000 images of the pool, 25,000 of the tasks and 60,000 views, 10
-minutes of one core at 170 a second. For a network that trains on 3,000 images/s: 85 surrogates of
-attacks 25 minutes, from scratch 8, 120 of defenses 20, evaluations of 15,000 images each 25: under
-two hours of two quiet cores. The same command goes on after a stop; `--run_index` splits it.
+minutes of one core at 170 a second. The first 93 runs took about 35 seconds each of two cores that
+had other work too, which makes two hours of the 205. The same command goes on after a stop;
+`--run_index` splits it.
 
 The family of comparisons, 32 in all: every other attack against direct extraction with mse, at
 every budget; the best direct extraction against pretraining from scratch, at every budget, and
