@@ -11,17 +11,8 @@ PACKAGE = pathlib.Path(__file__).parent.parent / 'ssl_extract'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 # Rooms from the ground up: a room imports from those before it, and from none after it.
 ROOMS = (
-    *(
-        'errors',
-        'fingerprint',
-        'numerics',
-        'padding',
-        'ranges',
-        'checks',
-        'registry',
-        'contract',
-        'identity',
-    ),
+    *('errors', 'fingerprint', 'numerics', 'padding', 'ranges'),
+    *('checks', 'registry', 'contract', 'identity'),
     'runtime',
     *('augment', 'data', 'losses', 'defenses', 'encoders', 'report'),
     *('training', 'evaluation', 'strategies', 'recovery'),
