@@ -41,6 +41,7 @@ RANGES = {
     'cost.dollars_per_hour': _PRICE,
     'baselines.scratch_epochs': Annotated[int, Range(0, _EPOCHS)],
     'baselines.scratch_batch_size': Count,
+    'baselines.scratch_inputs': Whole,
     'evaluation.neighbors': Count,
     'evaluation.shots': Whole,
     'training.checkpoint_every': Count,
@@ -80,6 +81,7 @@ def base() -> ml_collections.ConfigDict:
     c.attack.data = ''  # the attacker's data set; '' is data.name
     c.attack.split = 'train'  # the pool of possible queries
     c.attack.encoder = ''  # of the surrogate; '' is the victim's
+    c.attack.init = ''  # its start: '' is untrained, or 'scratch', or 'checkpoint(path="...")'
     # Of these four, '' is the attack's default, as its authors do it; 'none' is no augmentation.
     c.attack.loss = ''
     c.attack.plan = ''  # 'once', 'views(m=10)' or 'online' (fresh views until the budget is spent)
@@ -118,6 +120,7 @@ def base() -> ml_collections.ConfigDict:
         100  # pretrained on the attacker's inputs, no victim; 0 leaves it out
     )
     c.baselines.scratch_batch_size = 64
+    c.baselines.scratch_inputs = 0  # of the pool; 0 is as many as the attacker may ask
 
     c.evaluation = ml_collections.ConfigDict()
     c.evaluation.tasks = ('digits(train="train", test="test")',)  # the first serves fidelity too

@@ -10,6 +10,7 @@ from etils import epath
 from ssl_extract import attacks, augment, data, encoders, losses, training
 from ssl_extract import victims as victims_room
 from ssl_extract.api import inputs as inputs_lib
+from ssl_extract.api import saved
 from ssl_extract.api.asking import Answers, make_plan
 from ssl_extract.api.inputs import Inputs
 from ssl_extract.attacks import Attack
@@ -59,6 +60,7 @@ def steal(
     loss: str | losses.Loss = '',
     student_augmentation: str = '',
     labels: np.ndarray | None = None,
+    init: Encoder | epath.PathLike | None = None,
     epochs: int = 100,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
@@ -76,6 +78,7 @@ def steal(
         loss: a spec, or a function as `losses.Loss` describes it; '' is the attack's loss.
         student_augmentation: the spec of the surrogate's views; '' is the attack's choice.
         labels: int[N], for losses that use labels.
+        init: the encoder that the surrogate starts from, or its folder or file; None is untrained.
         epochs, batch_size, learning_rate, optimizer, schedule: of the training.
         seed: the seed of the initialization and the order.
         folder: keeps checkpoints and the encoder; a killed call goes on there.
@@ -110,6 +113,7 @@ def steal(
     arrays |= {} if labels is None else {'labels': labels}
     how = (epochs, batch_size, learning_rate, optimizer, schedule, seed)
     parts = (*parts, (attacks.ATTACKS, attack))
+    began = _start(init, encoder, Dataset(answers.inputs, decode=answers.decode))
     # Inputs without an answer do not count in a batch.
     answered = answers.granted.reshape(len(answers.inputs), -1).any(axis=1)
     check_least_batch('answered inputs', int(answered.sum()), *parts)
@@ -118,12 +122,29 @@ def steal(
         parts,
         recipe,
         folder,
+        began and {'encoder': began.variables},
         attack=spec_content(attacks.ATTACKS, attack),
         loss=content_of(loss) if callable(loss) else spec_content(losses.LOSSES, loss),
         student_augmentation=spec_content(augment.AUGMENTATIONS, seen),
         plan=spec_content(attacks.PLANS, plan),
         query_augmentation=spec_content(augment.AUGMENTATIONS, query_augmentation),
+        **({} if began is None else {'init': trained.content_hash(began)}),
     )
+
+
+def _start(init: Encoder | epath.PathLike | None, encoder: str, inputs: Dataset) -> Encoder | None:
+    """Returns the encoder that a surrogate starts from."""
+    if init is None:
+        return None
+    found = init if isinstance(init, Encoder) else saved.load(init)
+    shape = inputs_lib.decoded_shape(inputs)
+    if not isinstance(found, Encoder) or (found.spec, found.input_shape) != (encoder, shape):
+        given = f'{found.spec} on {list(found.input_shape)}' if isinstance(found, Encoder) else init
+        raise UserError(
+            f'init: {given} is not the surrogate, {encoder} on {list(shape)}: give an encoder of '
+            'that network and shape'
+        )
+    return found
 
 
 def pretrain(
@@ -239,6 +260,7 @@ def _fit(
     parts: tuple[tuple[Registry, str], ...],
     phases: Attack,
     folder: epath.PathLike | None,
+    initial: dict[str, Any] | None = None,
     **described: Any,
 ) -> Encoder:
     """Trains an encoder, or reads the encoder that the same call has trained before.
@@ -248,6 +270,7 @@ def _fit(
         parts: registries and specs that may need a larger batch; see `check_least_batch`.
         phases: the recipe of the encoder, and that of the phase before.
         folder: keeps checkpoints and the encoder; None keeps nothing.
+        initial: variables of networks to go on with; see `training.init_state`.
         **described: the arguments that the encoder depends on beside the job.
 
     Raises:
@@ -269,7 +292,7 @@ def _fit(
             first_job = job._replace(learning_rate=rate)
             first = _train(first_job, phases.before, where / 'before', steps, job.seed + 1)
             frozen = {name: chain.part(first.state, name) for name in first.state.params}
-        last = _train(job, phases.recipe, where, job.num_steps, job.seed, frozen)
+        last = _train(job, phases.recipe, where, job.num_steps, job.seed, frozen, initial)
         encoder = _encoder(job, phases.recipe, last.state)
         trained.save(where, encoder, seconds=round(last.seconds, 2), flops=last.flops)
     return encoder
@@ -323,6 +346,7 @@ def _train(
     num_steps: int,
     seed: int,
     frozen: dict[str, Any] | None = None,
+    initial: dict[str, Any] | None = None,
 ) -> training.Fit:
     return training.fit(
         recipe,
@@ -337,6 +361,7 @@ def _train(
         mesh=parallel.data_mesh(),
         decode=decoding.make(job.decode, job.arrays['inputs'].dtype),
         frozen=frozen,
+        initial=initial,
     )
 
 

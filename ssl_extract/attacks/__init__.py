@@ -28,6 +28,7 @@ from ssl_extract.attacks.base import (
 )
 from ssl_extract.attacks.plans import PLANS, Answered, Plan
 from ssl_extract.attacks.plans import register as register_plan
+from ssl_extract.attacks.starts import STARTS, Start, register_start
 
 __all__ = [
     'ATTACKS',
@@ -36,6 +37,8 @@ __all__ = [
     'OWN',
     'PLANS',
     'Plan',
+    'STARTS',
+    'Start',
     'Student',
     'endpoint_of',
     'is_adaptive',
@@ -47,5 +50,6 @@ __all__ = [
     'preset',
     'register',
     'register_plan',
+    'register_start',
     'stacked',
 ]

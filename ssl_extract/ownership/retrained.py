@@ -5,10 +5,8 @@ Both train on the attacker's own inputs. Importing the module registers them.
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract import attacks, augment, losses, numerics, training
@@ -141,9 +139,8 @@ def _train(
     if batch_size > size:
         raise UserError(f'batch_size={batch_size} is more than the {size} inputs; write less')
     init = training.make_init(recipe, _OPTIMIZER, arrays['inputs'].shape[1:], mesh)
-    state = init(jax.random.key(seed), (), None)
-    if start is not None:
-        state = _started(state, start, mesh)
+    initial = start and {'encoder': start.variables}
+    state = init(jax.random.key(seed), (), None, initial)
     step = training.make_step(recipe, _OPTIMIZER, 'cosine', mesh, decoding.identity)
     per_epoch = size // batch_size
     for number in range(steps):
@@ -155,13 +152,3 @@ def _train(
     if not numerics.is_finite((state.params, state.batch_stats)):
         raise UserError(f'learning_rate={learning_rate}: the training diverged; write less')
     return state
-
-
-def _started(state: TrainState, encoder: Encoder, mesh: jax.sharding.Mesh) -> TrainState:
-    """Returns the state with the weights of an encoder, copied: a step overwrites its state."""
-    copied: Any = jax.tree.map(lambda array: jnp.array(np.asarray(array)), encoder.variables)
-    copied = parallel.replicate(copied, mesh)
-    return state._replace(
-        params=state.params | {'encoder': copied['params']},
-        batch_stats=state.batch_stats | {'encoder': copied['batch_stats']},
-    )

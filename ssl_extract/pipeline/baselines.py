@@ -23,7 +23,7 @@ class Scratch(NamedTuple):
 
     Attributes:
         recipe: the victim's method with the surrogate's network.
-        inputs: the first inputs of the pool, as many as the budget allows.
+        inputs: the first inputs of the pool, in the attacker's order.
         encoder: the spec of the network.
         epochs: passes over the inputs.
         how: optimizer, schedule, learning rate and batch size.
@@ -43,7 +43,8 @@ class Scratch(NamedTuple):
 def scratch_of(run: Run, sets: Sets, encoder: str) -> Scratch:
     """Returns the pretraining without a victim that a config describes.
 
-    Plan 'online' shows the surrogate the whole pool: there the pretraining is on the whole pool.
+    It has as many inputs as the attacker may ask, unless the config names a number. Plan 'online'
+    shows the surrogate the whole pool: there the pretraining is on the whole pool.
 
     Args:
         run: the run.
@@ -53,8 +54,7 @@ def scratch_of(run: Run, sets: Sets, encoder: str) -> Scratch:
     c, v = run.config, run.config.victim
     encoder = c.attack.encoder or encoder
     size = len(sets.pool.inputs)
-    plan = make_plan(c.attack.plan, c.attack.query_augmentation)
-    count = min(size, c.attack.budget) if plan.stored else size
+    count = num_inputs(run, size)
     rows = pool_order(size, c.seed)[:count]
     labels = None if sets.pool.labels is None else sets.pool.labels[rows]
     batch_size, epochs = c.baselines.scratch_batch_size, c.baselines.scratch_epochs
@@ -75,6 +75,14 @@ def scratch_of(run: Run, sets: Sets, encoder: str) -> Scratch:
         c.seed,
         spec,
     )
+
+
+def num_inputs(run: Run, size: int) -> int:
+    """Returns how many inputs the pretraining without a victim has, of a pool of `size`."""
+    a, count = run.config.attack, run.config.baselines.scratch_inputs
+    if not count and make_plan(a.plan, a.query_augmentation).stored:
+        count = a.budget
+    return min(size, count or size)
 
 
 def pretrain_scratch(workspace: Workspace, scratch: Scratch) -> Trained:

@@ -25,7 +25,7 @@ from ssl_extract import (
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.identity import is_ours
-from ssl_extract.pipeline import owner, surrogate
+from ssl_extract.pipeline import baselines, owner, surrogate
 from ssl_extract.pipeline.ask import make_plan
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.sets import Sets
@@ -172,7 +172,7 @@ def check_budget(run: Run, sets: Sets) -> None:
             f'{min(parts)} a round, fewer than attack.batch_size={a.batch_size}'
         )
     if c.baselines.scratch_epochs:
-        num_inputs = min(len(pool.inputs), a.budget) if stored else len(pool.inputs)
+        num_inputs = baselines.num_inputs(run, len(pool.inputs))
         b, field = c.baselines, 'baselines.scratch_batch_size'
         check_least_batch(field, b.scratch_batch_size, (victims.VICTIMS, c.victim.method))
         check_batch(num_inputs, b.scratch_batch_size, field, mesh)

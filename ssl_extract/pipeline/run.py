@@ -268,7 +268,7 @@ def compute(run: Run, sets: Sets, sketch: Sketch) -> Results:
             workspace, baselines.scratch_of(run, sets, sketch.encoder)
         )
         stored = extraction.attacker.plan.stored
-        count = c.attack.budget if stored else None
+        count = c.baselines.scratch_inputs or (c.attack.budget if stored else None)
         scratch_condition = {'budget': count, 'data': c.attack.data or c.data.name, 'seed': c.seed}
         _measure(run, sets, results, scratch, beside, [], scratch_condition)
         title = f'from scratch: {count or "all"} images, seed {c.seed}'

@@ -290,6 +290,7 @@ def fit_encoder(
     oracle: Any = None,
     account: Any = (),
     frozen: dict[str, Any] | None = None,
+    initial: dict[str, Any] | None = None,
     before: tuple[float, float] = (0.0, 0.0),
     label: str = '',
 ) -> Trained:
@@ -308,7 +309,7 @@ def fit_encoder(
         decode: stored inputs to what encoders see.
         bill, noticed: of the stored answers.
         oracle, account: for the queries of the training, under plan 'online'.
-        frozen: variables of networks trained before; see `training.init_state`.
+        frozen, initial: variables of networks trained before; see `training.init_state`.
         before: seconds and operations that preparing the training took.
         label: for the progress bar.
     """
@@ -324,6 +325,7 @@ def fit_encoder(
         oracle=oracle,
         account=account,
         frozen=frozen,
+        initial=initial,
         checkpoint_every=workspace.checkpoint_every,
         log_every=workspace.log_every,
         log_to=workspace.log_to,

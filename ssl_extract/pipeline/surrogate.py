@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ssl_extract import attacks, data, losses, recovery, strategies, training
+from ssl_extract import attacks, data, losses, strategies, training
 from ssl_extract.attacks import Attack
 from ssl_extract.encoders import chain, trained
 from ssl_extract.evaluation import features
-from ssl_extract.pipeline import baselines, owner, stage
+from ssl_extract.pipeline import own, owner, stage
 from ssl_extract.pipeline.ask import Arrays, Attacker, ask, make_plan, rows_of
 from ssl_extract.pipeline.baselines import Scratch
 from ssl_extract.pipeline.context import Run, Workspace
@@ -40,7 +40,8 @@ class Extraction(NamedTuple):
         attack: the surrogate's training.
         strategy: the choice of the inputs.
         recover: the spec of the recoveries, which change the answers before training.
-        scratch: the pretraining of the attacker's shadow, where a recovery needs one.
+        init: the spec of the surrogate's start.
+        scratch: the pretraining of the attacker's own encoder; None where nothing needs it.
         encoder: the spec of the surrogate's network.
         epochs: passes over the answers.
         how: optimizer, schedule, learning rate and batch size.
@@ -52,6 +53,7 @@ class Extraction(NamedTuple):
     attack: Attack
     strategy: strategies.Strategy
     recover: str
+    init: str
     scratch: Scratch | None
     encoder: str
     epochs: int
@@ -137,16 +139,14 @@ def specs_of(
         'pool': sets.pool_spec,
         'seed': c.seed,
     }
-    elsewhere = ('data', 'split', *(['overlap'] if a.accounts == 1 else []))
+    elsewhere = ('data', 'split', 'init', *(['overlap'] if a.accounts == 1 else []))
     spec = {
         'stage': 'surrogate',
         **common,
         **{k: v for k, v in fields.items() if k not in elsewhere},
         'encoder': a.encoder or sketch.encoder,
+        **own.spec_of(run, own.scratch_of(run, sets, sketch)),
     }
-    if 'shadow' in recovery.needs(a.recover):
-        scratch = baselines.scratch_of(run, sets, sketch.encoder)
-        spec['attackers_shadow'] = stage.address(workspace, scratch.spec)
     account = {'stage': 'answers', **common}
     account |= {name: fields[name] for name in ('plan', 'query_augmentation', 'strategy')}
     if c.defense or strategies.STRATEGIES.traits(a.strategy).chooses:
@@ -180,9 +180,7 @@ def extraction_of(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner) ->
     """
     c, a, workspace = run.config, run.config.attack, run.workspace
     spec, account = specs_of(run, sets, sketch, victims_owner)
-    endpoint, scratch = attacks.endpoint_of(a.name), None
-    if 'attackers_shadow' in spec:
-        scratch = baselines.scratch_of(run, sets, sketch.encoder)
+    endpoint = attacks.endpoint_of(a.name)
     attacker = Attacker(
         owner.serve(workspace, victims_owner, endpoint, c.defense),
         sets.pool,
@@ -199,7 +197,8 @@ def extraction_of(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner) ->
         attack_of(run, sketch, sets.num_classes),
         strategies.make(a.strategy),
         a.recover,
-        scratch,
+        a.init,
+        own.scratch_of(run, sets, sketch),
         spec['encoder'],
         a.epochs,
         Optimization(a.optimizer, a.schedule, a.learning_rate, a.batch_size),
@@ -234,6 +233,7 @@ def num_steps(epochs: int, num_inputs: int, batch_size: int) -> int:
 def _steal_online(workspace: Workspace, extraction: Extraction, folder: epath.Path) -> Trained:
     attacker, pool = extraction.attacker, extraction.attacker.pool
     decode, oracle = data.decoder(pool), attacker.service.oracle(attacker.budget)
+    began = own.begin(workspace, extraction.init, extraction.scratch)
     stored = jax.ShapeDtypeStruct((attacker.batch_size, *pool.inputs.shape[1:]), pool.inputs.dtype)
     seen = jax.eval_shape(decode, stored)
     return stage.fit_encoder(
@@ -249,6 +249,8 @@ def _steal_online(workspace: Workspace, extraction: Extraction, folder: epath.Pa
         decode=decode,
         oracle=oracle,
         account=oracle.init(attacker.key(), jnp.zeros(seen.shape, seen.dtype)),
+        initial=began.initial,
+        before=(began.seconds, began.flops),
         label=extraction.label,
     )
 
@@ -262,7 +264,8 @@ def _steal_stored(workspace: Workspace, extraction: Extraction, folder: epath.Pa
     """
     attacker, rounds = extraction.attacker, extraction.strategy.rounds
     chosen, arrays, state = np.zeros(0, np.int32), {}, {}
-    scout, spent = None, (0.0, 0.0)  # seconds and operations so far
+    scout, began = None, own.begin(workspace, extraction.init, extraction.scratch)
+    spent = began.seconds, began.flops  # so far
     for number, count in enumerate(shares(attacker.num_inputs, rounds)):
         path = folder / 'chosen' / f'round-{number:03d}.npz'
         see = _make_see(workspace, extraction, chosen, arrays, scout, number)
@@ -270,7 +273,10 @@ def _steal_stored(workspace: Workspace, extraction: Extraction, folder: epath.Pa
         chosen = np.concatenate([chosen, new])
         arrays, bill, noticed = ask(workspace, attacker, chosen)
         if extraction.recover:
-            arrays = _recover(workspace, extraction, arrays)
+            scratch, pool = extraction.scratch, attacker.pool
+            arrays = own.recover(
+                workspace, extraction.recover, scratch, pool, attacker.seed, arrays
+            )
         frozen, *took = _before(workspace, extraction, arrays, folder / f'before-{number:03d}')
         fit = functools.partial(
             stage.fit_encoder,
@@ -285,6 +291,7 @@ def _steal_stored(workspace: Workspace, extraction: Extraction, folder: epath.Pa
             bill=bill,
             noticed=noticed,
             frozen=frozen,
+            initial=began.initial,
             before=(spent[0] + took[0], spent[1] + took[1]),
             label=extraction.label,
         )
@@ -350,27 +357,6 @@ def _make_see(
         )
 
     return see
-
-
-def _recover(workspace: Workspace, extraction: Extraction, arrays: Arrays) -> Arrays:
-    """Returns the training arrays after the recoveries on their answers.
-
-    The attacker's shadow is trained without the victim, when a recovery first uses it.
-    """
-    decode = data.decoder(extraction.attacker.pool)
-
-    def represent(inputs: np.ndarray) -> np.ndarray:
-        shadow = baselines.pretrain_scratch(workspace, extraction.scratch).encoder
-        apply, mesh = shadow.network.apply, workspace.mesh
-        return features.extract(apply, shadow.variables, inputs, decode=decode, mesh=mesh)
-
-    received = recovery.Received(arrays['inputs'], arrays['answers'], arrays['answered'])
-    shadow = recovery.Shadow(represent, extraction.attacker.seed)
-    recovered = recovery.make(extraction.recover)(received, shadow)
-    return arrays | {
-        'answers': recovered.answers.astype(np.float32),
-        'answered': recovered.answered,
-    }
 
 
 def _before(

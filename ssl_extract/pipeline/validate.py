@@ -1,10 +1,10 @@
 """Validation of a run before training: its parts, then each stage."""
 
-from ssl_extract import defenses, losses, recovery, strategies, training, victims
+from ssl_extract import attacks, defenses, losses, recovery, strategies, training, victims
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import PROBES
-from ssl_extract.pipeline import evaluate, feasibility, known
+from ssl_extract.pipeline import evaluate, feasibility, known, own
 from ssl_extract.pipeline import users as users_stage
 from ssl_extract.pipeline import victim as victim_stage
 from ssl_extract.pipeline.context import Run
@@ -33,6 +33,7 @@ def validate(run: Run, where: str = '') -> None:
         feasibility.check_victim(run, sets, sketch)
         feasibility.check_budget(run, sets)
         evaluate.check_evaluation(run, sets, sketch)
+        own.check_start(run, sketch)
         feasibility.check_attack(run, sets, sketch)
         users_stage.check_users(run, sets)
         known.check_known(run, sets)
@@ -57,6 +58,8 @@ def check_fields(run: Run) -> None:
     defenses.needs(c.defense)  # reads every part; the service makes it, with what it needs
     recovery.make(a.recover)
     losses.make(a.loss)
+    if a.init:
+        attacks.STARTS.make(a.init)
     strategies.make(a.strategy)
     for encoder in filter(None, (v.encoder, a.encoder)):
         trained.make(encoder)

@@ -78,10 +78,10 @@ def make_step(
 def make_init(
     recipe: Recipe, optimizer: str, input_shape: tuple[int, ...], mesh: jax.sharding.Mesh
 ) -> Callable:
-    """Compiles `init(key, account, frozen) -> TrainState`, whole on every device."""
+    """Compiles `init(key, account, frozen, initial) -> TrainState`, whole on every device."""
     return parallel.compile_init(
-        lambda key, account, frozen: init_state(
-            recipe, optimizer, key, input_shape, account, frozen
+        lambda key, account, frozen=None, initial=None: init_state(
+            recipe, optimizer, key, input_shape, account, frozen, initial
         ),
         mesh,
     )
@@ -94,6 +94,7 @@ def init_state(
     input_shape: tuple[int, ...],
     account: Any = (),
     frozen: dict[str, Any] | None = None,
+    initial: dict[str, Any] | None = None,
 ) -> TrainState:
     """Makes a fresh state at step 0.
 
@@ -105,9 +106,14 @@ def init_state(
         account: an OracleState, or () where nothing is asked.
         frozen: variables of networks trained before, by name. They are part of `batch_stats`, which
             no optimizer changes.
+        initial: variables of networks to go on with, by name, in place of fresh ones.
     """
     init_key, train_key = jax.random.split(key)
     variables = recipe.init(init_key, jnp.zeros((1, *input_shape)))
+    for name, given in (initial or {}).items():
+        for kind, tree in given.items():
+            copied = jax.tree.map(jnp.copy, tree)  # a step overwrites its state
+            variables[kind] = variables[kind] | {name: copied}
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=variables['params'],
@@ -139,6 +145,7 @@ def fit(
     oracle: Any = None,
     account: Any = (),
     frozen: dict[str, Any] | None = None,
+    initial: dict[str, Any] | None = None,
     checkpoint_every: int = 500,
     log_every: int = 25,
     log_to: str = '',
@@ -163,7 +170,7 @@ def fit(
         decode: stored inputs to the inputs of encoders, a pure function; applied on the device.
         oracle: answers the queries of `recipe.prepare`; needs `account`.
         account: the attacker's OracleState.
-        frozen: see `init_state`.
+        frozen, initial: see `init_state`.
         checkpoint_every: steps from one checkpoint to the next.
         log_every: steps from one fetch of metrics to the next.
         log_to: a chain of `loggers.LOGGERS`, which get the metrics at every fetch.
@@ -181,7 +188,7 @@ def fit(
     step_fn = make_step(recipe, optimizer, schedule, mesh, decode)
     take = _make_take(data, mesh)
     init = make_init(recipe, optimizer, input_shape, mesh)
-    state = init(jax.random.key(seed), account, frozen)
+    state = init(jax.random.key(seed), account, frozen, initial)
     manager = checkpoint.manager(folder / 'checkpoints')
     restored = checkpoint.restore(manager, state, mesh)
     state, meta = restored or (state, {'step': 0, 'seconds': 0.0, 'flops': 0.0})

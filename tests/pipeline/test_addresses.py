@@ -52,6 +52,7 @@ attack.name                    .   .   .   .   .   .   .   .   x   x   x   .   .
 attack.data                    .   .   .   x   .   x   x   x   x   x   x   .   .   x   x   x
 attack.split                   .   .   .   x   .   x   x   x   x   x   x   .   .   x   x   x
 attack.encoder                 .   .   .   x   x   .   .   .   x   x   x   .   .   x   x   x
+attack.init                    .   .   .   .   .   .   .   .   x   x   x   .   .   x   x   x
 attack.loss                    .   .   .   .   .   .   .   .   x   x   x   .   .   x   x   x
 attack.plan                    .   .   .   .   .   x   x   x   x   x   x   .   .   x   x   x
 attack.query_augmentation      .   .   .   .   .   x   x   x   x   x   x   .   .   x   x   x
@@ -77,6 +78,7 @@ cost.dollars_per_hour          .   .   .   .   .   .   .   .   .   .   .   .   .
 baselines.random               .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   x
 baselines.scratch_epochs       .   .   .   x   .   .   .   .   .   x   .   .   .   .   .   x
 baselines.scratch_batch_size   .   .   .   x   .   .   .   .   .   x   .   .   .   .   .   x
+baselines.scratch_inputs       .   .   .   x   .   .   .   .   .   x   .   .   .   .   .   x
 evaluation.tasks               .   x   .   .   .   .   .   .   .   .   .   x   x   x   x   x
 evaluation.probe               .   x   .   .   .   .   .   .   .   .   .   .   x   x   x   x
 evaluation.neighbors           .   .   .   .   .   .   .   .   .   .   .   .   .   x   .   x
@@ -109,6 +111,7 @@ OTHER = {  # another value of every field
     'attack.data': 'noise',
     'attack.split': 'train[64:199]',
     'attack.encoder': WIDE,
+    'attack.init': 'scratch',
     'attack.loss': 'cosine',
     'attack.plan': 'repeat(m=2)',
     'attack.query_augmentation': 'simclr',
@@ -134,6 +137,7 @@ OTHER = {  # another value of every field
     'baselines.random': False,
     'baselines.scratch_epochs': 3,
     'baselines.scratch_batch_size': 8,
+    'baselines.scratch_inputs': 50,
     'evaluation.tasks': ('digits(train="train[:100]", test="test[:100]")',),
     'evaluation.probe': 'lbfgs',
     'evaluation.neighbors': 3,
@@ -211,6 +215,13 @@ CASES = {
     'shadow: the seed': ('answers', POISONED, {'victim.seed': 5}, True),
     'shadow: no pretraining': ('answers', POISONED, {'victim.epochs': 5}, False),
     'denoise: epochs': ('denoised', {}, {'baselines.scratch_epochs': 3}, True),
+    'start: epochs': (
+        'surrogate',
+        {'attack.init': 'scratch'},
+        {'baselines.scratch_epochs': 3},
+        True,
+    ),
+    'start: the answers are the same': ('answers', {}, {'attack.init': 'scratch'}, False),
     'no shadow: epochs': ('surrogate', {}, {'baselines.scratch_epochs': 3}, False),
     'own scratch: method': ('denoised', LOADED, {'victim.method': 'simsiam'}, True),
     'scratch under online: all inputs': ('scratch', ONLINE, {'attack.budget': 60}, False),
