@@ -11,6 +11,7 @@ import glob
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import time
@@ -27,6 +28,12 @@ from ssl_extract.errors import UserError
 CHECKSUM = 'sha256'
 DAY = 86_400.0  # seconds; no file is written for longer
 _MARK = f'{CHECKSUM}='.encode()  # before the checksum of an archive, at the end of the file
+_HEADERS = {  # of an array, by the version of the format; 3.0 is 2.0 with other names of fields
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
+_DEFLATED = 1032  # bytes that one byte of a compressed file can stand for
 _TEMPORARY = '.tmp'
 _ORBAX_TEMPORARY = '.orbax-checkpoint-tmp'  # in the names of folders that Orbax is writing
 
@@ -218,7 +225,8 @@ def read_npz(path: epath.PathLike, sealed: bool = True) -> dict[str, np.ndarray]
         sealed: whether `write_npz` wrote it; False for an .npz of another program.
 
     Raises:
-        DamagedError: the file is missing or no .npz, or its content differs.
+        DamagedError: the file is missing or no .npz, claims larger arrays than it holds, or its
+            content differs.
     """
     with reading(path):
         content = epath.Path(path).read_bytes()
@@ -227,8 +235,28 @@ def read_npz(path: epath.PathLike, sealed: bool = True) -> dict[str, np.ndarray]
             not head.endswith(_MARK) or hashlib.sha256(head).hexdigest().encode() != end
         ):
             raise ValueError('its content is not what was written')
+        _check_claims(content)
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)
+
+
+def _check_claims(content: bytes) -> None:
+    """Checks the sizes that an .npz claims against its own, before memory is taken for them.
+
+    Raises:
+        ValueError: an array is larger than what the archive can hold of it, or is no array.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as member:
+                shape, _, dtype = _HEADERS[np.lib.format.read_magic(member)](member)
+                claimed = member.tell() + math.prod(shape) * dtype.itemsize
+            packed = entry.compress_type != zipfile.ZIP_STORED
+            room = min(entry.file_size, len(content) * (_DEFLATED if packed else 1))
+            if claimed > room and not dtype.hasobject:  # np.load refuses objects
+                raise ValueError(
+                    f'{entry.filename} claims {dtype} {list(shape)}, which is more than it holds'
+                )
 
 
 def checksum(value: Any) -> str:
@@ -247,8 +275,10 @@ def reading(path: epath.PathLike) -> Iterator[None]:
     """Turns what a damaged file makes a reader raise, of many types, into one line."""
     try:
         yield
-    except (PermissionError, MemoryError):
+    except PermissionError:
         raise
+    except MemoryError as error:
+        raise UserError(f'{path} needs more memory than there is ({error})') from error
     except Exception as error:
         reason = (str(error).splitlines() or [''])[0] or type(error).__name__
         raise DamagedError(f'cannot read {path} ({reason})') from error

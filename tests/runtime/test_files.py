@@ -1,6 +1,7 @@
 """Files: whole, checked when they are read, and found in a folder of any name."""
 
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -75,6 +76,38 @@ def test_an_archive_is_one_for_every_program(tmp_path):
     files.write_npz(tmp_path / 'arrays.npz', **ARRAYS)
     assert zipfile.ZipFile(tmp_path / 'arrays.npz').testzip() is None
     np.testing.assert_equal(dict(np.load(tmp_path / 'arrays.npz')), ARRAYS)
+
+
+def claiming(shape, packing, size=None, dtype='<f4'):
+    """An .npz of 64 zeros, which claims an array of another shape, and a size in its directory."""
+    buffer, member = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        member, {'descr': dtype, 'fortran_order': False, 'shape': shape}
+    )
+    with zipfile.ZipFile(buffer, 'w', packing) as archive:
+        archive.writestr('answers.npy', member.getvalue() + bytes(64))
+        archive.filelist[0].file_size = size or archive.filelist[0].file_size
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize('packing', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_array_that_is_larger_than_its_file_is_not_made(tmp_path, packing):
+    path = tmp_path / 'arrays.npz'
+    for shape, size in (((17,), None), ((10**14, 2), None), ((2**33, 2**33), 2**60)):
+        path.write_bytes(claiming(shape, packing, size))
+        with pytest.raises(UserError, match=r'answers.npy claims float32 .*more than it holds\)$'):
+            files.read_npz(path, sealed=False)
+    path.write_bytes(claiming((4, 4), packing))
+    np.testing.assert_equal(files.read_npz(path, sealed=False), {'answers': np.zeros((4, 4))})
+    zeros = np.zeros((1000, 1000), np.uint8)  # as small as a file of them gets
+    np.savez_compressed(path, zeros=zeros, ones=zeros + 1)
+    assert files.read_npz(path, sealed=False)['ones'].all()
+    path.write_bytes(b'\x93NUMPY')  # an .npy
+    with pytest.raises(UserError, match='File is not a zip file'):
+        files.read_npz(path, sealed=False)
+    with pytest.raises(UserError, match=f'^{path} needs more memory than there is'):  # noqa: SIM117
+        with files.reading(path):
+            raise MemoryError
 
 
 def test_only_the_innermost_advice_is_given():
