@@ -1,6 +1,6 @@
 """Victims: sources, pretraining methods and endpoints."""
 
-from ssl_extract.victims.embeddings import content_hashes
+from ssl_extract.victims.contents import content_hashes
 from ssl_extract.victims.endpoints import ENDPOINTS
 from ssl_extract.victims.endpoints import register as register_endpoint
 from ssl_extract.victims.model import Victim, from_encoder, from_flax, from_function

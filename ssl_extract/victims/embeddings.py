@@ -5,20 +5,19 @@ matters. A file that must not hold the inputs holds their hashes (`content_hashe
 """
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from ssl_extract import data
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files
+from ssl_extract.victims.contents import DIGITS, content_hashes, hashes_as_bytes
 from ssl_extract.victims.model import Victim
 
 EMBEDDINGS = 'embeddings'
-_GRID = 1e-4  # a float32 k / 255, times 255, is at most this far from k
 _SAME = 1e-4  # by how much, as a share of its norm, two embeddings of one input may differ
-_DIGITS = 32  # of a hash
 
 
 class Table:
@@ -51,36 +50,15 @@ class Table:
 
     def _find(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the row of each input, int[n], and whether the row is the input's, bool[n]."""
-        hashes = content_hashes(inputs)
+        inputs = np.asarray(inputs)
+        places, known = self._look_up(content_hashes(inputs))
+        rest = ~known  # which are in a file of bytes as bytes
+        places[rest], known[rest] = self._look_up(hashes_as_bytes(inputs[rest]))
+        return places, known
+
+    def _look_up(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         places = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
         return places, self.hashes[places] == hashes
-
-
-def content_hashes(inputs: np.ndarray) -> np.ndarray:
-    """Returns a hash of each input as a victim is asked it: 32 hexadecimal digits, bytes [N].
-
-    An image has one hash, as it is stored in uint8 and as floats in [0, 1].
-
-    >>> stored = np.array([[0, 51], [7, 255]], np.uint8)
-    >>> bool((content_hashes(stored) == content_hashes(stored / 255)).all())
-    True
-
-    Args:
-        inputs: [N, ...], as a data set stores them or as encoders see them.
-    """
-    inputs = np.asarray(inputs)
-    if inputs.dtype == np.uint8:
-        return data.hashes(inputs)
-    if inputs.dtype.kind != 'f':
-        return data.hashes(inputs.astype(np.int32))
-    floats = inputs.astype(np.float32) + np.float32(0)  # which makes a 0 of -0
-    scaled = floats * np.float32(255)
-    pixels = np.rint(scaled).clip(0, 255)
-    whole = (np.abs(scaled - pixels) <= _GRID).reshape(len(inputs), -1).all(axis=1)
-    hashes = np.empty(len(inputs), f'S{_DIGITS}')
-    hashes[whole] = data.hashes(pixels[whole].astype(np.uint8))
-    hashes[~whole] = data.hashes(floats[~whole])
-    return hashes
 
 
 def read(file: epath.PathLike, ids: str = 'inputs', answers: str = 'representation') -> Victim:
@@ -99,7 +77,7 @@ def read(file: epath.PathLike, ids: str = 'inputs', answers: str = 'representati
 
     Raises:
         UserError: the file cannot be read, lacks one of the two, or holds NaN, other types or
-            lengths, or two different embeddings of one input.
+            lengths, whole numbers outside of int32, or two different embeddings of one input.
     """
     path = files.absolute(file)
     with files.advised('put it back from a copy, or name another file in victim.source'):
@@ -137,21 +115,33 @@ def _checked_embeddings(path: epath.Path, embeddings: np.ndarray) -> np.ndarray:
             f'{path}: {EMBEDDINGS} is {embeddings.dtype} {list(embeddings.shape)}; it must hold '
             'real numbers [N, D], a row for each input'
         )
+    _check_finite(path, EMBEDDINGS, embeddings)
+    return np.ascontiguousarray(embeddings, np.float32)
+
+
+def _check_finite(path: epath.Path, name: str, numbers: np.ndarray) -> None:
+    """Raises UserError if a row of real numbers [N, ...] is not finite as float32."""
+    if numbers.dtype.kind != 'f':
+        return
     with np.errstate(over='ignore'):
-        embeddings = np.ascontiguousarray(embeddings, np.float32)
-    finite = np.isfinite(embeddings).all(axis=1)
-    if not finite.all():
+        finite = np.isfinite(numbers.astype(np.float32, copy=False))
+    rows = finite.all(axis=tuple(range(1, numbers.ndim)))
+    if not rows.all():
+        row = np.argmin(rows)
         raise UserError(
-            f'{path}: {(~finite).sum()} of {len(finite)} rows of {EMBEDDINGS} hold NaN or infinity '
-            f'(first: row {np.argmin(finite)}); take these rows out'
+            f'{path}: row {row} of {name} holds {numbers[row][~finite[row]].flat[0]}, and '
+            f'{(~rows).sum()} of {len(rows)} rows are not finite as float32; take these rows out'
         )
-    return embeddings
 
 
 def _hashes_of(path: epath.Path, ids: str, given: np.ndarray) -> np.ndarray:
     """Returns the hashes of a file's inputs, which the file holds or which are computed."""
     if given.dtype.kind in 'fiu' and given.ndim > 1:
-        return content_hashes(given)
+        _check_finite(path, ids, given)
+        try:
+            return content_hashes(given)
+        except UserError as error:
+            raise UserError(f'{path}: {ids}: {error}') from None
     texts = given.astype(str) if given.dtype.kind in 'SUO' else given
     if (
         texts.dtype.kind != 'U'
@@ -162,19 +152,20 @@ def _hashes_of(path: epath.Path, ids: str, given: np.ndarray) -> np.ndarray:
             f'{path}: {ids} is {given.dtype} {list(given.shape)}; it must hold the inputs [N, ...] '
             'or their hashes [N], of ssl_extract.victims.content_hashes'
         )
-    return texts.astype(f'S{_DIGITS}')
+    return texts.astype(f'S{DIGITS}')
 
 
 def _is_hash(text: str) -> bool:
-    return len(text) == _DIGITS and set(text) <= set('0123456789abcdef')
+    return len(text) == DIGITS and set(text) <= set('0123456789abcdef')
 
 
 def _check_alike(path: epath.Path, hashes: np.ndarray, embeddings: np.ndarray) -> None:
     """Raises UserError if an input that occurs twice has two different embeddings."""
     _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
     twice = np.flatnonzero(first[place] != np.arange(len(hashes)))
-    norms = np.linalg.norm(embeddings[twice], axis=1)
-    apart = np.linalg.norm(embeddings[twice] - embeddings[first[place[twice]]], axis=1)
+    again = embeddings[twice].astype(np.float64)  # in which no square overflows
+    norms = np.linalg.norm(again, axis=1)
+    apart = np.linalg.norm(again - embeddings[first[place[twice]]], axis=1)
     other = twice[apart > _SAME * norms]
     if len(other):
         raise UserError(
@@ -202,24 +193,31 @@ def _read_parquet(path: epath.Path, names: tuple[str, ...]) -> dict[str, np.ndar
         if not {*names} <= {*there}:
             return dict.fromkeys(there, np.empty(0))
         table = parquet.read_table(str(path), columns=[*names])
-        return {name: _as_array(name, table[name].combine_chunks()) for name in names}
+        columns = {name: table[name].combine_chunks() for name in names}
+    return {name: _as_array(path, name, column) for name, column in columns.items()}
 
 
-def _as_array(name: str, column: Any) -> np.ndarray:
+def _as_array(path: epath.Path, name: str, column: Any) -> np.ndarray:
     """Returns a column as an array; lists within lists are the further axes.
 
     Raises:
-        ValueError: a value is missing, or lists have several lengths.
+        UserError: a value is missing, or lists have several lengths.
     """
     from pyarrow import compute, types
 
+    def check(flags: Any, fault: str) -> None:
+        if (first := compute.index(flags, True).as_py()) >= 0:
+            row = first // math.prod(shape[1:])
+            raise UserError(f'{path}: row {row} of {name} {fault}; mend or take out such rows')
+
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
     shape, values = [len(column)], column
-    while types.is_list(values.type) or types.is_fixed_size_list(values.type):
-        lengths = compute.list_value_length(values).unique().to_pylist()
-        if len(lengths) > 1:
-            raise ValueError(f'{name}: its lists are of several lengths')
-        shape.append((lengths or [0])[0])
+    check(values.is_null(), 'is missing')
+    while any(is_list(values.type) for is_list in lists):
+        lengths = compute.list_value_length(values)
+        first = lengths[0].as_py() if len(lengths) else 0
+        check(compute.not_equal(lengths, first), f'holds a list of another length than {first}')
+        shape.append(first)
         values = values.flatten()
-    if None in shape or values.null_count:
-        raise ValueError(f'{name}: values are missing')
+        check(values.is_null(), 'has missing values')
     return values.to_numpy(zero_copy_only=False).reshape(shape)

@@ -41,17 +41,48 @@ def lists_of(array):
     return values
 
 
-def test_a_content_is_known_again_as_bytes_and_as_a_compiled_program_decodes_it():
-    values = np.arange(256, dtype=np.uint8)[:, None]
-    decoded = np.asarray(jax.jit(data.decoding.images)(values))
-    for floats in (decoded, values / 255, values * np.float32(1 / 255)):
-        assert (victims.content_hashes(floats) == victims.content_hashes(values)).all()
-    others = np.concatenate(
-        [values / 255 + 1e-3, values / 255 - 1.01, values.astype(np.float32) + 2]
-    )
-    hashes = victims.content_hashes(np.concatenate([values / 255, others]).astype(np.float32))
+def saved(path, inputs, **settings):
+    """The victim whose file has these inputs, with the embeddings [0], [1], [2], ..."""
+    np.savez(path, inputs=inputs, embeddings=np.arange(len(inputs))[:, None])
+    return load(path, **settings)
+
+
+BYTES = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
+DECODED = np.asarray(jax.jit(data.decoding.images)(BYTES))
+
+
+def test_a_content_is_known_again_as_bytes_and_as_a_compiled_program_decodes_it(tmp_path):
+    for floats in (DECODED, BYTES / 255, BYTES * np.float32(1 / 255)):
+        assert (victims.content_hashes(floats) == victims.content_hashes(BYTES)).all()
+        flat = floats.reshape(256, 1)  # in a file of bytes, bytes are meant
+        hashes = victims.content_hashes(BYTES[..., 0, 0])
+        for inputs in (BYTES[..., 0, 0], hashes):
+            victim = saved(tmp_path / 'bytes.npz', inputs)
+            np.testing.assert_array_equal(victim.answer(flat)[:, 0], np.arange(256))
+            assert not victim.knows(flat + np.float32(1e-5)).any()
+    others = np.concatenate([BYTES / 255 + 1e-6, BYTES / 255 - 1.01, BYTES.astype(np.float32) + 2])
+    hashes = victims.content_hashes(np.concatenate([BYTES / 255, others]).astype(np.float32))
     assert len(set(hashes)) == len(hashes)
     assert victims.content_hashes(np.array([[0.0]])) == victims.content_hashes(np.array([[-0.0]]))
+
+
+def test_inputs_that_are_no_images_are_matched_bit_by_bit(tmp_path):
+    floats = DECODED.reshape(256, 1)
+    near = np.nextafter(floats, np.float32(2))  # other inputs, however near
+    victim = saved(tmp_path / 'floats.npz', np.concatenate([floats, near]))
+    np.testing.assert_array_equal(victim.answer(floats.astype(float))[:, 0], np.arange(256))
+    np.testing.assert_array_equal(victim.answer(near)[:, 0], 256 + np.arange(256))
+    assert not victim.knows(np.nextafter(near, np.float32(2))).any()
+    whole = np.array([[5, 6], [-1, 2**31 - 1]])
+    victim = saved(tmp_path / 'whole.npz', whole)
+    for dtype in (np.int32, np.int64):
+        np.testing.assert_array_equal(victim.answer(whole.astype(dtype)), [[0], [1]])
+    for wrapped in (whole + 2**32, whole - 2**32, whole.astype(np.uint64)):
+        with pytest.raises(UserError, match=r'^row \d of the inputs holds \S+; whole numbers are'):
+            victim.answer(wrapped)
+    for other in (whole.astype(str), whole * 1j, np.int32(5)):
+        with pytest.raises(UserError, match='^inputs are .* they must be real numbers'):
+            victims.content_hashes(other)
 
 
 def test_it_answers_its_inputs_in_any_order_and_nothing_is_sent_for_another(path, tmp_path):
@@ -88,12 +119,43 @@ def test_parquet_and_hashes_are_the_same_victim(path, tmp_path):
     ):
         assert other.address.split()[-1] == victim.address.split()[-1]
         np.testing.assert_array_equal(other.answer(IMAGES[:3] / 255), EMBEDDINGS[:3])
-    ragged = {'inputs': pyarrow.array([[1.0], [1.0, 2.0]]), 'embeddings': lists_of(EMBEDDINGS[:2])}
-    pyarrow.parquet.write_table(pyarrow.table(ragged), tmp_path / 'ragged.parquet')
-    with pytest.raises(UserError, match='inputs: its lists are of several lengths'):
-        load(tmp_path / 'ragged.parquet')
     with pytest.raises(UserError, match="has no 'ids': it has embeddings, hash, inputs, note"):
         load(tmp_path / 'answers.parquet', ids='ids')
+
+
+LISTS = {
+    'list': lambda values, width: pyarrow.list_(values),
+    'large_list': lambda values, width: pyarrow.large_list(values),
+    'fixed_size_list': pyarrow.list_,
+}
+
+
+@pytest.mark.parametrize('kind', LISTS)
+def test_columns_of_lists_of_each_kind(kind, tmp_path):
+    path, real = tmp_path / 'answers.parquet', LISTS[kind](pyarrow.float32(), 2)
+
+    def read(inputs, embeddings=((1, 2), (3, 4))):
+        columns = {
+            'inputs': pyarrow.array(inputs, LISTS[kind](LISTS[kind](pyarrow.uint8(), 2), 1)),
+            'embeddings': pyarrow.array(embeddings, real),
+        }
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        return load(path)
+
+    victim = read([[[1, 2]], [[3, 4]]])
+    assert victim.input_shape == (1, 2) and victim.dim == 2
+    assert victim.answer(np.uint8([[[3, 4]]])).tolist() == [[3, 4]]
+    faults = [
+        ([[[1, 2]], None], r'row 1 of inputs is missing'),
+        ([[None], [[3, 4]]], r'row 0 of inputs has missing values'),
+        ([[[1, 2]], [[3, None]]], r'row 1 of inputs has missing values'),
+        ([[[1, 2]], [[3, 4]]], r'row 1 of embeddings has missing values', ((1, 2), (3, None))),
+    ]
+    if kind != 'fixed_size_list':
+        faults.append(([[[1, 2]], [[3]]], 'row 1 of inputs holds a list of another length than 2'))
+    for inputs, message, *embeddings in faults:
+        with pytest.raises(UserError, match=f'^{path}: {message}; mend or take out such rows$'):
+            read(inputs, *embeddings)
 
 
 def archive(**arrays):
@@ -104,7 +166,26 @@ def archive(**arrays):
 
 TWICE = np.concatenate([IMAGES[:39], IMAGES[:1]])
 BROKEN = {
-    'nan': (archive(embeddings=np.full((40, 5), np.nan)), r'40 of 40 rows .* \(first: row 0\)'),
+    'nan': (
+        archive(embeddings=np.where(np.arange(40)[:, None] > 2, np.nan, EMBEDDINGS)),
+        'npz: row 3 of embeddings holds nan, and 37 of 40 rows are not finite as float32; take',
+    ),
+    'large': (
+        archive(embeddings=np.full((40, 5), 1e300)),
+        'row 0 of embeddings holds 1e.300, and 40 of',
+    ),
+    'nan inputs': (
+        archive(inputs=np.where(np.arange(40)[:, None] == 2, np.inf, EMBEDDINGS)),
+        'npz: row 2 of inputs holds inf, and 1 of 40 rows are not finite',
+    ),
+    'int64': (
+        archive(inputs=np.arange(40)[:, None] + 2**31 - 39),
+        f'npz: inputs: row 39 of the inputs holds {2**31}; whole numbers are int32$',
+    ),
+    'alike': (
+        archive(inputs=TWICE, embeddings=EMBEDDINGS * 1e30),
+        'rows 0 and 39 are of the same input',
+    ),
     'flat': (archive(embeddings=EMBEDDINGS[0]), r'float32 \[5\]; it must hold real numbers \[N, D'),
     'complex': (archive(embeddings=EMBEDDINGS * 1j), 'is complex'),
     'empty': (archive(inputs=IMAGES[:0], embeddings=EMBEDDINGS[:0]), 'must hold real numbers'),

@@ -1,0 +1,89 @@
+"""Hashes of inputs by their content.
+
+A victim is asked images as floats, k / 255 with the rounding of the hardware, and a file may hold
+bytes. Floats are therefore recognized as bytes where bytes can be meant: in an image, and in a file
+of bytes. All other inputs are recognized by every bit of their float32 or int32 numbers.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_extract import data
+from ssl_extract.errors import UserError
+
+DIGITS = 32  # of a hash
+_ROUNDING = np.float32(2**-22)  # by how much, as a share, a float32 k / 255 may be off
+
+
+def content_hashes(inputs: np.ndarray) -> np.ndarray:
+    """Returns a hash of each input as a victim is asked it: 32 hexadecimal digits, bytes [N].
+
+    An image [H, W, C] has one hash, as it is stored in uint8 and as floats in [0, 1]. Of any other
+    input, every bit of the float32 or int32 numbers counts.
+
+    >>> stored = np.array([0, 51, 7, 255], np.uint8).reshape(1, 2, 2, 1)
+    >>> bool(content_hashes(stored) == content_hashes(stored / 255))
+    True
+
+    Args:
+        inputs: [N, ...], as a data set stores them or as encoders see them.
+
+    Raises:
+        UserError: the inputs are no real numbers [N, ...], or hold whole numbers outside of int32.
+    """
+    inputs = _as_asked(np.asarray(inputs))
+    hashes = data.hashes(inputs)
+    if inputs.ndim != 4:
+        return hashes
+    of_bytes = hashes_as_bytes(inputs)
+    return np.where(of_bytes == b'', hashes, of_bytes)
+
+
+def hashes_as_bytes(inputs: np.ndarray) -> np.ndarray:
+    """Returns the hashes of the bytes whose floats the inputs are, bytes [N]; b'' of others.
+
+    >>> stored = np.array([[0, 51], [7, 255]], np.uint8)
+    >>> bool((hashes_as_bytes(stored / 255) == content_hashes(stored)).all())
+    True
+
+    Args:
+        inputs: [N, ...], as encoders see them.
+    """
+    hashes = np.zeros(len(inputs), f'S{DIGITS}')
+    floats = _as_asked(inputs)
+    if floats.dtype != np.float32:
+        return hashes
+    scaled = floats * np.float32(255)
+    pixels = np.rint(scaled).clip(0, 255)
+    whole = _each(np.abs(scaled - pixels) <= pixels * _ROUNDING)
+    hashes[whole] = data.hashes(pixels[whole].astype(np.uint8))
+    return hashes
+
+
+def _as_asked(inputs: np.ndarray) -> np.ndarray:
+    """Returns inputs [N, ...] as a victim is asked them: uint8, float32 without -0, or int32.
+
+    Raises:
+        UserError: the inputs are of another type, or outside of int32.
+    """
+    if jnp.issubdtype(inputs.dtype, jnp.floating) and inputs.ndim:
+        with np.errstate(over='ignore'):
+            return inputs.astype(np.float32) + np.float32(0)
+    if inputs.dtype.kind not in 'biu' or not inputs.ndim:
+        raise UserError(
+            f'inputs are {inputs.dtype} {list(inputs.shape)}; they must be real numbers [N, ...]'
+        )
+    if inputs.dtype == np.uint8:
+        return inputs
+    asked = inputs.astype(np.int32)
+    same = _each(asked == inputs)
+    if not same.all():
+        row = np.argmin(same)
+        value = inputs[row][asked[row] != inputs[row]].flat[0]
+        raise UserError(f'row {row} of the inputs holds {value}; whole numbers are int32')
+    return asked
+
+
+def _each(flags: np.ndarray) -> np.ndarray:
+    """Returns whether all flags [N, ...] of each input hold, bool[N]."""
+    return flags.all(axis=tuple(range(1, flags.ndim)))
