@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 def told_with_place(error: BaseException) -> str:
-    """Writes an error of the user's code with the last line of that code that led to the error.
+    """Writes an error of the user's code, in one line, with the line of code that led to the error.
 
     Args:
         error: as it was raised while the user's code ran.
@@ -25,7 +25,7 @@ def told_with_place(error: BaseException) -> str:
         line = f', line {error.lineno}' if error.lineno else ''
         return f'{error.filename}{line}: {error.msg}'
     name = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
-    return f'{place_of(error)}{name}{error}'
+    return ' '.join(f'{place_of(error)}{name}{error}'.split()).removesuffix(':')
 
 
 def place_of(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_extract.errors import UserError
+from ssl_extract.errors import UserError, told_with_place
 
 
 def check_answers(victim: str, answer: Any, count: int, dim: int) -> np.ndarray:
@@ -21,12 +21,17 @@ def check_answers(victim: str, answer: Any, count: int, dim: int) -> np.ndarray:
         dim: width of an answer.
 
     Raises:
-        UserError: the answers have another shape, or are not finite numbers.
+        UserError: the answers are no array, have another shape, or are not finite numbers.
     """
     try:
         answer = np.asarray(answer)
     except ValueError:  # rows of several lengths
         answer = np.asarray(answer, object)
+    except Exception as error:  # of the library of a tensor on a device, or with a gradient
+        raise UserError(
+            f'victim {victim}: it answered with a {type(answer).__name__}, which NumPy cannot read '
+            f'({told_with_place(error)}); it must answer NumPy arrays'
+        ) from error
     real = any(jnp.issubdtype(answer.dtype, kind) for kind in (jnp.integer, jnp.floating))
     real &= answer.dtype.kind != 'm'  # a time span, which NumPy takes for an integer
     if answer.shape != (count, dim) or not real:

@@ -7,12 +7,13 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
+import numpy as np
 
 from ssl_extract.encoders import torch_weights, trained
-from ssl_extract.errors import UserError, told_with_place
+from ssl_extract.errors import UserError, place_of, told_with_place
 from ssl_extract.ranges import Count, NotNegative, Positive, Range, Width
 from ssl_extract.registry import Registry
 from ssl_extract.runtime import files, parallel
@@ -194,6 +195,8 @@ def _check_http(settings: Settings, dim: int) -> None:
 def function(name: str, dim: Width, address: str = '', answers: str = 'representation') -> Load:
     """Imports a Python function on NumPy arrays, which is called with granted rows only.
 
+    What the function raises becomes a `UserError` of one line, with the original as its cause.
+
     >>> load = function('numpy:abs', dim=3)
     >>> load(None).address
     'numpy:abs'
@@ -216,9 +219,24 @@ def function(name: str, dim: Width, address: str = '', answers: str = 'represent
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
         fn = _imported(name, module, attribute)
-        return from_function(fn, dim=dim, address=address or name, answers=answers)
+        victim = from_function(fn, dim=dim, address=address or name, answers=answers)
+        return victim._replace(answer=_told(name, fn))
 
     return load
+
+
+def _told(name: str, fn: Callable) -> Callable:
+    """Returns a function of the user whose errors are told apart from those of this package."""
+
+    def answer(inputs: np.ndarray) -> Any:
+        try:
+            return fn(inputs)
+        except Exception as error:
+            raise UserError(
+                f'victim.source: function({name!r}): {told_with_place(error)}'
+            ) from error
+
+    return answer
 
 
 def load(source: str, mesh: jax.sharding.Mesh | None = None) -> Victim:
@@ -249,9 +267,15 @@ def _imported(name: str, module: str, attribute: str) -> Callable:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:
-        if isinstance(error, ImportError | AttributeError | ValueError | TypeError):
+        absent = isinstance(error, ImportError | AttributeError | ValueError | TypeError)
+        if absent and not place_of(error):  # not of the module's own code
+            reason = ' '.join(str(error).split())
             raise UserError(
-                f'victim.source: function({name!r}) is not there ({error}); write '
+                f'victim.source: function({name!r}) is not there ({reason}); write '
                 "function('module:name', dim=...)"
             ) from None
-        raise UserError(f'victim.source: function({name!r}): {told_with_place(error)}') from error
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: BaseException) -> UserError:
+    return UserError(f'victim.source: function({name!r}): {told_with_place(error)}')

@@ -1,5 +1,6 @@
 """A plain NumPy function as the victim of a whole run: what it is asked and what is shown of it."""
 
+import json
 import sys
 
 import numpy as np
@@ -16,7 +17,7 @@ from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.sets import load_sets, pool_order
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import sketch_of
-from ssl_extract.runtime import loggers, parallel
+from ssl_extract.runtime import files, loggers, parallel
 
 SOURCE = f'function("projecting:answer", dim={projecting.DIM})'
 BUDGET = 41
@@ -223,6 +224,10 @@ def test_a_classifier_is_stolen_from_its_own_posteriors(tmp_path):
             {'victim__source': 'function("broken_service:answer", dim=6)'},
             r'broken_service.py, line 1: RuntimeError: no key$',
         ),
+        (
+            {'victim__source': 'function("broken_import:answer", dim=6)'},
+            r"function\('broken_import:answer'\): \S+broken_import.py, line 1: ModuleNotFound",
+        ),
         ({'victim__source': 'function("projecting", dim=6)'}, r"write function\('module:name', d"),
         ({'victim__source': 'function("projecting:DIM", dim=6)'}, r'6 cannot be called'),
         (
@@ -238,6 +243,7 @@ def test_what_it_cannot_do_is_refused_in_one_line_before_it_is_asked(
     projecting.seen.clear()
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'broken_service.py').write_text("raise RuntimeError('no key')\n")
+    (tmp_path / 'broken_import.py').write_text('import no_such_module\n')
     (cfg,) = config.expand(config_of(**fields))
     with pytest.raises(UserError, match=message) as caught:
         validate(make_run(cfg, 'nowhere', parallel.data_mesh()))
@@ -248,4 +254,53 @@ def test_what_it_cannot_do_is_refused_in_one_line_before_it_is_asked(
 def test_a_victim_that_ends_the_process_is_an_error():
     victim = victims.from_function(lambda inputs: sys.exit(0), dim=2, address='quits')
     with pytest.raises(UserError, match=r'victim quits: it calls sys.exit\(0\)'):
+        remote.answers_of(victim, np.zeros((3, 2), np.float32))
+
+
+class Tensor:
+    """A tensor of another library that NumPy cannot read."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError('it requires grad:\ndetach it')
+
+
+FAILURES = {
+    'json.loads("")': (
+        json.JSONDecodeError,
+        'JSONDecodeError: Expecting value: .*',
+    ),
+    'raise RuntimeError("no\\nquota")': (RuntimeError, 'RuntimeError: no quota'),
+    'raise MemoryError': (MemoryError, 'MemoryError'),
+    'files.read_json("gone")': (files.DamagedError, 'cannot read gone .*'),
+}
+
+
+@pytest.mark.parametrize('code', FAILURES)
+def test_an_error_of_the_function_is_one_line_that_names_it(code, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f'failing_{list(FAILURES).index(code)}'
+    imports = 'import json\nfrom ssl_extract.runtime import files\n'
+    (tmp_path / f'{name}.py').write_text(f'{imports}def answer(inputs):\n    {code}\n')
+    victim = victims.load(f'function("{name}:answer", dim=2, address="model 3")')
+    kind, told = FAILURES[code]
+    place = rf"victim.source: function\('{name}:answer'\): \S+/{name}.py, line 4: {told}$"
+    with pytest.raises(UserError, match=place) as caught:
+        remote.answers_of(victim, np.zeros((3, 2), np.float32))
+    assert type(caught.value) is UserError and type(caught.value.__cause__) is kind
+    assert '\n' not in str(caught.value)
+
+
+def test_an_interrupt_is_no_error_of_the_function(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = 'import signal\ndef answer(inputs):\n    signal.raise_signal(signal.SIGINT)\n'
+    (tmp_path / 'interrupted.py').write_text(code)
+    victim = victims.load('function("interrupted:answer", dim=2)')
+    with pytest.raises(KeyboardInterrupt):
+        remote.answers_of(victim, np.zeros((3, 2), np.float32))
+
+
+def test_an_answer_that_numpy_cannot_read_is_one_line():
+    victim = victims.from_function(lambda inputs: Tensor(), dim=2, address='tensors')
+    told = r'^victim tensors: it answered with a Tensor, .* RuntimeError: it requires grad: detach'
+    with pytest.raises(UserError, match=told):
         remote.answers_of(victim, np.zeros((3, 2), np.float32))
