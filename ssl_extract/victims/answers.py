@@ -24,27 +24,25 @@ def check_answers(victim: str, answer: Any, count: int, dim: int) -> np.ndarray:
         UserError: the answers are no array, have another shape, or are not finite numbers.
     """
     try:
-        answer = np.asarray(answer)
-    except ValueError:  # rows of several lengths
-        answer = np.asarray(answer, object)
-    except Exception as error:  # of the library of a tensor on a device, or with a gradient
+        array = np.asarray(answer)
+    except Exception as error:  # rows of several lengths, or a tensor with a gradient
         raise UserError(
-            f'victim {victim}: it answered with a {type(answer).__name__}, which NumPy cannot read '
-            f'({told_with_place(error)}); it must answer NumPy arrays'
+            f'victim {victim}: it answered {count} inputs with a {type(answer).__name__} that is '
+            f'no array ({told_with_place(error)}); it must answer real numbers [{count}, {dim}]'
         ) from error
-    real = any(jnp.issubdtype(answer.dtype, kind) for kind in (jnp.integer, jnp.floating))
-    real &= answer.dtype.kind != 'm'  # a time span, which NumPy takes for an integer
-    if answer.shape != (count, dim) or not real:
+    real = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    real &= array.dtype.kind != 'm'  # a time span, which NumPy takes for an integer
+    if array.shape != (count, dim) or not real:
         raise UserError(
-            f'victim {victim}: it answered {count} inputs with {answer.dtype} '
-            f'{list(answer.shape)}; it must answer real numbers [{count}, {dim}]'
+            f'victim {victim}: it answered {count} inputs with {array.dtype} '
+            f'{list(array.shape)}; it must answer real numbers [{count}, {dim}]'
         )
     with np.errstate(over='ignore'):
-        answer = answer.astype(np.float32)
-    finite = np.isfinite(answer).all(axis=1)
+        array = array.astype(np.float32)
+    finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise UserError(
             f'victim {victim}: {int((~finite).sum())} of {count} answers hold NaN or infinity; '
             'mend the victim'
         )
-    return answer
+    return array

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ssl_extract.checks import check_whole
+from ssl_extract.checks import check, check_whole
 from ssl_extract.encoders.trained import Encoder, content_hash
 from ssl_extract.errors import UserError
 from ssl_extract.identity import content_of, name_of
 from ssl_extract.numerics import is_finite
+from ssl_extract.ranges import Count
 from ssl_extract.victims.service import Service
 
 
@@ -137,13 +138,16 @@ def from_function(
         answers: the kind of an answer; see `Victim`.
 
     Raises:
-        UserError: `fn` cannot be called, or `dim` is not a whole number of at least 1.
+        UserError: `fn` cannot be called, `dim` is not a whole number of at least 1, `input_shape`
+            holds other numbers, or `address` is no text.
     """
     if not callable(fn):
         raise UserError(f'victim: {fn!r} cannot be called: give a function of an array')
     check_whole('dim', dim, 1)
-    where = address or _name_of(fn)
-    return Victim(where, dim, fn, False, answers, input_shape)
+    check('address', address, str)
+    check('input_shape', input_shape, tuple[Count, ...] | None)
+    shape = None if input_shape is None else tuple(input_shape)
+    return Victim(address or _name_of(fn), dim, fn, False, answers, shape)
 
 
 def _name_of(fn: Callable) -> str:

@@ -92,6 +92,13 @@ def test_it_has_the_ledger_of_a_traced_oracle(tmp_path):
     np.testing.assert_allclose(remote.representations, traced.representations, atol=1e-4)
 
 
+class Tensor:
+    """A tensor of another library that NumPy cannot read."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError('it requires grad:\ndetach it')
+
+
 @pytest.mark.parametrize(
     ('answer', 'message'),
     [
@@ -100,12 +107,36 @@ def test_it_has_the_ledger_of_a_traced_oracle(tmp_path):
         (lambda x: np.array([['a'] * 3] * len(x)), 'it must answer real numbers'),
         (lambda x: x[:, :3] * 1j, r'complex64 \[8, 3\]; it must answer real numbers'),
         (lambda x: [[1.0] * (1 + i % 2) for i in range(len(x))], 'it must answer real numbers'),
+        (
+            lambda x: (x[:, :3], x),
+            r'8 inputs with a tuple that is no array \(.*ValueError: ',
+        ),
+        (
+            lambda x: Tensor(),
+            'with a Tensor .*RuntimeError: it requires grad: detach it',
+        ),
     ],
 )
 def test_a_wrong_answer_is_refused_and_nothing_of_it_is_kept(tmp_path, answer, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         collect(tmp_path, answer, INPUTS[:8])
+    assert '\n' not in str(caught.value)
     assert not list(tmp_path.glob('part-*'))
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'input_shape': 5}, r'^input_shape must be .*, got 5$'),
+        ({'input_shape': (5, 0)}, r'^input_shape must be .*, got \(5, 0\)$'),
+        ({'address': 5}, '^address must be a text, got 5$'),
+        ({'dim': True}, '^dim must be a whole number of at least 1, got True$'),
+    ],
+)
+def test_a_description_of_another_type_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        from_function(abs, **{'dim': 3} | settings)
+    assert from_function(abs, dim=3, input_shape=[5]).input_shape == (5,)
 
 
 PROGRAM = """
