@@ -244,16 +244,21 @@ def _check_claims(content: bytes) -> None:
     """Checks the sizes that an .npz claims against its own, before memory is taken for them.
 
     Raises:
-        ValueError: an array is larger than what the archive can hold of it, or is no array.
+        ValueError: an array is larger than what the archive can hold of it, is no array of numbers
+            or texts, or has the name of another.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if len({*archive.namelist()}) < len(archive.namelist()):
+            raise ValueError('two of its arrays have one name')
         for entry in archive.infolist():
             with archive.open(entry) as member:
                 shape, _, dtype = _HEADERS[np.lib.format.read_magic(member)](member)
                 claimed = member.tell() + math.prod(shape) * dtype.itemsize
+            if dtype.hasobject:
+                raise ValueError(f'{entry.filename} holds Python objects, which are not loaded')
             packed = entry.compress_type != zipfile.ZIP_STORED
             room = min(entry.file_size, len(content) * (_DEFLATED if packed else 1))
-            if claimed > room and not dtype.hasobject:  # np.load refuses objects
+            if claimed > room:
                 raise ValueError(
                     f'{entry.filename} claims {dtype} {list(shape)}, which is more than it holds'
                 )

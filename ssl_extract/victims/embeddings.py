@@ -201,9 +201,9 @@ def _as_array(path: epath.Path, name: str, column: Any) -> np.ndarray:
     """Returns a column as an array; lists within lists are the further axes.
 
     Raises:
-        UserError: a value is missing, or lists have several lengths.
+        UserError: a value is missing, lists have several lengths, or hold other values.
     """
-    from pyarrow import compute, types
+    from pyarrow import ExtensionArray, compute, types
 
     def check(flags: Any, fault: str) -> None:
         if (first := compute.index(flags, True).as_py()) >= 0:
@@ -220,4 +220,6 @@ def _as_array(path: epath.Path, name: str, column: Any) -> np.ndarray:
         shape.append(first)
         values = values.flatten()
         check(values.is_null(), 'has missing values')
+    if types.is_nested(values.type) or isinstance(values, ExtensionArray):
+        raise UserError(f'{path}: {name} is a column of {column.type}; write lists of numbers')
     return values.to_numpy(zero_copy_only=False).reshape(shape)

@@ -102,6 +102,10 @@ def test_an_array_that_is_larger_than_its_file_is_not_made(tmp_path, packing):
     zeros = np.zeros((1000, 1000), np.uint8)  # as small as a file of them gets
     np.savez_compressed(path, zeros=zeros, ones=zeros + 1)
     assert files.read_npz(path, sealed=False)['ones'].all()
+    with zipfile.ZipFile(path, 'a') as archive, pytest.warns(UserWarning, match='Duplicate name'):
+        archive.writestr('ones.npy', archive.read('zeros.npy'))
+    with pytest.raises(UserError, match='two of its arrays have one name'):
+        files.read_npz(path, sealed=False)
     path.write_bytes(b'\x93NUMPY')  # an .npy
     with pytest.raises(UserError, match='File is not a zip file'):
         files.read_npz(path, sealed=False)

@@ -153,6 +153,11 @@ def test_columns_of_lists_of_each_kind(kind, tmp_path):
     ]
     if kind != 'fixed_size_list':
         faults.append(([[[1, 2]], [[3]]], 'row 1 of inputs holds a list of another length than 2'))
+    if kind == 'fixed_size_list':
+        tensors = pyarrow.FixedShapeTensorArray.from_numpy_ndarray(EMBEDDINGS)
+        pyarrow.parquet.write_table(pyarrow.table({'inputs': tensors, 'embeddings': tensors}), path)
+        with pytest.raises(UserError, match='embeddings is a column of extension<.*; write lists'):
+            load(path)
     for inputs, message, *embeddings in faults:
         with pytest.raises(UserError, match=f'^{path}: {message}; mend or take out such rows$'):
             read(inputs, *embeddings)
@@ -194,7 +199,10 @@ BROKEN = {
     'hashes': (archive(inputs=victims.content_hashes(IMAGES)[:, None]), r'\[40, 1\]; it must hold'),
     'numbers': (archive(inputs=np.arange(40)), 'or their hashes'),
     'twice': (archive(inputs=TWICE), 'rows 0 and 39 are of the same input and their embeddings'),
-    'pickle': (archive(inputs=np.array([{}] * 40)), 'Object arrays cannot be loaded'),
+    'pickle': (
+        archive(inputs=np.array([{}] * 40)),
+        'inputs.npy holds Python objects',
+    ),
     'truncated': (archive()[:-200], 'cannot read .*: put it back from a copy'),
     'other': (b'PAR1', 'cannot read'),
 }
