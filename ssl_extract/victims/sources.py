@@ -232,9 +232,7 @@ def _told(name: str, fn: Callable) -> Callable:
         try:
             return fn(inputs)
         except Exception as error:
-            raise UserError(
-                f'victim.source: function({name!r}): {told_with_place(error)}'
-            ) from error
+            raise _failed(name, error) from error
 
     return answer
 
