@@ -26,6 +26,7 @@ MOST_BYTES = 2**20  # of a reply without answers
 _MISSING = (404, 405, 501)  # statuses of a path, or a method of a path, that is not there
 _LEAST_TOKEN = 8  # characters of its beginning that are hidden too
 _SERVED = (200, 201, 203)  # statuses of a reply that holds what was asked
+_PORTS = {'http': 80, 'https': 443}
 _TOLD_WAIT = 5.0  # seconds from which on a wait is told
 
 
@@ -242,7 +243,10 @@ def _certificates() -> ssl.SSLContext:
 
 
 def _checked_url(url: str) -> str:
-    """Returns a url without a slash at its end.
+    """Returns a url in one spelling, which what was sent to it is counted under.
+
+    >>> _checked_url('HTTP://Example.org:80/Path/')
+    'http://example.org/Path'
 
     Raises:
         UserError: it is no http url, or holds a name, a password or a query.
@@ -251,7 +255,7 @@ def _checked_url(url: str) -> str:
     try:
         parts = urllib.parse.urlsplit(url)
         hidden = parts.username or parts.password or parts.query or parts.fragment
-        fine = parts.scheme in ('http', 'https') and parts.hostname and parts.port != 0
+        fine = parts.scheme in _PORTS and parts.hostname and parts.port != 0
     except ValueError:
         hidden, fine = None, False
     if hidden:
@@ -261,7 +265,9 @@ def _checked_url(url: str) -> str:
         )
     if not fine or not url.isascii() or not url.isprintable() or ' ' in url:
         raise UserError(f'{usage}, got {wire.shown(url)!r}')
-    return url.rstrip('/')
+    host = f'[{parts.hostname}]' if ':' in parts.hostname else parts.hostname
+    usual = parts.port in (None, _PORTS[parts.scheme])
+    return parts._replace(netloc=host if usual else f'{host}:{parts.port}').geturl().rstrip('/')
 
 
 def _token_of(variable: str) -> str:

@@ -3,7 +3,8 @@
 The answers of an account lie in its store, which knows what came back. The journal beside them
 knows what left. It holds the number of queries sent, and the last request under its key. A request
 that a kill interrupted is thus sent again under the same key, and a service that keeps its answers
-by key bills it once. The journals of all accounts in one folder, as of a workdir, share a limit.
+by key bills it once. The journals of all accounts in one folder, as of a workdir, share a limit for
+each url, whatever the service calls itself.
 """
 
 import hashlib
@@ -23,20 +24,21 @@ class Journal:
 
     Args:
         folder: of the account's store; None keeps the journal in memory.
-        service: the service's address.
-        limit: queries that all accounts beside the folder may send to the service; None is none.
+        url: of the service.
+        limit: queries that all accounts beside the folder may send to the url; None is none.
         repeats: whether the service answers a repeated request again without billing it.
     """
 
     def __init__(
-        self, folder: epath.Path | None, service: str, limit: int | None, repeats: bool
+        self, folder: epath.Path | None, url: str, limit: int | None, repeats: bool
     ) -> None:
-        self.folder, self.service, self.limit, self.repeats = folder, service, limit, repeats
-        self.state: dict[str, Any] = {'service': service, 'id': uuid.uuid4().hex, 'sent': 0}
-        self.state |= {'billed': 0, 'before': 0, 'key': '', 'number': -1, 'rows': 0}
+        self.folder, self.url, self.limit, self.repeats = folder, url, limit, repeats
+        # `sent` is by url, as a service under a declared address may move; the rest after `before`
+        # is of the last request.
+        self.state: dict[str, Any] = {'id': uuid.uuid4().hex, 'sent': {}, 'billed': 0, 'before': 0}
+        self.state |= {'url': url, 'key': '', 'number': -1, 'rows': 0}
         if folder is not None and (folder / NAME).exists():
-            with files.advised(_remedy(folder)):
-                self.state |= files.read_json(folder / NAME)
+            self.state |= _read(folder)
         self.before: dict[str, Any] | None = None  # the state before a request that may not count
 
     def key(self, number: int, content: bytes) -> str:
@@ -56,7 +58,7 @@ class Journal:
             UserError: the limit does not leave so many queries; nothing is to be sent.
         """
         state = self.state
-        again = state['key'] == key
+        again = (state['key'], state['url']) == (key, self.url)
         if state['number'] == number and self.before is None:
             self._tell(again)
         self.before = None
@@ -64,7 +66,8 @@ class Journal:
             return
         self.check(rows)
         self.before = state
-        counted = {'sent': state['sent'] + rows, 'before': state['billed']}
+        sent = state['sent'] | {self.url: state['sent'].get(self.url, 0) + rows}
+        counted = {'sent': sent, 'before': state['billed'], 'url': self.url}
         self._write(state | counted | {'key': key, 'number': number, 'rows': rows})
         if self.limit is not None and self.sent() > self.limit:  # another process was faster
             self.withdraw()
@@ -107,20 +110,18 @@ class Journal:
         return self.state['rows'] if self.state['number'] == number else 0
 
     def sent(self) -> int:
-        """Counts the queries that all accounts beside the folder have sent to the service."""
+        """Counts the queries that all accounts beside the folder have sent to the url."""
         if self.folder is None:
-            return self.state['sent']
+            return self.state['sent'].get(self.url, 0)
         total = 0
         for path in {*files.find(self.folder.parent, f'*/{NAME}'), self.folder / NAME}:
             if path.exists():
-                with files.advised(_remedy(path.parent)):
-                    state = files.read_json(path)
-                total += state['sent'] if state.get('service') == self.service else 0
+                total += _read(path.parent)['sent'].get(self.url, 0)
         return total
 
     def _refusal(self, sent: int, rows: int) -> UserError:
         return UserError(
-            f'victim.source: max_queries={self.limit}: {sent} were sent to {self.service} by this '
+            f'victim.source: max_queries={self.limit}: {sent} were sent to {self.url} by this '
             f'account and those beside it, and {rows} more were to be sent: nothing more was sent; '
             'send fewer, or raise max_queries'
         )
@@ -141,5 +142,10 @@ class Journal:
             files.write_json(self.folder / NAME, state)
 
 
-def _remedy(folder: epath.Path) -> str:
-    return f'put it back from a copy; without it nobody knows what {folder} has sent'
+def _read(folder: epath.Path) -> dict[str, Any]:
+    path = folder / NAME
+    with files.advised(f'put it back from a copy; without it nobody knows what {folder} has sent'):
+        state = files.read_json(path)
+        if not isinstance(state.get('sent'), dict):
+            raise files.DamagedError(f'cannot read {path} (it has no queries sent by url)')
+    return state

@@ -44,7 +44,7 @@ class Service:
         self.address = address or named.rstrip()
         most = self.about.get('max_batch') or 2**31
         self.batch_size = min(settings.batch_size or min(USUAL_BATCH, most), most)
-        self._unkept = Journal(None, self.address, settings.max_queries, repeats=False)
+        self._unkept = Journal(None, self.connection.url, settings.max_queries, repeats=False)
 
     def check(self, folder: epath.Path, count: int, number: int) -> None:
         """Checks that neither the limit nor the service's budget ends before the last query.
@@ -97,7 +97,7 @@ class Service:
         """
         journal, replies = self._journal(folder), []
         for start in range(0, len(inputs), self.batch_size):
-            before = number + start if folder else journal.state['sent']
+            before = number + start if folder else journal.sent()
             part = inputs[start : start + self.batch_size]
             replies.append(self._send_one(part, journal, before))
         return (
@@ -143,7 +143,7 @@ class Service:
         if folder is None:
             return self._unkept
         repeats = not self.settings.field  # a service of the format knows a key again
-        return Journal(folder, self.address, self.settings.max_queries, repeats)
+        return Journal(folder, self.connection.url, self.settings.max_queries, repeats)
 
     def _ask_about(self) -> dict[str, Any]:
         """Returns what the service says about itself, checked; `dim` is always there."""

@@ -9,8 +9,8 @@ from ssl_extract.errors import UserError
 from ssl_extract.victims.journal import NAME, Journal
 
 
-def journal(folder, limit=None, repeats=True, service='s'):
-    return Journal(epath.Path(folder), service, limit, repeats)
+def journal(folder, limit=None, repeats=True, url='s'):
+    return Journal(epath.Path(folder), url, limit, repeats)
 
 
 def send(folder, number=0, rows=4, content=b'x', **settings):
@@ -30,8 +30,8 @@ def test_a_request_that_is_repeated_counts_once_if_the_service_knows_its_key(tmp
     assert journal(tmp_path / 'a').sent() == 8
     assert '4 queries that were sent before have no answers in the store' in capfd.readouterr()[1]
     for _ in range(2):
-        send(tmp_path / 'b', repeats=False, service='t')
-    assert journal(tmp_path / 'b', service='t').sent() == 8
+        send(tmp_path / 'b', repeats=False, url='t')
+    assert journal(tmp_path / 'b', url='t').sent() == 8
 
 
 def test_an_answer_that_a_kill_kept_out_of_the_store_is_billed_once(tmp_path):
@@ -71,9 +71,21 @@ def test_accounts_in_a_race_do_not_pass_the_limit(tmp_path):
     assert 0 < journal(tmp_path / 'a').sent() <= 48  # twelve requests of four
 
 
-def test_a_damaged_journal_is_one_line_and_nothing_is_sent(tmp_path):
+def test_an_account_that_moves_to_another_url_counts_at_each(tmp_path):
     send(tmp_path / 'a')
-    (tmp_path / 'a' / NAME).write_text('{"sent": ')
+    moved = send(tmp_path / 'a', url='t')  # the same request, which `t` has never seen
+    assert moved.sent() == journal(tmp_path / 'a').sent() == 4
+    assert moved.state['key'] == journal(tmp_path / 'a').state['key']
+    with pytest.raises(UserError, match='max_queries=7: 4 were sent to t by this account'):
+        send(tmp_path / 'b', url='t', limit=7)
+    send(tmp_path / 'a', number=4, url='t', limit=8)
+    assert journal(tmp_path / 'a', url='t').sent() == 8 and journal(tmp_path / 'b').sent() == 4
+
+
+@pytest.mark.parametrize('content', ['{"sent": ', '{"sent": 4}'])
+def test_a_damaged_journal_is_one_line_and_nothing_is_sent(tmp_path, content):
+    send(tmp_path / 'a')
+    (tmp_path / 'a' / NAME).write_text(content)
     with pytest.raises(UserError, match='put it back from a copy; without it nobody knows'):
         send(tmp_path / 'b', limit=50)
     assert not (tmp_path / 'b').exists()

@@ -122,7 +122,7 @@ def test_it_waits_as_long_as_it_is_told_and_asks_again(service, tmp_path):
     assert got.bill.billed == service.billed == 24
     keys = [key for key, _ in service.posts]
     assert len(keys) == 7 and len(set(keys)) == 3
-    assert files.read_json(tmp_path / 'a/queries_sent.json')['sent'] == 24
+    assert files.read_json(tmp_path / 'a/queries_sent.json')['sent'] == {service.url: 24}
 
 
 def test_its_own_refusals_are_refused_queries_and_its_budget_is_known_before(tmp_path):
@@ -167,6 +167,16 @@ def test_the_cap_holds_over_all_accounts_beside_each_other(service, tmp_path):
     with pytest.raises(UserError, match='max_queries=30: 30 were sent'):
         collect(tmp_path / 'a', service.url, max_queries=30)
     assert service.billed == 30
+    service.about['address'] = 'map 2'  # neither another name nor other settings are another cap
+    same = f'{service.url.replace("http", "HTTP")}/'
+    for name, url, settings in (
+        ('d', service.url, {}),
+        ('e', service.url, {'dim': 3}),
+        ('f', same, {'dim': 3, 'address': 'mine'}),
+    ):
+        with pytest.raises(UserError, match='max_queries=30: 30 were sent'):
+            collect(tmp_path / name, url, max_queries=30, **settings)
+    assert service.billed == 30
     service.script = ['failed', 'failed', 'failed']
     plain = {'field': 'embeddings', 'dim': 3, 'body': 'json', 'retries': 3, 'max_queries': 20}
     with pytest.raises(UserError, match='max_queries=20: 16 were sent'):
@@ -198,7 +208,7 @@ def test_killed_after_it_was_billed_and_before_it_was_answered(service, tmp_path
     assert got.bill.billed == service.billed == 24
     np.testing.assert_allclose(got.representations, INPUTS @ services.MAP, rtol=1e-5)
     journal = files.read_json(tmp_path / 'a/queries_sent.json')
-    assert (journal['sent'], journal['billed']) == (24, 24)
+    assert (journal['sent'], journal['billed']) == ({service.url: 24}, 24)
     assert (
         '8 queries that were sent before are sent again under the same key'
         in capfd.readouterr().err
