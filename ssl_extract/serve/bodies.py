@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from starlette.exceptions import HTTPException
 
-from ssl_extract.victims.wire import JSON, NPZ
+from ssl_extract.victims.wire import JSON, NPZ, holds_numbers
 
 HEADER_BYTES = 65_536  # of a body, beside the numbers
 JSON_BYTES = 28  # of one number: sign, 17 digits, exponent, comma, space
@@ -116,8 +116,7 @@ def _read_json(body: bytes) -> np.ndarray:
     if not isinstance(value, dict) or value.keys() != {'inputs', 'dtype'}:
         raise HTTPException(400, 'send {"inputs": [[...], ...], "dtype": "uint8" or "float32"}')
     dtype = _dtype_of(value['dtype'])
-    # Before NumPy, which makes every entry as wide as the longest string among them.
-    if not _holds_numbers(value['inputs']):
+    if not holds_numbers(value['inputs']):
         raise HTTPException(400, f'inputs are not {dtype}: send lists of numbers')
     try:
         numbers = np.array(value['inputs'])
@@ -129,19 +128,6 @@ def _read_json(body: bytes) -> np.ndarray:
         raise HTTPException(400, 'inputs of uint8 are whole numbers from 0 to 255')
     with np.errstate(over='ignore'):
         return numbers.astype(dtype)
-
-
-def _holds_numbers(value: Any) -> bool:
-    """Tells whether a JSON value is a list of numbers, or of such lists, and of nothing else."""
-    todo = [[value]]
-    while todo:
-        found = todo.pop()
-        kinds = set(map(type, found))  # a bool is none of them
-        if kinds == {list}:
-            todo += found
-        elif not kinds <= {int, float}:
-            return False
-    return isinstance(value, list)
 
 
 def _refuse_constant(name: str) -> float:

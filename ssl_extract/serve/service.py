@@ -20,7 +20,7 @@ from ssl_extract.runtime import files
 from ssl_extract.serve.accounts import Account
 from ssl_extract.serve.tokens import OWNER, Entry
 from ssl_extract.serve.worker import Worker
-from ssl_extract.victims import endpoints
+from ssl_extract.victims import endpoints, wire
 from ssl_extract.victims.model import Victim
 
 
@@ -84,7 +84,7 @@ class Service:
             'dim': self.dim,
             'input_shape': list(self.shape),
             'answers': self.answers,
-            'address': f'{self.address}-{self.name}',
+            'address': _public(self.address, self.name),
         }
 
     def ledger(self) -> dict[str, Any]:
@@ -124,6 +124,11 @@ def open_service(
         )
     if victim.service is not None:
         raise UserError('--victim=http(...) is served elsewhere: ask that service itself')
+    if not wire.is_name(_public(victim.address, 16 * '0')):
+        raise UserError(
+            f'--victim: {wire.shown(victim.address)!r} is no name that clients take, of one '
+            'printable line of at most 480 characters: write another address=...'
+        )
     shape = victim.input_shape or input_shape
     if not shape:
         raise UserError(
@@ -195,6 +200,11 @@ def _identify(folder: epath.Path, identity: dict[str, Any]) -> str:
             f'({differing or "name"} differs): give each service a folder of its own'
         )
     return name
+
+
+def _public(address: str, name: str) -> str:
+    """Returns what a service calls itself: its victim's address, and its own name."""
+    return f'{address}-{name}'
 
 
 def _written(shape: tuple[int, ...]) -> str:

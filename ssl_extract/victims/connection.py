@@ -4,6 +4,7 @@ The service may be busy (429), have failed (5xx), or be silent. The token stays 
 message nor a file has it.
 """
 
+import contextlib
 import email.utils
 import functools
 import os
@@ -12,6 +13,7 @@ import ssl
 import time
 import urllib.parse
 import weakref
+import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -27,6 +29,7 @@ _MISSING = (404, 405, 501)  # statuses of a path, or a method of a path, that is
 _LEAST_TOKEN = 8  # characters of its beginning that are hidden too
 _SERVED = (200, 201, 203)  # statuses of a reply that holds what was asked
 _PORTS = {'http': 80, 'https': 443}
+_READ = 10_000  # characters of a text, at most, of which the beginning is shown
 _TOLD_WAIT = 5.0  # seconds from which on a wait is told
 
 
@@ -135,7 +138,7 @@ class Connection:
             begin()
             outcome = self._attempt(request)
             if outcome.status in _SERVED:
-                return outcome.headers.get('content-type', ''), outcome.body
+                return _content(outcome, request.most_bytes)
             if outcome.unserved:
                 withdraw()
             if not outcome.passes:
@@ -159,12 +162,16 @@ class Connection:
 
     def hidden(self, text: str) -> str:
         """Returns the beginning of a text without the token, which a service may repeat."""
-        text = wire.printable(text)
+        text = wire.printable(text[:_READ])
         # Of a text that was cut, the end may be the beginning of the token.
         least = max(1, min(len(self._token), _LEAST_TOKEN))
         for length in range(len(self._token), least - 1, -1):
             text = text.replace(self._token[:length], '...')
         return wire.shown(text)
+
+    def holds_token(self, text: str) -> bool:
+        """Tells whether a text that is to be written down holds the token."""
+        return len(self._token) >= _LEAST_TOKEN and self._token in text
 
     def without_token(self, content: bytes) -> bytes:
         """Returns a reply without the token, which a service may repeat."""
@@ -198,7 +205,7 @@ class Connection:
         """Sends a request once; a reply that is too long or too slow is an error of httpx."""
         import httpx
 
-        headers = dict(request.headers)
+        headers = {'Accept-Encoding': 'gzip'} | request.headers
         if self._token:
             headers['Authorization'] = f'Bearer {self._token}'
         deadline, body = time.monotonic() + self.settings.timeout, bytearray()
@@ -206,7 +213,7 @@ class Connection:
             request.method, request.url, headers=headers, content=request.content
         )
         with sending as response:
-            for chunk in response.iter_bytes():
+            for chunk in response.iter_raw():  # httpx unpacks without a limit
                 body += chunk
                 if len(body) > request.most_bytes:
                     raise httpx.DecodingError(f'it has more than {request.most_bytes:,} bytes')
@@ -220,11 +227,12 @@ class Connection:
         if 300 <= status < 400:
             where = self.hidden(outcome.headers.get('location', '')) or 'nowhere'
             return f'it redirects to {where}; write that url, if it is to be trusted'
+        _, body = _content(outcome, request.most_bytes)
         try:
-            said = wire.read_object(outcome.body).get('error')
+            said = wire.read_object(body).get('error')
         except ReplyError:
             said = None
-        text = said if isinstance(said, str) else outcome.body.decode('utf-8', 'replace')
+        text = said if isinstance(said, str) else body.decode('utf-8', 'replace')
         reason = f'it answered with status {status}' + (f', {self.hidden(text)!r}' if text else '')
         if status == 401:
             return f'{reason}; name the environment variable that holds the token, token="NAME"'
@@ -232,6 +240,24 @@ class Connection:
             size = len(request.content or b'')
             return f'{reason}; lower batch_size: this request had {size:,} bytes'
         return reason
+
+
+def _content(outcome: Outcome, most: int) -> tuple[str, bytes]:
+    """Returns the content type and the unpacked body of a reply.
+
+    What is packed otherwise than by gzip, or to more than `most` bytes, stays as it came, and its
+    type says so.
+    """
+    kind, body = outcome.headers.get('content-type', ''), outcome.body
+    encoding = outcome.headers.get('content-encoding', '').strip().lower()
+    if encoding in ('', 'identity'):
+        return kind, body
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 16)  # of gzip
+    with contextlib.suppress(zlib.error):
+        content = unpacker.decompress(body, most)
+        if encoding == 'gzip' and unpacker.eof:
+            return kind, content
+    return f'{encoding} of {kind}', body
 
 
 @functools.cache
@@ -288,7 +314,7 @@ def _token_of(variable: str) -> str:
     if not re.fullmatch(r'[!-~]+', token):
         raise UserError(
             f'victim.source: http(token={variable!r}): the environment variable {variable} '
-            f'{"is not set" if not token else "holds more than one word"}; export it'
+            f'{"is not set" if not token else "is no single word of ASCII letters"}; export it'
         )
     return token
 

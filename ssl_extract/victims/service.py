@@ -16,7 +16,9 @@ from ssl_extract.victims.journal import Journal
 from ssl_extract.victims.wire import Reply, ReplyError
 
 USUAL_BATCH = 64
-_PER_NUMBER = 32  # bytes of a number of an answer, at most, as JSON
+MOST_DIM = 2**16  # numbers of an answer
+_MOST_AXES = 8  # of an input
+_PER_NUMBER = 64  # bytes of a number of an answer, at most, as JSON with its white space
 _RETRIES_OF_GET = 2  # of what is not paid
 
 
@@ -152,18 +154,18 @@ class Service:
             raise self.connection.error(
                 'it has no /v1/about; write dim=..., and field=... of a service of another format'
             )
-        shape = about.get('input_shape')
-        texts = [about.get(name) or '' for name in ('address', 'answers')]
-        if (
-            not _is_whole(about.get('dim'), 1)
-            or not (about.get('max_batch') is None or _is_whole(about['max_batch'], 1))
-            or not (
-                shape is None or (isinstance(shape, list) and all(_is_whole(n, 1) for n in shape))
-            )
-            or any(not isinstance(text, str) or text != wire.shown(text) for text in texts)
-        ):
+        names = [about[name] for name in ('address', 'answers') if about.get(name) is not None]
+        if not _is_about(about, names):
             raise self.connection.error(
                 f'its /v1/about is of another form: {self.connection.hidden(str(about))!r}'
+            )
+        if any(map(self.connection.holds_token, names)):
+            raise self.connection.error(
+                'its /v1/about repeats the token, which would stay in the records; write dim=...'
+            )
+        if about['dim'] > MOST_DIM:
+            raise self.connection.error(
+                f'its answers have {about["dim"]:,} numbers; at most {MOST_DIM:,} can be asked for'
             )
         return about
 
@@ -189,6 +191,26 @@ def _keep(folder: epath.Path | None, number: int, content: bytes) -> str:
     path = folder / f'reply-{number:010d}.bin'
     files.write_bytes(path, content)
     return f'; the reply is kept as {path}'
+
+
+def _is_about(about: dict[str, Any], names: list[Any]) -> bool:
+    """Tells whether a service describes itself, and calls itself `names`, in this format."""
+    most, shape = about.get('max_batch'), about.get('input_shape')
+    return (
+        _is_whole(about.get('dim'), 1)
+        and (most is None or _is_whole(most, 1))
+        and (shape is None or _is_shape(shape))
+        and all(map(wire.is_name, names))
+    )
+
+
+def _is_shape(value: Any) -> bool:
+    """Tells whether a value of JSON is the shape of an input."""
+    return (
+        isinstance(value, list)
+        and 1 <= len(value) <= _MOST_AXES
+        and all(_is_whole(size, 1) for size in value)
+    )
 
 
 def _is_whole(value: Any, least: int) -> bool:

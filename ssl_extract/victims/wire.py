@@ -9,6 +9,7 @@ A page of the docs describes the format for those who write a service.
 import io
 import json
 import zipfile
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,9 @@ from ssl_extract.victims.answers import check_answers
 JSON, NPZ = 'application/json', 'application/x-npz'
 TYPES = {'json': JSON, 'npz': NPZ}
 _GRID = 1e-4  # how far a float may be from a whole number of 255ths to be sent as uint8
+_NUMBERS = (int, float)  # of JSON; a bool is no int here
 _SHOWN = 120  # characters of a reply in a message
+_LONGEST_NAME = 500  # characters of what a service calls itself
 
 
 class Reply(NamedTuple):
@@ -110,17 +113,16 @@ def unpack(
         raise ReplyError(f'it answered with {kind!r} and not with JSON or npz: {shown(content)!r}')
     try:
         fields = json.loads(content) if kind == JSON else _arrays(content, most)
-    except Exception as error:  # of many types, as readers of broken files raise
-        raise ReplyError(f'its reply is no {kind}: {shown(str(error))}') from error
-    try:
-        if field:
-            answers = _field(fields, field)
-            return Reply(check_answers('', answers, count, dim), np.ones(count, bool), count)
-        return _read(fields, count, dim)
+        if not field:
+            return _read(fields, count, dim)
+        answers = check_answers('', _entries(_field(fields, field), field), count, dim)
+        return Reply(answers, np.ones(count, bool), count)
     except ReplyError:
         raise
     except UserError as error:
         raise ReplyError(str(error).removeprefix('victim : ')) from error
+    except Exception as error:  # of many types, as readers of broken files raise; of memory too
+        raise ReplyError(f'its reply is no {kind}: {shown(str(error))}') from error
 
 
 def read_object(content: bytes, kind: str = JSON) -> dict[str, Any]:
@@ -144,6 +146,38 @@ def read_object(content: bytes, kind: str = JSON) -> dict[str, Any]:
     return value
 
 
+def holds_numbers(value: Any, kinds: Collection[type] = _NUMBERS) -> bool:
+    """Tells whether a JSON value is a list of numbers, or of such lists, and of nothing else.
+
+    It is asked before NumPy, which makes every entry as wide as the longest text among them.
+
+    >>> holds_numbers([[1, 2.5]]), holds_numbers([1, 'a']), holds_numbers([True])
+    (True, False, False)
+
+    Args:
+        value: what `json` made.
+        kinds: the types of a number.
+    """
+    todo = [[value]]
+    while todo:
+        entries = todo.pop()
+        types = set(map(type, entries))
+        if types == {list}:
+            todo += entries
+        elif not types <= {*kinds}:
+            return False
+    return isinstance(value, list)
+
+
+def is_name(value: Any) -> bool:
+    """Tells whether a value is a text that a service may call itself: one printable line.
+
+    >>> is_name('tiles  1'), is_name('tiles\\n1'), is_name('1' * 501)
+    (True, False, False)
+    """
+    return isinstance(value, str) and len(value) <= _LONGEST_NAME and value.isprintable()
+
+
 def shown(content: bytes | str) -> str:
     """Returns the beginning of a text that a service sent, in one printable line."""
     text = content[:1000].decode('utf-8', 'replace') if isinstance(content, bytes) else content
@@ -161,7 +195,7 @@ def _plain(kind: str) -> str:
 
 
 def _read(fields: Any, count: int, dim: int) -> Reply:
-    granted = _array(fields, 'granted')
+    granted = _array(fields, 'granted', [bool])
     if granted.shape != (count,) or granted.dtype != bool:
         raise ReplyError(f'"granted" must hold true or false for each of {count} inputs')
     answers = _field(fields, 'answers')
@@ -171,7 +205,8 @@ def _read(fields: Any, count: int, dim: int) -> Reply:
                 f'"answers" must have a row for each of {count} inputs, null where it is not '
                 f'granted, and it has {len(answers)}'
             )
-        answers = [row for row in answers if row is not None] or np.zeros((0, dim))
+        rows = [row for row in answers if row is not None]
+        answers = _entries(rows, 'answers') or np.zeros((0, dim))
     else:
         answers = _array(fields, 'answers')
         if answers.shape[:1] != (count,):
@@ -189,12 +224,20 @@ def _field(fields: Any, name: str) -> Any:
     return fields[name]
 
 
-def _array(fields: dict[str, Any], name: str) -> np.ndarray:
-    value = _field(fields, name)
+def _array(fields: dict[str, Any], name: str, kinds: Collection[type] = _NUMBERS) -> np.ndarray:
+    value = _entries(_field(fields, name), name, kinds)
     try:
         return np.asarray(value)
     except ValueError:  # lists of several lengths
         raise ReplyError(f'{name!r} is no array') from None
+
+
+def _entries(value: Any, name: str, kinds: Collection[type] = _NUMBERS) -> Any:
+    """Returns a value, after a look at the entries of a list."""
+    if isinstance(value, list) and not holds_numbers(value, kinds):
+        words = ' or '.join(kind.__name__ for kind in kinds)
+        raise ReplyError(f'{name!r} is no array of {words}')
+    return value
 
 
 def _whole(fields: dict[str, Any], name: str) -> int:

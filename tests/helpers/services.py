@@ -5,6 +5,7 @@ client.
 """
 
 import contextlib
+import gzip
 import http.server
 import io
 import json
@@ -108,15 +109,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
         fields |= {'remaining': -1} | others
         fields = {name: value for name, value in fields.items() if value is not None}
         if not is_json:
-            buffer = io.BytesIO()
-            np.savez(buffer, **fields)
-            return self.reply(status, buffer.getvalue(), 'application/x-npz')
+            return self.reply(status, npz(**fields), 'application/x-npz')
         rows = [row.tolist() if g else None for row, g in zip(answers, granted, strict=True)]
         self.object(200, **fields | {'answers': rows, 'granted': granted.tolist()})
 
 
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
 def raw(body, kind='application/json'):
     return lambda handler, answers, granted: handler.reply(200, body, kind)
+
+
+def packed(megabytes, encoding, again=bytes):
+    """Answers with an archive and some megabytes of zeros behind it, as a proxy packs them."""
+
+    def reply(handler, answers, granted):
+        content = npz(answers=answers, granted=granted, billed=int(granted.sum()))
+        content = again(gzip.compress(content + bytes(megabytes << 20), 1))
+        handler.reply(200, content, 'application/x-npz', Content_Encoding=encoding)
+
+    return reply
 
 
 def broken(handler):
@@ -135,6 +151,9 @@ BEFORE = {
     'broken': broken,
     'empty': lambda h: h.reply(204, b''),
 }
+LONG_TEXT = json.dumps(
+    {'answers': [['x' * 999, 0, 0]] * 8, 'granted': [True] * 8, 'billed': 8}
+).encode()
 # What it answers after it has billed.
 AFTER = {
     'nan': lambda h, a, g: h.answer(a * np.where(np.arange(len(a)) == 1, np.nan, 1)[:, None], g),
@@ -143,6 +162,11 @@ AFTER = {
     'pickle': lambda h, a, g: h.answer(a.astype(object), g),
     'html': raw(b'<html>\n<h1>Welcome</h1></html>', 'text/html; charset=utf-8'),
     'flood': raw(b' ' * 3_000_000),
+    'text': raw(LONG_TEXT),
+    'nested': packed(4, 'gzip, gzip', gzip.compress),
+    'bomb': packed(4, 'gzip'),
+    'brotli': packed(0, 'br'),
+    'packed': packed(0, 'gzip'),
     'transformed': lambda h, a, g: h.answer(a, g, status=203),
     'echo': lambda h, a, g: h.reply(200, h.headers['Authorization'].encode(), 'text/plain'),
 }

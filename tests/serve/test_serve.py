@@ -350,6 +350,8 @@ def test_victims_and_defenses_that_cannot_be_served_are_refused(tmp_path):
         (VICTIM, 'prediction_poisoning', None, 'needs a surrogate of the victim'),
         (VICTIM, 'similarity_guard(of="projection")', None, 'no projection head'),
         (VICTIM, 'no_defense', None, 'no_defense'),
+        (VICTIM._replace(address='a\nb'), '', None, "'a b' is no name that clients take"),
+        (VICTIM._replace(address='a' * 484), '', None, 'write another address='),
     ):
         with pytest.raises(UserError, match=message):
             serve.open_service(victim, defense, [], tmp_path, shape).__enter__()

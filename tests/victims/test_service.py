@@ -91,6 +91,10 @@ LIES = {
     'broken': 'it is not reached .*; what is stored stays: give the same command again later',
     'long': "it answered with status 429, 'slow down'; .* again in 7200 s",
     'empty': 'it answered with status 204',
+    'text': "'answers' is no array of int or float; the reply is kept as ",
+    'nested': r"it answered with 'gzip, gzip of application/x-npz' and not with JSON or npz",
+    'bomb': r"it answered with 'gzip of application/x-npz' and not with JSON or npz",
+    'brotli': r"it answered with 'br of application/x-npz' and not with JSON or npz",
     'echo': r"it answered with 'text/plain' and not with JSON or npz: 'Bearer \.\.\.'",
 }
 
@@ -243,18 +247,45 @@ def test_a_wrong_setting_is_one_line(service, settings, message):
 
 
 @pytest.mark.parametrize(
-    'about', [{'dim': 0}, {'dim': '3'}, {'max_batch': 0}, {'input_shape': 6}, {'address': 'a\nb'}]
+    ('about', 'message'),
+    [
+        *(
+            ({name: value}, 'its /v1/about is of another form')
+            for name, value in [
+                ('dim', 0),
+                ('dim', '3'),
+                ('max_batch', 0),
+                ('input_shape', 6),
+                ('input_shape', []),
+                ('address', 'a\nb'),
+                ('address', 'a\u202eb'),
+                ('address', '\ud800'),
+                ('address', 'a' * 501),
+                ('answers', ['representation']),
+            ]
+        ),
+        ({'dim': 2**16 + 1}, 'its answers have 65,537 numbers; at most 65,536 can be asked for$'),
+        ({'address': f'by {services.TOKEN}'}, 'its /v1/about repeats the token'),
+    ],
 )
-def test_a_service_that_says_nonsense_about_itself_is_not_asked(about):
+def test_a_service_that_says_nonsense_about_itself_is_not_asked(about, message):
     with (
         services.served(about=about) as service,
-        pytest.raises(UserError, match='its /v1/about is of another form'),
+        pytest.raises(UserError, match=message) as caught,
     ):
         victim_of(service.url)
+    assert '\n' not in str(caught.value) and services.TOKEN not in str(caught.value)
+
+
+def test_a_service_may_have_a_long_name_with_any_spaces():
+    name = f'tiles  {"é" * 490}  1'
+    with services.served(about={'address': name, 'dim': 2**16}) as service:
+        victim = victim_of(service.url)
+    assert victim.address == f'{service.url} {name}' and victim.dim == 2**16
 
 
 def test_an_answer_through_a_proxy_is_an_answer(service, tmp_path):
-    service.script = ['transformed'] * 3
+    service.script = ['transformed', 'packed', 'packed']
     got = collect(tmp_path / 'a', service.url)
     np.testing.assert_allclose(got.representations, INPUTS @ services.MAP, rtol=1e-5)
     assert len(service.posts) == 3
@@ -288,9 +319,10 @@ def test_a_reply_that_may_have_been_billed_counts(service, deed, unserved):
     assert connection._attempt(request).unserved is unserved
 
 
-def test_a_token_of_several_words_stays_hidden(monkeypatch):
-    monkeypatch.setenv('SERVICE_TOKEN', 'open\nsesame')
-    with pytest.raises(UserError, match='holds more than one word') as caught:
+@pytest.mark.parametrize('token', ['open\nsesame', 'öpen-sesame'])
+def test_a_token_that_no_header_can_hold_stays_hidden(monkeypatch, token):
+    monkeypatch.setenv('SERVICE_TOKEN', token)
+    with pytest.raises(UserError, match='is no single word of ASCII letters') as caught:
         victim_of('http://127.0.0.1:9')
     assert 'sesame' not in str(caught.value)
 

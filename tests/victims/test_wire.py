@@ -2,6 +2,8 @@
 
 import io
 import json
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,6 +18,16 @@ def npz(**fields):
     fields = {'answers': ANSWERS, 'granted': np.array([True, True]), 'billed': 2} | fields
     buffer = io.BytesIO()
     np.savez(buffer, **{name: value for name, value in fields.items() if value is not None})
+    return buffer.getvalue(), NPZ
+
+
+def claim(*shape):
+    """An archive whose array claims a shape."""
+    buffer, array = io.BytesIO(), io.BytesIO()
+    header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
+    np.lib.format.write_array_header_1_0(array, header)
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        archive.writestr('answers.npy', array.getvalue())
     return buffer.getvalue(), NPZ
 
 
@@ -70,10 +82,14 @@ def test_a_request_is_the_same_bytes_each_time_and_reads_back():
         (text(answers=[[1, 2, 3], [1, 2]]), 'it must answer real numbers'),
         (text(answers=[[1, 2, 3], [1, 2, float('nan')]]), '1 of 2 answers hold NaN'),
         (text(answers=[[1, 2, 3], [1, 2, 10**400]]), 'it must answer real numbers'),
+        (text(answers=[[1, 2, 3], [1, 2, '3']]), "'answers' is no array of int or float"),
+        (text(answers=[[1, 2, 3], [1, 2, True]]), "'answers' is no array of int or float"),
+        (text(granted=[True, 'yes']), "'granted' is no array of bool"),
         (text(answers={}), r'"answers" are \[\], of 2 inputs'),
         ((b'[[1, 2, 3]]', JSON), "its reply has no 'granted': it has list"),
         ((b'{"answers": [[1, 2', JSON), 'its reply is no application/json'),
         ((b'[' * 100_000, JSON), 'its reply is no application/json'),
+        (claim(10**9, 10**6), 'its reply is no application/x-npz: Unable to allocate 3.55 PiB'),
         ((b'PK', NPZ), 'its reply is no application/x-npz: File is not a zip file'),
         ((npz()[0][:-100], NPZ), 'its reply is no application/x-npz'),
         ((b'<p>\n\x1b[2Jhi</p>', 'text/html'), r"'text/html' and not .*: '<p> \[2Jhi</p>'$"),
@@ -91,3 +107,16 @@ def test_an_archive_that_unpacks_to_more_than_an_answer_is_not_unpacked():
     np.savez_compressed(buffer, answers=np.zeros((1000, 1000)))
     with pytest.raises(ReplyError, match='its arrays are too large'):
         wire.unpack(buffer.getvalue(), NPZ, count=2, dim=3, most=10_000)
+
+
+@pytest.mark.parametrize('field', ['', 'answers', 'granted'])
+def test_a_text_among_numbers_is_refused_before_an_array_is_made_of_it(field):
+    """NumPy would make every entry as wide as the text: 40 MB of 30 kB."""
+    entries = ['a' * 20_000] + 500 * [0]
+    content, kind = text(**{field or 'answers': [entries, [1, 2, 3]]})
+    tracemalloc.start()
+    with pytest.raises(ReplyError, match='is no array of'):
+        wire.unpack(content, kind, count=2, dim=3, field=field)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
