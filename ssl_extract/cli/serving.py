@@ -91,7 +91,7 @@ def _libraries() -> tuple:
 def _victim_of(text: str) -> Victim:
     """Returns the victim of a source, or the only victim of a workdir."""
     folder = files.absolute(text)
-    if '(' not in text and folder.is_dir():
+    if os.path.isdir(folder) or ('(' not in text and folder.is_dir()):  # the second of a bucket
         text = _source_of(folder)
     load = SOURCES.make(text)
     if load is None:

@@ -127,8 +127,13 @@ def test_wrong_commands_are_refused_in_one_line(tmp_path, capsys, monkeypatch):
     assert 'nothing is trained here' in error_of(capsys, *given, '--victim=pretrain')
     assert 'holds 0 finished victims' in error_of(capsys, *given, '--victim=.')
     save_encoder(tmp_path / 'victim' / 'a')
-    other = error_of(capsys, *given, '--victim=.', '--input_shape=9,9,3')
-    assert 'this victim takes inputs of 8,8,3' in other
+    os.symlink('.', "runs (1) of 'a' | b")
+    for workdir in ('.', "runs (1) of 'a' | b"):
+        other = error_of(capsys, *given, f'--victim={workdir}', '--input_shape=9,9,3')
+        assert 'this victim takes inputs of 8,8,3' in other
+    assert "unknown victim source 'runs'" in error_of(capsys, *given, '--victim=runs (2)')
+    long = f"--victim=function('numpy:abs', dim=3, address='{'a' * 300}')"
+    assert 'does not say the shape' in error_of(capsys, *given, long)
     (tmp_path / 'victim' / 'b').mkdir()
     (tmp_path / 'victim' / 'b' / 'meta.json').write_text('{}')
     assert 'write one of checkpoint(path=' in error_of(capsys, *given, '--victim=.')
