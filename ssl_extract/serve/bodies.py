@@ -9,16 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from starlette.exceptions import HTTPException
 
-from ssl_extract.victims.wire import JSON, NPZ, holds_numbers
+from ssl_extract.victims.wire import JSON, NPZ, check_packing, holds_numbers
 
 HEADER_BYTES = 65_536  # of a body, beside the numbers
 JSON_BYTES = 28  # of one number: sign, 17 digits, exponent, comma, space
 _MEMBER = 'inputs.npy'
 _DTYPES = ('uint8', 'float32')
-_HEADERS = {  # of an array, by the version of the format
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+_VERSION = (1, 0)  # of the format of an array; later ones have headers of up to 4 GB
 _OUTSIDE = 1e-3  # of the range of images: views are computed with rounding
 
 
@@ -150,6 +147,7 @@ def _read_npz(body: bytes, shape: tuple[int, ...], most: int) -> np.ndarray:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             if archive.namelist() != [_MEMBER]:
                 raise HTTPException(400, 'an npz holds one array, inputs: np.savez(f, inputs=x)')
+            check_packing(archive)
             with archive.open(_MEMBER) as file:
                 return _read_npy(file, shape, most)
     except HTTPException:
@@ -159,7 +157,9 @@ def _read_npz(body: bytes, shape: tuple[int, ...], most: int) -> np.ndarray:
 
 
 def _read_npy(file: Any, shape: tuple[int, ...], most: int) -> np.ndarray:
-    claimed, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+    if np.lib.format.read_magic(file) != _VERSION:
+        raise ValueError('the array is of another version')
+    claimed, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype not in map(np.dtype, _DTYPES):
         raise HTTPException(400, f'inputs are {dtype}; send uint8 or float32')
     count = math.prod(claimed)

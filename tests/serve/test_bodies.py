@@ -26,13 +26,7 @@ def url(tmp_path_factory):
 
 def bomb():
     """A thousand times as many bytes as were sent, and a claim of 48 GB."""
-    buffer = io.BytesIO()
-    array = io.BytesIO()
-    header = {'descr': '|u1', 'fortran_order': False, 'shape': (10**9, *SHAPE)}
-    np.lib.format.write_array_header_1_0(array, header)
-    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr('inputs.npy', array.getvalue() + bytes(10**6))
-    return buffer.getvalue()
+    return npy((10**9, *SHAPE), bytes(10**6), zipfile.ZIP_DEFLATED)
 
 
 def pickled():
@@ -41,14 +35,19 @@ def pickled():
     return buffer.getvalue()
 
 
-def npy(shape, content):
+def as_archive(array, packing=zipfile.ZIP_STORED):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w', packing) as archive:
+        archive.writestr('inputs.npy', array)
+    return buffer.getvalue()
+
+
+def npy(shape, content, packing=zipfile.ZIP_STORED):
     """An npz whose array claims a shape."""
-    buffer, array = io.BytesIO(), io.BytesIO()
+    array = io.BytesIO()
     header = {'descr': '|u1', 'fortran_order': False, 'shape': shape}
     np.lib.format.write_array_header_1_0(array, header)
-    with zipfile.ZipFile(buffer, 'w') as archive:
-        archive.writestr('inputs.npy', array.getvalue() + content)
-    return buffer.getvalue()
+    return as_archive(array.getvalue() + content, packing)
 
 
 ZEROS = np.zeros((2, *SHAPE), np.float32)
@@ -115,6 +114,25 @@ def test_a_text_among_numbers_is_refused_before_an_array_is_made_of_it():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000
+
+
+def test_an_archive_is_not_unpacked_before_its_size_is_known():
+    """Other packings than NumPy's unpack at once, and headers of version 2 have any length."""
+    content = npy((2, *SHAPE), bytes(4_000_000))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        array = archive.read('inputs.npy')
+    second = b'\x93NUMPY\x02\x00' + (3_900_000).to_bytes(4, 'little') + array
+    for packed in (
+        as_archive(array, zipfile.ZIP_BZIP2),
+        as_archive(array, zipfile.ZIP_LZMA),
+        as_archive(second, zipfile.ZIP_DEFLATED),
+    ):
+        tracemalloc.start()
+        with pytest.raises(HTTPException, match='the body is no npz'):
+            bodies.read(NPZ, packed, SHAPE, 20)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(packed) < 10_000 and peak < 1_000_000
 
 
 def test_the_largest_bodies_are_those_of_full_batches():

@@ -109,6 +109,14 @@ def test_an_archive_that_unpacks_to_more_than_an_answer_is_not_unpacked():
         wire.unpack(buffer.getvalue(), NPZ, count=2, dim=3, most=10_000)
 
 
+def test_an_archive_that_unpacks_without_a_limit_is_not_unpacked():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_BZIP2) as archive:
+        archive.writestr('answers.npy', bytes(9))  # of which a size of 9 bytes may be a lie
+    with pytest.raises(ReplyError, match='its reply is no application/x-npz: it is packed by me'):
+        unpack(buffer.getvalue(), NPZ)
+
+
 @pytest.mark.parametrize('field', ['', 'answers', 'granted'])
 def test_a_text_among_numbers_is_refused_before_an_array_is_made_of_it(field):
     """NumPy would make every entry as wide as the text: 40 MB of 30 kB."""
