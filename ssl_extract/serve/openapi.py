@@ -6,7 +6,7 @@ import ssl_extract
 from ssl_extract.serve.bodies import JSON, NPZ
 
 _REFUSALS = {
-    '400': 'The request is malformed.',
+    '400': 'The request is malformed, or a table has no answer to an input.',
     '401': 'There is no token, or the token is unknown.',
     '403': 'The token is of another kind: of an account, or of the owner.',
     '408': 'The body arrives too slowly.',
