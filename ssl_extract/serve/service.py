@@ -166,8 +166,11 @@ def _found_as_floats(table: Victim) -> Victim:
         return whole, (whole == inputs).reshape(len(inputs), -1).all(axis=1)
 
     def knows(inputs: np.ndarray) -> np.ndarray:
+        known = table.knows(inputs)
+        if known.all():
+            return known
         whole, exact = as_whole(inputs)
-        return table.knows(inputs) | (exact & table.knows(whole))
+        return known | (exact & table.knows(whole))
 
     def answer(inputs: np.ndarray) -> np.ndarray:
         return table.answer(inputs if table.knows(inputs).all() else as_whole(inputs)[0])

@@ -255,7 +255,7 @@ def _content(outcome: Outcome, most: int) -> tuple[str, bytes]:
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 16)  # of gzip
     with contextlib.suppress(zlib.error):
         content = unpacker.decompress(body, most)
-        if encoding == 'gzip' and unpacker.eof:
+        if encoding == 'gzip' and unpacker.eof and not unpacker.unused_data:
             return kind, content
     return f'{encoding} of {kind}', body
 

@@ -165,6 +165,7 @@ AFTER = {
     'text': raw(LONG_TEXT),
     'nested': packed(4, 'gzip, gzip', gzip.compress),
     'bomb': packed(4, 'gzip'),
+    'parts': packed(0, 'gzip', lambda content: 2 * content),
     'brotli': packed(0, 'br'),
     'packed': packed(0, 'gzip'),
     'transformed': lambda h, a, g: h.answer(a, g, status=203),

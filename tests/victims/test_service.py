@@ -94,6 +94,7 @@ LIES = {
     'text': "'answers' is no array of int or float; the reply is kept as ",
     'nested': r"it answered with 'gzip, gzip of application/x-npz' and not with JSON or npz",
     'bomb': r"it answered with 'gzip of application/x-npz' and not with JSON or npz",
+    'parts': r"it answered with 'gzip of application/x-npz' and not with JSON or npz",
     'brotli': r"it answered with 'br of application/x-npz' and not with JSON or npz",
     'echo': r"it answered with 'text/plain' and not with JSON or npz: 'Bearer \.\.\.'",
 }
