@@ -1,6 +1,7 @@
 """The command `score`: verdicts on suspects as a table."""
 
 import ast
+import os
 
 from absl import flags
 from etils import epath
@@ -98,7 +99,8 @@ def _cell(value: str | float | None) -> str:
 def _victim_of(text: str) -> Encoder | Victim:
     """Returns the victim of a path or a source."""
     path = epath.Path(text)
-    if '(' not in text and (path.exists() or path.suffix.removeprefix('.') in exported.FORMATS):
+    named = path.suffix.removeprefix('.') in exported.FORMATS
+    if os.path.exists(text) or ('(' not in text and (named or path.exists())):  # of a bucket
         return represented.read(path)
     return sources.load(text)
 

@@ -31,6 +31,7 @@ def folder(tmp_path_factory):
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
         (folder / 'my_ownership_tests.py').write_text(BLOCKS[0])
+        (folder / 'new (2).txt').write_text('no encoder')
         exec(BLOCKS[1], {'ownership': ownership})
         entries = dict(TESTS.entries)
         yield folder
@@ -107,6 +108,7 @@ FILES = ('--victim=victim.safetensors', '--suspects=suspects', '--independents=i
             '20 of the 40 public inputs digits/test[:40] are among the private inputs',
         ),
         (['--victim=v.onnx', '--suspects=suspects'], 'v.onnx is not there'),
+        (['--victim=new (2).txt', '--suspects=suspects'], 'new (2).txt: write a name that ends'),
         ([FILES[0], '--suspects=.'], 'is no encoder: in a folder of encoders, keep'),
         ([*FILES[:2], '--independents=suspects', '--public=digits/test[:40]'], 'is the same as'),
     ],
