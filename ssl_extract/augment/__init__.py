@@ -1,7 +1,8 @@
 """Augmentations on device, from specs."""
 
+from ssl_extract.augment import images, waveforms  # noqa: F401  (they register themselves)
+from ssl_extract.augment.base import AUGMENTATIONS, Op, chain, make, register, takes_waves
 from ssl_extract.augment.batches import to_float, two_views, views
-from ssl_extract.augment.images import AUGMENTATIONS, Op, chain, make, register
 
 __all__ = [
     'AUGMENTATIONS',
@@ -9,6 +10,7 @@ __all__ = [
     'chain',
     'make',
     'register',
+    'takes_waves',
     'to_float',
     'two_views',
     'views',

@@ -10,7 +10,7 @@ A new operation is a factory that returns an `Op`, under `@augment.register('its
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import jax
@@ -18,48 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract.augment import image_ops
-from ssl_extract.augment.checks import check_image
+from ssl_extract.augment.base import Op, chain, draw, register
+from ssl_extract.augment.checks import check_image, check_order, require
 from ssl_extract.augment.rand_augment import operation
-from ssl_extract.errors import UserError
 from ssl_extract.ranges import PositiveShare, Range, Share, Width
-from ssl_extract.registry import Registry
 
-Op = Callable[[jax.Array, jax.Array], jax.Array]
 _Size = Annotated[float, Range(above=0, most=1000)]
 _Degrees = Annotated[float, Range(-360, 360)]
 _Strength = Annotated[float, Range(0, 100)]
-AUGMENTATIONS = Registry('augmentation')
-register = AUGMENTATIONS.register
 
 _ORDERS = tuple(itertools.permutations(range(4)))  # of brightness, contrast, saturation and hue
 _ATTEMPTS = 10  # crop shapes drawn before the largest central crop is taken, as torchvision
-
-
-def make(spec: str) -> Op:
-    """Makes the operation that `spec` names; `'a | b'` applies `a`, then `b`, each with a key.
-
-    >>> op = make('flip(p=1.0)')
-    >>> op(jax.random.key(0), jnp.array([[[0.0] * 3, [1.0] * 3]]))[0, :, 0].tolist()
-    [1.0, 0.0]
-
-    Raises:
-        UserError: an unknown name or a wrong argument.
-    """
-    return chain(AUGMENTATIONS.make_all(spec))
-
-
-def chain(ops: Sequence[Op]) -> Op:
-    """Joins `ops` to one operation that applies them in order; no `ops` give the identity."""
-    if len(ops) < 2:
-        return ops[0] if ops else lambda key, image: image
-
-    def apply(key: jax.Array, image: jax.Array) -> jax.Array:
-        keys = jax.random.split(key, len(ops))
-        for op, op_key in zip(ops, keys, strict=True):
-            image = op(op_key, image)
-        return image
-
-    return apply
 
 
 @register('none')
@@ -118,13 +87,13 @@ def random_resized_crop(
         scale: bounds of the box's share of the area, drawn uniformly.
         ratio: bounds of the box's width over height, drawn log-uniformly.
     """
-    _check_order('scale', scale)
-    _check_order('ratio', ratio)
+    check_order('scale', scale)
+    check_order('ratio', ratio)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'random_resized_crop')
         least = 1 / (4 * image.shape[0] * image.shape[1])  # of which half a pixel is the side
-        _check(scale[1] > least, 'random_resized_crop: scale', scale, f'a bound above {least:.2g}')
+        require(scale[1] > least, 'random_resized_crop: scale', scale, f'a bound above {least:.2g}')
         return image_ops.crop_and_resize(image, *_random_box(key, image.shape, scale, ratio))
 
     return op
@@ -145,8 +114,8 @@ def random_crop(padding: Annotated[int, Range(0, 2**12)] = 4) -> Op:
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'random_crop')
         side = min(image.shape[:2])
-        _check(padding < side, 'random_crop: padding', padding, f'less than the side, {side}')
-        corner = jnp.minimum(jnp.floor(_draw(key, 2) * (2 * padding + 1)), 2 * padding).astype(int)
+        require(padding < side, 'random_crop: padding', padding, f'less than the side, {side}')
+        corner = jnp.minimum(jnp.floor(draw(key, 2) * (2 * padding + 1)), 2 * padding).astype(int)
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
         return jax.lax.dynamic_slice(padded, (corner[0], corner[1], 0), image.shape)
 
@@ -164,7 +133,7 @@ def horizontal_flip(p: Share = 0.5) -> Op:
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'flip')
-        return jnp.where(_draw(key, 1)[0] < p, image[:, ::-1], image)
+        return jnp.where(draw(key, 1)[0] < p, image[:, ::-1], image)
 
     return op
 
@@ -180,11 +149,11 @@ def rotation(degrees: tuple[_Degrees, _Degrees] = (0.0, 360.0)) -> Op:
     Args:
         degrees: bounds of the angle, drawn uniformly from the first up to the second.
     """
-    _check_order('degrees', degrees)
+    check_order('degrees', degrees)
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'rotation')
-        angle = degrees[0] + _draw(key, 1)[0] * (degrees[1] - degrees[0])
+        angle = degrees[0] + draw(key, 1)[0] * (degrees[1] - degrees[0])
         return image_ops.rotate(image, angle)
 
     return op
@@ -219,7 +188,7 @@ def color_jitter(
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'color_jitter', channels=3)
-        uniform = _draw(key, 6)
+        uniform = draw(key, 6)
         amounts = low + uniform[:4] * (high - low)
         order = jnp.array(_ORDERS)[jnp.floor(uniform[4] * 24).astype(int)]
         order, amounts = image_ops.hold((order, amounts[order]))
@@ -250,7 +219,7 @@ def random_grayscale(p: Share = 0.2) -> Op:
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'grayscale', channels=3)
-        return jnp.where(_draw(key, 1)[0] < p, image_ops.grayscale(image), image)
+        return jnp.where(draw(key, 1)[0] < p, image_ops.grayscale(image), image)
 
     return op
 
@@ -272,15 +241,15 @@ def gaussian_blur(
         kernel: odd number of taps; None is a tenth of the image's side, made odd, at least 3.
         p: probability that the image is blurred.
     """
-    _check_order('sigma', sigma)
-    _check(kernel is None or kernel % 2 == 1, 'kernel', kernel, 'an odd number or None')
+    check_order('sigma', sigma)
+    require(kernel is None or kernel % 2 == 1, 'kernel', kernel, 'an odd number or None')
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'gaussian_blur')
         side = min(image.shape[:2])
         taps = kernel or max(3, 2 * (int(0.1 * side) // 2) + 1)
-        _check(taps < 2 * side, 'gaussian_blur: kernel', taps, f'less than {2 * side}')
-        uniform = _draw(key, 2)
+        require(taps < 2 * side, 'gaussian_blur: kernel', taps, f'less than {2 * side}')
+        uniform = draw(key, 2)
         blurred = image_ops.blur(image, sigma[0] + uniform[0] * (sigma[1] - sigma[0]), taps)
         return jnp.where(uniform[1] < p, blurred, image)
 
@@ -303,7 +272,7 @@ def random_solarize(threshold: Share = 0.5, p: Share = 0.1) -> Op:
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'solarize')
-        return jnp.where(_draw(key, 1)[0] < p, image_ops.solarize(image, threshold), image)
+        return jnp.where(draw(key, 1)[0] < p, image_ops.solarize(image, threshold), image)
 
     return op
 
@@ -334,7 +303,7 @@ def rand_augment(
 
     def op(key: jax.Array, image: jax.Array) -> jax.Array:
         check_image(image, 'rand_augment', channels=3)
-        step, draws = operation(m, side, image.shape), _draw(key, 4 * n).reshape(n, 4)
+        step, draws = operation(m, side, image.shape), draw(key, 4 * n).reshape(n, 4)
         # A loop, so that the sixteen operations are compiled once.
         return jax.lax.scan(lambda image, draw: (step(image, draw), None), image, draws)[0]
 
@@ -346,7 +315,7 @@ def _random_box(
 ) -> tuple[jax.Array, ...]:
     """Draws top, left, height and width in whole pixels: the first of ten boxes that fits."""
     size = np.array(shape[:2], np.float32)
-    uniform = _draw(key, 2 * _ATTEMPTS + 2)
+    uniform = draw(key, 2 * _ATTEMPTS + 2)
     share, log_ratio = uniform[:_ATTEMPTS], uniform[_ATTEMPTS:-2]
     area = (scale[0] + share * (scale[1] - scale[0])) * shape[0] * shape[1]
     low, high = np.log(ratio)
@@ -362,16 +331,3 @@ def _random_box(
     corner = jnp.minimum(jnp.floor(uniform[-2:] * (free + 1)), free)
     corner = jnp.where(any_fits, corner, jnp.floor(free / 2))
     return image_ops.hold((corner[0], corner[1], box[0], box[1]))
-
-
-def _draw(key: jax.Array, count: int) -> jax.Array:
-    return image_ops.hold(jax.random.uniform(key, (count,)))
-
-
-def _check(ok: bool, field: str, value: object, accepted: str) -> None:
-    if not ok:
-        raise UserError(f'{field} is {value!r}: write {accepted}')
-
-
-def _check_order(field: str, value: Sequence[float]) -> None:
-    _check(value[0] <= value[1], field, value, 'the smaller number first')
