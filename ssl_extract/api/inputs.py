@@ -83,7 +83,7 @@ def view_of(spec: str, dataset: Dataset, name: str) -> augment.Op:
 
     Raises:
         UserError: the augmentation is unknown, does not fit the shape of the inputs, or changes
-            images whose values do not lie in [0, 1].
+            images whose values do not lie in [0, 1], or waveforms not in [-1, 1].
     """
     view, shape = augment.make(spec), decoded_shape(dataset)
     example = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -97,7 +97,8 @@ def view_of(spec: str, dataset: Dataset, name: str) -> augment.Op:
     if not fits:
         raise UserError(f'{name}={spec!r} does not fit inputs {list(shape)}: {reason}')
     if spec not in ('', 'none'):
-        data.check_images(dataset, f'{name}={spec!r}')
+        check = data.check_waves if augment.takes_waves(spec) else data.check_images
+        check(dataset, f'{name}={spec!r}')
     return view
 
 

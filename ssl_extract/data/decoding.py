@@ -3,9 +3,9 @@
 A decoder is a pure, module-level JAX function `stored [B, ...] -> inputs [B, ...]`, registered
 under a name, so that a data set is described by arrays and text:
 
-    @data.register_decoder('waveforms')
-    def waveforms(stored: jax.Array) -> jax.Array:
-        return stored.astype(jnp.float32) / 2**15
+    @data.register_decoder('centered')
+    def centered(stored: jax.Array) -> jax.Array:
+        return stored.astype(jnp.float32) / 127.5 - 1
 """
 
 from collections.abc import Callable
@@ -15,11 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract.errors import UserError
+from ssl_extract.padding import STORED_WAVE
 from ssl_extract.registry import Registry
 
 Decoder = Callable[[jax.Array], jax.Array]
 
-DECODERS = Registry('decoder')
+# The trait of a decoder.
+# padding: the stored value behind the end of an input [T], as a number of the stored type; None
+#   where inputs have no padding.
+DECODERS = Registry('decoder', padding=None)
 register_decoder = DECODERS.register
 
 
@@ -31,6 +35,16 @@ def images(stored: jax.Array) -> jax.Array:
     [0.0, 1.0]
     """
     return jnp.asarray(stored, jnp.float32) / 255
+
+
+@register_decoder('waves', padding=np.int16(STORED_WAVE))
+def waves(stored: jax.Array) -> jax.Array:
+    """Turns int16 into float32 in (-1, 1), and padding into -1; see `ssl_extract.padding`.
+
+    >>> waves(jnp.array([16384, -32768], jnp.int16)).tolist()
+    [0.5, -1.0]
+    """
+    return jnp.asarray(stored, jnp.float32) / 2**15
 
 
 @register_decoder('identity')
@@ -76,3 +90,12 @@ def name_of(name: str, dtype: np.dtype, owner: str = 'inputs') -> str:
             f'{owner}: unknown decoder {name!r}: known are {", ".join(sorted(DECODERS))}'
         )
     return name
+
+
+def padding_of(name: str) -> np.generic | None:
+    """Returns the stored padding of the decoder `name`, None where there is none.
+
+    >>> padding_of('waves'), padding_of('images'), padding_of('')
+    (np.int16(-32768), None, None)
+    """
+    return DECODERS.traits(name).padding if name else None

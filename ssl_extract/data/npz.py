@@ -33,11 +33,13 @@ def npz(
     Args:
         path: the .npz; a relative path is one of the working directory.
         inputs: the name of the array [N, ...] of inputs, of any number type.
-        labels: the name of the array int[N] of classes; a file without 'labels' has no labels.
-            The number of classes is the largest label of the file plus 1.
+        labels: the name of the array [N] of classes; a file without 'labels' has no labels. Classes
+            are integers, of which there are as many as the largest of the file plus 1, or texts,
+            which are numbered by their sorted order.
         splits: the name of an array of N texts, the split of each row, for 'train' and
             'test[:100]'; a file without 'split' has 'all' only.
-        decode: the name of the decoder; '' for 'images' of uint8 and 'identity' of floats.
+        decode: the name of the decoder; '' for 'images' of uint8 and 'identity' of floats. 'waves'
+            is for waveforms int16 [N, T] with -32768 behind the end of a clip.
         split: 'all[:80%]', 'train', ...
 
     Raises:
@@ -45,23 +47,52 @@ def npz(
             split does not exist.
     """
     arrays = files.read_npz(epath.Path(path).expanduser(), sealed=False)
-    values = _get(arrays, path, inputs)
+    values = get(arrays, path, inputs)
     length = len(values) if values.ndim else 0
-    classes = _get(arrays, path, labels, optional='labels', length=length)
-    belongs = _get(arrays, path, splits, optional='split', length=length)
-    if classes is not None and classes.dtype.kind not in 'iu':
-        raise UserError(f'{path}: {labels} must hold integers, got {classes.dtype}')
-    if belongs is not None and belongs.dtype.kind != 'U':
-        raise UserError(f'{path}: {splits} must hold the names of splits, got {belongs.dtype}')
+    classes, num_classes = get_classes(arrays, path, labels, length)
+    belongs = get_splits(arrays, path, splits, length)
     names = [] if belongs is None else np.unique(belongs).tolist()
     rows = {name: np.flatnonzero(belongs == name) for name in names}
     chosen = select(split, {'all': np.arange(length)} | rows)
-    if classes is None:
-        return Dataset(values[chosen], decode=decode)
-    return Dataset(values[chosen], classes[chosen], int(classes.max()) + 1, decode=decode)
+    chosen_labels = None if classes is None else classes[chosen]
+    return Dataset(values[chosen], chosen_labels, num_classes, decode=decode)
 
 
-def _get(
+def get_classes(
+    arrays: Mapping[str, np.ndarray], path: str, name: str, length: int
+) -> tuple[np.ndarray | None, int]:
+    """Returns classes int[N] and their number; texts are numbered by their sorted order.
+
+    Raises:
+        UserError: the array is missing under a name other than 'labels', has another length, or
+            holds neither integers nor texts.
+    """
+    values = get(arrays, path, name, optional='labels', length=length)
+    if values is None or not length:
+        return None, 0
+    if values.dtype.kind == 'U':
+        names, classes = np.unique(values, return_inverse=True)
+        return classes, len(names)
+    if values.dtype.kind not in 'iu':
+        raise UserError(f'{path}: {name} must hold integers or texts, got {values.dtype}')
+    return values, int(values.max()) + 1
+
+
+def get_splits(
+    arrays: Mapping[str, np.ndarray], path: str, name: str, length: int
+) -> np.ndarray | None:
+    """Returns the name of the split of each row, or None without an array 'split'.
+
+    Raises:
+        UserError: the array is missing under another name, has another length, or holds no texts.
+    """
+    values = get(arrays, path, name, optional='split', length=length)
+    if values is not None and values.dtype.kind != 'U':
+        raise UserError(f'{path}: {name} must hold the names of splits, got {values.dtype}')
+    return values
+
+
+def get(
     arrays: Mapping[str, np.ndarray],
     path: str,
     name: str,

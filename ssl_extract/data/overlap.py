@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ssl_extract.data import decoding
 from ssl_extract.data.sets import Dataset, hashes
 from ssl_extract.errors import UserError
 
@@ -42,20 +43,24 @@ def check_train_test(train: Dataset, test: Dataset) -> None:
 def count_shared(first: Dataset, second: Dataset) -> int:
     """Counts the inputs of `second` that are, by content, among those of `first`.
 
+    Padding is no content: a clip is found in rows of another width too.
+
     >>> count_shared(Dataset(np.array([[1.0], [2.0]])), Dataset(np.array([[2.0], [3.0], [2.0]])))
     2
 
     Raises:
-        UserError: the inputs differ in shape or number type.
+        UserError: the inputs differ in number type, or in shape where they have no padding.
     """
+    paddings = [decoding.padding_of(dataset.decode) for dataset in (first, second)]
     kinds = [(dataset.inputs.dtype, dataset.inputs.shape[1:]) for dataset in (first, second)]
-    if kinds[0] != kinds[1]:
+    if kinds[0] != kinds[1] and (paddings[0] is None or paddings[0] != paddings[1]):
         shown = [f'inputs {dtype} {list(shape)}' for dtype, shape in kinds]
         raise UserError(
             f'cannot compare {first.name}, {shown[0]}, with {second.name}, {shown[1]}: load both '
             'with the same size and number type'
         )
-    return int(np.isin(hashes(second.inputs), hashes(first.inputs)).sum())
+    padding = paddings[0] if paddings[0] == paddings[1] else None
+    return int(np.isin(hashes(second.inputs, padding), hashes(first.inputs, padding)).sum())
 
 
 def count_near(first: Dataset, second: Dataset) -> int | None:

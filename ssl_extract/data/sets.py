@@ -8,6 +8,7 @@ import numpy as np
 
 from ssl_extract.data import decoding
 from ssl_extract.errors import UserError
+from ssl_extract.padding import PADDING
 
 _DECODED = 4096  # inputs decoded at a time
 
@@ -56,14 +57,15 @@ def checked(dataset: Dataset) -> Dataset:
 
     Raises:
         UserError: there is no input, JAX does not have the number type, values are too large or
-            not finite, labels are not [N] integers in [0, num_classes), or there is no decoder; the
-            message names the set.
+            not finite, labels are not [N] integers in [0, num_classes), there is no decoder, or
+            inputs do not have the type or the padding of the decoder; the message names the set.
     """
     inputs, name = np.asarray(dataset.inputs), dataset.name
     if inputs.ndim < 1 or inputs.size == 0:
         raise UserError(f'{name}: inputs must be [N, ...] with N >= 1, got {list(inputs.shape)}')
     inputs = _as_jax_holds_them(inputs, name)
     decode = decoding.name_of(dataset.decode, inputs.dtype, name)
+    _check_padding(inputs, decoding.padding_of(decode), f'{name}: decode={decode!r}')
     labels = None if dataset.labels is None else np.asarray(dataset.labels)
     if labels is not None and (
         labels.shape != (len(inputs),) or not np.issubdtype(labels.dtype, np.integer)
@@ -102,6 +104,26 @@ def _as_jax_holds_them(inputs: np.ndarray, name: str) -> np.ndarray:
     return inputs
 
 
+def _check_padding(inputs: np.ndarray, padding: np.generic | None, name: str) -> None:
+    """Checks that inputs [N, T] have the type of `padding`, and padding behind their end only."""
+    if padding is None:
+        return
+    if inputs.ndim != 2 or inputs.dtype != padding.dtype:
+        raise UserError(
+            f'{name} takes {padding.dtype} [N, T], got {inputs.dtype} {list(inputs.shape)}'
+        )
+    for start in range(0, len(inputs), _DECODED):
+        held = inputs[start : start + _DECODED] != padding
+        ends = np.count_nonzero(held, axis=1)
+        wrong = (ends == 0) | (held != (np.arange(inputs.shape[1]) < ends[:, None])).any(axis=1)
+        if wrong.any():
+            row, value = start + np.argmax(wrong), padding.item()
+            raise UserError(
+                f'{name}: row {row} has {value} before its end, or nothing else: {value} is '
+                'padding, which stands behind the end of an input alone'
+            )
+
+
 def require_labels(dataset: Dataset) -> np.ndarray:
     """Returns the labels, int32 [N].
 
@@ -138,16 +160,48 @@ def check_images(dataset: Dataset, user: str) -> None:
             )
 
 
-def hashes(inputs: np.ndarray) -> np.ndarray:
+def check_waves(dataset: Dataset, user: str) -> None:
+    """Checks that waveforms lie in [-1, 1] once they are decoded, with -1 behind their end.
+
+    Args:
+        dataset: the set.
+        user: what takes waveforms, for an error message.
+
+    >>> check_waves(Dataset(np.array([[0.5, -0.25, -1.0]], np.float32)), 'gain')
+
+    Raises:
+        UserError: inputs are no [N, T], or a value is another; the message names the set.
+    """
+    decode = decoder(dataset)
+    if decode is decoding.waves:
+        return
+    for start in range(0, len(dataset.inputs), _DECODED):
+        decoded = np.asarray(decode(dataset.inputs[start : start + _DECODED]))
+        if not (decoded.min() >= PADDING and decoded.max() <= 1):
+            raise UserError(
+                f'{dataset.name} has values of {decoded.min():.4g} to {decoded.max():.4g}, and '
+                f"{user} takes waveforms in [-1, 1]: store them as int16, decode='waves', or "
+                'divided by their largest value'
+            )
+        _check_padding(decoded, decoded.dtype.type(PADDING), dataset.name)
+
+
+def hashes(inputs: np.ndarray, padding: np.generic | None = None) -> np.ndarray:
     """Returns a hash of each input's content, type and shape: 32 hexadecimal digits, bytes [N].
+
+    Args:
+        inputs: [N, ...].
+        padding: the value behind the end of an input [T], which does not count, so that the hash is
+            the same in a longer row; None counts all.
 
     >>> a, b, c = hashes(np.array([[0, 1], [0, 2], [0, 1]], np.uint8))
     >>> a == c, a == b, len(a)
     (True, False, 32)
     """
     inputs = np.ascontiguousarray(inputs)
-    kind = f'{inputs.dtype.str}{inputs.shape[1:]}'.encode()
-    digests = [hashlib.blake2b(kind + row.tobytes(), digest_size=16) for row in inputs]
+    kind = f'{inputs.dtype.str}{inputs.shape[1:] if padding is None else "padded"}'.encode()
+    rows = inputs if padding is None else (row[row != padding] for row in inputs)
+    digests = [hashlib.blake2b(kind + row.tobytes(), digest_size=16) for row in rows]
     return np.array([digest.hexdigest() for digest in digests], dtype='S32')
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_extract import data
+from ssl_extract import augment, data
 from ssl_extract.data import Dataset, loading
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import Task, make_tasks
@@ -56,12 +56,12 @@ def load_sets(run: Run) -> Sets:
 
 def forget() -> None:
     """Forgets the sets in memory: files may have changed since they were read."""
-    for cache in (_load_sets, _load, _load_distinct, _count, _check_images):
+    for cache in (_load_sets, _load, _load_distinct, _count, _check_values):
         cache.cache_clear()
 
 
 def check_ranges(run: Run, sets: Sets) -> None:
-    """Checks that images which are augmented lie in [0, 1].
+    """Checks that images which are augmented lie in [0, 1], and waveforms in [-1, 1].
 
     Args:
         run: the run.
@@ -81,7 +81,7 @@ def check_ranges(run: Run, sets: Sets) -> None:
         augmented.append(('victim.augmentation', c.victim.augmentation, sets.pool))
     for field, spec, dataset in augmented:
         if spec not in ('', 'none'):
-            _check_images(ById(dataset), f'{field}={spec!r}')
+            _check_values(ById(dataset), f'{field}={spec!r}', augment.takes_waves(spec))
 
 
 def notes_of(run: Run, sets: Sets, seen: bool = False) -> list[str]:
@@ -157,8 +157,9 @@ class ById:
 
 
 @functools.lru_cache(maxsize=64)
-def _check_images(dataset: ById, user: str) -> None:
-    data.check_images(dataset.dataset, user)
+def _check_values(dataset: ById, user: str, waves: bool) -> None:
+    check = data.check_waves if waves else data.check_images
+    check(dataset.dataset, user)
 
 
 @functools.lru_cache(maxsize=64)

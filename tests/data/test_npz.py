@@ -75,7 +75,11 @@ NOT_FINITE = np.where(np.arange(40)[:, None] == 7, np.nan, VECTORS)
         ({'x': VECTORS}, '', "has no array 'inputs': it has x"),
         ({'inputs': VECTORS}, ', labels="y"', "has no array 'y'"),
         ({'inputs': VECTORS, 'labels': LABELS[:9]}, '', r'labels must be \[40\], .* got \[9\]'),
-        ({'inputs': VECTORS, 'labels': LABELS / 2}, '', 'labels must hold integers, got float64'),
+        (
+            {'inputs': VECTORS, 'labels': LABELS / 2},
+            '',
+            'labels must hold integers or texts, got float64',
+        ),
         ({'inputs': VECTORS, 'split': LABELS}, '', 'split must hold the names of splits'),
         ({'inputs': VECTORS, 'split': SPLITS[:3]}, '', r'split must be \[40\]'),
         ({'inputs': NOT_FINITE}, '', r'1 of 40 inputs hold NaN or infinity \(first: row 7\)'),
