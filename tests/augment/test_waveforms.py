@@ -48,6 +48,10 @@ def is_uniform(values, low, high):
     return scipy.stats.kstest((values - low) / (high - low), 'uniform').pvalue > 0.01
 
 
+def are_independent(first, second):
+    return scipy.stats.spearmanr(first, second).pvalue > 0.01
+
+
 def is_evenly_drawn(values, count):
     """Whether whole numbers from 0 to `count` - 1 are as frequent as chance has it."""
     frequencies = np.bincount(values, minlength=count)
@@ -70,7 +74,7 @@ def test_padding_changes_no_sample_and_no_sample_becomes_padding(spec):
 def test_gain_changes_the_level_by_decibels():
     views = many('gain(decibels=(-12, 6))', padded(0.2 * CLIP))[:, :LENGTH]
     levels = 10 * np.log10(np.mean(views**2, axis=1) / np.mean((0.2 * CLIP) ** 2))
-    assert is_uniform(levels, -12, 6)
+    assert is_uniform(levels, -12, 6) and levels.min() > -12.001 and levels.max() < 6.001
     np.testing.assert_allclose(views, 0.2 * CLIP * 10 ** (levels[:, None] / 20), atol=1e-6)
     assert many('gain(decibels=(60, 60))', padded(CLIP), 1).max() == PEAK
 
@@ -99,7 +103,7 @@ def test_crop_time_keeps_a_span_from_the_first_sample_on():
         windows = np.lib.stride_tricks.sliding_window_view(CLIP, length)
         (start,) = np.flatnonzero(np.abs(windows - view[:length]).max(axis=1) < 1e-6)
         starts.append((start + RNG.uniform()) / (LENGTH - length + 1))
-    assert is_uniform(np.array(starts), 0, 1)
+    assert is_uniform(np.array(starts), 0, 1) and are_independent(starts, kept)
     assert ((many('crop_time(share=(1e-9, 1e-9))', padded(CLIP), 9) > -1).sum(axis=1) == 1).all()
 
 
@@ -126,7 +130,7 @@ def test_time_mask_silences_one_span():
     some = widths > 0
     assert (ends - starts)[some].tolist() == widths[some].tolist()
     places = (starts + RNG.uniform(size=KEYS)) / (LENGTH - widths + 1)
-    assert is_uniform(places[some], 0, 1)
+    assert is_uniform(places[some], 0, 1) and are_independent(places[some], widths[some])
 
 
 def test_time_mask_has_several_spans():
@@ -149,6 +153,7 @@ def test_band_stop_is_scipys_ideal_filter():
     responses = many('band_stop(share=0.5)', padded(impulse))[:, :LENGTH]
     low, high = np.transpose([band_of(response) for response in responses])
     assert is_uniform(high - low, 0, 0.5) and is_uniform(low / (1 - (high - low)), 0, 1)
+    assert are_independent(low / (1 - (high - low)), high - low)
     views = many('band_stop(share=0.5)', padded(CLIP))[:, :LENGTH]
     wide = np.flatnonzero((high - low > 0.02) & (low > 0.01) & (high < 0.99))
     assert len(wide) > KEYS / 2
