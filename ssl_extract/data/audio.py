@@ -1,4 +1,4 @@
-"""Sets of speech: `speech_folder(path="clips")`, `speech_npz(path="digits.npz", rate=8000)`.
+"""Sets of speech: `speech_folder(path=...)` and `speech_npz(path=...)`.
 
 Rows are waveforms, int16 [N, T] with padding behind the end of a clip, decoded by 'waves'.
 """

@@ -11,7 +11,7 @@ from ssl_extract.checks import check_memory
 from ssl_extract.errors import UserError
 from ssl_extract.ranges import Range
 
-Rate = Annotated[int, Range(100, 2**20)]  # in Hz
+Rate = Annotated[int, Range(1, 2**20)]  # in Hz
 Seconds = Annotated[float, Range(above=0, most=2**16)]
 _LOUDEST = 2**15 - 1  # of stored samples; the value below -32767 is padding
 
