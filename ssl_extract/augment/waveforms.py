@@ -32,10 +32,11 @@ def speech(
 ) -> Op:
     """Crops, amplifies, adds noise and masks, for contrastive pretraining on speech.
 
-    Two views are two spans of one clip, as in COLA (Saeed et al. 2021, arXiv 2010.10915). Noise of
-    0 to 20 dB and a masked eighth of the time are those of the code of CLAR (Al-Tahan and
-    Mohsenzadeh 2021, arXiv 2010.09542). The masked band is the second mask of SpecAugment. Half a
-    clip, the gain of 6 dB and an eighth of the frequencies are this package's choice.
+    Two views are two spans of one clip, as in COLA (Saeed et al. 2021, arXiv 2010.10915). The noise
+    of 0 to 20 dB is that of the code of CLAR (Al-Tahan and Mohsenzadeh 2021, arXiv 2010.09542),
+    which also masks an eighth of the time, in half of its views; here it is up to an eighth, in all.
+    The masked band is the second mask of SpecAugment. Half a clip, the gain of 6 dB and an eighth
+    of the frequencies are choices of this package.
 
     >>> op = speech(min_share=0.8)
     >>> jax.eval_shape(op, jax.random.key(0), jnp.zeros(8000)).shape

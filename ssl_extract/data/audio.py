@@ -184,9 +184,12 @@ def _soundfile() -> ModuleType:
 def _check_header(file: File, sound: Any) -> None:
     """Checks that a file holds as much as its header says, of which libsndfile is silent."""
     if _CUT_OFF.search(sound.extra_info):
-        raise UserError(f'{file.path} is cut off, by its header: repair or remove it')
+        raise UserError(f'{file.path} is cut off, by its header: convert it again, or remove it')
     if not 0 < sound.frames < _MOST:
-        raise UserError(f'{file.path} holds no samples, by its header: repair or remove it')
+        raise UserError(
+            f'{file.path} holds no samples, or its header does not say how many: convert it again, '
+            'or remove it'
+        )
 
 
 def _check_endings(listed: list[File]) -> None:
