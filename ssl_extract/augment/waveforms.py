@@ -34,7 +34,7 @@ def speech(
 
     Two views are two spans of one clip, as in COLA (Saeed et al. 2021, arXiv 2010.10915). The noise
     of 0 to 20 dB is that of the code of CLAR (Al-Tahan and Mohsenzadeh 2021, arXiv 2010.09542),
-    which also masks an eighth of the time in half of its views; here all views lose up to an eighth.
+    which also masks an eighth of the time in half of its views; here all lose up to an eighth.
     The masked band is the second mask of SpecAugment. Half a clip, the gain of 6 dB and an eighth
     of the frequencies are choices of this package.
 
