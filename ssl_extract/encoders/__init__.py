@@ -9,9 +9,11 @@
 >>> outputs, batch_stats = network.train(variables, images)
 """
 
+from ssl_extract.encoders import ge2e as ge2e
 from ssl_extract.encoders import heads as heads
 from ssl_extract.encoders import normalize as normalize
 from ssl_extract.encoders import resnet as resnet
+from ssl_extract.encoders import speech as speech
 from ssl_extract.encoders import vit as vit
 from ssl_extract.encoders.base import (
     ENCODERS,

@@ -19,12 +19,15 @@ register, register_head = ENCODERS.register, HEADS.register
 
 Variables = dict[str, Any]
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+# Inputs of networks, in error messages.
+IMAGES, REPRESENTATIONS = 'images [B, H, W, C] in [0, 1]', 'representations [B, D]'
+WAVES = 'waveforms [B, T] above -1, with -1 behind the end of a clip'
 
 
 class Network(NamedTuple):
     """An encoder (inputs `[B, ...]` to representations) or a head (`[B, D]` to `[B, E]`).
 
-    All three functions are compiled where they are called outside of `jit`.
+    All functions are compiled where they are called outside of `jit`.
 
     Attributes:
         init: (key, inputs) -> variables `{'params': ..., 'batch_stats': ...}`, float32; `inputs`
@@ -35,12 +38,16 @@ class Network(NamedTuple):
             statistics of the batch; on a mesh of Auto axes, of the global batch.
         branch: whether the network is a head that takes the representations wherever it stands in a
             chain, and whose outputs no other head takes.
+        layers: (variables, inputs) -> float32 `[B, L, D]`, the mean over time of the output of each
+            layer, as `apply` computes it: the input of the first block, then the output of each
+            block. The last is what `apply` gives. None of networks without.
     """
 
     init: Callable[[jax.Array, Any], Variables]
     apply: Callable[[Variables, jax.Array], jax.Array]
     train: Callable[[Variables, jax.Array], tuple[jax.Array, Any]]
     branch: bool = False
+    layers: Callable[[Variables, jax.Array], jax.Array] | None = None
 
 
 def make(spec: str) -> Network:
@@ -66,14 +73,18 @@ def make(spec: str) -> Network:
     return network
 
 
-def from_module(module: nn.Module, rank: int) -> Network:
+def from_module(module: nn.Module, rank: int, takes: str = '', layers: bool = False) -> Network:
     """Makes a Network of a Linen module called as `module(inputs, train: bool)`.
 
     Args:
         module: a module with no collections but `params` and `batch_stats`, and no randomness but
             that of the initializers.
-        rank: the number of axes of `inputs`: 4 for images, 2 for representations.
+        rank: the number of axes of `inputs`: 4 for images, 2 for representations and waveforms.
+        takes: the inputs in an error message; '' is images or representations, by the rank.
+        layers: whether the module keeps the means of its layers `[B, L, D]`, by
+            `self.sow('intermediates', 'layers', means)`.
     """
+    takes = takes or (IMAGES if rank == 4 else REPRESENTATIONS)
 
     @jax.jit
     def init_fn(key: jax.Array, inputs: jax.Array) -> Variables:
@@ -81,29 +92,34 @@ def from_module(module: nn.Module, rank: int) -> Network:
         return {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
 
     def init(key: jax.Array, inputs: Any) -> Variables:
-        check_inputs(inputs, rank)
+        check_inputs(inputs, rank, takes)
         return init_fn(key, jnp.zeros((1, *inputs.shape[1:]), inputs.dtype))
 
     @jax.jit
     def apply(variables: Variables, inputs: jax.Array) -> jax.Array:
-        check_inputs(inputs, rank)
+        check_inputs(inputs, rank, takes)
         return module.apply(variables, inputs, train=False).astype(jnp.float32)
 
     @jax.jit
     def train(variables: Variables, inputs: jax.Array) -> tuple[jax.Array, Any]:
-        check_inputs(inputs, rank)
+        check_inputs(inputs, rank, takes)
         outputs, updated = module.apply(variables, inputs, train=True, mutable=['batch_stats'])
         return outputs.astype(jnp.float32), updated.get('batch_stats', {})
 
-    return Network(init, apply, train)
+    @jax.jit
+    def means(variables: Variables, inputs: jax.Array) -> jax.Array:
+        check_inputs(inputs, rank, takes)
+        _, kept = module.apply(variables, inputs, train=False, mutable=['intermediates'])
+        return kept['intermediates']['layers'][0].astype(jnp.float32)
+
+    return Network(init, apply, train, layers=means if layers else None)
 
 
-def check_inputs(inputs: Any, rank: int) -> None:
-    """Raises UserError unless `inputs` is a floating array of `rank` axes."""
-    wanted = 'images [B, H, W, C] in [0, 1]' if rank == 4 else 'representations [B, D]'
+def check_inputs(inputs: Any, rank: int, takes: str = IMAGES) -> None:
+    """Raises UserError unless `inputs` is a floating array of `rank` axes; `takes` is in words."""
     if len(inputs.shape) != rank or not jnp.issubdtype(inputs.dtype, jnp.floating):
         shown = f'{inputs.dtype}{list(inputs.shape)}'
-        raise UserError(f'a network got inputs {shown}: give it floating {wanted}')
+        raise UserError(f'a network got inputs {shown}: give it floating {takes}')
 
 
 def check_dtype(dtype: str) -> Any:

@@ -18,16 +18,19 @@ from ssl_extract.ranges import Range, Width
 
 
 class Block(nn.Module):
-    """A pre-LayerNorm transformer block: x + attention(x), then x + mlp(x); tokens `[B, T, D]`."""
+    """A pre-LayerNorm transformer block: x + attention(x), then x + mlp(x); tokens `[B, T, D]`.
+
+    A mask bool `[B, 1, 1, T]` says which tokens are attended to; None is all.
+    """
 
     heads: int
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         width = x.shape[-1]
         y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype)(x)
-        x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype)(y)
+        x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype)(y, mask=mask)
         y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype)(x)
         y = nn.gelu(nn.Dense(4 * width, dtype=self.dtype)(y), approximate=False)
         return x + nn.Dense(width, dtype=self.dtype)(y)

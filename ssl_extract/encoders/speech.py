@@ -1,0 +1,189 @@
+"""Transformers on speech: of mel spectrograms, or of waveforms.
+
+Strided convolutions over time, then pre-LayerNorm blocks, as in wav2vec 2.0 (Baevski et al. 2020,
+https://arxiv.org/abs/2006.11477) in small, and the mean over time. Clips of different lengths share
+a batch: padding is masked everywhere, and changes no output.
+"""
+
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_extract import padding
+from ssl_extract.encoders.base import WAVES, Network, check_dtype, from_module, register
+from ssl_extract.encoders.log_mel import log_mel
+from ssl_extract.encoders.vit import Block
+from ssl_extract.errors import UserError
+from ssl_extract.ranges import Range, Width
+
+FRAMES_PER_SECOND = 100  # of a mel spectrogram; a frame lasts 25 ms
+# Speech lies between silence, the logarithm of log_mel.FLOOR, and about 2.
+LOG_MEL_CENTER, LOG_MEL_SCALE = -6.0, 4.0
+Rate = Annotated[int, Range(1000, 384_000)]  # samples per second
+Depth = Annotated[int, Range(1, 200)]
+
+
+class MelFrames(nn.Module):
+    """Waveforms `[B, T]` to standardized log-mel frames `[B, F, mels]` and a mask `[B, F]`."""
+
+    rate: int
+    mels: int
+
+    def __call__(self, waves: jax.Array) -> tuple[jax.Array, jax.Array]:
+        n_fft, hop = round(self.rate * 0.025), round(self.rate / FRAMES_PER_SECOND)
+        frames, mask = log_mel(waves, self.rate, n_fft, hop, self.mels)
+        return (frames - LOG_MEL_CENTER) / LOG_MEL_SCALE, mask
+
+
+class Samples(nn.Module):
+    """Waveforms `[B, T]` to samples `[B, T, 1]` and a mask `[B, T]`."""
+
+    def __call__(self, waves: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return waves[..., None], padding.mask(waves)
+
+
+class SpeechTransformer(nn.Module):
+    """Waveforms `[B, T]` to representations `[B, width]`."""
+
+    frames: nn.Module
+    strides: tuple[int, ...]
+    width: int
+    depth: int
+    heads: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, waves: jax.Array, train: bool) -> jax.Array:
+        del train  # nothing here behaves differently in training
+        x, mask = self.frames(waves)
+        for i, stride in enumerate(self.strides):
+            x = neighbors(jnp.where(mask[..., None], x, 0).astype(self.dtype), stride)
+            x = nn.Dense(self.width, dtype=self.dtype, name=f'conv{i}')(x)
+            x = nn.gelu(self.norm(f'conv{i}_norm')(x))
+            mask = mask[:, ::stride]
+        x = x + positions(*x.shape[1:]).astype(x.dtype)
+        means = [mean_over_time(x, mask)]
+        for i in range(self.depth):
+            x = Block(self.heads, self.dtype, name=f'block{i}')(x, mask[:, None, None])
+            x = self.norm('norm')(x) if i == self.depth - 1 else x
+            means.append(mean_over_time(x, mask))
+        self.sow('intermediates', 'layers', jnp.stack(means, axis=1))
+        return means[-1]
+
+    def norm(self, name: str) -> nn.Module:
+        """Makes a LayerNorm."""
+        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=name)
+
+
+def neighbors(x: jax.Array, stride: int) -> jax.Array:
+    """Collects what a convolution of `2 * stride + 1` taps sees: a product with it convolves.
+
+    >>> neighbors(jnp.arange(1.0, 5.0)[None, :, None], stride=2)[0]
+    Array([[0., 0., 1., 2., 3.],
+           [1., 2., 3., 4., 0.]], dtype=float32)
+
+    Args:
+        x: `[B, F, C]`; zeros are seen around it.
+        stride: frames from the center of a tap to that of the next.
+
+    Returns:
+        `[B, ceil(F / stride), (2 * stride + 1) * C]`.
+    """
+    batch, length, channels = x.shape
+    count = -(-length // stride)
+    x = jnp.pad(x, ((0, 0), (stride, (count + 1) * stride - length), (0, 0)))
+    x = x.reshape(batch, count + 2, stride * channels)
+    return jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:, :channels]], axis=-1)
+
+
+def positions(count: int, width: int) -> np.ndarray:
+    """Makes the sines and cosines of Vaswani et al. 2017: float32 `[count, width]`.
+
+    They have no parameters, so that clips may have any length. https://arxiv.org/abs/1706.03762.
+    """
+    half = -(-width // 2)
+    angles = np.arange(count)[:, None] / 10_000 ** (np.arange(half) / half)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :width].astype(np.float32)
+
+
+def mean_over_time(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the mean float32 `[B, D]` of frames `[B, F, D]` where the mask is True; 0 of none."""
+    total = jnp.einsum('bfd,bf->bd', x.astype(jnp.float32), mask.astype(jnp.float32))
+    return total / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+
+
+@register('speech_transformer')
+def speech_transformer(
+    rate: Rate = 16_000,
+    mels: Width = 40,
+    strides: tuple[Width, ...] = (2, 2),
+    width: Width = 128,
+    depth: Depth = 4,
+    heads: Width = 4,
+    dtype: str = 'float32',
+) -> Network:
+    """Makes a transformer on the log-mel spectrogram of waveforms; it has layers.
+
+    >>> import jax.numpy as jnp
+    >>> from ssl_extract import encoders
+    >>> network = speech_transformer(rate=8000, width=12, heads=2)
+    >>> encoders.dim(network, (8000,))
+    12
+
+    Args:
+        rate: samples per second of the waveforms.
+        mels: bands of the spectrogram, which has 100 frames a second.
+        strides: of each convolution over frames; the blocks see every fourth frame with (2, 2).
+        width: dimension of the frames and of the representation; a multiple of `heads`.
+        depth: number of transformer blocks.
+        heads: attention heads.
+        dtype: of the computation, 'float32' or 'bfloat16'; the spectrogram is always float32.
+
+    Raises:
+        UserError: an argument has a wrong value, or later the inputs are no waveforms.
+    """
+    MelFrames(rate, mels)(jnp.zeros((1, 1)))  # too many bands are refused here
+    return _network(MelFrames(rate, mels), strides, width, depth, heads, dtype)
+
+
+@register('wave_transformer')
+def wave_transformer(
+    strides: tuple[Width, ...] = (5, 4, 4, 4),
+    width: Width = 128,
+    depth: Depth = 4,
+    heads: Width = 4,
+    dtype: str = 'float32',
+) -> Network:
+    """Makes a transformer on the samples of waveforms of any rate; it has layers.
+
+    >>> import jax.numpy as jnp
+    >>> from ssl_extract import encoders
+    >>> network = wave_transformer(width=12, heads=2)
+    >>> encoders.dim(network, (8000,))
+    12
+
+    Args:
+        strides: of each convolution; the blocks see every 320th sample with (5, 4, 4, 4).
+        width: dimension of the frames and of the representation; a multiple of `heads`.
+        depth: number of transformer blocks.
+        heads: attention heads.
+        dtype: of the computation, 'float32' or 'bfloat16'.
+
+    Raises:
+        UserError: an argument has a wrong value, or later the inputs are no waveforms.
+    """
+    return _network(Samples(), strides, width, depth, heads, dtype)
+
+
+def _network(
+    frames: nn.Module, strides: tuple[int, ...], width: int, depth: int, heads: int, dtype: str
+) -> Network:
+    if not strides:
+        raise UserError('strides=() of a speech encoder: write one for each convolution: (2, 2)')
+    if width % heads:
+        raise UserError(f'width={width} of a speech encoder is not a multiple of heads={heads}')
+    module = SpeechTransformer(frames, tuple(strides), width, depth, heads, check_dtype(dtype))
+    return from_module(module, rank=2, takes=WAVES, layers=True)
