@@ -3,8 +3,8 @@
 Wan et al. 2018, https://arxiv.org/abs/1710.10467; https://github.com/resemble-ai/Resemblyzer.
 
 A clip is raised to -30 dBFS and cut into partials of 1.6 s, 0.77 s apart. An LSTM embeds the mel
-spectrogram of each; the clip's embedding is their mean. Resemblyzer cuts silence out of a clip before
-that, which is a choice of the data and is left out here.
+spectrogram of each, and the clip's embedding is their mean. What Resemblyzer does before that is a
+choice of the data, and is left out here: it resamples clips and cuts long silence out of them.
 """
 
 import flax.linen as nn
@@ -124,7 +124,6 @@ def to_length_1(x: jax.Array) -> jax.Array:
 def ge2e(width: Width = 256, depth: Depth = 3, dim: Width = 256) -> Network:
     """Makes the speaker encoder of Wan et al. 2018 for waveforms of 16 kHz, as in Resemblyzer.
 
-    >>> import jax.numpy as jnp
     >>> from ssl_extract import encoders
     >>> encoders.dim(ge2e(), (16000,))
     256

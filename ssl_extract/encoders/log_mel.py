@@ -1,8 +1,8 @@
 """Mel spectrograms of waveforms of different lengths, on device.
 
 Power spectra of centered frames under a Hann window, with the triangular filters of Slaney's
-Auditory Toolbox (1998), each of area 1 over frequency: the values of `librosa.feature.melspectrogram`
-with its defaults. A clip is taken as if zeros stood before it and behind it.
+Auditory Toolbox (1998), each of area 1 over frequency. These are the values of librosa's function
+`feature.melspectrogram` with its defaults. A clip is taken as if zeros stood on both sides of it.
 """
 
 import jax
@@ -34,8 +34,8 @@ def mel(
         mels: number M of bands, from 0 to `rate / 2` Hz.
 
     Returns:
-        Power float32 `[B, F, M]`, F = 1 + T // hop, where frame i is centered at sample i * hop, and
-        mask bool `[B, F]`: True for the frames whose center is in the clip or at its end.
+        Power float32 `[B, F, M]`, where frame i of F = 1 + T // hop is centered at sample i * hop,
+        and mask bool `[B, F]`: True for the frames whose center is in the clip or at its end.
 
     Raises:
         UserError: a band would lie between two frequencies of the spectrum.

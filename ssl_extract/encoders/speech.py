@@ -60,8 +60,7 @@ class SpeechTransformer(nn.Module):
         del train  # nothing here behaves differently in training
         x, mask = self.frames(waves)
         for i, stride in enumerate(self.strides):
-            x = neighbors(jnp.where(mask[..., None], x, 0).astype(self.dtype), stride)
-            x = nn.Dense(self.width, dtype=self.dtype, name=f'conv{i}')(x)
+            x = self.conv(stride, f'conv{i}')(jnp.where(mask[..., None], x, 0))
             x = nn.gelu(self.norm(f'conv{i}_norm')(x))
             mask = mask[:, ::stride]
         x = x + positions(*x.shape[1:]).astype(x.dtype)
@@ -73,30 +72,14 @@ class SpeechTransformer(nn.Module):
         self.sow('intermediates', 'layers', jnp.stack(means, axis=1))
         return means[-1]
 
+    def conv(self, stride: int, name: str) -> nn.Module:
+        """Makes a convolution whose output j is around input `stride * j`."""
+        size, around = (2 * stride + 1,), [(stride, stride)]
+        return nn.Conv(self.width, size, stride, around, dtype=self.dtype, name=name)
+
     def norm(self, name: str) -> nn.Module:
         """Makes a LayerNorm."""
         return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=name)
-
-
-def neighbors(x: jax.Array, stride: int) -> jax.Array:
-    """Collects what a convolution of `2 * stride + 1` taps sees: a product with it convolves.
-
-    >>> neighbors(jnp.arange(1.0, 5.0)[None, :, None], stride=2)[0]
-    Array([[0., 0., 1., 2., 3.],
-           [1., 2., 3., 4., 0.]], dtype=float32)
-
-    Args:
-        x: `[B, F, C]`; zeros are seen around it.
-        stride: frames from the center of a tap to that of the next.
-
-    Returns:
-        `[B, ceil(F / stride), (2 * stride + 1) * C]`.
-    """
-    batch, length, channels = x.shape
-    count = -(-length // stride)
-    x = jnp.pad(x, ((0, 0), (stride, (count + 1) * stride - length), (0, 0)))
-    x = x.reshape(batch, count + 2, stride * channels)
-    return jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:, :channels]], axis=-1)
 
 
 def positions(count: int, width: int) -> np.ndarray:
@@ -127,7 +110,6 @@ def speech_transformer(
 ) -> Network:
     """Makes a transformer on the log-mel spectrogram of waveforms; it has layers.
 
-    >>> import jax.numpy as jnp
     >>> from ssl_extract import encoders
     >>> network = speech_transformer(rate=8000, width=12, heads=2)
     >>> encoders.dim(network, (8000,))
@@ -145,13 +127,14 @@ def speech_transformer(
     Raises:
         UserError: an argument has a wrong value, or later the inputs are no waveforms.
     """
-    MelFrames(rate, mels)(jnp.zeros((1, 1)))  # too many bands are refused here
-    return _network(MelFrames(rate, mels), strides, width, depth, heads, dtype)
+    frames = MelFrames(rate, mels)
+    frames(jnp.zeros((1, 1)))  # too many bands are refused here
+    return _network(frames, strides, width, depth, heads, dtype)
 
 
 @register('wave_transformer')
 def wave_transformer(
-    strides: tuple[Width, ...] = (5, 4, 4, 4),
+    strides: tuple[Width, ...] = (10, 4, 4, 2),
     width: Width = 128,
     depth: Depth = 4,
     heads: Width = 4,
@@ -159,14 +142,13 @@ def wave_transformer(
 ) -> Network:
     """Makes a transformer on the samples of waveforms of any rate; it has layers.
 
-    >>> import jax.numpy as jnp
     >>> from ssl_extract import encoders
     >>> network = wave_transformer(width=12, heads=2)
     >>> encoders.dim(network, (8000,))
     12
 
     Args:
-        strides: of each convolution; the blocks see every 320th sample with (5, 4, 4, 4).
+        strides: of each convolution; the blocks see every 320th sample with (10, 4, 4, 2).
         width: dimension of the frames and of the representation; a multiple of `heads`.
         depth: number of transformer blocks.
         heads: attention heads.

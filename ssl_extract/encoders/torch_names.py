@@ -1,7 +1,8 @@
 """The names and layouts of networks in files of PyTorch.
 
 A file names arrays as its code names modules. Here each of our arrays gets the name that
-torchvision (ResNets) or timm (vision transformers) gives it, and its array is laid out anew.
+torchvision (ResNets), timm (vision transformers) or Resemblyzer (the LSTM of GE2E) gives it, and
+its array is laid out anew.
 """
 
 import math
@@ -18,6 +19,7 @@ Arrays = dict[str, np.ndarray]
 
 # What stands behind an encoder, under the same prefix; no representation depends on it.
 HEADS = ('fc', 'head', 'heads', 'linear', 'projector', 'projection_head', 'predictor', 'prototypes')
+HEADS += ('similarity_weight', 'similarity_bias')  # of the loss of GE2E
 _SHOWN = 3  # names in a message
 
 
@@ -68,6 +70,8 @@ VIT = Layout(
     ),
 )
 
+LSTM = Layout('LSTM of GE2E', r'lstm\.weight_ih_l0$', _LEAVES)
+
 
 HEAD = Layout(
     'projection head',
@@ -102,12 +106,16 @@ def described(arrays: Arrays) -> str:
     'resnet(block="basic", stages=(1,), stem="imagenet", width=8)'
 
     Args:
-        arrays: of one encoder, by torchvision's or timm's names.
+        arrays: of one encoder, by the names in PyTorch.
     """
     counts: dict[str, set[str]] = {}
     for name in arrays:
         if match := re.match(r'(layer\d+|blocks)\.(\d+)\.', name):
             counts.setdefault(match[1], set()).add(match[2])
+    if {'lstm.bias_hh_l0', 'linear.bias'} <= arrays.keys():
+        width, dim = arrays['lstm.bias_hh_l0'].size // 4, arrays['linear.bias'].size
+        depth = sum(name.startswith('lstm.bias_hh_l') for name in arrays)
+        return f'ge2e(width={width}, depth={depth}, dim={dim})'
     first = arrays.get('conv1.weight', arrays.get('patch_embed.proj.weight'))
     if first is None or first.ndim != 4:
         return 'another network'
@@ -137,9 +145,11 @@ def layout_of(spec: str, template: Any) -> Layout:
         return RESNET
     if {'patches', 'token', 'position', 'block0'} <= params.keys():
         return VIT
+    if {'lstm', 'linear'} == params.keys():
+        return LSTM
     raise UserError(
         f'encoder {spec!r} has no counterpart in files of PyTorch: write resnet18, resnet34, '
-        'resnet50, resnet, vit_ti, vit_s or vit, with their arguments'
+        'resnet50, resnet, vit_ti, vit_s, vit or ge2e, with their arguments'
     )
 
 
@@ -158,6 +168,16 @@ def _usual(name: str, first: str) -> str:
     return name.replace('.shortcut.', '.downsample.')
 
 
+def names_in(template: Any, layout: Layout) -> set[str]:
+    """Returns the names in PyTorch of the arrays of one of our networks.
+
+    Args:
+        template: its variables, or their shapes.
+        layout: of the network.
+    """
+    return {_name_of(_ours(keys), layout) for keys, _ in jax.tree.leaves_with_path(template)}
+
+
 def fill(template: Any, layout: Layout, arrays: Arrays) -> tuple[Any, list[str]]:
     """Returns the template with the values of the arrays, and what does not fit.
 
@@ -167,11 +187,10 @@ def fill(template: Any, layout: Layout, arrays: Arrays) -> tuple[Any, list[str]]
         arrays: of the network alone, by the names of the layout.
     """
     paths, structure = jax.tree.flatten_with_path(template)
-    values, missing, wrong, used = [], [], [], set()
+    values, missing, wrong, used = [], [], [], names_in(template, layout)
     for keys, leaf in paths:
-        ours = '.'.join(key.key for key in keys[1:])
+        ours = _ours(keys)
         name = _name_of(ours, layout)
-        used.add(name)
         if name not in arrays:
             missing.append(name)
             continue
@@ -189,6 +208,11 @@ def fill(template: Any, layout: Layout, arrays: Arrays) -> tuple[Any, list[str]]
         names.sort(key=lambda name: 'running' in name)
     listed = [f'{what} {shortened(names)}' for what, names in problems.items() if names]
     return None if listed else jax.tree.unflatten(structure, values), listed
+
+
+def _ours(keys: tuple) -> str:
+    """Returns our name of an array, such as 'stage0_block1.Conv_0.kernel', of its path."""
+    return '.'.join(key.key for key in keys[1:])
 
 
 def _name_of(ours: str, layout: Layout) -> str:

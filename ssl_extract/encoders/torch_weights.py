@@ -1,8 +1,9 @@
 """Encoders from files of weights of PyTorch.
 
 ResNets are read by the names of torchvision, as in the files of SimSiam, SimCLR, MoCo, BYOL, SwAV
-and Barlow Twins, and vision transformers by those of timm and DINO. What stands before the names of
-an encoder (`module.`, `backbone.`, `state_dict.module.encoder_q.`) is found, not listed.
+and Barlow Twins, vision transformers by those of timm and DINO, and the speaker encoder of GE2E by
+Resemblyzer's. What stands before the names of an encoder (`module.`, `backbone.`,
+`state_dict.module.encoder_q.`) is found, not listed.
 """
 
 from typing import Any, NamedTuple
@@ -46,46 +47,70 @@ class Loaded(NamedTuple):
 def load(
     path: epath.PathLike,
     spec: str,
-    size: int,
+    size: int | None = None,
     prefix: str | None = None,
     head: str = '',
     mesh: jax.sharding.Mesh | None = None,
+    *,
+    length: int | None = None,
 ) -> Loaded:
     """Reads an encoder from a file of weights, onto a mesh (default: of all devices).
 
     Args:
         path: a file: `.safetensors`, or what `torch.save` wrote.
         spec: of the encoder, such as `'normalize | resnet50'`; its architecture is the file's.
-        size: side of the images, in pixels.
+        size: side of the images, in pixels; None of an encoder of waveforms.
         prefix: what stands before the names of the encoder's arrays; None finds it.
         head: of the projection head behind the encoder, such as `'simclr(hidden=512, dim=128)'`; ''
             leaves the head out.
         mesh: the devices.
+        length: samples of the waveforms; None of an encoder of images.
 
     Raises:
         UserError: the file cannot be read, or its arrays are not those of the networks.
     """
-    arrays, shape = torch_files.read(path), (size, size, 3)
+    shape, said = input_shape(size, length)
+    arrays = torch_files.read(path)
     template = _shapes(trained.make(spec), shape)
     layout = torch_names.layout_of(spec, template)
     parts = torch_names.parts_of(arrays, layout)
     prefix = _chosen(path, parts, prefix, layout, arrays)
     names = parts[prefix]
     own = {name: arrays[full] for name, full in names.items()}
-    what, holds = f'encoder {spec!r} with size={size}', torch_names.described(own)
+    used = torch_names.names_in(template, layout)
+    what, holds = f'encoder {spec!r} with {said}', torch_names.described(own)
     values = _filled(path, what, template, layout, own, f'; the file holds {holds}')
     encoder = Encoder(spec, values, shape)
     if head:
+        behind = {name: array for name, array in own.items() if name not in used}
         template = _shapes(trained.make_head(head), (encoder.dim,))
-        values = _filled(path, f'head {head!r}', template, HEAD, torch_names.head_of(own))
+        values = _filled(path, f'head {head!r}', template, HEAD, torch_names.head_of(behind))
         encoder = encoder._replace(heads=(('head', head),), head_variables={'head': values})
     variables = (encoder.variables, encoder.head_variables)
     if not numerics.is_finite(variables):
         raise UserError(f'{path}: its arrays hold NaN, infinity or numbers above 1e19')
     variables, heads = parallel.replicate(variables, mesh or parallel.data_mesh())
-    read = {full for name, full in names.items() if head or not torch_names.is_of_head(name)}
+    read = {full for name, full in names.items() if head or name in used}
     encoder = encoder._replace(variables=variables, head_variables=heads)
     return Loaded(encoder, prefix, tuple(sorted(arrays.keys() - read)))
+
+
+def input_shape(size: int | None, length: int | None) -> tuple[tuple[int, ...], str]:
+    """Returns the shape of an encoder's inputs, and the argument that gives it, as written.
+
+    Args:
+        size: side of images, in pixels.
+        length: samples of waveforms.
+
+    Raises:
+        UserError: both are given, or none.
+    """
+    if (size is None) == (length is None):
+        raise UserError(
+            f'size={size} and length={length} of an encoder from a file: write one of them, '
+            'size=224 for images of 224x224 or length=16000 for waveforms of 16000 samples'
+        )
+    return ((size, size, 3), f'size={size}') if length is None else ((length,), f'length={length}')
 
 
 def _shapes(network: base.Network, input_shape: tuple[int, ...]) -> Any:

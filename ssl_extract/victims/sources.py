@@ -75,7 +75,14 @@ def stored(name: str) -> Load:
 
 
 @register_source('torch')
-def torch(path: str, encoder: str, size: Width, prefix: str | None = None, head: str = '') -> Load:
+def torch(
+    path: str,
+    encoder: str,
+    size: Width | None = None,
+    prefix: str | None = None,
+    head: str = '',
+    length: Count | None = None,
+) -> Load:
     """Reads weights of PyTorch: torchvision's ResNets, timm's vision transformers, SSL projects'.
 
     >>> load = torch('resnet50.safetensors', encoder='normalize | resnet50', size=224)
@@ -83,12 +90,17 @@ def torch(path: str, encoder: str, size: Width, prefix: str | None = None, head:
     Args:
         path: a `.safetensors` file, or what `torch.save` wrote (with the extra `torch`).
         encoder: the spec of the file's network, with the normalization of its training.
-        size: side of the images that the victim takes, in pixels.
+        size: side of the images that the victim takes, in pixels; None for waveforms.
         prefix: what stands before the names of the encoder's arrays, such as
             'student.module.backbone.'; None finds it.
         head: the spec of the projection head behind the encoder, such as 'simclr(hidden=512,
             dim=128)'; '' leaves the head out.
+        length: samples of the waveforms that the victim takes, padded; None for images.
+
+    Raises:
+        UserError: the encoder does not exist, or not one of `size` and `length` is given.
     """
+    torch_weights.input_shape(size, length)
     file = files.absolute(path)
     trained.make(encoder)  # a wrong spec shows before anything is read
     if head:
@@ -96,7 +108,7 @@ def torch(path: str, encoder: str, size: Width, prefix: str | None = None, head:
 
     def load(mesh: jax.sharding.Mesh) -> Victim:
         with files.advised('put it back from a copy, or name another file in victim.source'):
-            loaded = torch_weights.load(file, encoder, size, prefix, head, mesh)
+            loaded = torch_weights.load(file, encoder, size, prefix, head, mesh, length=length)
         return from_encoder(loaded.encoder)._replace(origin={'note': str(loaded)})
 
     return load
