@@ -41,7 +41,7 @@ class LSTM(nn.Module):
         def step(states: list, inputs: jax.Array) -> tuple[list, None]:
             following = []
             for (hidden, cell), (of_inputs, of_hidden, bias) in zip(states, weights, strict=True):
-                gates = inputs @ of_inputs + hidden @ of_hidden + bias
+                gates = inputs @ of_inputs + hidden @ of_hidden + bias[None]
                 write, keep, new, read = jnp.split(gates, 4, axis=-1)
                 cell = nn.sigmoid(keep) * cell + nn.sigmoid(write) * jnp.tanh(new)
                 inputs = nn.sigmoid(read) * jnp.tanh(cell)
@@ -103,8 +103,8 @@ def partials(waves: jax.Array) -> tuple[jax.Array, jax.Array]:
     frames = (
         frames[:, starts[:, None] + np.arange(PARTIAL)] * _gain(waves)[:, None, None, None] ** 2
     )
-    filled = padding.lengths(waves)[:, None] >= HOP * (starts + COVERED)
-    return frames, filled | (starts == 0)
+    filled = padding.lengths(waves)[:, None] >= HOP * (starts + COVERED)[None]
+    return frames, filled | (starts == 0)[None]
 
 
 def _gain(waves: jax.Array) -> jax.Array:

@@ -45,12 +45,12 @@ def mel(
     half = n_fft // 2
     behind = max((count - 1) * hop + n_fft - half - waves.shape[1], 0)
     samples = jnp.pad(samples, ((0, 0), (half, behind)))
-    window = np.hanning(n_fft + 1)[:-1].astype(np.float32)
+    window = np.hanning(n_fft + 1)[None, None, :-1].astype(np.float32)
     taken = np.arange(count)[:, None] * hop + np.arange(n_fft)
     spectrum = jnp.fft.rfft(samples[:, taken] * window)
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     ends = padding.lengths(waves) // hop
-    return power @ filters(rate, n_fft, mels), jnp.arange(count) <= ends[:, None]
+    return power @ filters(rate, n_fft, mels), jnp.arange(count)[None] <= ends[:, None]
 
 
 def log_mel(

@@ -14,12 +14,12 @@ import numpy as np
 
 from ssl_extract import padding
 from ssl_extract.encoders.base import WAVES, Network, check_dtype, from_module, register
-from ssl_extract.encoders.log_mel import log_mel
+from ssl_extract.encoders.log_mel import filters, log_mel
 from ssl_extract.encoders.vit import Block
 from ssl_extract.errors import UserError
 from ssl_extract.ranges import Range, Width
 
-FRAMES_PER_SECOND = 100  # of a mel spectrogram; a frame lasts 25 ms
+FRAME, HOP = 0.025, 0.01  # seconds of a frame of a mel spectrogram, and to the next
 # Speech lies between silence, the logarithm of log_mel.FLOOR, and about 2.
 LOG_MEL_CENTER, LOG_MEL_SCALE = -6.0, 4.0
 Rate = Annotated[int, Range(1000, 384_000)]  # samples per second
@@ -30,11 +30,12 @@ class MelFrames(nn.Module):
     """Waveforms `[B, T]` to standardized log-mel frames `[B, F, mels]` and a mask `[B, F]`."""
 
     rate: int
+    n_fft: int
+    hop: int
     mels: int
 
     def __call__(self, waves: jax.Array) -> tuple[jax.Array, jax.Array]:
-        n_fft, hop = round(self.rate * 0.025), round(self.rate / FRAMES_PER_SECOND)
-        frames, mask = log_mel(waves, self.rate, n_fft, hop, self.mels)
+        frames, mask = log_mel(waves, self.rate, self.n_fft, self.hop, self.mels)
         return (frames - LOG_MEL_CENTER) / LOG_MEL_SCALE, mask
 
 
@@ -63,7 +64,7 @@ class SpeechTransformer(nn.Module):
             x = self.conv(stride, f'conv{i}')(jnp.where(mask[..., None], x, 0))
             x = nn.gelu(self.norm(f'conv{i}_norm')(x))
             mask = mask[:, ::stride]
-        x = x + positions(*x.shape[1:]).astype(x.dtype)
+        x = x + positions(*x.shape[1:])[None].astype(x.dtype)
         means = [mean_over_time(x, mask)]
         for i in range(self.depth):
             x = Block(self.heads, self.dtype, name=f'block{i}')(x, mask[:, None, None])
@@ -127,8 +128,9 @@ def speech_transformer(
     Raises:
         UserError: an argument has a wrong value, or later the inputs are no waveforms.
     """
-    frames = MelFrames(rate, mels)
-    frames(jnp.zeros((1, 1)))  # too many bands are refused here
+    n_fft, hop = round(rate * FRAME), round(rate * HOP)
+    filters(rate, n_fft, mels)  # too many bands are refused here
+    frames = MelFrames(rate, n_fft, hop, mels)
     return _network(frames, strides, width, depth, heads, dtype)
 
 
