@@ -39,8 +39,8 @@ class Network(NamedTuple):
         branch: whether the network is a head that takes the representations wherever it stands in a
             chain, and whose outputs no other head takes.
         layers: (variables, inputs) -> float32 `[B, L, D]`, the mean over time of the output of each
-            layer, as `apply` computes it: the input of the first block, then the output of each
-            block. The last is what `apply` gives. None of networks without.
+            layer: the input of the first block, then the output of each block. The last is what
+            `apply` gives, so that a final LayerNorm is part of it. None of networks without.
     """
 
     init: Callable[[jax.Array, Any], Variables]

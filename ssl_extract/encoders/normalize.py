@@ -4,6 +4,8 @@ Pretrained encoders expect images that are normalized as in their training; the 
 lies in [0, 1]. In a chain, `normalize | resnet50` is ResNet-50 on normalized images.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -61,8 +63,8 @@ def normalize(
         center, scale = (jnp.asarray(x, images.dtype)[None, None, None] for x in (mean, std))
         return (images - center) / scale
 
-    return Network(
-        encoder.init,
-        jax.jit(lambda variables, images: encoder.apply(variables, normalized(images))),
-        jax.jit(lambda variables, images: encoder.train(variables, normalized(images))),
-    )
+    def after(function: Callable) -> Callable:
+        return jax.jit(lambda variables, images: function(variables, normalized(images)))
+
+    layers = encoder.layers and after(encoder.layers)
+    return Network(encoder.init, after(encoder.apply), after(encoder.train), layers=layers)
