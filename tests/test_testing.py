@@ -15,11 +15,13 @@ from ssl_extract.strategies.base import left
 from ssl_extract.testing.attacks import linear_network
 from ssl_extract.training import Recipe
 
+LINEAR = linear_network()
+WITH_LAYER = LINEAR._replace(layers=lambda variables, x: LINEAR.apply(variables, x)[:, None])
 GOOD = {  # a good implementation, and the name of what is checked
     'loss': (testing.check_loss, 'mse'),
     'defense': (testing.check_defense, 'gaussian_noise | round'),
     'query strategy': (testing.check_strategy, 'kcenter(rounds=2)'),
-    'encoder': (testing.check_encoder, linear_network()),
+    'encoder': (testing.check_encoder, WITH_LAYER),
     'attack': (testing.check_attack, 'direct'),
 }
 
@@ -198,8 +200,6 @@ STRATEGIES_BROKEN = {
 
 # Encoders
 
-LINEAR = linear_network()
-
 
 def apply_with(change):
     return LINEAR._replace(apply=lambda variables, x: change(LINEAR.apply(variables, x), x))
@@ -223,6 +223,9 @@ ENCODERS = {
     'apply tells inputs apart': apply_with(lambda y, x: jnp.ones_like(y)),
     'apply treats every row alone': apply_with(lambda y, x: y - y.mean(axis=0, keepdims=True)),
     'apply gives the same compiled': apply_with(lambda y, x: y + (0 if traced(x) else 1)),
+    'layers gives finite float32 [B, L, D], the outputs of apply last': LINEAR._replace(
+        layers=lambda variables, x: LINEAR.apply(variables, x)[:, None] + 1
+    ),
     'train gives what apply gives in shape, and statistics as they were': train_with(
         lambda y, stats: (y, {'count': jnp.ones([])})
     ),

@@ -239,10 +239,20 @@ CASES = {  # every registered name -> a spec of its architecture, as small as it
     'vit_s': VIT,  # of twelve blocks
     'vit_ti': VIT,
 }
+OF_WAVEFORMS = {
+    'speech_transformer': 'speech_transformer(rate=8000, strides=(4,), width=8, depth=1, heads=2)',
+    'wave_transformer': 'wave_transformer(strides=(40, 4), width=8, depth=1, heads=2)',
+    'ge2e': 'ge2e(width=4, depth=1, dim=3)',
+}
 
 
 def test_every_registered_encoder_is_tested():
-    assert set(CASES) == set(encoders.ENCODERS)
+    assert {*CASES, *OF_WAVEFORMS} == set(encoders.ENCODERS)
+
+
+@pytest.mark.parametrize('spec', OF_WAVEFORMS.values())
+def test_contract_of_encoders_of_waveforms(spec):
+    testing.check_encoder(spec, input_shape=(800,))
 
 
 @pytest.mark.parametrize('spec', sorted(set(CASES.values())))

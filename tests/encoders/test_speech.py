@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from scipy import signal
 
-from ssl_extract import encoders, testing, victims
+from ssl_extract import encoders, victims
 from ssl_extract.encoders import torch_names, torch_weights
 from ssl_extract.encoders.ge2e import partials
 from ssl_extract.encoders.log_mel import FLOOR, filters, log_mel, mel
@@ -97,11 +97,6 @@ def test_padding_changes_nothing(spec):
     if network.layers:
         layers = network.layers(variables, inputs)
         np.testing.assert_allclose(network.layers(variables, padded), layers, 1e-5, 1e-5)
-
-
-@pytest.mark.parametrize('spec', [MEL, WAVE, SMALL])
-def test_an_encoder_of_speech_keeps_the_contract(spec):
-    testing.check_encoder(spec, input_shape=(2000,))
 
 
 @pytest.mark.parametrize('spec', [MEL, WAVE, SMALL])
