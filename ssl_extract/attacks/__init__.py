@@ -7,6 +7,7 @@ from ssl_extract.attacks import (  # noqa: F401  (they register themselves)
     direct,
     rda,
     recreate_head,
+    several_layers,
     stolen_encoder,
     symmetrized,
 )

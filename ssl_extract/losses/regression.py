@@ -1,6 +1,6 @@
 """Regression losses, row by row.
 
-`mse`, `l2`, `cosine`, `symmetrized` and `wasserstein`.
+`mse`, `l2`, `cosine`, `l1_cosine`, `symmetrized` and `wasserstein`.
 """
 
 import jax
@@ -9,6 +9,7 @@ import optax
 
 from ssl_extract.losses.base import Loss, masked_mean, prepare, register
 from ssl_extract.numerics import magnitude, normalize
+from ssl_extract.ranges import NotNegative
 
 _ROUNDING = 1e-6  # the most that rounding moves numbers of about 1
 
@@ -73,6 +74,34 @@ def cosine() -> Loss:
         del labels
         student, teacher, where = prepare(student, teacher, where)
         return masked_mean(1.0 - _cosine(student, teacher), where)
+
+    return loss
+
+
+@register('l1_cosine')
+def l1_cosine(weight: NotNegative = 1.0) -> Loss:
+    """Computes the mean absolute difference and the log-sigmoid of the cosine, of each row.
+
+    The loss of DistilHuBERT (Chang et al. 2022, arXiv 2110.01900, equation 1), of one layer:
+    `mean |s - t| - weight * log sigmoid(cos(s, t))`. A zero row has cosine 0 to everything.
+
+    >>> loss = l1_cosine()
+    >>> round(float(loss(jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0]]))), 4)
+    0.8133
+
+    Args:
+        weight: of the cosine.
+
+    Raises:
+        UserError: the weight is below 0.
+    """
+
+    def loss(student, teacher, *, labels=None, where=None):
+        del labels
+        student, teacher, where = prepare(student, teacher, where)
+        distance = jnp.mean(jnp.abs(student - teacher), axis=-1)
+        alike = jax.nn.log_sigmoid(_cosine(student, teacher))
+        return masked_mean(distance - weight * alike, where)
 
     return loss
 

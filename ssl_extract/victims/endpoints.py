@@ -1,4 +1,4 @@
-"""Endpoints: representations, projections, posteriors, labels.
+"""Endpoints: representations, layers, projections, posteriors, labels.
 
 An endpoint is a pure function `(networks, variables, inputs [B, ...]) -> outputs [B, D]` over the
 victim's networks by name ('encoder' first) and their variables. 'classifier' is a softmax
@@ -44,6 +44,27 @@ def representation() -> Callable:
     'representations'
     """
     return _represent
+
+
+@register('layers')
+def layers() -> Callable:
+    """Answers with the outputs of all layers of the encoder, one behind the other.
+
+    >>> gives('layers')
+    'representations'
+    """
+
+    def encode(networks: Networks, variables: Any, inputs: jax.Array) -> jax.Array:
+        of_layers = networks['encoder'].layers
+        if of_layers is None:
+            raise UserError(
+                "the victim's encoder does not tell its layers: attack representations, or a "
+                'victim such as speech_transformer'
+            )
+        outputs = of_layers(variables['encoder'], inputs)
+        return outputs.reshape(len(outputs), -1)
+
+    return encode
 
 
 @register('projection', needs=('head',), gives='projections')
