@@ -1,4 +1,4 @@
-"""Verification: whether two inputs are of one class, by the cosine of their representations.
+"""Verification: the equal error rate of pairs of inputs, by their cosine.
 
 Used for speakers that no classifier was trained on. Every pair of inputs is a trial.
 """
