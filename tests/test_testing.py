@@ -16,7 +16,7 @@ from ssl_extract.testing.attacks import linear_network
 from ssl_extract.training import Recipe
 
 LINEAR = linear_network()
-WITH_LAYER = LINEAR._replace(layers=lambda variables, x: LINEAR.apply(variables, x)[:, None])
+WITH_LAYER = LINEAR._replace(layers=lambda variables, x: (LINEAR.apply(variables, x),))
 GOOD = {  # a good implementation, and the name of what is checked
     'loss': (testing.check_loss, 'mse'),
     'defense': (testing.check_defense, 'gaussian_noise | round'),
@@ -223,8 +223,8 @@ ENCODERS = {
     'apply tells inputs apart': apply_with(lambda y, x: jnp.ones_like(y)),
     'apply treats every row alone': apply_with(lambda y, x: y - y.mean(axis=0, keepdims=True)),
     'apply gives the same compiled': apply_with(lambda y, x: y + (0 if traced(x) else 1)),
-    'layers gives finite float32 [B, L, D], the outputs of apply last': LINEAR._replace(
-        layers=lambda variables, x: LINEAR.apply(variables, x)[:, None] + 1
+    'layers gives finite float32 [B, D] of each, those of apply last': LINEAR._replace(
+        layers=lambda variables, x: (LINEAR.apply(variables, x) + 1,)
     ),
     'train gives what apply gives in shape, and statistics as they were': train_with(
         lambda y, stats: (y, {'count': jnp.ones([])})

@@ -38,16 +38,16 @@ class Network(NamedTuple):
             statistics of the batch; on a mesh of Auto axes, of the global batch.
         branch: whether the network is a head that takes the representations wherever it stands in a
             chain, and whose outputs no other head takes.
-        layers: (variables, inputs) -> float32 `[B, L, D]`, the mean over time of the output of each
-            layer: the input of the first block, then the output of each block. The last is what
-            `apply` gives, so that a final LayerNorm is part of it. None of networks without.
+        layers: (variables, inputs) -> float32 `[B, D]` of each layer, as `apply` computes it: of
+            the input of the first block, and of the output of each block or stage, pooled as the
+            representation is. The last is the representation. None of networks without.
     """
 
     init: Callable[[jax.Array, Any], Variables]
     apply: Callable[[Variables, jax.Array], jax.Array]
     train: Callable[[Variables, jax.Array], tuple[jax.Array, Any]]
     branch: bool = False
-    layers: Callable[[Variables, jax.Array], jax.Array] | None = None
+    layers: Callable[[Variables, jax.Array], tuple[jax.Array, ...]] | None = None
 
 
 def make(spec: str) -> Network:
@@ -81,8 +81,8 @@ def from_module(module: nn.Module, rank: int, takes: str = '', layers: bool = Fa
             that of the initializers.
         rank: the number of axes of `inputs`: 4 for images, 2 for representations and waveforms.
         takes: the inputs in an error message; '' is images or representations, by the rank.
-        layers: whether the module keeps the means of its layers `[B, L, D]`, by
-            `self.sow('intermediates', 'layers', means)`.
+        layers: whether the module keeps `[B, D]` of each of its layers, in order, by
+            `self.sow('intermediates', 'layers', pooled)`.
     """
     takes = takes or (IMAGES if rank == 4 else REPRESENTATIONS)
 
@@ -107,12 +107,12 @@ def from_module(module: nn.Module, rank: int, takes: str = '', layers: bool = Fa
         return outputs.astype(jnp.float32), updated.get('batch_stats', {})
 
     @jax.jit
-    def means(variables: Variables, inputs: jax.Array) -> jax.Array:
+    def pooled(variables: Variables, inputs: jax.Array) -> tuple[jax.Array, ...]:
         check_inputs(inputs, rank, takes)
         _, kept = module.apply(variables, inputs, train=False, mutable=['intermediates'])
-        return kept['intermediates']['layers'][0].astype(jnp.float32)
+        return tuple(layer.astype(jnp.float32) for layer in kept['intermediates']['layers'])
 
-    return Network(init, apply, train, layers=means if layers else None)
+    return Network(init, apply, train, layers=pooled if layers else None)
 
 
 def check_inputs(inputs: Any, rank: int, takes: str = IMAGES) -> None:

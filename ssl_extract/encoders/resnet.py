@@ -86,12 +86,24 @@ class ResNet(nn.Module):
             # After a ReLU, padding with 0 is as good as with -infinity; jax2onnx knows no other.
             x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
             x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
+        self.keep(x)
         for i, blocks in enumerate(self.stages):
             for j in range(blocks):
                 stride = 2 if i > 0 and j == 0 else 1
                 name = f'stage{i}_block{j}'
                 x = Block(self.block, self.width * 2**i, stride, self.dtype, name=name)(x, train)
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+            self.keep(x)
+        return pooled(x)
+
+    def keep(self, x: jax.Array) -> None:
+        """Keeps the output of a layer for `Network.layers`; nothing is computed without."""
+        if self.is_mutable_collection('intermediates'):
+            self.sow('intermediates', 'layers', pooled(x))
+
+
+def pooled(x: jax.Array) -> jax.Array:
+    """Returns the mean float32 `[B, C]` over height and width of `[B, H, W, C]`."""
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
 @register('resnet')
@@ -126,7 +138,8 @@ def resnet(
         raise UserError(f'unknown stem {stem!r}: write one of {", ".join(STEMS)}')
     if not 1 <= len(stages) <= MAX_STAGES:
         raise UserError(f'stages={stages!r}: write 1 to {MAX_STAGES} stages, such as (2, 2, 2, 2)')
-    return from_module(ResNet(block, tuple(stages), stem, width, check_dtype(dtype)), rank=4)
+    module = ResNet(block, tuple(stages), stem, width, check_dtype(dtype))
+    return from_module(module, rank=4, layers=True)
 
 
 @register('resnet18')

@@ -65,13 +65,12 @@ class SpeechTransformer(nn.Module):
             x = nn.gelu(self.norm(f'conv{i}_norm')(x))
             mask = mask[:, ::stride]
         x = x + positions(*x.shape[1:])[None].astype(x.dtype)
-        means = [mean_over_time(x, mask)]
         for i in range(self.depth):
+            self.sow('intermediates', 'layers', mean_over_time(x, mask))
             x = Block(self.heads, self.dtype, name=f'block{i}')(x, mask[:, None, None])
-            x = self.norm('norm')(x) if i == self.depth - 1 else x
-            means.append(mean_over_time(x, mask))
-        self.sow('intermediates', 'layers', jnp.stack(means, axis=1))
-        return means[-1]
+        represented = mean_over_time(self.norm('norm')(x), mask)
+        self.sow('intermediates', 'layers', represented)
+        return represented
 
     def conv(self, stride: int, name: str) -> nn.Module:
         """Makes a convolution whose output j is around input `stride * j`."""

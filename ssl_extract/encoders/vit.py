@@ -73,9 +73,13 @@ class ViT(nn.Module):
         token = jnp.broadcast_to(token.astype(x.dtype), (batch, 1, self.width))
         x = jnp.concatenate([token, x], axis=1) + position.astype(x.dtype)
 
+        norm = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')
         for i in range(self.depth):
+            self.sow('intermediates', 'layers', x[:, 0])
             x = Block(self.heads, self.dtype, name=f'block{i}')(x)
-        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x[:, 0])
+        represented = norm(x[:, 0])
+        self.sow('intermediates', 'layers', represented)
+        return represented
 
 
 @register('vit')
@@ -104,7 +108,8 @@ def vit(
     """
     if width % heads:
         raise UserError(f'width={width} of a ViT is not a multiple of heads={heads}')
-    return from_module(ViT(depth, width, heads, patch, check_dtype(dtype)), rank=4)
+    module = ViT(depth, width, heads, patch, check_dtype(dtype))
+    return from_module(module, rank=4, layers=True)
 
 
 @register('vit_ti')

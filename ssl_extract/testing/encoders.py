@@ -34,12 +34,13 @@ def check_encoder(
     variables = _check_init(contract, network, inputs)
     _check_apply(contract, network, variables, inputs, others, rtol)
     if network.layers:
-        with contract.clause('layers gives finite float32 [B, L, D], the outputs of apply last'):
+        with contract.clause('layers gives finite float32 [B, D] of each, those of apply last'):
             layers = network.layers(variables, inputs)
-            shown = f'it gives {layers.dtype}{list(layers.shape)}'
-            require(layers.ndim == 3 and layers.dtype == jnp.float32, shown)
-            require(np.all(np.isfinite(layers)), 'not all are finite')
-            require_same(layers[:, -1], network.apply(variables, inputs), rtol)
+            for layer in layers:
+                shown = f'it gives {layer.dtype}{list(layer.shape)}'
+                require(layer.ndim == 2 and layer.dtype == jnp.float32, shown)
+                require(np.all(np.isfinite(layer)), 'not all are finite')
+            require_same(layers[-1], network.apply(variables, inputs), rtol)
     step = _check_train(contract, network, variables, inputs)
     _check_devices(contract, step, variables, inputs, rtol)
 

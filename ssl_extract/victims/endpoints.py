@@ -59,10 +59,9 @@ def layers() -> Callable:
         if of_layers is None:
             raise UserError(
                 "the victim's encoder does not tell its layers: attack representations, or a "
-                'victim such as speech_transformer'
+                'victim such as resnet18, vit or speech_transformer'
             )
-        outputs = of_layers(variables['encoder'], inputs)
-        return outputs.reshape(len(outputs), -1)
+        return jnp.concatenate(of_layers(variables['encoder'], inputs), axis=-1)
 
     return encode
 

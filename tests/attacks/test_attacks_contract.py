@@ -13,6 +13,7 @@ CASES = {  # every registered name -> a spec with tiny heads, and what else is c
     'posteriors': ('posteriors', {'plan': 'online', 'query_augmentation': 'flip'}),
     'rda': ('rda(views=2)', VIEWS),
     'recreate_head': ('recreate_head(head="simclr(hidden=8, dim=8)")', VIEWS),
+    'several_layers': ('several_layers(widths=(3, 1))', {}),
     'stolen_encoder': ('stolen_encoder(views=2)', {'student_augmentation': 'flip'}),
     'symmetrized': ('symmetrized(hidden=8, dim=8, bottleneck=4)', VIEWS),
 }

@@ -56,7 +56,7 @@ def test_a_victims_answers_at_every_endpoint_have_their_width():
     answers = {
         name: endpoints.at(victim, name, classifier=classifier) for name in endpoints.ENDPOINTS
     }
-    widths = {'representation': 4, 'projection': 3, 'posteriors': 5, 'labels': 5}
+    widths = {'representation': 4, 'layers': 8, 'projection': 3, 'posteriors': 5, 'labels': 5}
     assert {name: at.dim for name, at in answers.items()} == widths
     for name, at in answers.items():
         assert at.answers == name and at.answer(IMAGES[:2]).shape == (2, widths[name])
@@ -74,7 +74,22 @@ def test_what_an_endpoint_needs_and_gives():
     found = {name: (endpoints.needs(name), endpoints.gives(name)) for name in endpoints.ENDPOINTS}
     assert found == {
         'representation': (set(), 'representations'),
+        'layers': (set(), 'representations'),
         'projection': ({'head'}, 'projections'),
         'posteriors': ({'classifier'}, 'probabilities'),
         'labels': ({'classifier'}, 'probabilities'),
     }
+
+
+@pytest.mark.parametrize('spec', [SPEC, f'normalize | {SPEC}', 'vit(depth=1, width=4, heads=1)'])
+def test_layers_are_those_of_the_network_the_representation_last(spec):
+    network = encoders.make(spec)
+    variables = {'encoder': network.init(jax.random.key(0), IMAGES)}
+    got = np.asarray(endpoints.make('layers', spec)(variables, IMAGES))
+    np.testing.assert_allclose(got[:, 4:], network.apply(variables['encoder'], IMAGES), atol=1e-6)
+    np.testing.assert_allclose(got[:, :4], network.layers(variables['encoder'], IMAGES)[0])
+
+
+def test_a_victim_without_layers_has_no_such_endpoint():
+    with pytest.raises(UserError, match='does not tell its layers'):
+        endpoints.layers()({'encoder': NETWORK._replace(layers=None)}, VARIABLES, IMAGES)
