@@ -26,7 +26,8 @@ PARTIAL, STEP, COVERED = 160, 77, 120  # frames: of a partial, to the next, and 
 class LSTM(nn.Module):
     """The last hidden state `[N, width]` of the last layer, of `[N, T, C]`.
 
-    The arrays have the names of `torch.nn.LSTM`, transposed, with the gates in its order.
+    The arrays have the names of `torch.nn.LSTM`, transposed, with the gates in its order and its
+    initial values.
     """
 
     width: int
@@ -54,8 +55,12 @@ class LSTM(nn.Module):
 
     def weights(self, layer: int, inputs: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Makes the parameters of a layer: of its inputs, of its hidden state, and the bias."""
-        init, zeros, gates = nn.initializers.orthogonal(), nn.initializers.zeros, 4 * self.width
-        biases = [self.param(f'bias_{kind}_l{layer}', zeros, (gates,)) for kind in ('ih', 'hh')]
+        bound, gates = self.width**-0.5, 4 * self.width
+
+        def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+        biases = [self.param(f'bias_{kind}_l{layer}', init, (gates,)) for kind in ('ih', 'hh')]
         return (
             self.param(f'weight_ih_l{layer}', init, (inputs, gates)),
             self.param(f'weight_hh_l{layer}', init, (self.width, gates)),
@@ -123,6 +128,8 @@ def to_length_1(x: jax.Array) -> jax.Array:
 @register('ge2e')
 def ge2e(width: Width = 256, depth: Depth = 3, dim: Width = 256) -> Network:
     """Makes the speaker encoder of Wan et al. 2018 for waveforms of 16 kHz, as in Resemblyzer.
+
+    Behind a clip below 1.6 s the LSTM reads zeros. Weights that were not trained forget the clip.
 
     >>> from ssl_extract import encoders
     >>> encoders.dim(ge2e(), (16000,))
