@@ -242,7 +242,7 @@ CASES = {  # every registered name -> a spec of its architecture, as small as it
 OF_WAVEFORMS = {
     'speech_transformer': 'speech_transformer(rate=8000, strides=(4,), width=8, depth=1, heads=2)',
     'wave_transformer': 'wave_transformer(strides=(40, 4), width=8, depth=1, heads=2)',
-    'ge2e': 'ge2e(width=4, depth=1, dim=3)',
+    'ge2e': 'ge2e(width=8, depth=1, dim=16)',
 }
 
 
@@ -250,6 +250,7 @@ def test_every_registered_encoder_is_tested():
     assert {*CASES, *OF_WAVEFORMS} == set(encoders.ENCODERS)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize('spec', OF_WAVEFORMS.values())
 def test_contract_of_encoders_of_waveforms(spec):
     testing.check_encoder(spec, input_shape=(25_600 if 'ge2e' in spec else 800,))
