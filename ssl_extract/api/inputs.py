@@ -97,8 +97,7 @@ def view_of(spec: str, dataset: Dataset, name: str) -> augment.Op:
     if not fits:
         raise UserError(f'{name}={spec!r} does not fit inputs {list(shape)}: {reason}')
     if spec not in ('', 'none'):
-        check = data.check_waves if augment.takes_waves(spec) else data.check_images
-        check(dataset, f'{name}={spec!r}')
+        data.check_kind(dataset, augment.takes(spec), f'{name}={spec!r}')
     return view
 
 

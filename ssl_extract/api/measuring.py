@@ -13,6 +13,7 @@ from ssl_extract.api import inputs as inputs_lib
 from ssl_extract.api.asking import Answers, collect, make_oracle
 from ssl_extract.api.inputs import Labeled
 from ssl_extract.data import Dataset
+from ssl_extract.encoders import check_vocabulary
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import Task, check_counts, check_task, presentation
@@ -75,6 +76,7 @@ def evaluate(
     _check_counts(task, **settings)
     _warn_of_near_duplicates(task.train, task.test)
     inputs_lib.check_shape(task.train, encoder.input_shape, 'the encoder')
+    check_vocabulary('encoder', encoder.spec, task.train, task.test)
     bill = {}
     if answers is not None:
         queries = Dataset(answers.inputs, name='answers')

@@ -277,6 +277,8 @@ def _fit(
         UserError: a setting is wrong, or the folder holds something else.
     """
     _check(job, parts)
+    dataset = Dataset(job.arrays['inputs'], name='inputs', decode=job.decode)
+    encoders.check_vocabulary('encoder', job.encoder, dataset)
     call = {**described, **_describe(job)}
     with (
         inputs_lib.opened(folder) as where,

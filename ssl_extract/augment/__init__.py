@@ -1,7 +1,7 @@
 """Augmentations on device, from specs."""
 
-from ssl_extract.augment import images, waveforms  # noqa: F401  (they register themselves)
-from ssl_extract.augment.base import AUGMENTATIONS, Op, chain, make, register, takes_waves
+from ssl_extract.augment import images, tokens, waveforms  # noqa: F401  (they register themselves)
+from ssl_extract.augment.base import AUGMENTATIONS, Op, chain, make, register, takes
 from ssl_extract.augment.batches import to_float, two_views, views
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     'chain',
     'make',
     'register',
-    'takes_waves',
+    'takes',
     'to_float',
     'two_views',
     'views',

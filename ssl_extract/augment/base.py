@@ -4,13 +4,16 @@ from collections.abc import Callable, Sequence
 
 import jax
 
+from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 
 Op = Callable[[jax.Array, jax.Array], jax.Array]
 
 # The trait of an augmentation.
-# takes: the inputs whose values it changes: 'images' or 'waves'.
-AUGMENTATIONS = Registry('augmentation', takes='images', choices={'takes': ('images', 'waves')})
+# takes: the inputs whose values it changes: 'images', 'waves' or 'tokens'; '' is any.
+AUGMENTATIONS = Registry(
+    'augmentation', takes='images', choices={'takes': ('images', 'waves', 'tokens', '')}
+)
 register = AUGMENTATIONS.register
 
 
@@ -27,16 +30,22 @@ def make(spec: str) -> Op:
     return chain(AUGMENTATIONS.make_all(spec))
 
 
-def takes_waves(spec: str) -> bool:
-    """Returns whether `spec` names an operation on waveforms.
+def takes(spec: str) -> str:
+    """Returns what `spec` changes: 'images', 'waves' or 'tokens'; '' where it changes nothing.
 
-    >>> takes_waves('gain | polarity'), takes_waves('simclr'), takes_waves('')
-    (True, False, False)
+    >>> takes('gain | polarity'), takes('simclr'), takes('')
+    ('waves', 'images', '')
 
     Raises:
-        UserError: an unknown name or a wrong argument.
+        UserError: an unknown name, a wrong argument, or operations on inputs of two kinds.
     """
-    return any(traits.takes == 'waves' for traits in AUGMENTATIONS.traits_of_chain(spec))
+    kinds = {traits.takes for traits in AUGMENTATIONS.traits_of_chain(spec)} - {''}
+    if len(kinds) > 1:
+        raise UserError(
+            f'augmentation {spec!r}: its operations are on {" and on ".join(sorted(kinds))}: write '
+            'those of one kind'
+        )
+    return kinds.pop() if kinds else ''
 
 
 def chain(ops: Sequence[Op]) -> Op:

@@ -31,7 +31,7 @@ _ORDERS = tuple(itertools.permutations(range(4)))  # of brightness, contrast, sa
 _ATTEMPTS = 10  # crop shapes drawn before the largest central crop is taken, as torchvision
 
 
-@register('none')
+@register('none', takes='')
 def none() -> Op:
     """Leaves images alone.
 

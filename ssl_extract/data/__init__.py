@@ -1,6 +1,6 @@
 """Data sets as arrays of any shape, and the guard against overlap."""
 
-from ssl_extract.data import audio, builtin, folder, npz  # noqa: F401  (they register themselves)
+from ssl_extract.data import audio, builtin, folder, npz, text  # noqa: F401  (they register)
 from ssl_extract.data.decoding import DECODERS, Decoder, register_decoder
 from ssl_extract.data.loading import DATASETS, load, register
 from ssl_extract.data.overlap import (
@@ -13,6 +13,7 @@ from ssl_extract.data.overlap import (
 from ssl_extract.data.sets import (
     Dataset,
     check_images,
+    check_kind,
     check_waves,
     checked,
     decoder,
@@ -31,6 +32,7 @@ __all__ = [
     'NEAR',
     'check_disjoint',
     'check_images',
+    'check_kind',
     'check_train_test',
     'check_waves',
     'checked',

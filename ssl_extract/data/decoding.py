@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract.errors import UserError
-from ssl_extract.padding import STORED_WAVE
+from ssl_extract.padding import STORED_TOKEN, STORED_WAVE
 from ssl_extract.registry import Registry
 
 Decoder = Callable[[jax.Array], jax.Array]
@@ -49,12 +49,22 @@ def waves(stored: jax.Array) -> jax.Array:
 
 @register_decoder('identity')
 def identity(stored: jax.Array) -> jax.Array:
-    """Leaves stored inputs alone: float vectors, or tokens that an encoder embeds.
+    """Leaves stored inputs alone: float vectors.
 
-    >>> identity(jnp.array([2, 7])).tolist()
-    [2, 7]
+    >>> identity(jnp.array([0.5, -2.0])).tolist()
+    [0.5, -2.0]
     """
     return stored
+
+
+@register_decoder('tokens', padding=np.int32(STORED_TOKEN))
+def tokens(stored: jax.Array) -> jax.Array:
+    """Turns int32 tokens into float32 of the same numbers; padding stays -1.
+
+    >>> tokens(jnp.array([2, 7, -1])).tolist()
+    [2.0, 7.0, -1.0]
+    """
+    return jnp.asarray(stored, jnp.float32)
 
 
 def make(name: str, dtype: np.dtype, owner: str = 'inputs') -> Decoder:

@@ -8,9 +8,10 @@ import numpy as np
 
 from ssl_extract.data import decoding
 from ssl_extract.errors import UserError
-from ssl_extract.padding import PADDING
+from ssl_extract.padding import PADDING, STORED_TOKEN
 
 _DECODED = 4096  # inputs decoded at a time
+_TOKENS = 2**24  # float32 holds every whole number below
 
 
 class Dataset(NamedTuple):
@@ -58,7 +59,8 @@ def checked(dataset: Dataset) -> Dataset:
     Raises:
         UserError: there is no input, JAX does not have the number type, values are too large or
             not finite, labels are not [N] integers in [0, num_classes), there is no decoder, or
-            inputs do not have the type or the padding of the decoder; the message names the set.
+            inputs do not have the type, the padding or the numbers of the decoder; the message
+            names the set.
     """
     inputs, name = np.asarray(dataset.inputs), dataset.name
     if inputs.ndim < 1 or inputs.size == 0:
@@ -66,6 +68,8 @@ def checked(dataset: Dataset) -> Dataset:
     inputs = _as_jax_holds_them(inputs, name)
     decode = decoding.name_of(dataset.decode, inputs.dtype, name)
     _check_padding(inputs, decoding.padding_of(decode), f'{name}: decode={decode!r}')
+    if decode == 'tokens':
+        _check_tokens(inputs, name)
     labels = None if dataset.labels is None else np.asarray(dataset.labels)
     if labels is not None and (
         labels.shape != (len(inputs),) or not np.issubdtype(labels.dtype, np.integer)
@@ -124,6 +128,16 @@ def _check_padding(inputs: np.ndarray, padding: np.generic | None, name: str) ->
             )
 
 
+def _check_tokens(inputs: np.ndarray, name: str) -> None:
+    """Checks that tokens [N, T] are numbers that float32 holds exactly."""
+    wrong = ((inputs < STORED_TOKEN) | (inputs >= _TOKENS)).any(axis=1)
+    if wrong.any():
+        raise UserError(
+            f'{name}: tokens are numbers from 0 to {_TOKENS - 1}, with {STORED_TOKEN} behind them; '
+            f'{wrong.sum()} of {len(wrong)} rows hold others (first: row {np.argmax(wrong)})'
+        )
+
+
 def require_labels(dataset: Dataset) -> np.ndarray:
     """Returns the labels, int32 [N].
 
@@ -158,6 +172,31 @@ def check_images(dataset: Dataset, user: str) -> None:
                 f'{user} takes images in [0, 1]: store them as uint8, or divided by their largest '
                 'value'
             )
+
+
+def check_kind(dataset: Dataset, kind: str, user: str) -> None:
+    """Checks that inputs are what an augmentation takes; see `augment.takes`.
+
+    Args:
+        dataset: the set.
+        kind: 'images', 'waves' or 'tokens'; '' is any.
+        user: the augmentation, for an error message.
+
+    >>> check_kind(Dataset(np.array([[2, 7, -1]]), decode='tokens'), 'tokens', 'token_swap')
+
+    Raises:
+        UserError: the inputs are of another kind, or of other values; the message names the set.
+    """
+    tokens = decoder(dataset) is decoding.tokens
+    if kind and tokens != (kind == 'tokens'):
+        raise UserError(
+            f'{dataset.name} has {"tokens" if tokens else "no tokens"}, and {user} takes {kind}: '
+            f'write one that takes {"tokens" if tokens else "what it has"}, or none'
+        )
+    if kind == 'waves':
+        check_waves(dataset, user)
+    elif kind == 'images':
+        check_images(dataset, user)
 
 
 def check_waves(dataset: Dataset, user: str) -> None:

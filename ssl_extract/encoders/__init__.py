@@ -14,6 +14,7 @@ from ssl_extract.encoders import heads as heads
 from ssl_extract.encoders import normalize as normalize
 from ssl_extract.encoders import resnet as resnet
 from ssl_extract.encoders import speech as speech
+from ssl_extract.encoders import text as text
 from ssl_extract.encoders import vit as vit
 from ssl_extract.encoders.base import (
     ENCODERS,
@@ -26,11 +27,13 @@ from ssl_extract.encoders.base import (
     register,
     register_head,
 )
+from ssl_extract.encoders.text import check_vocabulary
 
 __all__ = [
     'ENCODERS',
     'HEADS',
     'Network',
+    'check_vocabulary',
     'dim',
     'from_module',
     'make',

@@ -11,9 +11,10 @@ from ssl_extract import checks
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry, split_chain
 
-# The trait of an encoder.
+# The traits of an encoder.
 # before: whether it stands before another encoder in a chain, which it takes as `encoder`.
-ENCODERS = Registry('encoder', before=False)
+# vocabulary: the number of tokens that it knows; 0 of encoders of other inputs.
+ENCODERS = Registry('encoder', before=False, vocabulary=0)
 HEADS = Registry('head')
 register, register_head = ENCODERS.register, HEADS.register
 
@@ -22,6 +23,7 @@ DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 # Inputs of networks, in error messages.
 IMAGES, REPRESENTATIONS = 'images [B, H, W, C] in [0, 1]', 'representations [B, D]'
 WAVES = 'waveforms [B, T] above -1, with -1 behind the end of a clip'
+TOKENS = 'tokens [B, T] as whole numbers, with -1 behind the end of a text'
 
 
 class Network(NamedTuple):

@@ -54,7 +54,7 @@ def check_victim(run: Run, sets: Sets, sketch: Sketch) -> None:
         count = len(sets.victim.inputs)
         check_batch(count, c.batch_size, 'victim.batch_size', mesh)
         check_steps('victim.epochs', c.epochs, count, c.batch_size)
-        check_network('victim.encoder', c.encoder, sketch.input_shape)
+        check_network('victim.encoder', c.encoder, sketch.input_shape, sets)
         recipe = make_recipe(c.method, c.encoder, c.augmentation)
         check_step(recipe, c.batch_size, sketch.input_shape, 'victim')
 
@@ -96,7 +96,7 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
             f'attack.strategy={a.strategy!r} learns from probabilities and attack '
             f'{a.name!r} gets a {endpoint}; attack posteriors or labels with it'
         )
-    check_network('attack.encoder', a.encoder or sketch.encoder, sketch.input_shape)
+    check_network('attack.encoder', a.encoder or sketch.encoder, sketch.input_shape, sets)
     check_account(sketch, endpoint, defense, sets.num_classes)
     parts = (losses.LOSSES, a.loss), (attacks.ATTACKS, a.name)
     check_least_batch('attack.batch_size', a.batch_size, *parts)
@@ -189,14 +189,20 @@ def check_steps(field: str, epochs: int, num_inputs: int, batch_size: int) -> No
         )
 
 
-def check_network(field: str, encoder: str, input_shape: tuple[int, ...]) -> None:
-    """Raises UserError, naming `field`, where the training of a network fits into no memory.
+def check_network(field: str, encoder: str, input_shape: tuple[int, ...], sets: Sets) -> None:
+    """Checks that the training of a network fits into memory, and that it knows all tokens.
 
     Args:
-        field: the field of the network.
+        field: the field of the network, for an error message.
         encoder: the spec of the network.
         input_shape: the shape of one input.
+        sets: the run's data.
+
+    Raises:
+        UserError: the memory is too small, or a set has a token that the network does not know.
     """
+    seen = [part for task in sets.tasks for part in (task.train, task.test)]
+    encoders.check_vocabulary(field, encoder, sets.victim, sets.pool, *seen)
     size = _num_bytes(abstract_variables(encoder, input_shape))
     checks.check_memory(f'{field}={encoder!r}: parameters, gradient and two moments', 4 * size)
 

@@ -56,7 +56,7 @@ def load_sets(run: Run) -> Sets:
 
 def forget() -> None:
     """Forgets the sets in memory: files may have changed since they were read."""
-    for cache in (_load_sets, _load, _load_distinct, _count, _check_values):
+    for cache in (_load_sets, _load, _load_distinct, _count, _check_kind):
         cache.cache_clear()
 
 
@@ -81,7 +81,7 @@ def check_ranges(run: Run, sets: Sets) -> None:
         augmented.append(('victim.augmentation', c.victim.augmentation, sets.pool))
     for field, spec, dataset in augmented:
         if spec not in ('', 'none'):
-            _check_values(ById(dataset), f'{field}={spec!r}', augment.takes_waves(spec))
+            _check_kind(ById(dataset), augment.takes(spec), f'{field}={spec!r}')
 
 
 def notes_of(run: Run, sets: Sets, seen: bool = False) -> list[str]:
@@ -157,9 +157,8 @@ class ById:
 
 
 @functools.lru_cache(maxsize=64)
-def _check_values(dataset: ById, user: str, waves: bool) -> None:
-    check = data.check_waves if waves else data.check_images
-    check(dataset.dataset, user)
+def _check_kind(dataset: ById, kind: str, user: str) -> None:
+    data.check_kind(dataset.dataset, kind, user)
 
 
 @functools.lru_cache(maxsize=64)

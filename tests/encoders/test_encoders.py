@@ -246,8 +246,11 @@ OF_WAVEFORMS = {
 }
 
 
+OF_TOKENS = {'bag_of_tokens', 'text_transformer'}  # tested in test_text_encoders.py
+
+
 def test_every_registered_encoder_is_tested():
-    assert {*CASES, *OF_WAVEFORMS} == set(encoders.ENCODERS)
+    assert {*CASES, *OF_WAVEFORMS, *OF_TOKENS} == set(encoders.ENCODERS)
 
 
 @pytest.mark.wide
