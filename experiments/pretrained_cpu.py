@@ -17,8 +17,8 @@ it; beside them two kinds of users, who adapt too. Prediction poisoning is not a
 trains a surrogate of the victim, of an encoder of this package only.
 
 Time: the victim computes 10,000 images of the pool, 25,000 of the tasks and 60,000 views, 10
-minutes of one core at 170 a second. The first 93 runs took about 35 seconds each of two cores that
-had other work too, which makes two hours of the 205. The same command goes on after a stop;
+minutes of one core at 170 a second. All 205 runs took about two hours of two cores that had other
+work too; docs/studies/pretrained.md has what came out. The same command goes on after a stop;
 `--run_index` splits it.
 
 The family of comparisons, 32 in all: every other attack against direct extraction with mse, at

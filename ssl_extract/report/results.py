@@ -101,7 +101,8 @@ def tidy(runs: Sequence[FinishedRun]) -> list[Row]:
     A row has the columns of `columns.NAMES`, and a column for every config field that differs
     between the runs, under the dotted name of the field. Rows that are the same in several runs, as
     the victim's, are one row: `run`, and each field, is the value on which the runs agree, else
-    None. Times do not distinguish rows of two workdirs, and the first run's time stands. Two
+    None. The fields of the baselines stand in rows of what depends on them: the encoder from scratch,
+    and surrogates that start from it or recover answers. Times do not distinguish rows of two workdirs, and the first run's time stands. Two
     evaluations of one encoder may have the same value by chance: the rows stay apart where the two
     evaluations give another encoder different values.
 
@@ -119,12 +120,24 @@ def tidy(runs: Sequence[FinishedRun]) -> list[Row]:
             how = run.config.get('evaluation') if _measurement(row) in told_apart else None
             merged.setdefault(_text([_untimed(row), how]), (row, []))[1].append(run)
     # By the runs that share a row, since many rows are shared by the same runs.
-    agreed: dict[tuple[str, ...], Row] = {}
-    for _, sharing in merged.values():
+    agreed: dict[tuple, Row] = {}
+    rows = []
+    for row, sharing in merged.values():
         ids = tuple(run.id for run in sharing)
-        if ids not in agreed:
-            agreed[ids] = {'run': _agreed(ids), **agreed_fields(sharing, names)}
-    return [row | agreed[tuple(run.id for run in sharing)] for row, sharing in merged.values()]
+        key = ids, row['role'] == 'scratch'
+        if key not in agreed:
+            fields = agreed_fields(sharing, _own_fields(names, row['role'], sharing))
+            agreed[key] = {'run': _agreed(ids), **dict.fromkeys(names), **fields}
+        rows.append(row | agreed[key])
+    return rows
+
+
+def _own_fields(names: Sequence[str], role: str, runs: Sequence[FinishedRun]) -> list[str]:
+    """Returns the fields on which rows of a role may depend."""
+    configs = [flatten(run.config) for run in runs]
+    own = any(c.get('attack.init') or c.get('attack.recover') for c in configs)
+    depends = role == 'scratch' or (own and role == 'surrogate')
+    return [name for name in names if depends or not name.startswith('baselines.')]
 
 
 def _depend_on_the_evaluation(runs: Sequence[FinishedRun]) -> set[tuple]:

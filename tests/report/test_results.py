@@ -64,6 +64,20 @@ def test_a_sweep_stays_apart_with_a_column_for_every_field_that_differs(tmp_path
     assert None not in references
 
 
+@pytest.mark.parametrize('recover', ['', 'denoise'])
+def test_the_baselines_tell_surrogates_apart_that_depend_on_them_alone(tmp_path, recover):
+    """Else a defense would not be set against the same attack without it."""
+    common = {'attack__recover': recover}
+    write_run(tmp_path, 'r1', 0.7, baselines__scratch_epochs=5, **common)
+    write_run(tmp_path, 'r2', 0.6, baselines__scratch_epochs=0, defense='round', **common)
+    rows = read(tmp_path)
+    field = 'baselines.scratch_epochs'
+    assert {row[field] for row in of(rows, 'scratch')} == {5, 0}
+    assert {row[field] for row in of(rows, 'surrogate')} == ({5, 0} if recover else {None})
+    assert {row[field] for row in of(rows, 'victim')} == {None}
+    assert any(field in label for label in labels.labels(probed(rows))) is bool(recover)
+
+
 @pytest.mark.parametrize(
     ('fields', 'column'),
     [
