@@ -2,11 +2,12 @@
 
     python launch.py --config=experiments/paper.py:rda --config.data.dir=DIR
 
-What follows the colon is a registered attack. Budget, plan, views, loss, optimizer, rate, batch and
-epochs are its authors' for CIFAR-10; its file in ssl_extract/attacks says where they stand. Victim
-and evaluation are those of experiments/cifar10.py; asked is the training split of CIFAR-10, since
-most authors ask more than its test split holds. An attack that asks anew in every epoch is billed
-for that: cont_steal's 50,000 images cost 5,000,000 queries.
+What follows the colon is a registered attack with settings of its authors. Budget, plan, views,
+loss, optimizer, rate, batch and epochs are its authors' for CIFAR-10; its file in
+ssl_extract/attacks says where they stand. Victim and evaluation are those of
+experiments/cifar10.py; asked is the training split of CIFAR-10, since most authors ask more than
+its test split holds. An attack that asks anew in every epoch is billed for that: cont_steal's
+50,000 images cost 5,000,000 queries.
 """
 
 from ssl_extract import attacks, config
@@ -15,8 +16,9 @@ from ssl_extract.victims.pretraining import simclr
 
 
 def get_config(attack: str = 'direct'):
-    if attack not in attacks.ATTACKS:
-        raise UserError(f'paper.py:{attack}: write one of {", ".join(sorted(attacks.ATTACKS))}')
+    published = sorted(name for name in attacks.ATTACKS if 'budget' in attacks.preset(name))
+    if attack not in published:
+        raise UserError(f'paper.py:{attack}: write one of {", ".join(published)}')
     c = config.base()
     c.data.name = 'cifar10'
     c.data.size = 32

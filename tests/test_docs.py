@@ -163,6 +163,7 @@ def test_the_parts_of_the_how_to_pages_work_together(own_modules, tmp_path):
     assert sorted(folders) == ['scout', 'surrogate', 'surrogate', 'victim']
 
 
+@pytest.mark.wide
 def test_the_commands_on_queries_run(tmp_path):
     cfg, fixed = parsed(commands_of(ROOT / 'docs/concepts/queries.md')[0])
     cfg = shrink(cfg, fixed)

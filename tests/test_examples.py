@@ -24,7 +24,12 @@ def test_every_example_is_run():
     assert {path.stem for path in EXAMPLES.glob('*.py')} == set(LAST)
 
 
-@pytest.mark.parametrize('name', LAST)
+SHORT = ('own_data', 'own_loss', 'steal_pca', 'training_loop')  # the others are in `make test-wide`
+
+
+@pytest.mark.parametrize(
+    'name', [*SHORT, *(pytest.param(n, marks=pytest.mark.wide) for n in sorted({*LAST} - {*SHORT}))]
+)
 def test_an_example_runs_and_is_short(name, capsys, registries_restored):
     path = EXAMPLES / f'{name}.py'
     assert len(path.read_text().splitlines()) < 60

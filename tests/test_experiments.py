@@ -113,7 +113,11 @@ def test_the_papers_setting_is_built_and_stepped(steps):
             assert all(jax.tree.leaves(moved))
 
 
-@pytest.mark.parametrize('name', attacks.ATTACKS)
+# Of extraction from several layers no settings for images are published.
+PUBLISHED = sorted(set(attacks.ATTACKS) - {'several_layers'})
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
 def test_every_attack_has_its_authors_settings(name):
     runs = list(config.expand(load(FOLDER / 'paper.py').get_config(name)))
     assert len(runs) == 3
@@ -128,7 +132,7 @@ def test_every_attack_has_its_authors_settings(name):
 
 def test_what_published_settings_really_cost():
     """One view asked is one query, whatever their authors count."""
-    cost = {name: attacks.preset(name)['budget'] for name in attacks.ATTACKS}
+    cost = {name: attacks.preset(name)['budget'] for name in PUBLISHED}
     assert cost['cont_steal'] == 50_000 * 100  # every image anew in every epoch
     assert cost['rda'] == 2_500 * 10
     assert cost['stolen_encoder'] == 2_500
@@ -139,7 +143,7 @@ def test_every_attack_of_the_comparison_pays_the_same_and_trains_alike():
     steps_of = {500: 210, 2_000: 372}
     for where, budget in {'': 2_000, 'few': 500}.items():
         runs = list(config.expand(study('attacks_cpu', where)))
-        assert {run.attack.name.split('(')[0] for run in runs} == set(attacks.ATTACKS)
+        assert {run.attack.name.split('(')[0] for run in runs} == set(PUBLISHED)
         assert {run.attack.budget for run in runs} == {budget}
         for run in runs:
             stored = surrogate.make_plan(run.attack.plan, run.attack.query_augmentation).stored

@@ -109,8 +109,9 @@ def test_killed_in_its_stages_it_ends_in_the_same_results(whole, tmp_path, stage
 # One device: by other convolutions, and the run behind a defense alone.
 @pytest.mark.parametrize(
     ('devices', 'flags'),
-    [(1, ['--run_index=1']), pytest.param(8, [], marks=pytest.mark.wide)],
+    [(1, ['--run_index=1']), (8, [])],
 )
+@pytest.mark.wide  # of each attack alone: test_one_device_ends_where_four_do
 def test_the_number_of_devices_does_not_matter(whole, tmp_path, devices, flags):
     finish(start(tmp_path, CHECKPOINTS, *flags, devices=devices))
     runs = [path.name for path in (tmp_path / 'runs').iterdir()]

@@ -101,6 +101,7 @@ def test_a_full_disk_behind_stdout_is_one_line():
     assert err.count('\n') == 1
 
 
+@pytest.mark.wide
 def test_a_reader_that_has_seen_enough_is_no_error():
     process = start('launch.py', 'list')
     process.stdout.close()

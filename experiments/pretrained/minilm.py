@@ -13,7 +13,7 @@ tokens, scaled to norm 1. Weights: Apache-2.0; the tokenizer's package: MIT.
 Texts are read with the tokenizer of the package, whose path `tokenizer()` gives. MiniLM was made
 for 256 tokens at most, and has positions for 512:
 
-    data.name = f'text_lines("texts.csv", "{tokenizer()}", length=256, longer="cut")'
+    data.name = f'text_lines("texts.csv", "{tokenizer()}", length=256, cut=True)'
 
 Each text is computed alone, without padding: in 8 bits, the scale of the activations would depend
 on the other texts of a batch. Answers are kept in runs/minilm, below the working directory, and a
@@ -112,7 +112,7 @@ def _network() -> Callable[[np.ndarray], np.ndarray]:
 
 def main() -> None:
     """Measures the function on the texts of a file."""
-    options = 'length=256, longer="cut"'
+    options = 'length=256, cut=True'
     accuracy = knn(encode, f'text_lines({sys.argv[1]!r}, {tokenizer()!r}, {options})')
     print(f'20 nearest neighbors: {accuracy:.3f}')
 

@@ -35,7 +35,7 @@ def text_lines(
     path: str,
     tokenizer: str,
     length: Count = 64,
-    longer: str = 'refuse',
+    cut: bool = False,
     test: str = '',
     encoding: str = 'utf-8',
     special_tokens: bool = True,
@@ -64,7 +64,7 @@ def text_lines(
             of the working directory.
         tokenizer: the JSON file of a tokenizer; padding and truncation in the file are not used.
         length: of a row, in tokens; the same for all sets of an experiment.
-        longer: 'refuse' refuses texts of more than `length` tokens, 'cut' cuts them.
+        cut: whether texts of more than `length` tokens are cut; else they are refused.
         test: a second file, for the splits 'train' and 'test'.
         encoding: of the files, such as 'latin-1'.
         special_tokens: whether to add what the tokenizer adds, such as a token for the beginning.
@@ -74,14 +74,13 @@ def text_lines(
         UserError: the library is missing, a file cannot be read, a line has no label or no text, a
             text has no token or too many, or the split does not exist.
     """
-    if longer not in ('refuse', 'cut'):
-        raise UserError(f"longer={longer!r}: write 'refuse' or 'cut'")
     sources = {'train': path, 'test': test} if test else {'all': path}
     lines = [(part, *line) for part, file in sources.items() for line in _read(file, encoding)]
     parts, kinds = np.array([line[:2] for line in lines]).T
     check_memory(f'length={length}: {len(lines):,} texts', 4 * len(lines) * length)
-    cut = length if longer == 'cut' else None
-    tokens = _tokens(tokenizer, [text for *_, text in lines], length, cut, special_tokens)
+    tokens = _tokens(
+        tokenizer, [text for *_, text in lines], length, length if cut else None, special_tokens
+    )
     names, labels = np.unique(kinds, return_inverse=True)
     order = _order(tokens, labels + len(names) * (parts == 'test'))
     rows = {part: order[parts[order] == part] for part in sources}
@@ -172,7 +171,7 @@ def _tokens(
     if lengths.max() > length:
         raise UserError(
             f'{np.sum(lengths > length)} of {len(texts)} texts have more than {length} tokens: '
-            f"write length={lengths.max()} for the longest, or longer='cut' to cut them"
+            f'write length={lengths.max()} for the longest, or cut=True to cut them'
         )
     tokens = np.full((len(texts), length), padding.STORED_TOKEN, np.int32)
     for row, text in zip(tokens, encoded, strict=True):

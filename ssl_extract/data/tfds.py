@@ -19,7 +19,7 @@ from PIL import Image
 from tensorflow_datasets.core import read_only_builder
 from tqdm import tqdm
 
-from ssl_extract.checks import check_memory
+from ssl_extract.checks import check_memory, shown
 from ssl_extract.data.splits import parse_split
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files
@@ -93,13 +93,15 @@ def _find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """Opens the prepared copy of a set by its files, without the code of the builder."""
     option = f' --data_dir={data_dir}' if data_dir else ''
     where = data_dir or 'the default folder of TFDS'
+    short = name if len(name) < 100 else 'NAME'
     try:
         return read_only_builder.builder_from_files(name, data_dir=data_dir or None)
     except (tfds.core.DatasetNotFoundError, ValueError, OSError, ImportError):
         raise UserError(
-            f'no prepared copy of data set {name!r} in {where}: give '
+            f'no prepared copy of data set {shown(name)} in {where}: give '
             'data_dir its folder, or prepare it once: '
-            f"pip install 'ssl_extract[prepare]' && tfds build {name} --file_format=array_record"
+            f"pip install 'ssl_extract[prepare]' && tfds build {short} "
+            '--file_format=array_record'
             f"{option}; 'digits' needs no preparation"
         ) from None
 

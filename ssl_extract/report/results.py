@@ -101,10 +101,11 @@ def tidy(runs: Sequence[FinishedRun]) -> list[Row]:
     A row has the columns of `columns.NAMES`, and a column for every config field that differs
     between the runs, under the dotted name of the field. Rows that are the same in several runs, as
     the victim's, are one row: `run`, and each field, is the value on which the runs agree, else
-    None. The fields of the baselines stand in rows of what depends on them: the encoder from scratch,
-    and surrogates that start from it or recover answers. Times do not distinguish rows of two workdirs, and the first run's time stands. Two
-    evaluations of one encoder may have the same value by chance: the rows stay apart where the two
-    evaluations give another encoder different values.
+    None. The fields of the baselines stand in rows of what depends on them: the encoder from
+    scratch, and surrogates that start from it or recover answers. Times do not distinguish rows of
+    two workdirs, and the first run's time stands. Two evaluations of one encoder may have the same
+    value by chance: the rows stay apart where the two evaluations give another encoder different
+    values.
 
     Args:
         runs: as `read_runs` returns them.

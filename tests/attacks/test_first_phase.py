@@ -1,5 +1,6 @@
 """The first phase of an attack in the pipeline: its own learning rate."""
 
+import pytest
 import tiny
 import untrained
 from etils import epath
@@ -10,6 +11,7 @@ from ssl_extract.pipeline.context import make_run
 from ssl_extract.runtime import loggers, parallel
 
 
+@pytest.mark.wide
 def test_the_head_is_trained_at_the_rate_of_the_reference_and_the_surrogate_at_its_own(tmp_path):
     """1e-3 and 3e-4 in the reference code."""
     assert attacks.preset('recreate_head')['learning_rate'] == 3e-4

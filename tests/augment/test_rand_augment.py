@@ -252,6 +252,7 @@ def test_n_operations_follow_one_another():
     np.testing.assert_allclose(views, expected, atol=1e-6)
 
 
+@pytest.mark.wide
 def test_jit_and_vmap_change_nothing():
     images, key = _floats(np.tile(PHOTOS, (4, 1, 1, 1))), jax.random.key(9)
     for spec in ('rand_augment(n=3, m=21)', 'random_crop(2)', 'solarize(p=0.5)'):

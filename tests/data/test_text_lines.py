@@ -137,10 +137,10 @@ def test_longer_texts_are_refused_or_cut(spec):
     with pytest.raises(UserError) as error:
         data.load(spec(*lines, options=', length=4'), 'all')
     assert str(error.value).endswith(
-        "2 of 3 texts have more than 4 tokens: write length=11 for the longest, or longer='cut' to "
+        '2 of 3 texts have more than 4 tokens: write length=11 for the longest, or cut=True to '
         'cut them'
     )
-    cut = data.load(spec(*lines, options=', length=4, longer="cut"'), 'all')
+    cut = data.load(spec(*lines, options=', length=4, cut=True'), 'all')
     assert sorted(sentences(cut)) == sorted(expected(['no a b', 'no d', 'yes e e']))
     assert data.load(spec(*lines, options=', length=11'), 'all').inputs.shape == (3, 11)
 
@@ -154,9 +154,8 @@ def test_longer_texts_are_refused_or_cut(spec):
         (['no a\ryes b'], '', 'line 1 holds a carriage return'),
         (['\ufeffno a'], '', "byte order mark; write encoding='utf-8-sig'"),
         (['no a'], ', encoding="no-such"', 'unknown encoding: no-such; write its encoding'),
-        (['no a'], ', longer="drop"', "longer='drop': write 'refuse' or 'cut'"),
         (['no a'], ', length=0', 'length must be a whole number from 1'),
-        (['no a'], ', length=2, longer="cut"', 'it adds 2 tokens; write a length above 2'),
+        (['no a'], ', length=2, cut=True', 'it adds 2 tokens; write a length above 2'),
         (['no a', 'no \xa0'], ', special_tokens=False', 'line 2 has no label or no text'),
         (['class,text', '1,a', '2,b'], '', "its first line is a header, with 'class'; remove"),
         (['1,a', '2,b,c'], '', 'line 2 has 3 columns, the first line 2'),

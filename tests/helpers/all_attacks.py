@@ -31,7 +31,7 @@ RUNS = {
     'access_head': {'attack.name': 'access_head(hidden=8)'},
     'labels': {'attack.name': 'labels'},
     'posteriors': {'attack.name': 'posteriors'},
-    'several_layers': {'attack.name': 'several_layers(widths=(16, 16))'},
+    'several_layers': {'attack.name': 'several_layers'},
     'stolen_encoder': {'attack.name': 'stolen_encoder(views=2)'},
     'cont_steal': {'attack.name': 'cont_steal', **VIEWS},
     'rda': {

@@ -55,7 +55,14 @@ def finished(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize('left', READ)
+@pytest.mark.parametrize(
+    'left',
+    [
+        'finished',
+        'training',
+        *(pytest.param(w, marks=pytest.mark.wide) for w in ('measured', 'asked')),
+    ],
+)
 def test_the_same_rows_or_a_line_whose_advice_gives_them(finished, tmp_path, left):
     online = left == 'training'
     whole, workdir, elsewhere = (tmp_path / f'{name} [1]*?' for name in ('whole', 'w', 'elsewhere'))

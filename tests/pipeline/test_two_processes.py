@@ -7,6 +7,7 @@ import pytest
 from processes import finish, start
 
 SMALL = 'tests/helpers/small.py'
+pytestmark = pytest.mark.wide  # two processes at one account are in test_locks.py
 
 
 @pytest.fixture(scope='module')

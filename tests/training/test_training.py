@@ -253,7 +253,11 @@ def test_simsiam_predicts_the_other_view_and_stops_its_gradient():
 
 
 @pytest.mark.parametrize(
-    'method', ['simclr(hidden=16, dim=8)', 'simsiam(hidden=16, dim=8, bottleneck=4)']
+    'method',
+    [
+        'simclr(hidden=16, dim=8)',
+        pytest.param('simsiam(hidden=16, dim=8, bottleneck=4)', marks=pytest.mark.wide),
+    ],
 )
 def test_pretraining_lowers_the_loss(tmp_path, method):
     recipe = victims.VICTIMS.make(method, encoder=ENCODER, augmentation=augment.make('flip'))
