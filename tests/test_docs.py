@@ -76,6 +76,7 @@ def shrink(cfg, fixed):
         'victim.epochs',
         'victim.batch_size',
         'attack.split',
+        'attack.encoder',
         'attack.budget',
         'attack.epochs',
         'attack.batch_size',

@@ -12,7 +12,14 @@ from ssl_extract.losses.conformance import check
 from ssl_extract.losses.contrastive import infonce, softnn, supcon
 from ssl_extract.losses.extraction import cont_steal, rda
 from ssl_extract.losses.redundancy import barlow
-from ssl_extract.losses.regression import cosine, l2, mse, symmetrized, wasserstein
+from ssl_extract.losses.regression import (
+    cosine,
+    l1_cosine,
+    l2,
+    mse,
+    symmetrized,
+    wasserstein,
+)
 from ssl_extract.numerics import normalize
 
 __all__ = [
@@ -25,6 +32,7 @@ __all__ = [
     'cosine',
     'cross_entropy',
     'infonce',
+    'l1_cosine',
     'l2',
     'make',
     'masked_mean',
