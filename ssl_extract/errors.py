@@ -25,7 +25,11 @@ def told_with_place(error: BaseException) -> str:
         line = f', line {error.lineno}' if error.lineno else ''
         return f'{error.filename}{line}: {error.msg}'
     name = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
-    return ' '.join(f'{place_of(error)}{name}{error}'.split()).removesuffix(':')
+    try:
+        said = str(error)
+    except Exception:  # of the user's __str__
+        said = 'it cannot be shown'
+    return ' '.join(f'{place_of(error)}{name}{said}'.split()).removesuffix(':')
 
 
 def place_of(error: BaseException) -> str:

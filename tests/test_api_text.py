@@ -5,7 +5,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import ssl_extract
-from ssl_extract import data
+from ssl_extract import UserError, data
 
 TOPICS = {
     'animals': ['cat', 'dog', 'cow', 'hen', 'fox'],
@@ -52,5 +52,7 @@ def test_a_text_encoder_is_stolen(texts):
     )
     values = {(row['role'], row['metric']): row['value'] for row in rows}
     assert answers.bill.billed == 100
+    with pytest.raises(UserError, match='changes single numbers, and .* has tokens with padding'):
+        ssl_extract.collect(oracle, few, plan='near_duplicates(m=2)')
     assert values['surrogate', 'knn'] > 0.9
     assert values['surrogate', 'cosine'] > 0.8  # -0.1 before training

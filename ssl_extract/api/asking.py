@@ -212,6 +212,8 @@ def _plan_of(plan: str, query_augmentation: str, dataset: Dataset) -> tuple[Plan
     asks = make_plan(plan, query_augmentation)
     if not asks.stored:
         raise UserError(f"plan={plan!r} asks while it trains: write 'once', 'views(m=2)', ...")
+    if attacks.PLANS.traits(plan).changes:
+        data.check_unpadded(dataset, f'plan={plan!r}')
     if not attacks.PLANS.traits(plan).augments:
         if query_augmentation not in ('', 'none'):
             raise UserError(

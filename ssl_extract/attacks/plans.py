@@ -23,7 +23,8 @@ from ssl_extract.registry import Registry
 # The traits of a query plan.
 # adaptive: whether the plan acts on a defense.
 # augments: whether a query is a view of the input under `attack.query_augmentation`.
-PLANS = Registry('query plan', adaptive=False, augments=False)
+# changes: whether a query is the input with other numbers, which inputs with padding are not.
+PLANS = Registry('query plan', adaptive=False, augments=False, changes=False)
 register = PLANS.register
 Views = Annotated[int, Range(1, 10_000)]  # of an input
 AS_IT_IS = augment.make('')
@@ -137,7 +138,7 @@ def repeat(m: Views = 4) -> Plan:
     return Plan(m, None, _ask_mean)
 
 
-@register('near_duplicates', adaptive=True)
+@register('near_duplicates', adaptive=True, changes=True)
 def near_duplicates(m: Views = 4) -> Plan:
     """Asks m copies of each input, each with one value changed by 1/255, and averages the answers.
 

@@ -77,7 +77,7 @@ def speech_npz(
     lengths: str = 'length',
     labels: str = 'labels',
     splits: str = 'split',
-    test: str = '',
+    test_where: str = '',
     to_rate: Rate | None = None,
     seconds: Seconds | None = None,
     *,
@@ -104,8 +104,8 @@ def speech_npz(
             numbered by their sorted order. A file without 'labels' has no labels.
         splits: the name of an array of N texts, the split of each clip; a file without 'split' has
             'all' only. With the name of the speakers each speaker is a split.
-        test: a condition on an array int[N], such as 'index<5': clips that meet it are the split
-            'test', all others 'train'. '' takes `splits`.
+        test_where: a condition on an array int[N], such as 'index<5': clips that meet it are the
+            split 'test', all others 'train'. '' takes `splits`.
         to_rate: the sampling rate, in Hz, to which clips are resampled; None keeps `rate`.
         seconds: see `speech_folder`.
         split: 'all[:80%]', 'train', ...
@@ -118,7 +118,7 @@ def speech_npz(
     samples, counts = _clips(arrays, path, audio, lengths)
     classes, num_classes = get_classes(arrays, path, labels, len(counts))
     order = np.random.default_rng(_ORDER).permutation(len(counts))
-    belongs = _belongs(arrays, path, splits, test, len(counts))
+    belongs = _belongs(arrays, path, splits, test_where, len(counts))
     names = [] if belongs is None else np.unique(belongs).tolist()
     rows = {name: order[belongs[order] == name] for name in names}
     chosen, new_rate = select(split, {'all': order} | rows), to_rate or rate
@@ -227,17 +227,19 @@ def _clips(
 
 
 def _belongs(
-    arrays: Mapping[str, np.ndarray], path: str, splits: str, test: str, count: int
+    arrays: Mapping[str, np.ndarray], path: str, splits: str, where: str, count: int
 ) -> np.ndarray | None:
     """Returns the name of the split of each clip, or None without splits."""
-    if not test:
+    if not where:
         return get_splits(arrays, path, splits, count)
     if 'split' in arrays or splits != 'split':
-        raise UserError(f'{path}: test={test!r} beside splits={splits!r}: write one of the two')
-    condition = _CONDITION.fullmatch(test)
+        raise UserError(
+            f'{path}: test_where={where!r} beside splits={splits!r}: write one of the two'
+        )
+    condition = _CONDITION.fullmatch(where)
     if condition is None:
-        raise UserError(f"test={test!r}: write an array and a number, such as 'index<5'")
+        raise UserError(f"test_where={where!r}: write an array and a number, such as 'index<5'")
     values = get(arrays, path, condition.group(1), length=count)
     if values.dtype.kind not in 'iu':
-        raise UserError(f'{path}: test={test!r} compares integers, got {values.dtype}')
+        raise UserError(f'{path}: test_where={where!r} compares integers, got {values.dtype}')
     return np.where(values < int(condition.group(2)), 'test', 'train')

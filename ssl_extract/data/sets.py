@@ -199,6 +199,23 @@ def check_kind(dataset: Dataset, kind: str, user: str) -> None:
         check_images(dataset, user)
 
 
+def check_unpadded(dataset: Dataset, user: str) -> None:
+    """Checks that inputs may have any numbers: not so tokens and padded waveforms.
+
+    Args:
+        dataset: the set.
+        user: what changes numbers, for an error message.
+
+    Raises:
+        UserError: the decoder of the set has padding; the message names the set.
+    """
+    if decoding.padding_of(dataset.decode) is not None:
+        raise UserError(
+            f'{user} changes single numbers, and {dataset.name} has {dataset.decode} with padding: '
+            "write plan 'repeat(m=4)', or 'views(m=4)'"
+        )
+
+
 def check_waves(dataset: Dataset, user: str) -> None:
     """Checks that waveforms lie in [-1, 1] once they are decoded, with -1 behind their end.
 

@@ -36,7 +36,7 @@ def text_lines(
     tokenizer: str,
     length: Count = 64,
     cut: bool = False,
-    test: str = '',
+    test_path: str = '',
     encoding: str = 'utf-8',
     special_tokens: bool = True,
     *,
@@ -47,10 +47,11 @@ def text_lines(
     The first column of a .csv is the class. The text is the other columns, with spaces between
     them. Classes are numbered by their names, sorted as texts. Padding behind a text is -1.
 
-    The split 'all' holds every text. With `test`, the splits 'train' and 'test' hold the texts of
-    `path` and of `test`, 'all' holds both, and the classes are those of both. The order within a
-    split is fixed and stratified: 'all[:80%]' and 'all[80%:]' hold all classes in the proportions
-    of the whole. The order is drawn from the tokens, so that equal texts stand together.
+    The split 'all' holds every text. With `test_path`, the splits 'train' and 'test' hold the texts
+    of `path` and of `test_path`, 'all' holds both, and the classes are those of both. The order
+    within a split is fixed and stratified: 'all[:80%]' and 'all[80%:]' hold all classes in the
+    proportions of the whole. The order is drawn from the tokens, so that equal texts stand
+    together.
 
     >>> import pathlib, tempfile; from tokenizers import Tokenizer, models
     >>> root = pathlib.Path(tempfile.mkdtemp())
@@ -65,7 +66,7 @@ def text_lines(
         tokenizer: the JSON file of a tokenizer; padding and truncation in the file are not used.
         length: of a row, in tokens; the same for all sets of an experiment.
         cut: whether texts of more than `length` tokens are cut; else they are refused.
-        test: a second file, for the splits 'train' and 'test'.
+        test_path: a second file, for the splits 'train' and 'test'.
         encoding: of the files, such as 'latin-1'.
         special_tokens: whether to add what the tokenizer adds, such as a token for the beginning.
         split: 'all[:80%]', 'train', 'train[:100]+test', ...
@@ -74,7 +75,7 @@ def text_lines(
         UserError: the library is missing, a file cannot be read, a line has no label or no text, a
             text has no token or too many, or the split does not exist.
     """
-    sources = {'train': path, 'test': test} if test else {'all': path}
+    sources = {'train': path, 'test': test_path} if test_path else {'all': path}
     lines = [(part, *line) for part, file in sources.items() for line in _read(file, encoding)]
     parts, kinds = np.array([line[:2] for line in lines]).T
     check_memory(f'length={length}: {len(lines):,} texts', 4 * len(lines) * length)

@@ -27,13 +27,14 @@ from ssl_extract.encoders.base import (
     register,
     register_head,
 )
-from ssl_extract.encoders.text import check_vocabulary
+from ssl_extract.encoders.text import check_vocabulary, vocabulary_of
 
 __all__ = [
     'ENCODERS',
     'HEADS',
     'Network',
     'check_vocabulary',
+    'vocabulary_of',
     'dim',
     'from_module',
     'make',

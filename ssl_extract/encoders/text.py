@@ -107,6 +107,15 @@ def mean_of_tokens(vectors: jax.Array, mask: jax.Array) -> jax.Array:
     return total / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
 
 
+def vocabulary_of(encoder: str) -> int:
+    """Returns the number of tokens that an encoder knows; 0 of encoders of other inputs.
+
+    >>> vocabulary_of('bag_of_tokens(vocabulary=50, width=8)'), vocabulary_of('resnet18')
+    (50, 0)
+    """
+    return ENCODERS.traits((split_chain(encoder) or [encoder])[-1]).vocabulary
+
+
 def check_vocabulary(field: str, encoder: str, *datasets: Dataset) -> None:
     """Checks that an encoder knows all tokens of sets; other encoders and other sets pass.
 
@@ -118,7 +127,7 @@ def check_vocabulary(field: str, encoder: str, *datasets: Dataset) -> None:
     Raises:
         UserError: a token is not in the vocabulary; the message names the set and the number.
     """
-    vocabulary = ENCODERS.traits((split_chain(encoder) or [encoder])[-1]).vocabulary
+    vocabulary = vocabulary_of(encoder)
     for dataset in datasets:
         largest = int(dataset.inputs.max()) if vocabulary and dataset.decode == 'tokens' else -1
         if largest >= vocabulary > 0:

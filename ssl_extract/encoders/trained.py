@@ -38,6 +38,10 @@ class Encoder(NamedTuple):
     heads: tuple[tuple[str, str], ...] = ()
     head_variables: dict[str, Any] = {}  # noqa: RUF012  (never changed)
 
+    def __repr__(self) -> str:
+        """Returns the network and its inputs in a line; the weights would fill pages."""
+        return f'Encoder({self.spec!r}, input_shape={self.input_shape}, dim={self.dim})'
+
     @property
     def network(self) -> Network:
         """Returns the pure functions of `spec`; the same object for the same spec."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_extract import augment, data
+from ssl_extract import attacks, augment, data
 from ssl_extract.data import Dataset, loading
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import Task, make_tasks
@@ -79,6 +79,8 @@ def check_ranges(run: Run, sets: Sets) -> None:
         augmented.append(('victim.augmentation', c.victim.augmentation, sets.victim))
     if c.baselines.scratch_epochs:
         augmented.append(('victim.augmentation', c.victim.augmentation, sets.pool))
+    if attacks.PLANS.traits(c.attack.plan).changes:
+        data.check_unpadded(sets.pool, f'attack.plan={c.attack.plan!r}')
     for field, spec, dataset in augmented:
         if spec not in ('', 'none'):
             _check_kind(ById(dataset), augment.takes(spec), f'{field}={spec!r}')

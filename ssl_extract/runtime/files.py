@@ -251,6 +251,10 @@ def _check_claims(content: bytes) -> None:
         if len({*archive.namelist()}) < len(archive.namelist()):
             raise ValueError('two of its arrays have one name')
         for entry in archive.infolist():
+            if not entry.filename.endswith('.npy'):
+                raise ValueError(f'{entry.filename} is no array; take it out')
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError('it is packed by another method than np.savez_compressed packs')
             with archive.open(entry) as member:
                 shape, _, dtype = _HEADERS[np.lib.format.read_magic(member)](member)
                 claimed = member.tell() + math.prod(shape) * dtype.itemsize

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from ssl_extract.serve import bodies, openapi, tokens
 from ssl_extract.serve.accounts import Account
 from ssl_extract.serve.service import Service
+from ssl_extract.victims.answers import NotFiniteError
 
 MINUTE = 60.0  # seconds
 
@@ -143,8 +144,9 @@ class Desk:
         if scheme.lower() == 'bearer':
             entry = tokens.find(self._service.entries, token.strip())
         if entry is None:
+            said = 'the token is unknown' if token else 'send a token'
             raise HTTPException(
-                401, 'send a token: Authorization: Bearer TOKEN', {'WWW-Authenticate': 'Bearer'}
+                401, f'{said}: Authorization: Bearer TOKEN', {'WWW-Authenticate': 'Bearer'}
             )
         return entry
 
@@ -183,6 +185,10 @@ class Desk:
             raise
         except Exception as error:  # of the victim's code, of the disk: nothing was written
             traceback.print_exception(error, file=sys.stderr)
+            if isinstance(error, NotFiniteError):  # asking again would be of no use
+                raise HTTPException(
+                    400, 'the victim has no finite answer to these inputs; nothing was billed'
+                ) from None
             raise HTTPException(
                 503,
                 'the service cannot answer these inputs now; nothing was billed',

@@ -150,32 +150,10 @@ def open_service(
         ) from None
     with contextlib.ExitStack() as stack:
         stack.callback(lock.release)
-        victim = _found_as_floats(victim) if victim.knows else victim
         worker = Worker(victim)
         stack.callback(worker.close)
         called = victim._replace(traced=False, answer=worker.answer, input_shape=shape)
         yield Service(called, defense, entries, folder)
-
-
-def _found_as_floats(table: Victim) -> Victim:
-    """Returns a table whose whole numbers, as of tokens, are found as the floats of a request."""
-
-    def as_whole(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with np.errstate(invalid='ignore'):  # of numbers outside of int32
-            whole = inputs.astype(np.int32)
-        return whole, (whole == inputs).reshape(len(inputs), -1).all(axis=1)
-
-    def knows(inputs: np.ndarray) -> np.ndarray:
-        known = table.knows(inputs)
-        if known.all():
-            return known
-        whole, exact = as_whole(inputs)
-        return known | (exact & table.knows(whole))
-
-    def answer(inputs: np.ndarray) -> np.ndarray:
-        return table.answer(inputs if table.knows(inputs).all() else as_whole(inputs)[0])
-
-    return table._replace(knows=knows, answer=answer)
 
 
 def _defense_of(victim: Victim, spec: str) -> defenses.Defense:

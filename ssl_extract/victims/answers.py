@@ -8,6 +8,10 @@ import numpy as np
 from ssl_extract.errors import UserError, told_with_place
 
 
+class NotFiniteError(UserError):
+    """A victim answered with NaN or infinity."""
+
+
 def check_answers(victim: str, answer: Any, count: int, dim: int) -> np.ndarray:
     """Returns what a victim answered as float32 [count, dim].
 
@@ -41,7 +45,7 @@ def check_answers(victim: str, answer: Any, count: int, dim: int) -> np.ndarray:
         array = array.astype(np.float32)
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
-        raise UserError(
+        raise NotFiniteError(
             f'victim {victim}: {int((~finite).sum())} of {count} answers hold NaN or infinity; '
             'mend the victim'
         )

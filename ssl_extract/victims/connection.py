@@ -282,6 +282,7 @@ def _checked_url(url: str) -> str:
         parts = urllib.parse.urlsplit(url)
         hidden = parts.username or parts.password or parts.query or parts.fragment
         fine = parts.scheme in _PORTS and parts.hostname and parts.port != 0
+        fine = fine and not {'.', '..'} & {*parts.path.split('/')}  # another spelling of a path
     except ValueError:
         hidden, fine = None, False
     if hidden:

@@ -13,7 +13,12 @@ from etils import epath
 
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files
-from ssl_extract.victims.contents import DIGITS, content_hashes, hashes_as_bytes
+from ssl_extract.victims.contents import (
+    DIGITS,
+    content_hashes,
+    hashes_as_bytes,
+    hashes_as_integers,
+)
 from ssl_extract.victims.model import Victim
 
 EMBEDDINGS = 'embeddings'
@@ -52,8 +57,10 @@ class Table:
         """Returns the row of each input, int[n], and whether the row is the input's, bool[n]."""
         inputs = np.asarray(inputs)
         places, known = self._look_up(content_hashes(inputs))
-        rest = ~known  # which are in a file of bytes as bytes
-        places[rest], known[rest] = self._look_up(hashes_as_bytes(inputs[rest]))
+        for read_back in (hashes_as_bytes, hashes_as_integers):  # as a set stores them
+            rest = ~known
+            if rest.any():
+                places[rest], known[rest] = self._look_up(read_back(inputs[rest]))
         return places, known
 
     def _look_up(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,11 @@ import numpy as np
 from etils import epath
 
 import ssl_extract
+from ssl_extract import encoders
 from ssl_extract.encoders import trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
+from ssl_extract.padding import PADDING
 from ssl_extract.runtime import files
 from ssl_extract.victims import program_files, stored
 from ssl_extract.victims.model import Victim
@@ -123,6 +125,8 @@ def describe(encoder: Encoder) -> dict[str, Any]:
     inputs = f'float32 [batch, {shape}]'
     if len(encoder.input_shape) == 3:
         inputs += ' in [0, 1]; of uint8 images, x / 255; normalization is part of the encoder'
+    elif encoders.vocabulary_of(encoder.spec):
+        inputs += ', tokens as whole numbers, with -1 behind the end of a text'
     return {
         'ssl_extract': ssl_extract.__version__,
         'file_version': stored.VERSION,
@@ -134,10 +138,21 @@ def describe(encoder: Encoder) -> dict[str, Any]:
     }
 
 
+def _examples(encoder: Encoder) -> np.ndarray:
+    """Draws inputs: tokens of the vocabulary for an encoder of tokens, else floats in [0, 1)."""
+    rng, shape = np.random.default_rng(0), (max(BATCHES), *encoder.input_shape)
+    vocabulary = encoders.vocabulary_of(encoder.spec)
+    if not vocabulary:
+        return rng.random(shape, np.float32)
+    tokens = rng.integers(vocabulary, size=shape).astype(np.float32)
+    tokens[:, 1 + shape[1] // 2 :] = PADDING
+    return tokens
+
+
 def _difference(read: Encoder | Victim, encoder: Encoder) -> float:
     """Returns the largest change of a representation by a file, as a share of its size."""
     represent = read.apply if isinstance(read, Encoder) else read.answer
-    inputs = np.random.default_rng(0).random((max(BATCHES), *encoder.input_shape), np.float32)
+    inputs = _examples(encoder)
     shares = []
     with jax.default_matmul_precision('highest'), np.errstate(divide='ignore', invalid='ignore'):
         for size in BATCHES:

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from scipy.io import wavfile
 
-from ssl_extract import data, padding
+from ssl_extract import data, evaluation, padding
 from ssl_extract.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -225,9 +225,11 @@ def test_an_archive_has_text_and_number_labels_for_the_same_clips(write):
 
 
 def test_an_archive_is_split_by_a_condition_or_an_array(write):
-    spec = write(', labels="digit", test="index<2"')
+    spec = write(', labels="digit", test_where="index<2"')
     test, train = (data.load(spec, split) for split in ('test', 'train'))
     assert sorted(numbers(test)) == [*range(8)] and sorted(numbers(train)) == [*range(8, 20)]
+    task = evaluation.make_task(spec)  # which has words of its own, train and test
+    assert (len(task.train.inputs), len(task.test.inputs)) == (12, 8)
     one = data.load(write(', labels="digit", splits="speaker"'), 'zoe+bob')
     assert sorted(numbers(one)) == [*range(0, 20, 2)]
     assert test.inputs.shape[1] == one.inputs.shape[1] == 50
@@ -254,10 +256,14 @@ def test_an_archive_is_resampled_and_cut(write):
         (', labels="nope"', {}, "has no array 'nope'"),
         (', labels="digit"', {'digit': DIGITS / 2}, 'digit must hold integers or texts'),
         (', labels="digit"', {'digit': DIGITS[:3]}, r'digit must be \[20\]'),
-        (', test="index"', {}, "test='index': write an array and a number, such as 'index<5'"),
-        (', test="speaker<5"', {}, 'compares integers'),
-        (', test="nope<5"', {}, "has no array 'nope'"),
-        (', test="index<5"', {'split': SPEAKERS}, 'write one of the two'),
+        (
+            ', test_where="index"',
+            {},
+            "test_where='index': write an array and a number, such as 'index<5'",
+        ),
+        (', test_where="speaker<5"', {}, 'compares integers'),
+        (', test_where="nope<5"', {}, "has no array 'nope'"),
+        (', test_where="index<5"', {'split': SPEAKERS}, 'write one of the two'),
         (', splits="digit"', {}, 'digit must hold the names of splits'),
     ],
 )

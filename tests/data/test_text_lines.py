@@ -99,7 +99,7 @@ def test_classes_are_those_of_both_files(spec, tmp_path):
     kinds = ('10', '2', '3')  # sorted as texts
     train, test = ['3 a', '2 b', '10 c', '3 d'], ['3 e', '10 f']
     spec(*test, name='test.txt')
-    both = spec(*train, options=f', test="{tmp_path / "test.txt"}"')
+    both = spec(*train, options=f', test_path="{tmp_path / "test.txt"}"')
     sets = {split: data.load(both, split) for split in ('train', 'test', 'all')}
     assert sorted(sentences(sets['train'])) == sorted(expected(train, kinds))
     assert sorted(sentences(sets['test'])) == sorted(expected(test, kinds))

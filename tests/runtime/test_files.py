@@ -106,6 +106,14 @@ def test_an_array_that_is_larger_than_its_file_is_not_made(tmp_path, packing):
         archive.writestr('ones.npy', archive.read('zeros.npy'))
     with pytest.raises(UserError, match='two of its arrays have one name'):
         files.read_npz(path, sealed=False)
+    for packing, name, said in (
+        (zipfile.ZIP_BZIP2, 'a.npy', 'packed by another method'),
+        (zipfile.ZIP_DEFLATED, 'README.txt', 'README.txt is no array; take it out'),
+    ):
+        with zipfile.ZipFile(path, 'w', packing) as archive:
+            archive.writestr(name, b'text')
+        with pytest.raises(UserError, match=said):
+            files.read_npz(path, sealed=False)
     path.write_bytes(b'\x93NUMPY')  # an .npy
     with pytest.raises(UserError, match='File is not a zip file'):
         files.read_npz(path, sealed=False)

@@ -208,12 +208,14 @@ def test_a_victim_that_fails_costs_nothing_and_shows_nothing(tmp_path, capsys):
 
     victim = victims.from_function(moody, dim=DIM, address='moody', input_shape=SHAPE)
     with opened(tmp_path, victim=victim, a=10) as made, serving.running(made) as url:
-        for inputs in (np.full((2, *SHAPE), 255, np.uint8), np.full((2, *SHAPE), 200, np.uint8)):
-            status, value, headers = ask(url, inputs, Idempotency_Key='k')
-            assert status == 503 and int(headers['Retry-After']) > 0
-            assert value == {
-                'error': 'the service cannot answer these inputs now; nothing was billed'
-            }
+        status, value, headers = ask(url, np.full((2, *SHAPE), 255, np.uint8), Idempotency_Key='k')
+        assert status == 503 and int(headers['Retry-After']) > 0
+        assert value == {'error': 'the service cannot answer these inputs now; nothing was billed'}
+        status, value, _ = ask(url, np.full((2, *SHAPE), 200, np.uint8), Idempotency_Key='k')
+        assert status == 400  # which no client tries again
+        assert value == {
+            'error': 'the victim has no finite answer to these inputs; nothing was billed'
+        }
         assert call(url, '/v1/account')[1]['billed'] == 0
         assert ask(url, np.zeros((2, *SHAPE), np.uint8), Idempotency_Key='k')[1]['billed'] == 2
     errors = capsys.readouterr().err

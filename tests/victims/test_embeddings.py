@@ -274,3 +274,22 @@ def test_a_run_is_refused_before_it_asks_what_the_file_does_not_know(digits, fie
     with pytest.raises(UserError, match=message) as caught:
         validate(run)
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('decode', ['tokens', 'waves'])
+def test_tokens_and_waveforms_are_known_as_a_set_stores_them(tmp_path, decode):
+    """Encoders see them as floats; a float that is none of either is another input."""
+    rng = np.random.default_rng(0)
+    stored = {
+        'tokens': rng.integers(50, size=(9, 6)).astype(np.int32),
+        'waves': rng.integers(-3_000, 3_000, (9, 6)).astype(np.int16),
+    }[decode]
+    stored[::2, 4:] = {'tokens': -1, 'waves': -(2**15)}[decode]
+    embeddings = rng.normal(size=(9, 3)).astype(np.float32)
+    np.savez(tmp_path / 'known.npz', inputs=stored, embeddings=embeddings)
+    np.savez(tmp_path / 'hashes.npz', inputs=victims.content_hashes(stored), embeddings=embeddings)
+    seen = np.asarray(data.decoder(data.Dataset(stored, decode=decode))(stored))
+    for name in ('known', 'hashes'):
+        victim = victims.load(f'embeddings("{tmp_path / name}.npz")')
+        np.testing.assert_array_equal(victim.answer(seen[::-1]), embeddings[::-1])
+        assert not victim.knows(seen + np.float32(2**-17)).any()

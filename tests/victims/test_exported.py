@@ -217,6 +217,15 @@ NETWORKS = (
 )
 
 
+def test_an_encoder_of_tokens_is_tried_with_tokens(folder):
+    encoder = of_spec('bag_of_tokens(vocabulary=50, width=8)', (16,))
+    about = ssl_extract.export(encoder, 'tokens.stablehlo')
+    assert about['difference'] < 1e-5 and 'tokens as whole numbers' in about['inputs']
+    tokens = np.array([[3.0, 49.0] + 14 * [-1.0]], np.float32)
+    answer = ssl_extract.load('tokens.stablehlo').answer(tokens)
+    np.testing.assert_allclose(answer, encoder.apply(tokens), atol=1e-6)
+
+
 @pytest.mark.wide
 @pytest.mark.parametrize('suffix', ['stablehlo', 'onnx'])
 @pytest.mark.parametrize(('spec', 'shape'), NETWORKS)
