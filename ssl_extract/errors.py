@@ -6,6 +6,7 @@ import traceback
 
 _PACKAGE = pathlib.Path(__file__).parent
 _LIBRARIES = (pathlib.Path(sysconfig.get_path('stdlib')), _PACKAGE)
+_SHOWN = 1000  # characters of a message of the user's code
 
 
 class UserError(ValueError):
@@ -29,6 +30,8 @@ def told_with_place(error: BaseException) -> str:
         said = str(error)
     except Exception:  # of the user's __str__
         said = 'it cannot be shown'
+    said = ''.join(sign if sign.isprintable() else ' ' for sign in said)  # no terminal's commands
+    said = said if len(said) <= _SHOWN else f'{said[:_SHOWN]}...'
     return ' '.join(f'{place_of(error)}{name}{said}'.split()).removesuffix(':')
 
 

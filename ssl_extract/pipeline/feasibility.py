@@ -297,8 +297,9 @@ def _check_recovery(run: Run, sets: Sets, sketch: Sketch, endpoint: str) -> None
         )
     own_dim = encoders.dim(trained.make(a.encoder or sketch.encoder), sketch.input_shape)
     same_width = any(t.same_width for t in recovery.RECOVERIES.traits_of_chain(a.recover))
-    if same_width and own_dim != sketch.dim:
+    answer_dim = owner.answer_dim(sketch, endpoint, '', sets.num_classes)
+    if same_width and own_dim != answer_dim:
         raise UserError(
-            f'attack.recover={a.recover!r}: the answers have {sketch.dim} coordinates and the '
+            f'attack.recover={a.recover!r}: the answers have {answer_dim} coordinates and the '
             f"attacker's own encoder {own_dim}; write an attack.encoder of that width, or ''"
         )

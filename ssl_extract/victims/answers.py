@@ -27,6 +27,10 @@ def check_answers(victim: str, answer: Any, count: int, dim: int) -> np.ndarray:
     Raises:
         UserError: the answers are no array, have another shape, or are not finite numbers.
     """
+    if isinstance(answer, np.ma.MaskedArray):
+        raise UserError(
+            f'victim {victim}: it answered with a masked array; fill it, or drop the mask'
+        )
     try:
         array = np.asarray(answer)
     except Exception as error:  # rows of several lengths, or a tensor with a gradient

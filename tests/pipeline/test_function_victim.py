@@ -264,6 +264,13 @@ FAILURES = {
     ),
     'raise RuntimeError("no\\nquota")': (RuntimeError, 'RuntimeError: no quota'),
     'raise MemoryError': (MemoryError, 'MemoryError'),
+    # What a terminal would take for a command, and a page of text.
+    'raise RuntimeError("\x1b[31m" + 5000 * "x")': (
+        RuntimeError,
+        r'RuntimeError: \[31mx{995}\.\.\.',
+    ),
+    # An error that cannot tell what it is.
+    'raise type("Odd", (Exception,), {"__str__": None})': (Exception, 'Odd: it cannot be shown'),
     'files.read_json("gone")': (files.DamagedError, 'cannot read gone .*'),
 }
 
@@ -279,8 +286,15 @@ def test_an_error_of_the_function_is_one_line_that_names_it(code, tmp_path, monk
     place = rf"victim.source: function\('{name}:answer'\): \S+/{name}.py, line 4: {told}$"
     with pytest.raises(UserError, match=place) as caught:
         remote.answers_of(victim, np.zeros((3, 2), np.float32))
-    assert type(caught.value) is UserError and type(caught.value.__cause__) is kind
+    assert type(caught.value) is UserError and isinstance(caught.value.__cause__, kind)
     assert '\n' not in str(caught.value)
+
+
+def test_masked_answers_are_refused():
+    masked = np.ma.masked_greater(np.ones((3, 2), np.float32), 0.5)
+    victim = victims.from_function(lambda inputs: masked, dim=2, address='masked')
+    with pytest.raises(UserError, match='victim masked: it answered with a masked array; fill it'):
+        remote.answers_of(victim, np.zeros((3, 2), np.float32))
 
 
 def test_an_interrupt_is_no_error_of_the_function(tmp_path, monkeypatch):

@@ -141,6 +141,10 @@ WRONG = [
         r'knows representations and attack',
     ),
     (
+        {'attack__recover': 'denoise', 'attack__name': 'several_layers(widths=(4, 4))'},
+        r"the answers have 8 coordinates and the attacker's own encoder 4",
+    ),
+    (
         {'attack__recover': 'denoise', 'attack__encoder': 'resnet18(width=8, stages=(1,))'},
         r"the answers have 4 coordinates and the attacker's own encoder 8; write an attack.encoder",
     ),
