@@ -14,6 +14,7 @@ import json
 import math
 import os
 import shutil
+import threading
 import time
 import uuid
 import zipfile
@@ -26,6 +27,10 @@ from etils import epath
 from ssl_extract.errors import UserError
 
 CHECKSUM = 'sha256'
+# Held while the header of an array is read. NumPy parses it as Python, and Python 3.11 counts the
+# depth of a syntax tree for all threads at once: two of them get a SystemError now and then
+# (github.com/python/cpython/issues/106905).
+HEADERS = threading.Lock()
 DAY = 86_400.0  # seconds; no file is written for longer
 _MARK = f'{CHECKSUM}='.encode()  # before the checksum of an archive, at the end of the file
 _HEADERS = {  # of an array, by the version of the format; 3.0 is 2.0 with other names of fields
@@ -235,9 +240,10 @@ def read_npz(path: epath.PathLike, sealed: bool = True) -> dict[str, np.ndarray]
             not head.endswith(_MARK) or hashlib.sha256(head).hexdigest().encode() != end
         ):
             raise ValueError('its content is not what was written')
-        _check_claims(content)
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return dict(arrays)
+        with HEADERS:
+            _check_claims(content)
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                return dict(arrays)
 
 
 def _check_claims(content: bytes) -> None:

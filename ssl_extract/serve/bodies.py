@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from starlette.exceptions import HTTPException
 
+from ssl_extract.runtime import files
 from ssl_extract.victims.wire import JSON, NPZ, check_packing, holds_numbers
 
 HEADER_BYTES = 65_536  # of a body, beside the numbers
@@ -159,7 +160,8 @@ def _read_npz(body: bytes, shape: tuple[int, ...], most: int) -> np.ndarray:
 def _read_npy(file: Any, shape: tuple[int, ...], most: int) -> np.ndarray:
     if np.lib.format.read_magic(file) != _VERSION:
         raise ValueError('the array is of another version')
-    claimed, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    with files.HEADERS:
+        claimed, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype not in map(np.dtype, _DTYPES):
         raise HTTPException(400, f'inputs are {dtype}; send uint8 or float32')
     count = math.prod(claimed)

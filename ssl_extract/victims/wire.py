@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_extract.errors import UserError
+from ssl_extract.runtime import files
 from ssl_extract.victims.answers import check_answers
 
 JSON, NPZ = 'application/json', 'application/x-npz'
@@ -264,5 +265,5 @@ def _arrays(content: bytes, most: int) -> dict[str, np.ndarray]:
         check_packing(archive)
         if sum(entry.file_size for entry in archive.infolist()) > most:
             raise ValueError('its arrays are too large')
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+    with files.HEADERS, np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)

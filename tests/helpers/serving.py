@@ -16,6 +16,7 @@ import numpy as np
 from processes import ROOT
 
 from ssl_extract import serve
+from ssl_extract.runtime import files
 from ssl_extract.serve import bodies, server, tokens
 
 SHAPE, DIM = (4, 4, 3), 5
@@ -91,7 +92,8 @@ def call(url, path, name='a', body=None, connection=None, **headers):
 
 def _value(reply, content):
     if reply.headers['Content-Type'] == bodies.NPZ:
-        return dict(np.load(io.BytesIO(content)))
+        with files.HEADERS:
+            return dict(np.load(io.BytesIO(content)))
     return json.loads(content)
 
 

@@ -1,6 +1,8 @@
 """Files: whole, checked when they are read, and found in a folder of any name."""
 
+import concurrent.futures
 import errno
+import gc
 import io
 import os
 import signal
@@ -120,6 +122,24 @@ def test_an_array_that_is_larger_than_its_file_is_not_made(tmp_path, packing):
     with pytest.raises(UserError, match=f'^{path} needs more memory than there is'):  # noqa: SIM117
         with files.reading(path):
             raise MemoryError
+
+
+def test_archives_are_read_by_many_threads_at_once(tmp_path):
+    """Python 3.11 fails to parse where garbage collection lets another thread parse."""
+    files.write_npz(tmp_path / 'arrays.npz', **ARRAYS)
+    gc.callbacks.append(lambda *_: sum(range(50)))
+    before = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(5)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            read = list(pool.map(files.read_npz, 80 * [tmp_path / 'arrays.npz']))
+    finally:
+        sys.setswitchinterval(before[0])
+        gc.set_threshold(*before[1])
+        gc.callbacks.pop()
+    assert len(read) == 80
+    np.testing.assert_equal(read[-1], ARRAYS)
 
 
 def test_only_the_innermost_advice_is_given():
