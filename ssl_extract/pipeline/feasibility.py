@@ -171,6 +171,11 @@ def check_budget(run: Run, sets: Sets) -> None:
             f'attack.strategy={a.strategy!r}: the budget pays for {sum(parts)} images, '
             f'{min(parts)} a round, fewer than attack.batch_size={a.batch_size}'
         )
+    if c.baselines.scratch_inputs > len(pool.inputs):
+        raise UserError(
+            f'baselines.scratch_inputs={c.baselines.scratch_inputs}: {pool.name} has '
+            f'{len(pool.inputs)} different inputs; write at most that, or a larger attack.split'
+        )
     if c.baselines.scratch_epochs:
         num_inputs = baselines.num_inputs(run, len(pool.inputs))
         b, field = c.baselines, 'baselines.scratch_batch_size'

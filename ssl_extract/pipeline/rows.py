@@ -130,6 +130,7 @@ def _words_of(run: Run) -> list[str]:
     words += [a.strategy] if a.strategy != 'random' else []
     words += [f'asked {a.data}'] if a.data else []
     words += [a.encoder] if a.encoder else []
+    words += [f'from {a.init}'] if a.init else []
     words += [f'behind {c.defense}'] if c.defense else []
     words += [_adaptation(a.accounts, a.recover)] if a.accounts > 1 or a.recover else []
     return [*words, f'seed {c.seed}']

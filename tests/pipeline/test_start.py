@@ -69,6 +69,10 @@ def test_a_saved_encoder_is_a_start_too_and_is_another_stage(begun, tmp_path):
         ({'attack__init': 'scrach'}, "unknown start 'scrach': did you mean 'scratch'"),
         ({'attack__init': 'scratch'}, 'is the attacker.s own encoder: set baselines.scratch_epoch'),
         ({'attack__init': 'checkpoint(path="nowhere")'}, 'nowhere'),
+        (
+            {**OWN, 'baselines__scratch_inputs': 137},
+            'digits.* has 13. different inputs; write at m',
+        ),
     ],
 )
 def test_a_start_that_is_not_there_is_refused_before_any_work(fields, message, tmp_path):
