@@ -246,6 +246,19 @@ def read_npz(path: epath.PathLike, sealed: bool = True) -> dict[str, np.ndarray]
                 return dict(arrays)
 
 
+def check_packing(archive: zipfile.ZipFile) -> None:
+    """Checks that an archive is packed as NumPy packs, which can be unpacked up to a limit.
+
+    Raises:
+        ValueError: it is packed otherwise, and the reader would unpack it whole.
+    """
+    for entry in archive.infolist():
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(
+                f'it is packed by method {entry.compress_type}, and not as np.savez_compressed does'
+            )
+
+
 def _check_claims(content: bytes) -> None:
     """Checks the sizes that an .npz claims against its own, before memory is taken for them.
 
@@ -256,11 +269,10 @@ def _check_claims(content: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if len({*archive.namelist()}) < len(archive.namelist()):
             raise ValueError('two of its arrays have one name')
+        check_packing(archive)
         for entry in archive.infolist():
             if not entry.filename.endswith('.npy'):
                 raise ValueError(f'{entry.filename} is no array; take it out')
-            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError('it is packed by another method than np.savez_compressed packs')
             with archive.open(entry) as member:
                 shape, _, dtype = _HEADERS[np.lib.format.read_magic(member)](member)
                 claimed = member.tell() + math.prod(shape) * dtype.itemsize

@@ -10,7 +10,7 @@ import numpy as np
 from starlette.exceptions import HTTPException
 
 from ssl_extract.runtime import files
-from ssl_extract.victims.wire import JSON, NPZ, check_packing, holds_numbers
+from ssl_extract.victims.wire import JSON, NPZ, holds_numbers
 
 HEADER_BYTES = 65_536  # of a body, beside the numbers
 JSON_BYTES = 28  # of one number: sign, 17 digits, exponent, comma, space
@@ -148,7 +148,7 @@ def _read_npz(body: bytes, shape: tuple[int, ...], most: int) -> np.ndarray:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             if archive.namelist() != [_MEMBER]:
                 raise HTTPException(400, 'an npz holds one array, inputs: np.savez(f, inputs=x)')
-            check_packing(archive)
+            files.check_packing(archive)
             with archive.open(_MEMBER) as file:
                 return _read_npy(file, shape, most)
     except HTTPException:

@@ -147,17 +147,6 @@ def read_object(content: bytes, kind: str = JSON) -> dict[str, Any]:
     return value
 
 
-def check_packing(archive: zipfile.ZipFile) -> None:
-    """Checks that an archive is packed as NumPy packs, which can be unpacked up to a limit.
-
-    Raises:
-        ValueError: it is packed otherwise, and the reader would unpack it whole.
-    """
-    for entry in archive.infolist():
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f'it is packed by method {entry.compress_type}')
-
-
 def holds_numbers(value: Any, kinds: Collection[type] = _NUMBERS) -> bool:
     """Tells whether a JSON value is a list of numbers, or of such lists, and of nothing else.
 
@@ -262,7 +251,7 @@ def _whole(fields: dict[str, Any], name: str) -> int:
 def _arrays(content: bytes, most: int) -> dict[str, np.ndarray]:
     """Reads the arrays of an .npz, after their sizes."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        check_packing(archive)
+        files.check_packing(archive)
         if sum(entry.file_size for entry in archive.infolist()) > most:
             raise ValueError('its arrays are too large')
     with files.HEADERS, np.load(io.BytesIO(content), allow_pickle=False) as arrays:

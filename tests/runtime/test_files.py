@@ -109,7 +109,7 @@ def test_an_array_that_is_larger_than_its_file_is_not_made(tmp_path, packing):
     with pytest.raises(UserError, match='two of its arrays have one name'):
         files.read_npz(path, sealed=False)
     for packing, name, said in (
-        (zipfile.ZIP_BZIP2, 'a.npy', 'packed by another method'),
+        (zipfile.ZIP_BZIP2, 'a.npy', 'packed by method 12, and not as'),
         (zipfile.ZIP_DEFLATED, 'README.txt', 'README.txt is no array; take it out'),
     ):
         with zipfile.ZipFile(path, 'w', packing) as archive:
