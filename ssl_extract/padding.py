@@ -22,6 +22,16 @@ def mask(inputs: jax.Array) -> jax.Array:
     return inputs > PADDING
 
 
+def mean(vectors: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the mean float32 [B, D] of vectors [B, T, D] where the mask [B, T] holds; 0 of none.
+
+    >>> mean(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]])).tolist()
+    [[2.0]]
+    """
+    total = jnp.einsum('btd,bt->bd', vectors.astype(jnp.float32), mask.astype(jnp.float32))
+    return total / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+
+
 def lengths(inputs: jax.Array) -> jax.Array:
     """Returns the lengths of decoded inputs [..., T], int32 [...]; padding stands at the end.
 

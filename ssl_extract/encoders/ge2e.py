@@ -15,7 +15,8 @@ import numpy as np
 from ssl_extract import padding
 from ssl_extract.encoders.base import WAVES, Network, from_module, register
 from ssl_extract.encoders.log_mel import mel
-from ssl_extract.encoders.speech import Depth, mean_over_time
+from ssl_extract.encoders.speech import Depth
+from ssl_extract.numerics import normalize
 from ssl_extract.ranges import Width
 
 RATE, N_FFT, HOP, MELS = 16_000, 400, 160, 40
@@ -81,8 +82,8 @@ class SpeakerEncoder(nn.Module):
         frames, where = partials(waves)
         batch, count = where.shape
         hidden = LSTM(self.width, self.depth, name='lstm')(frames.reshape(-1, PARTIAL, MELS))
-        embeddings = to_length_1(nn.relu(nn.Dense(self.dim, name='linear')(hidden)))
-        return to_length_1(mean_over_time(embeddings.reshape(batch, count, -1), where))
+        embeddings = normalize(nn.relu(nn.Dense(self.dim, name='linear')(hidden)))
+        return normalize(padding.mean(embeddings.reshape(batch, count, -1), where))
 
 
 def partials(waves: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -117,12 +118,6 @@ def _gain(waves: jax.Array) -> jax.Array:
     mask = padding.mask(waves)
     power = jnp.sum(jnp.where(mask, waves, 0.0) ** 2, axis=1) / jnp.maximum(mask.sum(axis=1), 1)
     return jnp.maximum(LOUDNESS * jax.lax.rsqrt(jnp.maximum(power, 1e-12)), 1.0)
-
-
-def to_length_1(x: jax.Array) -> jax.Array:
-    """Divides vectors by their length; zeros stay zeros."""
-    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
 @register('ge2e')

@@ -66,9 +66,9 @@ class SpeechTransformer(nn.Module):
             mask = mask[:, ::stride]
         x = x + positions(*x.shape[1:])[None].astype(x.dtype)
         for i in range(self.depth):
-            self.sow('intermediates', 'layers', mean_over_time(x, mask))
+            self.sow('intermediates', 'layers', padding.mean(x, mask))
             x = Block(self.heads, self.dtype, name=f'block{i}')(x, mask[:, None, None])
-        represented = mean_over_time(self.norm('norm')(x), mask)
+        represented = padding.mean(self.norm('norm')(x), mask)
         self.sow('intermediates', 'layers', represented)
         return represented
 
@@ -90,12 +90,6 @@ def positions(count: int, width: int) -> np.ndarray:
     half = -(-width // 2)
     angles = np.arange(count)[:, None] / 10_000 ** (np.arange(half) / half)
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :width].astype(np.float32)
-
-
-def mean_over_time(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns the mean float32 `[B, D]` of frames `[B, F, D]` where the mask is True; 0 of none."""
-    total = jnp.einsum('bfd,bf->bd', x.astype(jnp.float32), mask.astype(jnp.float32))
-    return total / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
 
 
 @register('speech_transformer')

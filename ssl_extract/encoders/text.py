@@ -24,6 +24,7 @@ from ssl_extract.encoders.base import (
 )
 from ssl_extract.encoders.vit import Block
 from ssl_extract.errors import UserError
+from ssl_extract.numerics import normalize
 from ssl_extract.ranges import Range, Width
 from ssl_extract.registry import split_chain
 
@@ -62,9 +63,9 @@ class BagOfTokens(nn.Module):
     def __call__(self, tokens: jax.Array, train: bool) -> jax.Array:
         del train  # nothing here behaves differently in training
         vectors, mask, nans = Embedding(self.vocabulary, self.width, name='embedding')(tokens)
-        mean = mean_of_tokens(vectors, mask)
+        mean = padding.mean(vectors, mask)
         if self.unit:
-            mean *= jax.lax.rsqrt(jnp.maximum(jnp.sum(mean**2, axis=1, keepdims=True), 1e-12))
+            mean = normalize(mean)
         return mean + nans
 
 
@@ -94,17 +95,7 @@ class TextTransformer(nn.Module):
         for i in range(self.depth):
             x = Block(self.heads, self.dtype, name=f'block{i}')(x, mask[:, None, None])
         x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x)
-        return mean_of_tokens(x, mask) + nans
-
-
-def mean_of_tokens(vectors: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns the mean float32 `[B, D]` of vectors `[B, T, D]` where the mask is True; 0 of none.
-
-    >>> mean_of_tokens(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
-    Array([[2.]], dtype=float32)
-    """
-    total = jnp.einsum('btd,bt->bd', vectors.astype(jnp.float32), mask.astype(jnp.float32))
-    return total / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+        return padding.mean(x, mask) + nans
 
 
 def vocabulary_of(encoder: str) -> int:
