@@ -30,9 +30,17 @@ def told_with_place(error: BaseException) -> str:
         said = str(error)
     except Exception:  # of the user's __str__
         said = 'it cannot be shown'
-    said = ''.join(sign if sign.isprintable() else ' ' for sign in said)  # no terminal's commands
     said = said if len(said) <= _SHOWN else f'{said[:_SHOWN]}...'
-    return ' '.join(f'{place_of(error)}{name}{said}'.split()).removesuffix(':')
+    return one_line(f'{place_of(error)}{name}{said}').removesuffix(':')
+
+
+def one_line(text: str) -> str:
+    """Returns a text in one line, without what cannot be printed, such as a terminal's commands.
+
+    >>> one_line('no \\n  quota')
+    'no quota'
+    """
+    return ''.join(sign for sign in ' '.join(text.split()) if sign.isprintable())
 
 
 def place_of(error: BaseException) -> str:

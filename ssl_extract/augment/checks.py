@@ -24,7 +24,7 @@ def check_image(image: jax.Array, name: str, channels: int | None = None) -> Non
     if image.ndim != 3 or channels not in (None, image.shape[-1]):
         raise UserError(
             f'{name} takes an image [H, W, {channels or "C"}], got {list(image.shape)}: write '
-            f"'none', or {_fitting(image, 'waves')}"
+            f"'none', or {_fitting(image)}"
         )
     check_range(image, name)
 
@@ -42,7 +42,7 @@ def check_wave(wave: jax.Array, name: str) -> None:
     if wave.ndim != 1:
         raise UserError(
             f"{name} takes a waveform [T], got {list(wave.shape)}: write 'none', or "
-            f'{_fitting(wave, "images")}'
+            f'{_fitting(wave)}'
         )
     check_range(wave, name, low=padding.PADDING)
 
@@ -82,9 +82,29 @@ def require(ok: bool, field: str, value: object, accepted: str) -> None:
         raise UserError(f'{field} is {value!r}: write {accepted}')
 
 
-def _fitting(values: jax.Array, kind: str) -> str:
-    """Names the operations that take inputs of a kind, where one has the rank of that kind."""
-    if values.ndim != {'waves': 1, 'images': 3}[kind]:
-        return 'an operation that fits'
-    names = [name for name in AUGMENTATIONS if AUGMENTATIONS.traits(name).takes == kind]
-    return f'one that takes {kind}: {", ".join(sorted({*names} - {"none"}))}'
+def check_tokens(row: jax.Array, name: str) -> None:
+    """Checks one text of an operation.
+
+    Args:
+        row: float `[T]`, decoded tokens with -1 behind them.
+        name: of the operation, for an error message.
+
+    Raises:
+        UserError: the text has another shape, or its values are no floats.
+    """
+    if row.ndim != 1 or not jnp.issubdtype(row.dtype, jnp.floating):
+        raise UserError(
+            f'{name} takes decoded tokens, float [T], got {row.dtype}{list(row.shape)}: write '
+            f"'none', or {_fitting(row)}"
+        )
+
+
+def _fitting(values: jax.Array) -> str:
+    """Names the operations that take inputs with so many axes, of each kind."""
+    kinds = {1: ('waves', 'tokens'), 3: ('images',)}.get(values.ndim, ())
+    taken = {name: AUGMENTATIONS.traits(name).takes for name in sorted(AUGMENTATIONS)}
+    named = [
+        f'one that takes {kind}: {", ".join(name for name in taken if taken[name] == kind)}'
+        for kind in kinds
+    ]
+    return ', or '.join(named) or 'an operation that fits'

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ssl_extract import padding
 from ssl_extract.augment.base import Op, register
-from ssl_extract.errors import UserError
+from ssl_extract.augment.checks import check_order, check_tokens
 from ssl_extract.ranges import PositiveShare, Share
 
 
@@ -26,7 +26,7 @@ def token_dropout(p: Share = 0.1) -> Op:
     """
 
     def op(key: jax.Array, row: jax.Array) -> jax.Array:
-        _check(row, 'token_dropout')
+        check_tokens(row, 'token_dropout')
         uniform = jnp.where(padding.mask(row), jax.random.uniform(key, row.shape), -1.0)
         keep = padding.mask(row) & ((uniform >= p) | (jnp.arange(len(row)) == uniform.argmax()))
         places = jnp.where(keep, jnp.cumsum(keep) - 1, len(row))
@@ -47,7 +47,7 @@ def token_swap(p: Share = 0.1) -> Op:
     """
 
     def op(key: jax.Array, row: jax.Array) -> jax.Array:
-        _check(row, 'token_swap')
+        check_tokens(row, 'token_swap')
         places = jnp.arange(len(row))
         drawn = (jax.random.uniform(key, row.shape) < p) & (places < padding.lengths(row) - 1)
         # Of neighbors that are drawn one after the other, every second one: 0 with 1, 2 with 3.
@@ -71,11 +71,10 @@ def span_crop(share: tuple[PositiveShare, PositiveShare] = (0.5, 1.0)) -> Op:
         share: bounds of the span, as a share of the text, drawn uniformly; at least one token. The
             beginning is uniform over the places where the span fits.
     """
-    if share[0] > share[1]:
-        raise UserError(f'share is {share!r}: write the smaller number first')
+    check_order('share', share)
 
     def op(key: jax.Array, row: jax.Array) -> jax.Array:
-        _check(row, 'span_crop')
+        check_tokens(row, 'span_crop')
         uniform, length = jax.random.uniform(key, (2,)), padding.lengths(row)
         kept = jnp.round((share[0] + uniform[0] * (share[1] - share[0])) * length).astype(int)
         kept = jnp.maximum(kept, 1)
@@ -85,12 +84,3 @@ def span_crop(share: tuple[PositiveShare, PositiveShare] = (0.5, 1.0)) -> Op:
         return jnp.where(places < kept, jnp.roll(row, -start), padding.PADDING)
 
     return op
-
-
-def _check(row: jax.Array, name: str) -> None:
-    """Raises UserError unless `row` is one text, float `[T]`."""
-    if row.ndim != 1 or not jnp.issubdtype(row.dtype, jnp.floating):
-        raise UserError(
-            f'{name} takes decoded tokens, float [T], got {row.dtype}{list(row.shape)}: write '
-            "'none', or an operation that fits"
-        )

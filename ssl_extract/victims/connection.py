@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ssl_extract.errors import UserError
+from ssl_extract.errors import UserError, one_line
 from ssl_extract.runtime import progress
 from ssl_extract.victims import wire
 from ssl_extract.victims.wire import ReplyError
@@ -162,7 +162,7 @@ class Connection:
 
     def hidden(self, text: str) -> str:
         """Returns the beginning of a text without the token, which a service may repeat."""
-        text = wire.printable(text[:_READ])
+        text = one_line(text[:_READ])
         # Of a text that was cut, the end may be the beginning of the token.
         least = max(1, min(len(self._token), _LEAST_TOKEN))
         for length in range(len(self._token), least - 1, -1):

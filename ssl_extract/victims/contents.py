@@ -13,6 +13,13 @@ from ssl_extract.errors import UserError
 
 DIGITS = 32  # of a hash
 _ROUNDING = np.float32(2**-22)  # by how much, as a share, a float32 k / 255 may be off
+# How decoders make floats of stored numbers: the factor between them, the bounds of the numbers,
+# the rounding, and the type under which the numbers are hashed.
+FORMS = {
+    'images': (255, (0, 255), _ROUNDING, np.uint8),
+    'tokens': (1, (-1, 2**24 - 1), np.float32(0), np.int32),
+    'waves': (2**15, (-(2**15), 2**15 - 1), np.float32(0), np.int32),
+}
 
 
 def content_hashes(inputs: np.ndarray) -> np.ndarray:
@@ -35,51 +42,31 @@ def content_hashes(inputs: np.ndarray) -> np.ndarray:
     hashes = data.hashes(inputs)
     if inputs.ndim != 4:
         return hashes
-    of_bytes = hashes_as_bytes(inputs)
+    of_bytes = hashes_as_stored(inputs, 'images')
     return np.where(of_bytes == b'', hashes, of_bytes)
 
 
-def hashes_as_bytes(inputs: np.ndarray) -> np.ndarray:
-    """Returns the hashes of the bytes whose floats the inputs are, bytes [N]; b'' of others.
-
-    >>> stored = np.array([[0, 51], [7, 255]], np.uint8)
-    >>> bool((hashes_as_bytes(stored / 255) == content_hashes(stored)).all())
-    True
-
-    Args:
-        inputs: [N, ...], as encoders see them.
-    """
-    hashes = np.zeros(len(inputs), f'S{DIGITS}')
-    floats = _as_asked(inputs)
-    if floats.dtype != np.float32:
-        return hashes
-    scaled = floats * np.float32(255)
-    pixels = np.rint(scaled).clip(0, 255)
-    whole = _each(np.abs(scaled - pixels) <= pixels * _ROUNDING)
-    hashes[whole] = data.hashes(pixels[whole].astype(np.uint8))
-    return hashes
-
-
-def hashes_as_integers(inputs: np.ndarray) -> np.ndarray:
-    """Returns the hashes of the integers whose floats the inputs are, bytes [N]; b'' of others.
-
-    Tokens are asked as floats of the same numbers, and waveforms as int16 / 2**15; see `data`.
+def hashes_as_stored(inputs: np.ndarray, form: str) -> np.ndarray:
+    """Returns the hashes of the numbers whose floats the inputs are, bytes [N]; b'' of others.
 
     >>> clips = np.array([[16384, -32768]], np.int16)
-    >>> bool((hashes_as_integers(clips / np.float32(2**15)) == content_hashes(clips)).all())
+    >>> bool((hashes_as_stored(clips / np.float32(2**15), 'waves') == content_hashes(clips)).all())
     True
 
     Args:
         inputs: [N, ...], as encoders see them.
+        form: of the stored numbers, one of `FORMS`.
     """
+    scale, (low, high), rounding, dtype = FORMS[form]
     hashes = np.zeros(len(inputs), f'S{DIGITS}')
     floats = _as_asked(inputs)
     if floats.dtype != np.float32:
         return hashes
-    for scale, bound in ((1, 2**24), (2**15, 2**15)):
-        numbers = floats * np.float32(scale)
-        whole = (hashes == b'') & _each((numbers == np.rint(numbers)) & (np.abs(numbers) <= bound))
-        hashes[whole] = data.hashes(numbers[whole].astype(np.int32))
+    with np.errstate(over='ignore'):
+        scaled = floats * np.float32(scale)
+    numbers = np.rint(scaled).clip(low, high)
+    whole = _each(np.abs(scaled - numbers) <= np.abs(numbers) * rounding)
+    hashes[whole] = data.hashes(numbers[whole].astype(dtype))
     return hashes
 
 

@@ -13,12 +13,7 @@ from etils import epath
 
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files
-from ssl_extract.victims.contents import (
-    DIGITS,
-    content_hashes,
-    hashes_as_bytes,
-    hashes_as_integers,
-)
+from ssl_extract.victims.contents import DIGITS, FORMS, content_hashes, hashes_as_stored
 from ssl_extract.victims.model import Victim
 
 EMBEDDINGS = 'embeddings'
@@ -57,10 +52,10 @@ class Table:
         """Returns the row of each input, int[n], and whether the row is the input's, bool[n]."""
         inputs = np.asarray(inputs)
         places, known = self._look_up(content_hashes(inputs))
-        for read_back in (hashes_as_bytes, hashes_as_integers):  # as a set stores them
+        for form in FORMS:  # as a set stores them
             rest = ~known
             if rest.any():
-                places[rest], known[rest] = self._look_up(read_back(inputs[rest]))
+                places[rest], known[rest] = self._look_up(hashes_as_stored(inputs[rest], form))
         return places, known
 
     def _look_up(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

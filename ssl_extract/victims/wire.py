@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_extract.errors import UserError
+from ssl_extract.errors import UserError, one_line
 from ssl_extract.runtime import files
 from ssl_extract.victims.answers import check_answers
 
@@ -182,12 +182,7 @@ def is_name(value: Any) -> bool:
 def shown(content: bytes | str) -> str:
     """Returns the beginning of a text that a service sent, in one printable line."""
     text = content[:1000].decode('utf-8', 'replace') if isinstance(content, bytes) else content
-    return printable(text)[:_SHOWN]
-
-
-def printable(text: str) -> str:
-    """Returns a text in one line, without what cannot be printed."""
-    return ''.join(c for c in ' '.join(text.split()) if c.isprintable())
+    return one_line(text)[:_SHOWN]
 
 
 def _plain(kind: str) -> str:
