@@ -12,6 +12,7 @@ from ownership_cpu import __main__ as matrix
 from ownership_cpu.encoders import Sizes, Study
 from ownership_cpu.suspects import MARKS, suspects_of
 from pretrained import efficientnet_lite0 as lite0
+from pretrained import kept
 
 from ssl_extract import attacks, config, defenses, encoders, ownership, training
 from ssl_extract.encoders import trained
@@ -314,7 +315,7 @@ def test_the_pretrained_victim_computes_no_image_twice(tmp_path, monkeypatch):
     names = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
     answers = np.arange(3 * lite0.DIM, dtype=np.float32).reshape(3, -1)
     files.write_npz(lite0.FOLDER / 'part.npz', names=names, answers=answers)
-    lite0._kept.cache_clear()
+    kept._kept.cache_clear()
     order = [2, 0, 1, 2]
     np.testing.assert_array_equal(lite0.encode(images[order] / 255), answers[order])
 

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from pretrained import installed, minilm
+from pretrained import installed, kept, minilm
 
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files
@@ -35,11 +35,11 @@ def test_texts_have_no_padding_and_no_unknown_token():
 
 def test_an_answer_on_disk_needs_no_network_whatever_the_padding(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    minilm._kept.cache_clear()
+    kept._kept.cache_clear()
     texts = [np.array([101, 7, 102]), np.array([101, 102])]
     names = [hashlib.blake2b(text.tobytes(), digest_size=16).hexdigest() for text in texts]
     answers = np.random.default_rng(0).normal(size=(2, minilm.DIM)).astype(np.float32)
     files.write_npz(tmp_path / minilm.FOLDER / 'part.npz', names=names, answers=answers)
     asked = np.float32([[101, 102, -1, -1], [101, 7, 102, -1], [101, 102, -1, -1]])
     np.testing.assert_array_equal(minilm.encode(asked), answers[[1, 0, 1]])
-    minilm._kept.cache_clear()
+    kept._kept.cache_clear()

@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ssl_extract.runtime import files
+from .kept import answered
 
 DIM, SIZE = 1280, 96
 BATCH = 64  # images at a time
@@ -36,35 +36,7 @@ def encode(inputs: np.ndarray) -> np.ndarray:
     """Answers images [n, H, W, 3] in [0, 1] with float32 [n, 1280]."""
     images = np.rint(np.asarray(inputs, np.float32) * 255).clip(0, 255).astype(np.uint8)
     names = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
-    answers = _kept()
-    new = list({name: row for row, name in enumerate(names) if name not in answers}.values())
-    for start in range(0, len(new), BATCH):
-        rows = new[start : start + BATCH]
-        _keep(
-            {names[row]: answer for row, answer in zip(rows, _compute(images[rows]), strict=True)}
-        )
-    return np.stack([answers[name] for name in names])
-
-
-@functools.cache
-def _kept() -> dict[str, np.ndarray]:
-    """Returns the answers on disk by the hash of the image; one dict for the whole process."""
-    answers: dict[str, np.ndarray] = {}
-    for path in files.find(FOLDER, '*.npz'):
-        part = files.read_npz(path)
-        answers |= dict(zip(part['names'].tolist(), part['answers'], strict=True))
-    return answers
-
-
-def _keep(answers: dict[str, np.ndarray]) -> None:
-    """Writes new answers to a part of their own, whose name is that of its first image."""
-    names = [*answers]
-    files.write_npz(FOLDER / f'{names[0]}.npz', names=names, answers=np.stack([*answers.values()]))
-    _kept().update(answers)
-
-
-def _compute(images: np.ndarray) -> np.ndarray:
-    return _network()(images)
+    return answered(FOLDER, names, lambda rows: _network()(images[rows]), BATCH)
 
 
 @functools.cache

@@ -32,9 +32,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ssl_extract.errors import UserError
-from ssl_extract.runtime import files
 
 from .installed import find, knn, texts_of
+from .kept import answered
 
 DIM, VOCABULARY, LONGEST = 384, 30_522, 512
 BATCH = 256  # texts whose answers are one file
@@ -57,34 +57,13 @@ def encode(inputs: np.ndarray) -> np.ndarray:
     """Answers decoded tokens [n, T], -1 behind a text, with float32 [n, 384] of norm 1."""
     texts = texts_of(inputs, VOCABULARY)
     names = [hashlib.blake2b(text.tobytes(), digest_size=16).hexdigest() for text in texts]
-    answers = _kept()
-    new = list({name: row for row, name in enumerate(names) if name not in answers}.values())
-    for start in range(0, len(new), BATCH):
-        _keep({names[row]: _network()(texts[row]) for row in new[start : start + BATCH]})
-    return np.stack([answers[name] for name in names])
+    represent = lambda rows: np.stack([_network()(texts[row]) for row in rows])  # noqa: E731
+    return answered(FOLDER, names, represent, BATCH)
 
 
 def tokenizer() -> str:
     """Returns the path of the tokenizer."""
     return str(find(*_TOKENIZER))
-
-
-@functools.cache
-def _kept() -> dict[str, np.ndarray]:
-    """Returns the answers on disk by the hash of the tokens; one dict for the whole process."""
-    answers: dict[str, np.ndarray] = {}
-    for path in files.find(FOLDER, '*.npz'):
-        with files.advised('remove it; its texts are then computed again'):
-            part = files.read_npz(path)
-        answers |= dict(zip(part['names'].tolist(), part['answers'], strict=True))
-    return answers
-
-
-def _keep(answers: dict[str, np.ndarray]) -> None:
-    """Writes new answers to one file, whose name is that of its first text."""
-    names = [*answers]
-    files.write_npz(FOLDER / f'{names[0]}.npz', names=names, answers=np.stack([*answers.values()]))
-    _kept().update(answers)
 
 
 @functools.cache
