@@ -14,7 +14,7 @@ from ssl_extract.oracle.queries import Queries
 from ssl_extract.oracle.store import Answers, Bill
 from ssl_extract.pipeline import stage
 from ssl_extract.pipeline.context import Workspace
-from ssl_extract.pipeline.owner import Service
+from ssl_extract.pipeline.services import Service
 from ssl_extract.pipeline.victim import make_augmentation
 from ssl_extract.recovery import sybils
 

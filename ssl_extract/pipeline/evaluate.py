@@ -22,7 +22,7 @@ from ssl_extract.oracle.queries import check_granted, plain
 from ssl_extract.oracle.store import Bill
 from ssl_extract.pipeline import ask, stage
 from ssl_extract.pipeline.context import Run, Workspace
-from ssl_extract.pipeline.owner import Service
+from ssl_extract.pipeline.services import Service
 from ssl_extract.pipeline.sets import ById, Sets
 from ssl_extract.pipeline.stage import Form
 from ssl_extract.pipeline.victim import Sketch, advice, size
@@ -139,12 +139,8 @@ def victim_subject(run: Run, sets: Sets, victim: Victim) -> tuple[Subject | None
     choice = run.config.evaluation.victim
     if choice == 'no' or (choice == 'if_free' and not victim.traced):
         return None, None
-    if victim.encoder is not None:
-        pair = (victim.encoder.network.apply, victim.encoder.variables)
-        return Subject('victim', victim.address, pair), None
-    if victim.traced:
-        pair = (_call, victim.answer)
-        return Subject('victim', victim.address, pair), None
+    if victim.applied:
+        return Subject('victim', victim.address, victim.applied), None
     encode, bill = _ask_all(run.workspace, sets, victim)
     return Subject('victim', victim.address, encode), bill
 
@@ -207,10 +203,6 @@ def _ask_all(workspace: Workspace, sets: Sets, victim: Victim) -> Asked:
 
 def _as_it_is(inputs: jax.Array) -> jax.Array:
     return inputs
-
-
-def _call(answer: Callable, inputs: jax.Array) -> jax.Array:
-    return answer(inputs)
 
 
 def _form(whole: bool) -> Form:

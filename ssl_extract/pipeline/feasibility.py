@@ -25,12 +25,17 @@ from ssl_extract import (
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.identity import is_ours
-from ssl_extract.pipeline import baselines, owner, surrogate
+from ssl_extract.pipeline import baselines, services, surrogate
 from ssl_extract.pipeline.ask import make_plan
 from ssl_extract.pipeline.context import Run
 from ssl_extract.pipeline.sets import Sets
 from ssl_extract.pipeline.tracing import check_batch, check_step
-from ssl_extract.pipeline.victim import Sketch, abstract_variables, make_recipe
+from ssl_extract.pipeline.victim import (
+    Sketch,
+    abstract_variables,
+    check_victims_inputs,
+    make_recipe,
+)
 from ssl_extract.recovery import sybils
 from ssl_extract.registry import check_least_batch
 from ssl_extract.victims import endpoints
@@ -72,7 +77,10 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
     """
     c, a = run.config, run.config.attack
     endpoint, defense = attacks.endpoint_of(a.name), c.defense
-    owner.check_service(sketch, endpoint, defense)
+    services.check_service(sketch, endpoint, defense)
+    if sketch.shadow and 'shadow' in defenses.needs(defense):
+        check_victims_inputs(sets)
+        check_network('victim.encoder', sketch.shadow, sketch.input_shape, sets)
     plan = make_plan(a.plan, a.query_augmentation)
     if not (sketch.encoder or a.encoder):
         raise UserError("attack.encoder='': the victim has no network of ours; name one")
@@ -122,7 +130,7 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
         sketch.input_shape,
         'attack',
         sets.pool.labels is not None,
-        owner.answer_dim(sketch, endpoint, defense, sets.num_classes),
+        services.answer_dim(sketch, endpoint, defense, sets.num_classes),
         max(plan.stored, 1),
         (sketch, endpoint, defense, sets.num_classes),
         attack.before,
@@ -227,15 +235,15 @@ def check_account(sketch: Sketch, endpoint: str, defense: str, num_classes: int)
     Raises:
         UserError: the state does not fit into memory, or holds a scalar that is not finite.
     """
-    oracle = owner.example_oracle(sketch, endpoint, defense, num_classes)
+    oracle = services.example_oracle(sketch, endpoint, defense, num_classes)
     inputs = jax.ShapeDtypeStruct((1, *sketch.input_shape), np.float32)
     state = jax.eval_shape(lambda o, x: o.init(jax.random.key(0), x), oracle, inputs).defense
     checks.check_memory(f'defense={defense!r}: the state of an account', _num_bytes(state))
     if all(is_ours(defenses.DEFENSES.module_of(name)) for name in defenses.DEFENSES.names(defense)):
         return
-    rng, dim = np.random.default_rng(0), owner.answer_dim(sketch, endpoint, '', num_classes)
+    rng, dim = np.random.default_rng(0), services.answer_dim(sketch, endpoint, '', num_classes)
     answers = rng.dirichlet(np.ones(dim), 8)
-    made = owner.example_defense(sketch, endpoint, defense)
+    made = services.example_defense(sketch, endpoint, defense)
     _, _, state = defenses.apply_once(made, answers, rng.uniform(size=(8, *sketch.input_shape)))
     for path, leaf in jax.tree.leaves_with_path(state):
         if np.ndim(leaf) == 0 and _is_number(leaf) and not math.isfinite(leaf):
@@ -302,7 +310,7 @@ def _check_recovery(run: Run, sets: Sets, sketch: Sketch, endpoint: str) -> None
         )
     own_dim = encoders.dim(trained.make(a.encoder or sketch.encoder), sketch.input_shape)
     same_width = any(t.same_width for t in recovery.RECOVERIES.traits_of_chain(a.recover))
-    answer_dim = owner.answer_dim(sketch, endpoint, '', sets.num_classes)
+    answer_dim = services.answer_dim(sketch, endpoint, '', sets.num_classes)
     if same_width and own_dim != answer_dim:
         raise UserError(
             f'attack.recover={a.recover!r}: the answers have {answer_dim} coordinates and the '

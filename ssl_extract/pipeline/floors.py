@@ -15,7 +15,7 @@ from ssl_extract.encoders.trained import Encoder
 from ssl_extract.evaluation import Measurement, features, intervals
 from ssl_extract.oracle.queries import Queries, render
 from ssl_extract.oracle.store import Answers, Bill
-from ssl_extract.pipeline import baselines, owner, rows, stage, users, visits
+from ssl_extract.pipeline import baselines, rows, services, stage, users, visits
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Owner
 from ssl_extract.pipeline.sets import Sets
@@ -92,7 +92,7 @@ def floor_of(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner, kind: s
     classes = visits.answers_classes(_endpoint(run))
     own = sketch.encoder or c.attack.encoder
     account = visits.account_spec(workspace, victims_owner, settings, kind, _endpoint(run), '')
-    service = owner.service_spec(workspace, victims_owner, _endpoint(run), '')
+    service = services.service_spec(workspace, victims_owner, _endpoint(run), '')
     spec = {
         **{name: value for name, value in account.items() if name not in service},
         'stage': 'floors',
@@ -135,7 +135,7 @@ def _answers(
     run: Run, victims_owner: Owner, settings: UserSettings, kind: str, defense: str
 ) -> Answers:
     """Returns the answers that a user has."""
-    service = owner.serve(run.workspace, victims_owner, _endpoint(run), defense)
+    service = services.serve(run.workspace, victims_owner, _endpoint(run), defense)
     return visits.ask_service(run.workspace, victims_owner, settings, kind, service)
 
 

@@ -23,6 +23,7 @@ from ssl_extract.pipeline import (
     ownership,
     provenance,
     rows,
+    services,
     stage,
     surrogate,
     users,
@@ -128,7 +129,7 @@ def prepare(
     config.check(cfg)
     sets_lib.forget()  # files may have changed since the last experiment of this process
     victim.forget()
-    owner.forget()
+    services.forget()
     check_workdir(workdir)
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
     runs = [make_run(fields, workdir, mesh, modules) for fields in config.expand(cfg, fixed)]

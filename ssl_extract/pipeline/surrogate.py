@@ -19,7 +19,7 @@ from ssl_extract import attacks, data, losses, strategies, training
 from ssl_extract.attacks import Attack
 from ssl_extract.encoders import chain, trained
 from ssl_extract.evaluation import features
-from ssl_extract.pipeline import own, owner, stage
+from ssl_extract.pipeline import own, services, stage
 from ssl_extract.pipeline.ask import Arrays, Attacker, ask, make_plan, rows_of
 from ssl_extract.pipeline.baselines import Scratch
 from ssl_extract.pipeline.context import Run, Workspace
@@ -106,7 +106,7 @@ def attack_of(run: Run, sketch: Sketch, num_classes: int) -> Attack:
     """
     a = run.config.attack
     endpoint = attacks.endpoint_of(a.name)
-    dim = owner.answer_dim(sketch, endpoint, run.config.defense, num_classes)
+    dim = services.answer_dim(sketch, endpoint, run.config.defense, num_classes)
     encoder, query_augmentation = a.encoder or sketch.encoder, a.query_augmentation
     specs = a.name, a.loss, encoder, a.plan, query_augmentation, a.student_augmentation
     return make_attack(*specs, dim, 1 if a.overlap else a.accounts)
@@ -135,7 +135,7 @@ def specs_of(
     c, a, workspace = run.config, run.config.attack, run.workspace
     endpoint, fields = attacks.endpoint_of(a.name), a.to_dict()
     common = {
-        **owner.service_spec(workspace, victims_owner, endpoint, c.defense),
+        **services.service_spec(workspace, victims_owner, endpoint, c.defense),
         'pool': sets.pool_spec,
         'seed': c.seed,
     }
@@ -182,7 +182,7 @@ def extraction_of(run: Run, sets: Sets, sketch: Sketch, victims_owner: Owner) ->
     spec, account = specs_of(run, sets, sketch, victims_owner)
     endpoint = attacks.endpoint_of(a.name)
     attacker = Attacker(
-        owner.serve(workspace, victims_owner, endpoint, c.defense),
+        services.serve(workspace, victims_owner, endpoint, c.defense),
         sets.pool,
         make_plan(a.plan, a.query_augmentation),
         a.budget,

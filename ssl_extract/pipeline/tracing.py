@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ssl_extract import training
 from ssl_extract.encoders import chain
 from ssl_extract.errors import UserError
-from ssl_extract.pipeline import owner
+from ssl_extract.pipeline import services
 from ssl_extract.runtime import parallel
 
 
@@ -50,14 +50,14 @@ def check_step(
         labeled: whether the batch has labels.
         dim: the width of an answer.
         views: the answers of each input.
-        service: the arguments of `owner.example_oracle`; empty without an oracle.
+        service: the arguments of `services.example_oracle`; empty without an oracle.
         before: the recipe of a first phase.
         apart: whether the answers of each account lie in a space of its own.
 
     Raises:
         UserError: the step cannot be built, or its loss is not one float.
     """
-    oracle = owner.example_oracle(*service) if service else None
+    oracle = services.example_oracle(*service) if service else None
 
     def step(key: jax.Array, oracle: Any) -> jax.Array:
         inputs = jnp.zeros((1, *input_shape))

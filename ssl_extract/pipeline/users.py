@@ -21,8 +21,8 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation import intervals
 from ssl_extract.evaluation.features import check_features
 from ssl_extract.oracle.store import Bill
-from ssl_extract.pipeline import owner, stage
 from ssl_extract.pipeline import rows as rows_lib
+from ssl_extract.pipeline import services, stage
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.owner import Owner
 from ssl_extract.pipeline.sets import Sets
@@ -198,7 +198,7 @@ def _measure(
     or not. A user that is answered with classes needs no classifier: the largest coordinate is the
     prediction.
     """
-    started, service = time.monotonic(), owner.serve(workspace, victims_owner, endpoint, defense)
+    started, service = time.monotonic(), services.serve(workspace, victims_owner, endpoint, defense)
     visit = visit_of(settings, kind, answers_classes(endpoint))
     tried, accounts = [], []
     for repeats in repeats_of(settings, endpoint, defense):
@@ -221,7 +221,7 @@ def _measure(
         plain = tried[0]
         add('user_accuracy_plain', _classifier_of(settings, visit, plain, endpoint)(plain))
     if defense:
-        undefended = owner.serve(workspace, victims_owner, endpoint, '')
+        undefended = services.serve(workspace, victims_owner, endpoint, '')
         clean = ask_service(workspace, victims_owner, settings, kind, undefended)
         if clean.representations.shape[1] == tried[best].features.shape[1]:
             add('user_accuracy_clean', classify(users.adapt(received_of(visit, clean))))

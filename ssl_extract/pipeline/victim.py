@@ -41,6 +41,8 @@ class Sketch(NamedTuple):
         answers: the kind of the answers, such as 'representation'.
         traced: whether the victim is a JAX function.
         address: the address of a loaded victim; '' of a victim that is pretrained.
+        shadow: of a victim that has no such network, the spec of the network of which its owner
+            makes a surrogate; '' where the owner has no free answers: a service or a table.
     """
 
     encoder: str
@@ -50,6 +52,7 @@ class Sketch(NamedTuple):
     answers: str = 'representation'
     traced: bool = True
     address: str = ''
+    shadow: str = ''
 
 
 def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
@@ -196,16 +199,29 @@ def sketch_of(run: Run, sets: Sets) -> Sketch:
             victim.answers,
             victim.traced,
             victim.address,
+            '' if victim.encoder or victim.service or victim.knows else c.encoder,
         )
-    victim_shape = _seen_shape(sets.victim)
-    if victim_shape != shape:
-        raise UserError(
-            f'{sets.victim.name} has inputs of {size(victim_shape)} and the attacker of '
-            f'{size(shape)}: {advice(shape)}'
-        )
+    check_victims_inputs(sets)
     recipe = make_recipe(c.method, c.encoder, c.augmentation)
     dim = trained.Encoder(c.encoder, abstract_variables(c.encoder, shape), shape).dim
     return Sketch(c.encoder, recipe.heads, shape, dim)
+
+
+def check_victims_inputs(sets: Sets) -> None:
+    """Checks that the inputs of `victim.split` have the shape of the attacker's.
+
+    Args:
+        sets: the run's data.
+
+    Raises:
+        UserError: they have another.
+    """
+    victims, shape = _seen_shape(sets.victim), seen_shape(sets)
+    if victims != shape:
+        raise UserError(
+            f'{sets.victim.name} has inputs of {size(victims)} and the attacker of '
+            f'{size(shape)}: {advice(shape)}'
+        )
 
 
 def studied(sets: Sets, sketch: Sketch) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from ssl_extract.evaluation import Task
 from ssl_extract.oracle import MAX_BUDGET
 from ssl_extract.oracle.queries import Queries
 from ssl_extract.oracle.store import Answers
-from ssl_extract.pipeline import ask, owner, stage
+from ssl_extract.pipeline import ask, services, stage
 from ssl_extract.pipeline.context import Run, Workspace
-from ssl_extract.pipeline.owner import Owner, Service
+from ssl_extract.pipeline.owner import Owner
+from ssl_extract.pipeline.services import Service
 from ssl_extract.pipeline.sets import Sets
 from ssl_extract.recovery import Received
 from ssl_extract.users import USERS, User
@@ -217,7 +218,7 @@ def account_spec(
         'stage': 'answers',
         'role': 'legitimate',
         'user': kind,
-        **owner.service_spec(workspace, victims_owner, endpoint, defense),
+        **services.service_spec(workspace, victims_owner, endpoint, defense),
         'inputs': settings.count,
         'test_inputs': settings.test_count,
         'train': settings.task_spec['train'],

@@ -62,6 +62,13 @@ class Victim(NamedTuple):
         """Returns the spec of the network behind the answers, or the address of other victims."""
         return self.encoder.spec if self.encoder else self.address
 
+    @property
+    def applied(self) -> tuple[Callable[[Any, jax.Array], jax.Array], Any] | None:
+        """Returns `(apply, variables)` of a JAX function; None of other victims."""
+        if self.encoder:
+            return self.encoder.network.apply, self.encoder.variables
+        return (_call, self.answer) if self.traced else None
+
 
 def from_encoder(encoder: Encoder, address: str = '') -> Victim:
     """Makes a victim that answers with an encoder's representations.
@@ -148,6 +155,10 @@ def from_function(
     check('input_shape', input_shape, tuple[Count, ...] | None)
     shape = None if input_shape is None else tuple(input_shape)
     return Victim(address or _name_of(fn), dim, fn, False, answers, shape)
+
+
+def _call(answer: Callable[[Any], Any], inputs: jax.Array) -> jax.Array:
+    return answer(inputs)
 
 
 def _name_of(fn: Callable) -> str:

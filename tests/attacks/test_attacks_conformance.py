@@ -14,7 +14,7 @@ from ssl_extract import attacks, config, strategies, training
 from ssl_extract.encoders import chain
 from ssl_extract.fingerprint import fingerprint
 from ssl_extract.oracle import Answer, make_oracle
-from ssl_extract.pipeline import owner, surrogate
+from ssl_extract.pipeline import services, surrogate
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.sets import load_sets
 from ssl_extract.runtime import parallel
@@ -107,7 +107,7 @@ def test_it_gets_a_handle_and_no_gradient_reaches_the_victim(name, victim):
     a, sketch, num_classes = run.config.attack, untrained.sketch(victim), 10
     attack = surrogate.attack_of(run, sketch, num_classes)
     endpoint = attacks.endpoint_of(a.name)
-    dim = owner.answer_dim(sketch, endpoint, run.config.defense, num_classes)
+    dim = services.answer_dim(sketch, endpoint, run.config.defense, num_classes)
     stored = max(surrogate.make_plan(a.plan, a.query_augmentation).stored, 1)
     rng = np.random.default_rng(0)
     batch = {

@@ -9,6 +9,7 @@ import untrained
 
 from ssl_extract import config, defenses
 from ssl_extract.pipeline import owner as owners
+from ssl_extract.pipeline import services
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.runtime import parallel
 
@@ -27,7 +28,7 @@ def test_a_shadow_is_trained_for_the_epochs_of_its_defense(tmp_path):
     owner, flops = untrained.owner(run, untrained.victim(cfg.victim.encoder)), []
     for epochs in (0, 1):
         spec = f'prediction_poisoning(epochs={epochs})'
-        where = owners.service_spec(run.workspace, owner, 'representation', spec)['shadow']
+        where = services.service_spec(run.workspace, owner, 'representation', spec)['shadow']
         shadow = owners.train_shadow(run.workspace, owner, epochs)
         flops.append(json.loads((tmp_path / 'shadow' / where / 'meta.json').read_text())['flops'])
         # the running statistics of BatchNorm before any batch are zeros and ones

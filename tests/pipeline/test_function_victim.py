@@ -165,6 +165,35 @@ def test_behind_a_defense_its_users_ask_it_and_the_baselines_do_not(tmp_path):
             assert row['queries_billed'] == (BUDGET if row['role'] == 'surrogate' else 0)
 
 
+def test_its_owner_trains_a_surrogate_for_a_defense_and_no_account_pays(tmp_path):
+    network = 'resnet18(stem="patch", width=4, stages=(1,))'  # 4 numbers, and the victim has 6
+    fields = {'victim__encoder': network, 'victim__split': 'train[:48]'}
+    fields |= {'defense': 'prediction_poisoning(radius=0.5, epochs=20)'}
+    fields |= {'attack__epochs': 1, 'legitimate__users': ()}
+    rows, calls = rows_of(tmp_path, **fields)
+    assert {row['queries_billed'] for row in rows} == {BUDGET}
+    assert sum(map(len, calls)) == 48 + BUDGET
+    own = sets_of(**fields).victim.inputs / np.float32(255)
+    np.testing.assert_allclose(calls[0], own, rtol=1e-6)
+    (folder,) = tmp_path.glob('shadow/*/metrics')
+    losses = [step['loss'] for step in loggers.read_parts(folder)]
+    assert losses[-1] < 0.95 * losses[0]
+    parts = [np.load(path) for path in sorted(tmp_path.glob('answers/*/part-*.npz'))]
+    moved = np.concatenate([part['representations'] for part in parts])
+    sent = np.concatenate(calls[1:]).reshape(BUDGET, -1) @ projecting.MAP
+    shares = np.linalg.norm(moved - sent, axis=1) / np.linalg.norm(sent, axis=1)
+    np.testing.assert_allclose(shares, 0.5, rtol=1e-4)
+
+
+def test_of_a_table_no_surrogate_is_trained(tmp_path):
+    inputs = sets_of().pool.inputs
+    np.savez(tmp_path / 'table.npz', inputs=inputs, embeddings=np.ones((len(inputs), 6)))
+    source = f'embeddings(file="{tmp_path}/table.npz")'
+    (cfg,) = config.expand(config_of(victim__source=source, defense='prediction_poisoning'))
+    with pytest.raises(UserError, match='this victim is a service or a table: write another def'):
+        validate(make_run(cfg, 'nowhere', parallel.data_mesh()))
+
+
 def test_a_classifier_is_stolen_from_its_own_posteriors(tmp_path):
     source = f'function("projecting:classify", dim={projecting.CLASSES}, answers="posteriors")'
     fields = {'victim__source': source, 'attack__name': 'posteriors'}
@@ -190,10 +219,6 @@ def test_a_classifier_is_stolen_from_its_own_posteriors(tmp_path):
         (
             {'victim__source': SOURCE.replace(')', ', answers="posteriors")')},
             r'victim answers with a posteriors and the attack asks for a representation',
-        ),
-        (
-            {'defense': 'prediction_poisoning(radius=0.5)'},
-            r"defense='prediction_poisoning.* needs a surrogate of the victim",
         ),
         (
             {'defense': 'similarity_guard(of="projection")'},

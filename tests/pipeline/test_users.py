@@ -18,8 +18,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation import PROBES, features
 from ssl_extract.evaluation.probe import predict
 from ssl_extract.oracle import store
-from ssl_extract.pipeline import ask, stage, visits
-from ssl_extract.pipeline import owner as owners
+from ssl_extract.pipeline import ask, services, stage, visits
 from ssl_extract.pipeline import users as legitimate
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.sets import load_sets
@@ -65,7 +64,7 @@ def rows_of(run, victim):
 def ask_as(kind, run, victim, endpoint='representation'):
     """The answers to all that a user of this kind sends."""
     owner, workspace = untrained.owner(run, victim), run.workspace
-    service = owners.serve(workspace, owner, endpoint, run.config.defense)
+    service = services.serve(workspace, owner, endpoint, run.config.defense)
     settings = legitimate.settings_of(run, load_sets(run))
     return legitimate.ask_service(workspace, owner, settings, kind, service)
 
