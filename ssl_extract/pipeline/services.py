@@ -1,4 +1,7 @@
-"""Services: an endpoint of the victim behind a defense, set up by the victim's owner."""
+"""Services: an endpoint of the victim behind a defense.
+
+The owner sets a service up, and prepares what its parts need.
+"""
 
 import functools
 from typing import Any, NamedTuple
