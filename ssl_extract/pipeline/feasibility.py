@@ -22,6 +22,7 @@ from ssl_extract import (
     strategies,
     victims,
 )
+from ssl_extract.data import decoding
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.identity import is_ours
@@ -98,6 +99,11 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
         raise UserError(
             f'attack.strategy={a.strategy!r} augments images of uint8, and {sets.pool.name} holds '
             f'{sets.pool.inputs.dtype}; store it as uint8, or choose another strategy'
+        )
+    if 'lengths' in needs and decoding.padding_of(sets.pool.decode) is None:
+        raise UserError(
+            f'attack.strategy={a.strategy!r} compares the lengths of clips or texts, and '
+            f'{sets.pool.name} holds neither; choose another strategy'
         )
     if 'probabilities' in needs and endpoints.gives(endpoint) != 'probabilities':
         raise UserError(

@@ -7,7 +7,15 @@
 file. The term is that of active learning (Settles, Active Learning Literature Survey, 2009).
 """
 
-from ssl_extract.strategies import consistency, kcenter, knockoff, random, stay_close  # noqa: F401  (they register themselves)
+from ssl_extract.strategies import (  # noqa: F401  (they register themselves)
+    consistency,
+    diverse,
+    kcenter,
+    knockoff,
+    longest,
+    random,
+    stay_close,
+)
 from ssl_extract.strategies.base import STRATEGIES, Seen, Strategy, make, needs, register
 
 __all__ = ['STRATEGIES', 'Seen', 'Strategy', 'make', 'needs', 'register']

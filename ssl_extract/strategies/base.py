@@ -10,12 +10,13 @@ from ssl_extract.ranges import Range
 from ssl_extract.registry import Registry
 
 # The traits of a strategy.
-# needs: 'labels' of the pool, 'probabilities' for answers, 'images' of uint8 in the pool.
+# needs: 'labels' of the pool, 'probabilities' for answers, 'images' of uint8 in the pool,
+#     'lengths' that differ, of clips or texts.
 # adaptive: whether the strategy acts against a defense.
 # chooses: whether the strategy prefers some inputs to others.
 STRATEGIES = Registry(
     'query strategy',
-    choices={'needs': ('labels', 'probabilities', 'images')},
+    choices={'needs': ('labels', 'probabilities', 'images', 'lengths')},
     needs=(),
     adaptive=False,
     chooses=True,
@@ -85,7 +86,7 @@ def make(spec: str) -> Strategy:
 
 
 def needs(spec: str) -> frozenset[str]:
-    """Returns the needs of a strategy: 'labels' or 'images' of the pool, 'probabilities'."""
+    """Returns the needs of a strategy: of the pool, or 'probabilities' for answers."""
     return STRATEGIES.needs(spec)
 
 

@@ -36,30 +36,31 @@ def kcenter(rounds: Rounds = 4) -> Strategy:
         if seen.represent is None:
             return candidates[:count], state
         points, asked = centered(represent(seen, candidates), represent(seen, seen.asked))
-        norms = _square(points)
-        distances = np.full(len(points), np.inf, np.float32)
-        for start in range(0, len(asked), _BLOCK):
-            centers = asked[start : start + _BLOCK]
-            products = points @ (-2 * centers.T)
-            products += _square(centers)
-            np.minimum(distances, products.min(axis=1) + norms, out=distances)
-        return candidates[_farthest(points, norms, distances, count)], state
+        return candidates[_farthest(points, to_nearest(points, asked), count)], state
 
     return Strategy(rounds, choose)
 
 
-def _farthest(
-    points: np.ndarray, norms: np.ndarray, distances: np.ndarray, count: int
-) -> np.ndarray:
+def to_nearest(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Computes the squared distance of each point [N, R] to the nearest center [M, R]: [N]."""
+    norms, distances = square(points), np.full(len(points), np.inf, np.float32)
+    for start in range(0, len(centers), _BLOCK):
+        block = centers[start : start + _BLOCK]
+        products = points @ (-2 * block.T)
+        products += square(block)
+        np.minimum(distances, products.min(axis=1) + norms, out=distances)
+    return distances
+
+
+def _farthest(points: np.ndarray, distances: np.ndarray, count: int) -> np.ndarray:
     """Picks `count` rows of `points [N, R]`, one by one.
 
     Args:
         points: float32 [N, R].
-        norms: the squared lengths of the points, [N].
         distances: squared, to the nearest center, [N]; changed in place.
         count: number of rows to pick.
     """
-    picked = np.empty(count, np.intp)
+    norms, picked = square(points), np.empty(count, np.intp)
     for i in range(count):
         best = picked[i] = np.argmax(distances)
         np.minimum(distances, points @ (-2 * points[best]) + norms + norms[best], out=distances)
@@ -67,6 +68,6 @@ def _farthest(
     return picked
 
 
-def _square(rows: np.ndarray) -> np.ndarray:
+def square(rows: np.ndarray) -> np.ndarray:
     """Computes the squared length of each row of [N, R]."""
     return np.einsum('nr,nr->n', rows, rows)

@@ -303,6 +303,13 @@ def test_near_duplicates_of_test_images_are_counted(capsys, tmp_path):
         (
             {
                 **{'attack__plan': 'once', 'attack__query_augmentation': 'none'},
+                **{'victim__augmentation': 'none', 'attack__strategy': 'longest'},
+            },
+            r"'longest' compares the lengths of clips or texts, and npz.* holds neither",
+        ),
+        (
+            {
+                **{'attack__plan': 'once', 'attack__query_augmentation': 'none'},
                 **{'victim__augmentation': 'none', 'defense': 'round(decimals=2)'},
                 **{'legitimate__users': ('augmenting',)},
             },

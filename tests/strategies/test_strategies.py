@@ -82,7 +82,10 @@ def test_contract(spec):
     testing.check_strategy(spec)
 
 
-@pytest.mark.parametrize('spec', ['random', 'kcenter', 'stay_close', FAST['consistency']])
+FREE = ['random', 'kcenter', 'diverse', 'stay_close']  # of labels and of what a pool holds
+
+
+@pytest.mark.parametrize('spec', [*FREE, FAST['consistency']])
 def test_the_first_round_is_that_of_chance(spec):
     order = np.random.default_rng((3, 1)).permutation(SIZE)
     for count in (5, 20):
@@ -90,7 +93,7 @@ def test_the_first_round_is_that_of_chance(spec):
         assert_array_equal(asked, order[:count])
 
 
-@pytest.mark.parametrize('spec', ['random', 'kcenter', 'stay_close', FAST['consistency']])
+@pytest.mark.parametrize('spec', [*FREE, 'longest', FAST['consistency']])
 def test_needs_no_labels(spec):
     testing.check_strategy(spec, labeled=False)
 
@@ -115,6 +118,46 @@ def test_wrong_arguments(spec, mentioned):
     with pytest.raises(UserError, match='query strategy') as error:
         strategies.make(spec)
     assert mentioned in str(error.value)
+
+
+# diverse
+
+
+def test_diverse_draws_in_proportion_to_the_squared_distance():
+    images, asked = pool(8), [0, 5]
+    points = np.array([0, 1, 2, 4, 7, 10, 3, 0], np.float32)[:, None]
+    place = {image.tobytes(): point for image, point in zip(images, points, strict=True)}
+
+    def represent(rows):
+        return np.stack([place[row.tobytes()] for row in rows])
+
+    choose = strategies.make('diverse').choose
+    firsts = [
+        choose(see(images, asked, represent=represent, seed=seed), 1, {})[0][0]
+        for seed in range(3_000)
+    ]
+    squared = cdist(points, points[asked]).min(axis=1) ** 2
+    assert_allclose(np.bincount(firsts, minlength=8) / 3_000, squared / squared.sum(), atol=0.03)
+    assert 7 not in firsts  # as near to what was asked as can be
+    both = choose(see(images, asked, represent=represent), 6, {})[0]
+    assert sorted(both) == [1, 2, 3, 4, 6, 7] and both[-1] == 7
+
+
+# longest
+
+
+def test_longest_asks_the_longest_clips_and_ties_go_by_chance():
+    lengths = np.array([3, 9, 5, 9, 1, 9, 7])
+    clips = np.where(np.arange(9) < lengths[:, None], 0, -(2**15)).astype(np.int16)
+    texts = np.where(np.arange(9) < lengths[:, None], 1, -1).astype(np.int32)
+    seen = [set(), set()]
+    for seed in range(30):
+        for inputs, orders in zip((clips, texts), seen, strict=True):
+            given = Seen(inputs, None, np.array([6]), np.zeros((1, 2)), None, None, seed, 0)
+            chosen, _ = strategies.make('longest').choose(given, 5, {})
+            assert lengths[chosen].tolist() == [9, 9, 9, 5, 3]
+            orders.add(tuple(chosen[:3]))
+    assert len(seen[0]) == 6 and seen[0] == seen[1]
 
 
 # k-center
@@ -447,4 +490,5 @@ def test_knockoff_needs_labels():
 
 def test_what_a_strategy_needs():
     assert strategies.needs('knockoff(rounds=3)') == {'labels', 'probabilities'}
-    assert not any(strategies.needs(name) for name in ('random', 'kcenter', 'stay_close'))
+    assert strategies.needs('longest') == {'lengths'}
+    assert not any(strategies.needs(name) for name in FREE)
