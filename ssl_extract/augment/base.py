@@ -48,6 +48,16 @@ def takes(spec: str) -> str:
     return kinds.pop() if kinds else ''
 
 
+def fitting(kind: str) -> str:
+    """Names the operations that take inputs of a kind, for an error message.
+
+    >>> fitting('tokens')
+    'one that takes tokens: span_crop, token_dropout, token_swap'
+    """
+    names = [name for name in sorted(AUGMENTATIONS) if AUGMENTATIONS.traits(name).takes == kind]
+    return f'one that takes {kind}: {", ".join(names)}'
+
+
 def chain(ops: Sequence[Op]) -> Op:
     """Joins `ops` to one operation that applies them in order; no `ops` give the identity."""
     if len(ops) < 2:

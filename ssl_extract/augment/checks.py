@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_extract import padding
-from ssl_extract.augment.base import AUGMENTATIONS
+from ssl_extract.augment.base import fitting
 from ssl_extract.errors import UserError
 
 
@@ -102,9 +102,4 @@ def check_tokens(row: jax.Array, name: str) -> None:
 def _fitting(values: jax.Array) -> str:
     """Names the operations that take inputs with so many axes, of each kind."""
     kinds = {1: ('waves', 'tokens'), 3: ('images',)}.get(values.ndim, ())
-    taken = {name: AUGMENTATIONS.traits(name).takes for name in sorted(AUGMENTATIONS)}
-    named = [
-        f'one that takes {kind}: {", ".join(name for name in taken if taken[name] == kind)}'
-        for kind in kinds
-    ]
-    return ', or '.join(named) or 'an operation that fits'
+    return ', or '.join(map(fitting, kinds)) or 'an operation that fits'

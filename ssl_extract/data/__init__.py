@@ -2,7 +2,7 @@
 
 from ssl_extract.data import audio, builtin, folder, npz, text  # noqa: F401  (they register)
 from ssl_extract.data.decoding import DECODERS, Decoder, register_decoder
-from ssl_extract.data.loading import DATASETS, load, register
+from ssl_extract.data.loading import DATASETS, load, rate_of, register
 from ssl_extract.data.overlap import (
     NEAR,
     check_disjoint,
@@ -45,6 +45,7 @@ __all__ = [
     'distinct',
     'hashes',
     'load',
+    'rate_of',
     'register',
     'register_decoder',
     'require_labels',

@@ -30,7 +30,7 @@ _ORDER = 2022  # the seed of the order of clips
 _CONDITION = re.compile(r'\s*(\w+)\s*<\s*(-?\d+)\s*')
 
 
-@register('speech_folder')
+@register('speech_folder', rate=lambda rate, **_: rate)
 def speech_folder(
     path: str, rate: Rate = 16_000, seconds: Seconds | None = None, *, split: str
 ) -> Dataset:
@@ -69,7 +69,7 @@ def speech_folder(
     return Dataset(rows, labels, len(listed.kinds), decode='waves')
 
 
-@register('speech_npz')
+@register('speech_npz', rate=lambda rate=0, to_rate=None, **_: to_rate or rate)
 def speech_npz(
     path: str,
     rate: Rate,

@@ -37,7 +37,9 @@ def _check_split(name: str, factory: Callable[..., Dataset]) -> None:
 
 
 Side = Annotated[int, Range(1, 2**10)]  # of images, in pixels
-DATASETS = Registry('data set', check=_check_split)
+# The trait of a data set.
+# rate: the sampling rate of its waveforms, in Hz; 0 where it has none, or it is not known.
+DATASETS = Registry('data set', check=_check_split, rate=0)
 register = DATASETS.register
 
 
@@ -88,6 +90,15 @@ def load(
             'size out'
         )
     return dataset
+
+
+def rate_of(spec: str) -> int:
+    """Returns the sampling rate of a set of waveforms, in Hz; 0 where it is not known.
+
+    >>> rate_of('speech_npz(path="clips.npz", rate=8000)'), rate_of('digits')
+    (8000, 0)
+    """
+    return DATASETS.traits(spec).rate if parse_spec(spec)[0] in DATASETS else 0
 
 
 def parse_spec(spec: str, kind: str = 'data set') -> tuple[str, tuple, dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ssl_extract import augment
 from ssl_extract.data import decoding
 from ssl_extract.errors import UserError
 from ssl_extract.padding import PADDING, STORED_TOKEN
@@ -187,11 +188,12 @@ def check_kind(dataset: Dataset, kind: str, user: str) -> None:
     Raises:
         UserError: the inputs are of another kind, or of other values; the message names the set.
     """
-    tokens = decoder(dataset) is decoding.tokens
-    if kind and tokens != (kind == 'tokens'):
+    decode = decoding.name_of(dataset.decode, dataset.inputs.dtype, dataset.name)
+    known = decode if decode in ('images', 'waves', 'tokens') else ''
+    if kind and kind != known and (known or kind == 'tokens'):
+        advice = f"write {augment.fitting(known)}, or 'none'" if known else "write 'none'"
         raise UserError(
-            f'{dataset.name} has {"tokens" if tokens else "no tokens"}, and {user} takes {kind}: '
-            f'write one that takes {"tokens" if tokens else "what it has"}, or none'
+            f'{dataset.name} has {known or "no tokens"}, and {user} takes {kind}: {advice}'
         )
     if kind == 'waves':
         check_waves(dataset, user)

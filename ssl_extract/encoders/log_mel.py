@@ -82,6 +82,15 @@ def filters(rate: int, n_fft: int, mels: int) -> np.ndarray:
     return weights
 
 
+def centers(rate: int, mels: int) -> np.ndarray:
+    """Returns the frequency of the middle of each band, in Hz: float64 `[mels]`.
+
+    >>> centers(16_000, 3).round().tolist()
+    [752.0, 1852.0, 3849.0]
+    """
+    return _hertz(np.linspace(0.0, _mels(rate / 2), mels + 2))[1:-1]
+
+
 def _filters(rate: int, n_fft: int, mels: int) -> np.ndarray:
     edges = _hertz(np.linspace(0.0, _mels(rate / 2), mels + 2))
     low, center, high = edges[:-2], edges[1:-1], edges[2:]

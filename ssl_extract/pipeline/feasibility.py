@@ -95,10 +95,12 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
     needs = strategies.needs(a.strategy)
     if 'labels' in needs:  # found now, before a query is paid
         data.require_labels(sets.pool)
-    if 'images' in needs and sets.pool.inputs.dtype != 'uint8':
+    if 'images' in needs and (sets.pool.inputs.dtype != 'uint8' or sets.pool.inputs.ndim != 4):
+        advice = 'store it as uint8, or ' if sets.pool.inputs.ndim == 4 else ''
         raise UserError(
             f'attack.strategy={a.strategy!r} augments images of uint8, and {sets.pool.name} holds '
-            f'{sets.pool.inputs.dtype}; store it as uint8, or choose another strategy'
+            f'{sets.pool.inputs.dtype} {list(sets.pool.inputs.shape)}; {advice}choose another '
+            'strategy'
         )
     if 'lengths' in needs and decoding.padding_of(sets.pool.decode) is None:
         raise UserError(

@@ -136,7 +136,7 @@ def recover(
         return features.extract(apply, own.variables, inputs, decode=decode, mesh=mesh)
 
     received = recovery.Received(arrays['inputs'], arrays['answers'], arrays['answered'])
-    recovered = recovery.make(spec)(received, recovery.Shadow(represent, seed))
+    recovered = recovery.make(spec)(received, recovery.Shadow(represent, seed, decode))
     return arrays | {
         'answers': recovered.answers.astype(np.float32),
         'answered': recovered.answered,

@@ -16,6 +16,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.evaluation.assess import Assessment
 from ssl_extract.pipeline import (
     baselines,
+    clips,
     comparisons,
     evaluate,
     floors,
@@ -103,6 +104,7 @@ def run(
         about['config'] = resolved(current, sets, sketch)
         about['notes'] = victim.notes_of(current, sets)
         about['defaults'] = provenance.defaults(about['config'])
+        about['clips'] = clips.spectrograms_of(current, sets)
         about['studied'] = victim.studied(sets, sketch)
         write(current, where, compute(current, sets, sketch), about)
         if time.monotonic() > due:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_extract import attacks, data, users
+from ssl_extract import attacks, augment, data, users
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import intervals
 from ssl_extract.evaluation.features import check_features
@@ -32,6 +32,7 @@ from ssl_extract.pipeline.visits import (
     account_spec,
     answers_classes,
     ask_service,
+    augmentation_of,
     received_of,
     repeats_of,
     settings_of,
@@ -68,7 +69,8 @@ def check_users(run: Run, sets: Sets) -> None:
         if run.config.defense:  # without one, no user asks
             visit_of(settings, kind, classes)
             if user.views and not classes:
-                data.check_images(settings.task.train, f'legitimate.users has {kind!r}, which')
+                takes = augment.takes(augmentation_of(settings, user))
+                data.check_kind(settings.task.train, takes, f'legitimate.users has {kind!r}, which')
 
 
 def user_rows(run: Run, sets: Sets, victims_owner: Owner) -> dict[str, list[dict[str, Any]]]:

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
+from ssl_extract import augment
 from ssl_extract.errors import UserError
 from ssl_extract.registry import Registry
 
@@ -40,10 +42,12 @@ class Shadow(NamedTuple):
             the victim. The first call may train the encoder, so that a recovery without calls costs
             no training.
         seed: of the attack.
+        decode: stored [M, ...] -> [M, ...], the inputs as encoders and defenses see them.
     """
 
     represent: Callable[[np.ndarray], np.ndarray]
     seed: int
+    decode: Callable[[jax.Array], jax.Array] = augment.to_float
 
 
 Recover = Callable[[Received, Shadow], Received]

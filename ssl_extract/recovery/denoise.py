@@ -55,20 +55,21 @@ def denoise(known: str = '', candidates: Sequence[str] = ()) -> Recover:
                 f"attacker's own encoder has {clean.shape[1]}: give it an encoder of that width"
             )
         spec, unit = known, pairs.spread(answers)
+        inputs, seed, decode = received.inputs, shadow.seed, shadow.decode
         if unit == 0:  # nothing is left to recover from
             return received
         if not known:
             among = candidates or recognition.default_candidates(answers.shape[1], unit)
-            spec, votes = recognition.recognize(answers, clean, received.inputs, among, shadow.seed)
+            spec, votes = recognition.recognize(answers, clean, inputs, among, seed, decode)
             logging.info('denoise: recognized %r with %.0f %% of votes', spec, 100 * votes)
         if not spec:
             return received
-        factor = pairs.scale(spec, clean, received.inputs, unit, shadow.seed)
+        factor = pairs.scale(spec, clean, inputs, unit, seed, decode)
         examples = [
-            pairs.perturb(spec, varied * factor, received.inputs, shadow.seed + number)
-            for number, varied in enumerate(pairs.variants(clean, _VARIANTS, shadow.seed))
+            pairs.perturb(spec, varied * factor, inputs, seed + number, decode)
+            for number, varied in enumerate(pairs.variants(clean, _VARIANTS, seed))
         ]
-        return replaced(received, fit(examples, shadow.seed)(answers))
+        return replaced(received, fit(examples, seed)(answers))
 
     return recover
 

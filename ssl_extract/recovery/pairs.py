@@ -23,31 +23,38 @@ class Pairs(NamedTuple):
     clean: np.ndarray
 
 
-def perturb(spec: str, clean: np.ndarray, images: np.ndarray, seed: int) -> Pairs:
+def perturb(
+    spec: str,
+    clean: np.ndarray,
+    inputs: np.ndarray,
+    seed: int,
+    decode: Callable[[jax.Array], jax.Array] = augment.to_float,
+) -> Pairs:
     """Sends representations through a defense, as one new account; refused rows are left out.
 
     Args:
         spec: a defense, as of `defenses.make`.
         clean: float32 [N, D].
-        images: uint8 [N, H, W, 3], the images of the representations.
+        inputs: [N, ...] as stored, those of the representations.
         seed: of the account.
+        decode: stored inputs to what encoders see.
 
     Raises:
         UserError: the defense does not fit.
     """
-    init, apply = _compiled(spec)
+    init, apply = _compiled(spec, decode)
     key = jax.random.key(seed)
-    shapes = jnp.zeros((_BLOCK, clean.shape[1])), jnp.zeros((_BLOCK, *images.shape[1:]))
-    state = init(key, *shapes)
+    seen = decode(np.zeros((_BLOCK, *inputs.shape[1:]), inputs.dtype))
+    state = init(key, jnp.zeros((_BLOCK, clean.shape[1])), seen)
     outputs_blocks, answered_blocks = [], []
     for start in range(0, len(clean), _BLOCK):
         rows = slice(start, start + _BLOCK)
         where = np.arange(_BLOCK) < len(clean[rows])
-        sent, inputs = (
+        sent, asked = (
             np.pad(x[rows], [(0, _BLOCK - len(x[rows]))] + [(0, 0)] * (x.ndim - 1))
-            for x in (clean.astype(np.float32), images)
+            for x in (clean.astype(np.float32), inputs)
         )
-        outputs, answered, state = apply(key, start, sent, inputs, where, state)
+        outputs, answered, state = apply(key, start, sent, asked, where, state)
         outputs_blocks.append(np.asarray(outputs)[where])
         answered_blocks.append(np.asarray(answered)[where])
     perturbed, rows = np.concatenate(outputs_blocks), np.concatenate(answered_blocks)
@@ -69,15 +76,13 @@ def check_width(spec: str) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(spec: str) -> tuple[Callable, Callable]:
+def _compiled(spec: str, decode: Callable) -> tuple[Callable, Callable]:
     defense = defenses.make(spec)
 
     @jax.jit
-    def apply(key, start, outputs, images, where, state):
+    def apply(key, start, outputs, inputs, where, state):
         keys = jax.vmap(lambda row: jax.random.fold_in(key, start + row))(jnp.arange(_BLOCK))
-        return defense.apply(
-            outputs, state, inputs=augment.to_float(images), where=where, keys=keys
-        )
+        return defense.apply(outputs, state, inputs=decode(inputs), where=where, keys=keys)
 
     return defense.init, apply
 
@@ -110,7 +115,14 @@ def spread(rows: np.ndarray) -> float:
     return float(np.sqrt(rows.var(axis=0, dtype=np.float64).mean()))
 
 
-def scale(spec: str, clean: np.ndarray, images: np.ndarray, target: float, seed: int) -> float:
+def scale(
+    spec: str,
+    clean: np.ndarray,
+    inputs: np.ndarray,
+    target: float,
+    seed: int,
+    decode: Callable[[jax.Array], jax.Array] = augment.to_float,
+) -> float:
     """Finds the factor for `clean` with which the defended rows have the spread `target`.
 
     Two encoders differ in scale, and noise or rounding act in absolute units. At the returned scale
@@ -121,18 +133,18 @@ def scale(spec: str, clean: np.ndarray, images: np.ndarray, target: float, seed:
     Args:
         spec: a defense, as of `defenses.make`.
         clean: float32 [N, D], the representations of the attacker's encoder.
-        images: uint8 [N, H, W, 3], the images of the representations.
+        inputs: [N, ...] as stored, those of the representations.
         target: the spread of the received answers.
         seed: of the account.
+        decode: stored inputs to what encoders see.
     """
     few = slice(0, _BLOCK)
     start = target / (spread(clean) or 1.0)
 
     def excess(power: float) -> float:
         scaled = (clean[few] * (start * math.exp(power))).astype(np.float32)
-        return math.log(
-            max(spread(perturb(spec, scaled, images[few], seed).perturbed) / target, 1e-12)
-        )
+        perturbed = perturb(spec, scaled, inputs[few], seed, decode).perturbed
+        return math.log(max(spread(perturbed) / target, 1e-12))
 
     low, high = -7.0, 7.0
     if excess(low) * excess(high) >= 0:

@@ -1,11 +1,13 @@
 """Recognition of the defense behind answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 import scipy
 from threadpoolctl import threadpool_limits
 
+from ssl_extract import augment
 from ssl_extract.recovery import pairs
 
 SIZE = 64  # answers that are classified together
@@ -31,9 +33,10 @@ def default_candidates(width: int, spread: float) -> tuple[str, ...]:
 def recognize(
     answers: np.ndarray,
     clean: np.ndarray,
-    images: np.ndarray,
+    inputs: np.ndarray,
     candidates: Sequence[str],
     seed: int,
+    decode: Callable[[jax.Array], jax.Array] = augment.to_float,
 ) -> tuple[str, float]:
     """Recognizes the defense of answers among candidates.
 
@@ -46,9 +49,10 @@ def recognize(
     Args:
         answers: float32 [K, D], received.
         clean: float32 [N, D], the representations of the attacker's encoder.
-        images: uint8 [N, H, W, 3], the images of `clean`.
+        inputs: [N, ...] as stored, the inputs of `clean`.
         candidates: specs of defenses.
         seed: of chance.
+        decode: stored inputs to what encoders see.
 
     Returns:
         (the candidate with the most votes, its share of the votes).
@@ -57,12 +61,13 @@ def recognize(
 
     rng, unit = np.random.default_rng((seed, 8)), pairs.spread(answers)
     size = min(SIZE, len(answers))
-    clean, images = clean[:_ROWS], images[:_ROWS]
-    factors = [pairs.scale(spec, clean, images, unit, seed) for spec in candidates]
+    clean, inputs = clean[:_ROWS], inputs[:_ROWS]
+    factors = [pairs.scale(spec, clean, inputs, unit, seed, decode) for spec in candidates]
     samples, labels = [], []
     for number, varied in enumerate(pairs.variants(clean, _VARIANTS, seed)):
         for label, (spec, factor) in enumerate(zip(candidates, factors, strict=True)):
-            perturbed = pairs.perturb(spec, varied * factor, images, seed + number).perturbed
+            scaled = varied * factor
+            perturbed = pairs.perturb(spec, scaled, inputs, seed + number, decode).perturbed
             for _ in range(_SETS):
                 rows = rng.choice(len(perturbed), min(size, len(perturbed)), replace=False)
                 samples.append(features(perturbed[rows], unit))

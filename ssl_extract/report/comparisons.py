@@ -245,7 +245,7 @@ def _caption(tested: Sequence[Tested]) -> list[str]:
         'A comparison without all its runs is not tested and counts in the corrections.'
         if any(t.problem for t in tested)
         else '',
-        'The best of several is the best by its mean over seeds, on the images that it is reported '
+        'The best of several is the best by its mean over seeds, on the inputs that it is reported '
         'on.'
         if several
         else '',

@@ -101,7 +101,7 @@ def _overview_caption(shown: Sequence[Setting], task: str | None, ways: set[str]
         'surrogate behind the defense, adaptive or not. Without it: the best of the same attacks, '
         'at the same budget, without a defense. Attackers: how many there are without and with '
         'the defense.',
-        'The best of several is chosen by its mean over seeds, on the images that it is reported '
+        'The best of several is chosen by its mean over seeds, on the inputs that it is reported '
         'on: on either side chance makes it look better than it is, the more so the more there '
         'are. More attackers with the defense than without it, as where some adapt, make the '
         'defense look weaker than it is.'

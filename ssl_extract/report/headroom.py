@@ -132,7 +132,7 @@ def _caption(lines: Sequence[tuple[Setting, Loss]], task: str | None) -> list[st
         'compared.',
         'Floors. Untrained: of an attacker the linear probe of an untrained encoder, of a user its '
         'classifier on an untrained encoder of its own. From scratch: pretrained without a victim '
-        'on as many of the attacker’s images. Chance: the best constant guess.',
+        'on as many of the attacker’s inputs. Chance: the best constant guess.',
         'Answers moved: the root mean square of what the defense changes in the answers to a '
         'user’s queries, in standard deviations of the undefended answers.',
         tables.change_words({loss.change.way for _, loss in lines}, 'Points: the loss'),

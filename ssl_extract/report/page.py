@@ -27,6 +27,7 @@ from ssl_extract.report.estimates import Row
 from ssl_extract.report.figures import style
 from ssl_extract.report.figures.accuracy import figure_accuracy
 from ssl_extract.report.figures.break_even import figure_break_even
+from ssl_extract.report.figures.clips import figure_clips
 from ssl_extract.report.figures.pareto import figure_defenses
 from ssl_extract.report.parts import Origin, Picture, Report, Section, picture
 from ssl_extract.report.summary import summarize
@@ -56,6 +57,7 @@ def write(
     views: list[dict[str, Any]],
     bill: list[dict[str, Any]],
     title: str,
+    clips: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
     origin: Origin = NOWHERE,
     tested: Sequence[Tested] = (),
@@ -78,6 +80,7 @@ def write(
         bill: one entry per run: `{'account', 'run', 'billed', 'unique', 'repeated', 'refused',
             'budget', 'plan'}`.
         title: the heading.
+        clips: spectrograms of a few clips, where inputs are waveforms; see `figures.clips`.
         notes: further sentences of the summary, on the data.
         origin: the runs, their stages and fields.
         tested: the comparisons that were listed before the runs.
@@ -90,6 +93,7 @@ def write(
         views=views,
         bill=bill,
         title=title,
+        clips=clips,
         notes=notes,
         origin=origin,
         tested=tested,
@@ -124,6 +128,7 @@ def build(
     views: Sequence[dict[str, Any]],
     bill: Sequence[dict[str, Any]],
     title: str,
+    clips: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
     origin: Origin = NOWHERE,
     tested: Sequence[Tested] = (),
@@ -141,6 +146,7 @@ def build(
         *_sections(rows, {metrics.STOLEN: stolen, metrics.CHANGED: defended}),
         Section('What it cost', _costs(rows, probed, costs.prices(config, rows))),
         Section('The query bill', [tables.bill(bill)] if bill else []),
+        Section('Clips', _pictures('clips', figure_clips(clips))),
         Section('Representations', _pictures('representations', style.figure_views(views))),
         Section('Training', _pictures('curves', style.figure_curves(curves))),
     ]
@@ -259,6 +265,11 @@ def _pictures(name: str, drawn: tuple[style.Figure, str] | None, where: str = ''
             'first two principal components (PCA) of the representations of each encoder. Those of '
             'other encoders are rotated, or mirrored, to match the victim’s; no axis has a unit. '
             'Two components show a part of a representation: compare encoders by the tables.',
+        ),
+        'clips': (
+            'Log-mel spectrograms of some of the attacker’s clips and of their views',
+            'Log-mel spectrograms of the first of the attacker’s clips, in the order of chance, '
+            'and of a view of each, drawn anew. All panels have the same colors; gray is padding.',
         ),
         'curves': (
             'Training loss against step',

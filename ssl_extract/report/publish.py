@@ -15,6 +15,7 @@ from ssl_extract.report.results import FinishedRun
 from ssl_extract.runtime import files, locks, loggers
 
 MAX_VIEWS = 4
+_CLIPS = {'spectrograms', 'fields', 'hop', 'hertz'}
 _VIEW = {'points': 'projection', 'labels': 'labels'}
 
 
@@ -56,6 +57,7 @@ def _write(out: epath.Path, runs: list[FinishedRun], title: str) -> list[Row]:
     files.write_text(out / 'results.jsonl', files.as_jsonl(rows))  # whatever the report lacks
     curves = read_curves(runs)
     views = read_views(runs)
+    clips = read_clips(runs)
     for folder in (out, out / 'figures'):
         files.remove_temporary(folder, below=False, age=files.DAY)
     files.write_text(out / 'results.csv', as_csv(rows))
@@ -67,6 +69,7 @@ def _write(out: epath.Path, runs: list[FinishedRun], title: str) -> list[Row]:
         config=describe(runs),
         curves=curves,
         views=views,
+        clips=clips,
         bill=bills(runs),
         title=title or runs[0].title,
         notes=list(dict.fromkeys(note for run in runs for note in run.notes)),
@@ -139,6 +142,25 @@ def read_views(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
                 raise files.DamagedError(f'{path} lacks {" or ".join(_VIEW.values())}')
         views.append({'title': name} | {k: arrays[v] for k, v in _VIEW.items()})
     return views
+
+
+def read_clips(runs: Sequence[FinishedRun]) -> dict[str, Any] | None:
+    """Reads the spectrograms of the first run that has some, as `page.write` takes them.
+
+    Raises:
+        UserError: the file is missing, damaged or without its arrays.
+    """
+    run = next((run for run in runs if run.clips), None)
+    if run is None:
+        return None
+    path = run.workdir / run.clips / 'result.npz'
+    if not path.exists():
+        raise _missing(run, 'run.json', path, path.parent)
+    with files.advised(_remedy(run, path.parent)):
+        arrays = files.read_npz(path)
+        if not set(arrays) >= _CLIPS:
+            raise files.DamagedError(f'{path} lacks {" or ".join(sorted(_CLIPS))}')
+    return arrays
 
 
 def bills(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:

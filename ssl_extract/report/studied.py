@@ -25,7 +25,7 @@ def studied(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def _victim(runs: Sequence[FinishedRun]) -> str:
-    """Writes name, network, size, training images and accuracies of a victim."""
+    """Writes name, network, size, training inputs and accuracies of a victim."""
     measured = {row.get('task'): row for row in _victim_rows(runs) if row['metric'] == PROBE}
     about = next((run.studied for run in runs if run.studied), {})
     fields = runs[0].config['victim']
@@ -34,7 +34,7 @@ def _victim(runs: Sequence[FinishedRun]) -> str:
     how = fields.get('method', '') if source == 'pretrain' else source
     seed = f'seed {fields["seed"]}' if source == 'pretrain' else ''
     parts = [', '.join(filter(None, (f'the victim {how}'.strip(), seed, network)))]
-    parts += [_counted(about, 'parameters'), _counted(about, 'images', 'training images')]
+    parts += [_counted(about, 'parameters'), _counted(about, 'images', 'training inputs')]
     parts += [_accuracy(task, row) for task, row in measured.items()]
     return '; '.join(filter(None, parts))
 
@@ -44,7 +44,7 @@ def _attacks(runs: Sequence[FinishedRun]) -> str:
     budgets = _listed(run.config['attack']['budget'] for run in runs)
     pools = _listed(run.studied['pool'] for run in runs if run.studied)
     seeds = _listed(run.config['seed'] for run in runs)
-    of = f' from {pools} images' if pools else ''
+    of = f' from {pools} inputs' if pools else ''
     several = len({run.config['seed'] for run in runs}) > 1
     return f'Attackers: {budgets} queries{of}, seed{"s" * several} {seeds}'
 
@@ -53,7 +53,7 @@ def _accuracy(task: str | None, row: dict[str, Any]) -> str:
     interval = row.get('ci_low'), row.get('ci_high')
     bounds = f'{tables.span(interval)}, ' if None not in interval else ''
     accuracy = f'linear probe on {task} {tables.percent(row["value"])} %'
-    return f'{accuracy} ({bounds}{row["n"]:,} test images)'
+    return f'{accuracy} ({bounds}{row["n"]:,} test inputs)'
 
 
 def _counted(about: dict[str, Any], name: str, words: str = '') -> str:

@@ -39,7 +39,7 @@ def _in_words(rows: Sequence[Row], task: str | None) -> str:
     others = [
         f'the victim has {_percent(victim)}' if victim else '',
         f'an untrained encoder {_percent(random)}' if random else '',
-        f'one pretrained on as many images without a victim {_percent(scratch)}' if scratch else '',
+        f'one pretrained on as many inputs without a victim {_percent(scratch)}' if scratch else '',
     ]
     rest = ', '.join(filter(None, others))
     if best is None:

@@ -107,7 +107,7 @@ def stolen(rows: Sequence[Row], task: str | None) -> Table:
     ]
     if any(e.role == 'scratch' for e in measured):
         caption.append(
-            'From scratch: pretrained without a victim on as many of the attacker’s own images as '
+            'From scratch: pretrained without a victim on as many of the attacker’s own inputs as '
             'the budget says; what stealing must beat.'
         )
     return assemble(f'On {task}', measured, headings, body, caption)
@@ -255,7 +255,7 @@ def _are_numbers(shown: Sequence[Estimate], name: str) -> bool:
 def _interval_words(measured: Sequence[Estimate]) -> str:
     several = any(e.seeds > 1 for e in measured)
     single = any(e.seeds == 1 and e.interval for e in measured)
-    words = '95 % interval over the test images of one run'
+    words = '95 % interval over the test inputs of one run'
     if several:
         rest = f' (where there is one seed: {words})' if single else ''
         return f'Mean over seeds and 95 % t-interval of that mean over seeds{rest}.'

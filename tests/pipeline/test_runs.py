@@ -71,8 +71,8 @@ def test_the_report_has_the_comparisons_and_is_headed_by_what_was_studied(sweep)
     page = (sweep[0] / 'report.md').read_text()
     assert 'missing: 1 seeds in common' in page  # which are found in the finished runs
     head = page.split('## ')[0]
-    assert '; 420 parameters; 64 training images; linear probe on digits ' in head
-    assert 'Attackers: 32 queries from 136 images, seed 1.' in head
+    assert '; 420 parameters; 64 training inputs; linear probe on digits ' in head
+    assert 'Attackers: 32 queries from 136 inputs, seed 1.' in head
 
 
 def test_another_price_is_another_run_of_the_same_stages(sweep):

@@ -298,7 +298,7 @@ def test_near_duplicates_of_test_images_are_counted(capsys, tmp_path):
                 **{'attack__plan': 'once', 'attack__query_augmentation': 'none'},
                 **{'victim__augmentation': 'none', 'attack__strategy': 'consistency(rounds=2)'},
             },
-            r'augments images of uint8, and npz.* holds float32; store it as uint8',
+            r'augments images of uint8, and npz.* holds float32 .*; store it as uint8',
         ),
         (
             {
@@ -311,9 +311,9 @@ def test_near_duplicates_of_test_images_are_counted(capsys, tmp_path):
             {
                 **{'attack__plan': 'once', 'attack__query_augmentation': 'none'},
                 **{'victim__augmentation': 'none', 'defense': 'round(decimals=2)'},
-                **{'legitimate__users': ('augmenting',)},
+                **{'legitimate__users': ('augmenting(augmentation="flip")',)},
             },
-            r"values of 0 to 255, and legitimate.users has 'augmenting', which takes images in",
+            r'values of 0 to 255, and legitimate.users has .*, which takes images in',
         ),
     ],
 )

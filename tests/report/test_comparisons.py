@@ -221,8 +221,8 @@ def test_a_report_is_headed_by_victim_sizes_accuracy_and_seeds(workdir):
     about = {'network': 'small', 'parameters': 1234, 'images': 5678, 'pool': 30000}
     runs = [run._replace(studied=about) for run in runs[:7]]
     assert studied.studied(runs) == [
-        'Studied: the victim, seed 0, small; 1,234 parameters; 5,678 training images; linear probe '
-        'on digits 90.0 % (100 test images). Attackers: 100 queries from 30,000 images, seeds '
+        'Studied: the victim, seed 0, small; 1,234 parameters; 5,678 training inputs; linear probe '
+        'on digits 90.0 % (100 test inputs). Attackers: 100 queries from 30,000 inputs, seeds '
         '1, 2, 3, 4 and 5.'
     ]
     loaded = runs[0].config | {'victim': {'source': 'stored("a")', 'seed': 0}}

@@ -117,7 +117,7 @@ def test_stolen_table_of_one_seed_shows_the_rows_own_intervals_and_the_gap():
     ]
     assert cells(table, 'scratch')[0]['Gap recovered, %'].startswith('33 (')
     assert cells(table, 'victim')[0]['Gap recovered, %'] == '–'
-    assert 'over the test images of one run' in table.caption
+    assert 'over the test inputs of one run' in table.caption
     assert 't-interval' not in table.caption
 
 
@@ -280,7 +280,7 @@ def test_what_must_be_beaten_has_as_many_of_the_same_images():
     assert values == {'a': 0.5, 'b': 0.6}
     (words,) = report.summarize(rows)
     assert '(direct, mse, queries from b) reaches 90.0 %' in words
-    assert 'on as many images without a victim 60.0 %' in words
+    assert 'on as many inputs without a victim 60.0 %' in words
     found = estimates.aggregate([*rows[:1], *BASE], 'digits', 'linear_probe')  # does not say
     assert estimates.scratch_for(found[1], found).value == 0.7
 
@@ -340,7 +340,7 @@ def test_summary_says_it_in_words():
     assert first.startswith(
         'With 200 paid queries the best of 3 surrogates (direct, mse) reaches 81.0 % (78.0–84.0) on'
         ' digits; the victim has 90.0 % (87.0–93.0), an untrained encoder 60.0 % (57.0–63.0), one '
-        'pretrained on as many images without a victim 70.0 % (67.0–73.0). The attacker recovered '
+        'pretrained on as many inputs without a victim 70.0 % (67.0–73.0). The attacker recovered '
         '70 %'
     )
     assert f'Under {DEFENSE} the best surrogate (direct, mse) reaches 70.0 %, −11.0 points' in first
@@ -491,8 +491,8 @@ def test_accuracy_figure_shows_means_intervals_and_levels():
     (axes,) = figure_accuracy([*rows, *others], 'digits').axes
     assert [c.get_label() for c in axes.containers] == [
         'mse',
-        'from scratch, own images',
-        'from scratch, own images, queries from\nother',
+        'from scratch, own inputs',
+        'from scratch, own inputs, queries from\nother',
     ]
     narrow = [r for r in rows if r['budget'] != 1000] + [make_theft(0.85, budget=600)]
     assert figure_accuracy(narrow, 'digits').axes[0].get_xscale() == 'linear'
@@ -521,7 +521,7 @@ def test_accuracy_figure_of_many_attacks_has_a_panel_for_each_budget():
     ]
     ranked = [f'attack{i}, mse' if i != 4 else 'direct, mse' for i in (8, 6, 5, 4, 3, 2, 1, 0, 7)]
     names = [text.get_text() for text in small.get_yticklabels()]
-    rest = ['from scratch', 'from scratch, 5,000 images', 'untrained']
+    rest = ['from scratch', 'from scratch, 5,000 inputs', 'untrained']
     assert names == ['victim', *ranked, *rest]
     assert len(small.containers) == len(names)
     assert len(large.containers) == len(names) - 1  # attack7 was not measured

@@ -76,7 +76,9 @@ def test_an_experiment_on_waves_is_valid_with_views_of_waves_alone(spec, filters
     c.evaluation.tasks = (spec + ', train="all[:40]", test="all[40:]")',)
     assert len(prepare(c, tmp_path / 'run')) == 1
     c.victim.augmentation = 'simclr'
-    with pytest.raises(UserError, match='victim.* takes an image .* one that takes waves') as error:
+    with pytest.raises(
+        UserError, match='victim.* takes images: write one that takes waves'
+    ) as error:
         prepare(c, tmp_path / 'run')
     assert '\n' not in str(error.value)
     c.victim.augmentation, c.data.size = 'speech', 8

@@ -33,7 +33,7 @@ def figure_accuracy(rows: Sequence[Row], task: str | None) -> Figure:
     """Draws linear-probe accuracy on `task` against paid queries, with 95 % intervals.
 
     One line per attack (color) and defense (dashes and marker); victim and untrained encoder as
-    horizontal lines with bands; encoders pretrained from scratch on as many images as gray
+    horizontal lines with bands; encoders pretrained from scratch on as many inputs as gray
     diamonds. Where all surrogates paid the same, or there are more than MAX_LINES of them, a panel
     per budget with one row each, from best to worst (`figures_forest`).
 
@@ -66,11 +66,11 @@ def figure_accuracy(rows: Sequence[Row], task: str | None) -> Figure:
         _points(axes, line, paid, log, offset, label=name, **look)
     for line, marker in zip(alone, itertools.cycle('dph8'), strict=False):
         what = label(line[0], [other[0] for other in alone], always=())
-        name = wrapped(', '.join(filter(None, ('from scratch, own images', what))), 42)
+        name = wrapped(', '.join(filter(None, ('from scratch, own inputs', what))), 42)
         style = {'color': GRAY, 'linestyle': ':', 'markerfacecolor': 'white', 'marker': marker}
         _points(axes, line, paid, log, 0, label=name, **style)
     _budget_ticks(axes, sorted(paid), log)
-    axes.set_xlabel('paid queries' + (' (for “from scratch”: own images)' if alone else ''))
+    axes.set_xlabel('paid queries' + (' (for “from scratch”: own inputs)' if alone else ''))
     axes.set_ylabel('linear-probe accuracy, %')
     legend_below(figure, axes)
     return figure

@@ -93,7 +93,7 @@ def _others(measured: Sequence[Estimate], budgets: Sequence[int | None]) -> list
         alike = [other for other in measured if other.role == e.role]
         parts = [ROLE_TITLES[e.role], label(e, alike, always=())]
         if e.role == 'scratch' and e.budget is not None and not bound:
-            parts.append(f'{e.budget:,} images')
+            parts.append(f'{e.budget:,} inputs')
         if e.role == 'legitimate' and e.defense and e.defense not in parts[1]:
             parts.append(e.defense)
         row = _Row(wrapped(', '.join(filter(None, parts)), 30), e.role, {})
