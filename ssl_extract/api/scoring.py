@@ -30,6 +30,7 @@ def score(
     public: Inputs | None = None,
     independents: Group | None = None,
     shadows: Group | None = None,
+    conferrable: Inputs | None = None,
     mark: Any = None,
     tests: Sequence[str] | None = None,
     folder: epath.PathLike | None = None,
@@ -49,6 +50,7 @@ def score(
         public: [M, ...], inputs of the same source that no encoder was trained on.
         independents: encoders that are known not to be stolen.
         shadows: encoders that the owner trained by the victim's recipe on other inputs.
+        conferrable: [P, ...], inputs of `ownership.search_conferrable`.
         mark: what verifies the victim's mark, for tests that need one.
         tests: specs of ownership tests; None is every test that has what it needs.
         folder: keeps the results of each finished encoder; a killed call goes on there.
@@ -57,15 +59,17 @@ def score(
         The scores, test by test, in the order of the suspects.
 
     Raises:
-        UserError: sets overlap, are too small or do not fit an encoder, an encoder has two roles, a
-            test lacks what it needs, or no test has a null. No encoder was run then.
+        UserError: sets overlap, are too small or do not fit an encoder, an encoder has two roles or
+            a name that is not printable, a test lacks what it needs, or no test has a null. No
+            encoder was run then.
     """
+    given = {'private': private, 'public': public, 'conferrable': conferrable}
     sets = {
         name: inputs_lib.dataset_of(value, _name_of(value, name))
-        for name, value in (('private', private), ('public', public))
+        for name, value in given.items()
         if value is not None
     }
-    _check_apart(**sets)
+    _check_apart(sets.get('private'), sets.get('public'))
     owner = represented.candidate('the victim', victim)
     shadow_encoders, others = _candidates(shadows), _candidates(independents)
     encoders = Encoders(_candidates(suspects), others)
@@ -103,7 +107,7 @@ def _name_of(value: Inputs, name: str) -> str:
     return value.name if isinstance(value, Dataset) else name
 
 
-def _check_apart(private: Dataset | None = None, public: Dataset | None = None) -> None:
+def _check_apart(private: Dataset | None, public: Dataset | None) -> None:
     if private is None or public is None:
         return
     shared = data.count_shared(private, public)

@@ -10,7 +10,7 @@ from ssl_extract import api, data
 from ssl_extract.cli import arguments
 from ssl_extract.data import Dataset
 from ssl_extract.encoders.trained import Encoder
-from ssl_extract.errors import UserError
+from ssl_extract.errors import UserError, one_line
 from ssl_extract.ownership import known_truth, represented
 from ssl_extract.ownership.scoring import SUSPECT, Score, as_csv
 from ssl_extract.ownership.verdict import hits
@@ -129,5 +129,7 @@ def _specs_of(text: str) -> list[str] | None:
     try:
         parsed = ast.parse(f'({text},)', mode='eval').body
     except SyntaxError:
-        raise UserError(f"--tests={text}: write names: --tests='one,other(a=1)'") from None
+        parsed = None
+    if not isinstance(parsed, ast.Tuple):
+        raise UserError(f"--tests={one_line(text)}: write names: --tests='one,other(a=1)'")
     return [ast.unparse(item) for item in parsed.elts]

@@ -121,7 +121,7 @@ def prepared(spec: str, case: Case) -> Callable[[Represent], Evidence]:
     made = TESTS.make(spec)
 
     def run(suspect: Represent) -> Evidence:
-        evidence = made(case, suspect)
+        evidence = made(case, remembered(suspect))
         p_value = evidence.p_value
         if not math.isfinite(evidence.statistic) or not (p_value is None or 0 <= p_value <= 1):
             raise UserError(
@@ -165,13 +165,23 @@ def remembered(represent: Represent) -> Represent:
 
     Args:
         represent: the encoder.
+
+    Raises:
+        UserError: by the function, where the representations are not [N, D], not finite, or not one
+            for each input.
     """
     kept: dict[bytes, np.ndarray] = {}
 
     def once(inputs: np.ndarray) -> np.ndarray:
         name = hashlib.sha256(f'{inputs.shape}'.encode() + inputs.tobytes()).digest()
         if name not in kept:
-            kept[name] = check_features(np.asarray(represent(inputs), np.float32))
+            rows = check_features(np.asarray(represent(inputs), np.float32))
+            if len(rows) != len(inputs):
+                raise UserError(
+                    f'an encoder must give one row for each of {len(inputs)} inputs, this one '
+                    f'gives {len(rows)}'
+                )
+            kept[name] = rows
         return kept[name]
 
     return once

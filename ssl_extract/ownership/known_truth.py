@@ -112,7 +112,7 @@ def read(path: epath.PathLike) -> dict[str, Truth]:
     truths: dict[str, Truth] = {}
     for number, row in enumerate(rows, start=2):
         where = f'{path}, line {number}'
-        if not {*_COLUMNS} <= set(row) or None in row.values():
+        if not {*_COLUMNS} <= set(row) or None in row or None in row.values():
             raise UserError(f'{where}: write the columns encoder,truth,how,queries')
         if row['truth'] not in (STOLEN, INDEPENDENT):
             raise UserError(f"{where}: truth is {row['truth']!r}: write 'stolen' or 'independent'")

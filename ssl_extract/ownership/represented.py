@@ -71,8 +71,11 @@ def candidate(name: str, given: Given) -> Candidate:
         given: an encoder, a victim, a function, or the path of a folder or file.
 
     Raises:
-        UserError: there is no encoder at the path, it is damaged, or the object is none.
+        UserError: the name is not printable, there is no encoder at the path, it is damaged, or the
+            object is none.
     """
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise UserError(f'{name!r} is no name of an encoder: write printable text on one line')
     if isinstance(given, str | epath.Path) or hasattr(given, '__fspath__'):
         first = read(given)
         return candidate(name, first)._replace(open=lambda: represent_of(read(given)))

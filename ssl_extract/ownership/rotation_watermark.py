@@ -87,9 +87,14 @@ def rotation_watermark(aligned: bool = False) -> Test:
     """
 
     def test(case: Case, suspect: Represent) -> Evidence:
+        if not callable(case.mark):
+            raise UserError(
+                f'mark={type(case.mark).__name__}: the test rotation_watermark takes the predictor '
+                'of the victim, rotation_watermark.mark_of(encoder)'
+            )
         order = np.random.default_rng(case.seed).permutation(len(case.public))
-        fitted, judged = np.split(case.public[order], [len(order) // 2 if aligned else 0])
-        halves = rotate(judged, case.seed)
+        fitted, judged = np.split(order, [len(order) // 2 if aligned else 0])
+        halves = rotate(case.public[judged], case.seed)
         read = _aligned(case, fitted) if aligned else _direct(case)
         dealt = [[half[start::2] for half in halves] for start in (0, 1)]
         own = scores(read(suspect), dealt[0])
@@ -155,7 +160,7 @@ def scores(logits: Mark, halves: Sequence[np.ndarray]) -> np.ndarray:
 
 def _direct(case: Case) -> Callable[[Represent], Mark]:
     """Makes the reader of a mark from representations as they are."""
-    width = case.victim(case.public[:1]).shape[1]
+    width = case.victim(case.public).shape[1]
 
     def read(encoder: Represent) -> Mark:
         def logits(images: np.ndarray) -> np.ndarray:
@@ -172,11 +177,13 @@ def _direct(case: Case) -> Callable[[Represent], Mark]:
     return read
 
 
-def _aligned(case: Case, images: np.ndarray) -> Callable[[Represent], Mark]:
-    """Makes the reader of a mark from representations mapped to the victim's on images."""
+def _aligned(case: Case, rows: np.ndarray) -> Callable[[Represent], Mark]:
+    """Makes the reader of a mark from representations mapped to the victim's on some images."""
     from sklearn.linear_model import RidgeCV  # takes a second to import
 
-    wanted = check_features(case.victim(images)).astype(np.float64)
+    # All images, as other tests ask: a victim behind a network is asked none twice.
+    wanted = check_features(case.victim(case.public))[rows].astype(np.float64)
+    images = case.public[rows]
 
     def read(encoder: Represent) -> Mark:
         given = check_features(encoder(images)).astype(np.float64)

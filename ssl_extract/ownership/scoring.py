@@ -14,6 +14,7 @@ from ssl_extract.ownership import base
 from ssl_extract.ownership.base import TESTS, Case, Evidence, Represent, remembered
 from ssl_extract.ownership.represented import Candidate
 from ssl_extract.ownership.verdict import LEAST_INDEPENDENTS, judge, p_among
+from ssl_extract.report.significance import LEVEL
 from ssl_extract.runtime import files, progress
 
 STOLEN, NOT_SHOWN, NONE = 'stolen', 'not shown', 'none'  # the verdicts
@@ -204,7 +205,7 @@ def _choose(tests: Sequence[str] | None, case: Case, encoders: Encoders) -> list
             raise UserError(f'ownership test {spec!r} needs {lacking}: give {lacking}=...')
         base.check_case(spec, case)
         TESTS.make(spec)
-    refusals = [_no_null(spec, encoders) for spec in chosen]
+    refusals = [_no_null(spec, case, encoders) for spec in chosen]
     if all(refusals):
         given = [field for field in ('private', 'public', 'shadows', 'mark') if _has(case, field)]
         nothing = f'no registered test needs only {", ".join(given) or "a victim"}: give more'
@@ -227,10 +228,17 @@ def _has(case: Case, field: str) -> bool:
     return value is not None and (not isinstance(value, tuple) or bool(value))
 
 
-def _no_null(spec: str, encoders: Encoders) -> str:
+def _no_null(spec: str, case: Case, encoders: Encoders) -> str:
     """Returns why a test has no null; '' where it has one."""
     m = len(encoders.null(spec))
-    if _own_null(spec, m) or m >= LEAST_INDEPENDENTS:
+    own, least = _own_null(spec, m), round(len(encoders.suspects) / LEVEL)
+    if own == 'shadows' and len(case.shadows) < least:
+        return (
+            f'{len(case.shadows)} shadows give no corrected p-value below {LEVEL:.0%}, for '
+            f'{len(encoders.suspects)} suspects: give {least} shadows or more, or '
+            f'{LEAST_INDEPENDENTS} independent encoders'
+        )
+    if own or m >= LEAST_INDEPENDENTS:
         return ''
     compares = 'independents' in TESTS.traits(spec).needs
     least = next(
@@ -343,10 +351,10 @@ def _null(
 ) -> tuple[list[float] | None, str]:
     """Returns the statistics of the null and its name, or None and the reason."""
     others = encoders.null(spec)
+    if reason := _no_null(spec, case, encoders):
+        return None, reason
     if own := _own_null(spec, len(others)):
         return [], f'{own}, m={len(case.shadows)}' if own == 'shadows' else own
-    if reason := _no_null(spec, encoders):
-        return None, reason
     statistics = []
     for other in others:
         evidence = kept[other.address][spec]

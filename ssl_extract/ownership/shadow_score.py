@@ -75,7 +75,7 @@ def shadow_score(
     def test(case: Case, suspect: Represent) -> Evidence:
         encoders = [remembered(encoder) for encoder in (case.victim, *case.shadows, suspect)]
         inputs = probe_inputs(case, probes)
-        rows = [_represent(encoder, case.public, inputs) for encoder in encoders]
+        rows = [(f(case.public), None if inputs is None else f(inputs)) for f in encoders]
         _check_owners(rows[:-1])
         if agreement == 'neighbors':
             agreements = shared_neighbors(rows[0], rows[1:], k)
@@ -220,17 +220,6 @@ def mean_z(own: np.ndarray, others: np.ndarray, share: float) -> float:
 
 def _count(share: float, probes: int) -> int:
     return math.ceil(share * probes)
-
-
-def _represent(encoder: Represent, public: np.ndarray, probes: np.ndarray | None) -> Rows:
-    rows = encoder(public), None if probes is None else encoder(probes)
-    for inputs, answers in zip((public, probes), rows, strict=True):
-        if answers is not None and len(answers) != len(inputs):
-            raise UserError(
-                f'an encoder must give one row for each of {len(inputs)} inputs, this one gives '
-                f'{len(answers)}'
-            )
-    return rows
 
 
 def _check_owners(rows: list[Rows]) -> None:

@@ -125,7 +125,7 @@ def sslguard(
 
     Args:
         threshold: of the cosine; None for the mean cosine as the statistic.
-        decoys: the number of decoys, 19 for a p-value of 0.05.
+        decoys: the number of decoys, 20 or more for a p-value below 0.05.
 
     Raises:
         UserError: from the test, where the mark is no tuple of enough secrets for such inputs, or

@@ -141,7 +141,8 @@ def test_constant_representations_and_other_inputs_are_refused(mark):
     with pytest.raises(UserError, match='all representations of the victim are alike'):
         ownership.test(mark, case._replace(victim=lambda x: np.ones((len(x), 3))), represent)
     with pytest.raises(UserError, match='represents 7 inputs and the victim 500'):
-        ownership.test(mark, case, lambda pixels: represent(pixels[:7]))
+        victim, secrets = represent(PIXELS[PUBLIC]), decoys.with_decoys(3, 9)
+        answer_marks.search(victim[:7], victim, SUMS[mark], secrets)
 
 
 def test_every_mark_has_an_ownership_test_of_the_same_parameters():

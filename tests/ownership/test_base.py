@@ -44,8 +44,8 @@ def test_a_case_that_lacks_something_is_refused_before_the_test(closeness, case,
 
 
 def test_evidence_that_is_not_finite_is_an_error(closeness):
-    with pytest.raises(UserError, match='must be finite'):
-        ownership.test('closeness', case_of(), lambda x: np.nan * x)
+    with pytest.raises(UserError, match='must be finite'), np.errstate(over='ignore'):
+        ownership.test('closeness(scale=1e15)', case_of(), lambda x: 1e25 * x)
 
 
 def test_representations_are_computed_once_and_checked():
@@ -61,3 +61,9 @@ def test_representations_are_computed_once_and_checked():
     assert once(INPUTS[:5]).shape == (5, 2) and calls == [32, 5]
     with pytest.raises(UserError, match='hold NaN'):
         ownership.remembered(lambda x: x * np.nan)(INPUTS)
+
+
+@pytest.mark.parametrize('wrong', [lambda x: x[1:], lambda x: np.tile(x, (2, 1))])
+def test_a_suspect_that_gives_more_or_fewer_rows_is_refused(wrong):
+    with pytest.raises(UserError, match='one row for each of 32 inputs'):
+        ownership.test('dataset_inference(components=1)', case_of(), wrong)

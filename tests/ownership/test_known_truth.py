@@ -98,6 +98,7 @@ def test_truths_are_read_as_they_were_written(tmp_path):
     [
         ('encoder,truth,how\na,stolen,mse', 'line 2: write the columns encoder,truth,how,queries'),
         ('encoder,truth,how,queries\na,stolen', 'line 2: write the columns'),
+        ('encoder,truth,how,queries\na,stolen,mse,1,2', 'line 2: write the columns'),
         ('encoder,truth,how,queries\na,copied,mse,1', "truth is 'copied': write 'stolen' or"),
         ('encoder,truth,how,queries\na,stolen,mse,1.5', "queries is '1.5': write a whole number"),
         ('encoder,truth,how,queries\na,stolen,x,\na,stolen,x,', 'line 3: a was there before'),

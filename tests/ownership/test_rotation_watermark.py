@@ -85,6 +85,14 @@ def test_wider_than_inputs_are_many():
     assert evidence(wide, ALIGNED).statistic > 0.2  # all pixels are in it, the victim's too
 
 
+@pytest.mark.parametrize('spec', ['rotation_watermark', ALIGNED])
+def test_the_victim_is_asked_all_public_images_at_once_as_by_other_tests(spec):
+    asked = []
+    victim = lambda images: (asked.append(images), VICTIM(images))[1]  # noqa: E731
+    evidence(VICTIM, spec, CASE._replace(victim=victim))
+    assert asked and all(np.array_equal(images, TILTED) for images in asked)
+
+
 def test_a_constant_suspect_is_no_copy():
     for constant in (0.0, 1.0):
         for spec in ('rotation_watermark', ALIGNED):
@@ -104,6 +112,7 @@ def test_the_order_of_dimensions_and_copies_of_an_independent_change_little():
         (lambda x: np.inf * VICTIM(x), {}, 'hold NaN or infinity'),
         (VICTIM, {'mark': lambda r: r[:, 0] * np.nan}, 'numbers that are not finite'),
         (VICTIM, {'mark': None}, 'needs mark'),
+        (VICTIM, {'mark': ('secret',)}, 'takes the predictor of the victim'),
         (VICTIM, {'independents': ()}, 'needs independents'),
         (VICTIM, {'public': TILTED[:, 0]}, r'takes an image \[H, W, C\]'),
         (VICTIM, {'public': (255 * TILTED).astype(np.uint8)}, 'decode images first'),

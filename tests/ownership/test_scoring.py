@@ -56,6 +56,10 @@ def tests(registries_restored):
 
         return test
 
+    @ownership.register('moved', needs=('conferrable',))
+    def moved():
+        return lambda case, suspect: Evidence(float(suspect(case.conferrable).mean()), 20)
+
     @ownership.register('secret', needs=('public', 'mark'), null='secrets')
     def secret():
         def test(case, suspect):
@@ -119,6 +123,14 @@ def test_a_test_that_compares_with_independents_is_judged_by_others():
     assert rows[-1].verdict == 'stolen' and rows[-1].null == 'independents, m=18'
 
 
+def test_conferrable_inputs_reach_the_tests_and_count_as_content(tmp_path):
+    how = {'tests': ['moved'], 'folder': tmp_path}
+    for inputs in (PUBLIC[:20] + 1, PUBLIC[:20] - 1):
+        rows = score(conferrable=inputs, **how)
+        wanted = [f(inputs).mean() for f in SUSPECTS.values()]
+        assert [row.statistic for row in rows] == pytest.approx(wanted, rel=1e-5)
+
+
 def test_a_test_over_secrets_needs_no_independents():
     rows = score(independents=None, mark={'gap': 0.5})
     assert {row.test for row in rows} == {'agreement', 'secret'}  # all that have what they need
@@ -143,6 +155,21 @@ def test_a_test_over_members_needs_no_independents_and_prefers_them():
     assert 0.01 not in {row.p_value for row in among}
     eight = score_all(private=PRIVATE, tests=['member'], independents=group(range(10, 18)))
     assert {row.p_value for row in eight if row.role == 'independent'} == {None}  # seven others
+
+
+def test_shadows_that_can_show_nothing_are_no_null():
+    @ownership.register('ranked', needs=('public', 'shadows'), null='shadows')
+    def ranked():
+        return lambda case, suspect: Evidence(float(suspect(case.public).mean()), 60, 1 / 21)
+
+    def scored(suspects, shadows):
+        given = {'independents': None, 'shadows': group(range(20, 20 + shadows))}
+        return score(suspects, tests=['ranked'], **given)
+
+    assert scored(group([1]), 20)[0].verdict == 'stolen'
+    for suspects, shadows, least in (([1], 19, 20), ([1, 2], 20, 40)):
+        with pytest.raises(UserError, match=f'{shadows} shadows .* give {least} shadows or more'):
+            scored(group(suspects), shadows)
 
 
 def test_a_refusal_is_shown_and_the_family_is_the_rest():
@@ -242,6 +269,7 @@ def test_the_address_of_an_encoder_as_a_function_is_that_of_its_weights():
         ({'public': PUBLIC[:9]}, 'has 9 public inputs: give 16 or more'),
         ({'private': PUBLIC[:30]}, '30 of the 60 public inputs public are among the private'),
         ({'private': PRIVATE[:, :4]}, 'cannot compare'),
+        ({'conferrable': PUBLIC[:9], 'tests': ['moved']}, 'has 9 conferrable inputs'),
         ({'public': None}, 'no registered test needs only a victim'),
         ({'public': None, 'tests': ['agreement']}, "'agreement' needs public: give public="),
         ({'tests': ['agrement']}, "did you mean 'agreement'"),
@@ -251,6 +279,9 @@ def test_the_address_of_an_encoder_as_a_function_is_that_of_its_weights():
         ({'independents': {**group(range(10, 34)), 'twin': encoder(10)}}, 'twin is the same as'),
         ({'victim': encoder(11)}, 'independent encoder e11 is the same as the victim'),
         ({'suspects': {'x': 3}}, 'x: int is no encoder'),
+        ({'suspects': {'two\nlines': encoder(1)}}, 'write printable text on one line'),
+        ({'independents': {'\udcff': encoder(1)}}, 'write printable text on one line'),
+        ({'suspects': {7: encoder(1)}}, '7 is no name of an encoder'),
         ({'suspects': 'nowhere'}, 'nowhere is not there'),
     ],
 )

@@ -101,6 +101,8 @@ FILES = ('--victim=victim.safetensors', '--suspects=suspects', '--independents=i
         ([*FILES, '--public=digits'], "--public='digits/train'"),
         ([*FILES, '--public=npz(path="a/b.npz")'], "--public='digits/train'"),
         ([*FILES, '--public=digits/test[:40]', '--tests=same('], "--tests='one,other(a=1)'"),
+        ([*FILES, '--public=digits/test[:40]', '--tests=a) or (b'], "--tests='one,other(a=1)'"),
+        ([*FILES, '--public=digits/test[:40]', '--tests=a\nb'], "--tests='one,other(a=1)'"),
         ([*FILES, '--public=digits/test[:40]', '--tests=sam'], 'unknown ownership test'),
         ([*FILES, '--public=digits/test[:40]', '--size=9'], 'each input is [9, 9, 3]'),
         (
