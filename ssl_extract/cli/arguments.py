@@ -129,6 +129,10 @@ def _define_score(values: flags.FlagValues) -> None:
         ),
         'independents': ('', 'Folder of 8 or more encoders that are known not to be stolen.'),
         'shadows': ('', "Folder of encoders of the victim's recipe that the owner trained."),
+        'secrets': (
+            '',
+            "SSLGuard's secret, and after commas those of decoys: files of sslguard.save.",
+        ),
         'private': ('', "The victim's training data that nobody else has: digits/train[:500]."),
         'public': ('', 'Data of the same source that no encoder was trained on: digits/test.'),
         'truth': ('', 'CSV of suspects of known truth, to measure tests with.'),

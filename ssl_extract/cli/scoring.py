@@ -2,6 +2,7 @@
 
 import ast
 import os
+from typing import Any
 
 from absl import flags
 from etils import epath
@@ -11,7 +12,7 @@ from ssl_extract.cli import arguments
 from ssl_extract.data import Dataset
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError, one_line
-from ssl_extract.ownership import known_truth, represented
+from ssl_extract.ownership import known_truth, represented, rotation_watermark, sslguard
 from ssl_extract.ownership.scoring import SUSPECT, Score, as_csv
 from ssl_extract.ownership.verdict import hits
 from ssl_extract.pipeline.modules import import_modules
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> int:
         public=public,
         independents=values.independents or None,
         shadows=values.shadows or None,
+        mark=_mark_of(values.secrets, victim),
         tests=_specs_of(values.tests),
         folder=out.with_suffix('.kept'),
     )
@@ -103,6 +105,14 @@ def _victim_of(text: str) -> Encoder | Victim:
     if os.path.exists(text) or ('(' not in text and (named or path.exists())):  # of a bucket
         return represented.read(path)
     return sources.load(text)
+
+
+def _mark_of(secrets: str, victim: Encoder | Victim) -> Any:
+    """Returns the victim's mark: SSLGuard's secrets of files, or the rotation predictor."""
+    if secrets:
+        return tuple(sslguard.load(path.strip()) for path in secrets.split(','))
+    marked = isinstance(victim, Encoder) and rotation_watermark.MARK in dict(victim.heads)
+    return rotation_watermark.mark_of(victim) if marked else None
 
 
 def _set_of(values: flags.FlagValues, name: str, victim: Encoder | Victim) -> Dataset | None:

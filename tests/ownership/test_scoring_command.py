@@ -10,16 +10,21 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from processes import ROOT
 
 from ssl_extract import cli, ownership
-from ssl_extract.ownership import represented
+from ssl_extract.encoders import chain, trained
+from ssl_extract.ownership import represented, sslguard
 from ssl_extract.ownership.base import TESTS
 
 PAGE = (ROOT / 'docs/how_to/ownership.md').read_text()
 BLOCKS = re.findall(r'^```python\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = re.findall(r'^```bash\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL)
+PREDICTOR = 'rotation_predictor(hidden=4)'
 RUN = [shlex.split(command) for command in COMMANDS if 'same_distances' in command]
 
 
@@ -124,6 +129,27 @@ def test_wrong_flags_are_refused_in_one_line(words, said, folder, capsys):
 def test_a_folder_or_file_of_an_encoder_is_one_suspect(folder):
     assert list(represented.in_folder(folder / 'victim.safetensors')) == ['victim.safetensors']
     assert len(represented.in_folder(folder / 'independents')) == 8
+
+
+def test_the_mark_is_the_victims_head_or_the_secret_of_a_file(tmp_path):
+    from ssl_extract.cli import scoring
+
+    spec, heads = 'resnet18(stem="patch", width=4, stages=(1,))', (('rotation', PREDICTOR),)
+    networks = trained.networks_of(spec, heads)
+    joint = chain.init(networks, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    parts = {name: chain.part(joint, name) for name in networks}
+    plain = trained.Encoder(spec, parts['encoder'], (8, 8, 3))
+    marked = plain._replace(heads=heads, head_variables={'rotation': parts['rotation']})
+    rows = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    expected = trained.make_head(PREDICTOR).apply(parts['rotation'], rows)[:, 0]
+    np.testing.assert_array_equal(scoring._mark_of('', marked)(rows), expected)
+    assert scoring._mark_of('', plain) is None
+    secret = sslguard.Secret(*np.ones((3, 2), np.float32), {'kernel0': np.eye(2), 'bias0': rows[0]})
+    paths = [str(tmp_path / f'{name}.safetensors') for name in 'ab']
+    for path in paths:
+        sslguard.save(path, secret)
+    found = scoring._mark_of(', '.join(paths), marked)
+    assert len(found) == 2 and all(isinstance(part, sslguard.Secret) for part in found)
 
 
 def test_tests_are_split_at_the_outer_commas():
