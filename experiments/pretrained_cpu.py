@@ -17,7 +17,7 @@ queries. Behind each stand direct extraction and the attackers made for it, and 
 without it; beside them two kinds of users, who adapt too.
 
 Time: the victim computes 10,000 images of the pool, 27,000 of tasks and owner and 60,000 views, 10
-minutes of one core at 170 a second. All 220 runs took about two hours of two cores that had other
+minutes of one core at 170 a second. All 220 runs took about two and a half hours of two cores that had other
 work too; docs/studies/pretrained.md has what came out. The same command goes on after a stop;
 `--run_index` splits it.
 
