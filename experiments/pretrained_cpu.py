@@ -17,9 +17,9 @@ queries. Behind each stand direct extraction and the attackers made for it, and 
 without it; beside them two kinds of users, who adapt too.
 
 Time: the victim computes 10,000 images of the pool, 27,000 of tasks and owner and 60,000 views, 10
-minutes of one core at 170 a second. All 220 runs took about two and a half hours of two cores that had other
-work too; docs/studies/pretrained.md has what came out. The same command goes on after a stop;
-`--run_index` splits it.
+minutes of one core at 170 a second. All 220 runs took about two and a half hours of two cores that
+had other work too; docs/studies/pretrained.md has what came out. The same command goes on after a
+stop; `--run_index` splits it.
 
 The family of comparisons, 34 in all: every other attack against direct extraction with mse, at
 every budget; the best direct extraction against pretraining from scratch, at every budget, and
