@@ -73,6 +73,7 @@ def shrink(cfg, fixed):
         'victim.split',
         'victim.encoder',
         'victim.method',
+        'victim.augmentation',
         'victim.epochs',
         'victim.batch_size',
         'attack.split',
@@ -82,6 +83,7 @@ def shrink(cfg, fixed):
         'attack.batch_size',
         'baselines.scratch_epochs',
         'baselines.scratch_batch_size',
+        'baselines.scratch_inputs',
         'legitimate.users',
         'legitimate.test_images',
         'evaluation.tasks',
@@ -95,8 +97,9 @@ def shrink(cfg, fixed):
     cfg.data.dir = ''
     cfg.report.comparisons = ()  # of runs that are cut down below
     kept = ['attack.loss', 'defense', 'seed', 'attack.optimizer', 'attack.schedule']
-    # Of a classifier, and of answers of 1,280 numbers.
-    others = [run for run in cfg.runs if run.get('defense') in ('dynamarks', 'top_k(k=80)')]
+    # Of a classifier, and of answers of 1,280 or 256 numbers.
+    wide = ('dynamarks', 'top_k(k=80)', 'top_k(k=32)')
+    others = [run for run in cfg.runs if run.get('defense') in wide]
     cfg.runs = tuple(
         {f: v for f, v in run.items() if f in kept}
         for run in cfg.runs

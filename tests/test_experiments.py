@@ -14,7 +14,7 @@ from ownership_cpu import __main__ as matrix
 from ownership_cpu.encoders import Sizes, Study
 from ownership_cpu.suspects import MARKS, suspects_of
 from pretrained import efficientnet_lite0 as lite0
-from pretrained import kept, openwakeword
+from pretrained import kept, openwakeword, wordllama
 
 from ssl_extract import attacks, config, defenses, encoders, evaluation, ownership, training
 from ssl_extract.encoders import trained
@@ -27,6 +27,7 @@ from ssl_extract.victims import SOURCES
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'experiments'
 FILES = sorted(FOLDER.glob('*.py'))
+DIMS = (lite0.DIM, openwakeword.DIM, wordllama.DIM)  # of victims that are functions
 STUDIES = [('cifar10_cpu', where) for where in ('', 'simsiam')]
 STUDIES += [('attacks_cpu', where) for where in ('', 'few')]
 STUDIES += [('defenses_cpu', where) for where in ('', 'added', 'strengths', 'marks', 'elsewhere')]
@@ -59,8 +60,14 @@ def test_every_experiment_expands_to_runs_with_known_names(path):
             load_victim = SOURCES.make(run.victim.source)  # None where the run pretrains
             if load_victim and not run.victim.source.startswith('torch('):  # a file of the reader
                 answers = load_victim(parallel.data_mesh(1))
-                assert answers.origin or answers.dim in (lite0.DIM, openwakeword.DIM)
+                assert answers.origin or answers.dim in DIMS
         trained.make(run.victim.encoder)
+
+
+def test_the_study_of_text_trains_alike_at_every_budget():
+    for run in config.expand(study('text_cpu')):
+        steps = run.attack.epochs * run.attack.budget // run.attack.batch_size
+        assert steps == 200 if 'transformer' in run.attack.encoder else steps == 100
 
 
 def test_the_papers_setting_is_the_papers():
@@ -155,13 +162,17 @@ def test_every_attack_of_the_comparison_pays_the_same_and_trains_alike():
                 assert steps == pytest.approx(steps_of[budget], rel=0.05)
 
 
-@pytest.mark.parametrize(('name', 'where'), [*STUDIES, ('pretrained_cpu', '')])
+OF_PRETRAINED = [('pretrained_cpu', ''), ('text_cpu', ''), ('text_cpu', 'minilm')]
+
+
+@pytest.mark.parametrize(('name', 'where'), [*STUDIES, *OF_PRETRAINED])
 def test_a_study_lists_a_family_of_comparisons_over_five_seeds(name, where):
     c = study(name, where)
+    tasks = ['news', 'questions'] if name == 'text_cpu' else ['cifar10', 'fashion_mnist']
     runs = [make_run(run, 'nowhere', None) for run in config.expand(c)]
     assert len(runs) == len(c.runs) <= 500
     ids = [str(number) for number in range(len(runs))]
-    family = comparisons.family_of(c, (), runs, ids, ['cifar10', 'fashion_mnist'])
+    family = comparisons.family_of(c, (), runs, ids, tasks)
     assert len(family) == len(c.report.comparisons) > 0
     for comparison in family:
         assert comparison.margin == 0.02

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pretrained import installed, kept, minilm
 
+from ssl_extract import evaluation
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import files
 
@@ -43,3 +44,17 @@ def test_an_answer_on_disk_needs_no_network_whatever_the_padding(tmp_path, monke
     asked = np.float32([[101, 102, -1, -1], [101, 7, 102, -1], [101, 102, -1, -1]])
     np.testing.assert_array_equal(minilm.encode(asked), answers[[1, 0, 1]])
     kept._kept.cache_clear()
+
+
+def test_precision_counts_results_of_the_class_of_the_text(registries_restored):
+    from pretrained import search  # which registers its metric and sets
+
+    angles = np.linspace(0, 1, 15)
+    archive = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    labels = np.arange(15) < 8
+    found = search.precision(
+        evaluation.Features('arc', archive, archive[[0, 14]], labels, labels[[0, 14]], 2, None)
+    )
+    assert found.value == pytest.approx((8 + 7) / 20) and found.n == 2
+    with pytest.raises(UserError, match="encoder='bert': write 'wordllama' or 'minilm'"):
+        search.news('bert', split='all', data_dir='')
