@@ -67,7 +67,7 @@ def base() -> ml_collections.ConfigDict:
     # 'torch(path="...", encoder="normalize | resnet50", size=224)'.
     c.victim.source = 'pretrain'
     c.victim.split = 'train'  # of data.name, for pretraining
-    c.victim.method = 'simclr'  # of pretraining, or 'simsiam'
+    c.victim.method = 'simclr'  # of pretraining, or 'simsiam', 'byol'
     c.victim.encoder = 'resnet18(stem="cifar")'  # the network
     c.victim.augmentation = 'simclr'  # of the views in pretraining
     c.victim.epochs = 200

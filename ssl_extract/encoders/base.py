@@ -43,6 +43,8 @@ class Network(NamedTuple):
         layers: (variables, inputs) -> float32 `[B, D]` of each layer, as `apply` computes it: of
             the input of the first block, and of the output of each block or stage, pooled as the
             representation is. The last is the representation. None of networks without.
+        spatial: (variables, inputs) -> float32 `[B, h, w, D]`, whose mean over h and w is the
+            representation. None of networks without.
     """
 
     init: Callable[[jax.Array, Any], Variables]
@@ -50,6 +52,7 @@ class Network(NamedTuple):
     train: Callable[[Variables, jax.Array], tuple[jax.Array, Any]]
     branch: bool = False
     layers: Callable[[Variables, jax.Array], tuple[jax.Array, ...]] | None = None
+    spatial: Callable[[Variables, jax.Array], jax.Array] | None = None
 
 
 def make(spec: str) -> Network:
@@ -75,7 +78,9 @@ def make(spec: str) -> Network:
     return network
 
 
-def from_module(module: nn.Module, rank: int, takes: str = '', layers: bool = False) -> Network:
+def from_module(
+    module: nn.Module, rank: int, takes: str = '', layers: bool = False, spatial: bool = False
+) -> Network:
     """Makes a Network of a Linen module called as `module(inputs, train: bool)`.
 
     Args:
@@ -85,6 +90,8 @@ def from_module(module: nn.Module, rank: int, takes: str = '', layers: bool = Fa
         takes: the inputs in an error message; '' is images or representations, by the rank.
         layers: whether the module keeps `[B, D]` of each of its layers, in order, by
             `self.sow('intermediates', 'layers', pooled)`.
+        spatial: whether the module keeps what it takes the last mean of, `[B, h, w, D]`, by
+            `self.sow('intermediates', 'spatial', x)`.
     """
     takes = takes or (IMAGES if rank == 4 else REPRESENTATIONS)
 
@@ -108,13 +115,27 @@ def from_module(module: nn.Module, rank: int, takes: str = '', layers: bool = Fa
         outputs, updated = module.apply(variables, inputs, train=True, mutable=['batch_stats'])
         return outputs.astype(jnp.float32), updated.get('batch_stats', {})
 
-    @jax.jit
-    def pooled(variables: Variables, inputs: jax.Array) -> tuple[jax.Array, ...]:
-        check_inputs(inputs, rank, takes)
-        _, kept = module.apply(variables, inputs, train=False, mutable=['intermediates'])
-        return tuple(layer.astype(jnp.float32) for layer in kept['intermediates']['layers'])
+    def kept(name: str) -> Callable[[Variables, jax.Array], tuple[jax.Array, ...]]:
+        @jax.jit
+        def keep(variables: Variables, inputs: jax.Array) -> tuple[jax.Array, ...]:
+            check_inputs(inputs, rank, takes)
+            _, found = module.apply(variables, inputs, train=False, mutable=['intermediates'])
+            return tuple(x.astype(jnp.float32) for x in found['intermediates'][name])
 
-    return Network(init, apply, train, layers=pooled if layers else None)
+        return keep
+
+    last = kept('spatial')
+
+    def mapped(variables: Variables, inputs: jax.Array) -> jax.Array:
+        return last(variables, inputs)[0]
+
+    return Network(
+        init,
+        apply,
+        train,
+        layers=kept('layers') if layers else None,
+        spatial=mapped if spatial else None,
+    )
 
 
 def check_inputs(inputs: Any, rank: int, takes: str = IMAGES) -> None:

@@ -66,5 +66,10 @@ def normalize(
     def after(function: Callable) -> Callable:
         return jax.jit(lambda variables, images: function(variables, normalized(images)))
 
-    layers = encoder.layers and after(encoder.layers)
-    return Network(encoder.init, after(encoder.apply), after(encoder.train), layers=layers)
+    return Network(
+        encoder.init,
+        after(encoder.apply),
+        after(encoder.train),
+        layers=encoder.layers and after(encoder.layers),
+        spatial=encoder.spatial and after(encoder.spatial),
+    )

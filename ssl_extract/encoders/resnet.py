@@ -93,6 +93,8 @@ class ResNet(nn.Module):
                 name = f'stage{i}_block{j}'
                 x = Block(self.block, self.width * 2**i, stride, self.dtype, name=name)(x, train)
             self.keep(x)
+        if self.is_mutable_collection('intermediates'):
+            self.sow('intermediates', 'spatial', x)
         return pooled(x)
 
     def keep(self, x: jax.Array) -> None:
@@ -139,7 +141,7 @@ def resnet(
     if not 1 <= len(stages) <= MAX_STAGES:
         raise UserError(f'stages={stages!r}: write 1 to {MAX_STAGES} stages, such as (2, 2, 2, 2)')
     module = ResNet(block, tuple(stages), stem, width, check_dtype(dtype))
-    return from_module(module, rank=4, layers=True)
+    return from_module(module, rank=4, layers=True, spatial=True)
 
 
 @register('resnet18')

@@ -172,7 +172,7 @@ WRONG = [
     ({'legitimate__model': 'svm'}, r"unknown legitimate user's model 'svm'"),
     ({'legitimate__images': 0}, r'legitimate.images=0: write a whole number from 1'),
     ({'legitimate__test_images': -1}, r'legitimate.test_images=-1: write a whole number from 0'),
-    ({'victim__method': 'byol'}, r"unknown victim method 'byol'"),
+    ({'victim__method': 'moco'}, r"unknown victim method 'moco'"),
     ({'victim__encoder': 'resnet19'}, r"unknown encoder 'resnet19': did you mean"),
     ({'victim__encoder': 'vit(patch=3)'}, r'patch'),
     ({'victim__augmentation': 'simclr(flipp=1)'}, r'flipp'),
