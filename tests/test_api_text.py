@@ -54,5 +54,7 @@ def test_a_text_encoder_is_stolen(texts):
     assert answers.bill.billed == 100
     with pytest.raises(UserError, match='changes single numbers, and .* has tokens with padding'):
         ssl_extract.collect(oracle, few, plan='near_duplicates(m=2)')
+    with pytest.raises(UserError, match='victim=.* has a vocabulary of 16, and .* the token 99'):
+        ssl_extract.collect(oracle, few._replace(inputs=np.full((4, 8), 99, np.int32), labels=None))
     assert values['surrogate', 'knn'] > 0.9
     assert values['surrogate', 'cosine'] > 0.8  # -0.1 before training

@@ -141,6 +141,18 @@ def test_a_part_is_valid(field, name, kind, sets, saved):
     works(name, kind, lambda: validate(run))
 
 
+def test_a_saved_victim_is_asked_for_tokens_that_it_knows(sets, tmp_path):
+    spec, shape = (
+        'bag_of_tokens(vocabulary=2, width=4)',
+        seen_shape(load_sets(run_of(sets['tokens']))),
+    )
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_variables(spec, shape))
+    trained.save(tmp_path, trained.Encoder(spec, zeros, shape))
+    fields = {'victim.source': f'checkpoint(path="{tmp_path}")'}
+    with pytest.raises(UserError, match='victim=.* has a vocabulary of 2, and .* has the token'):
+        validate(run_of(sets['tokens'], **fields, **{'attack.encoder': sets['tokens'].encoder}))
+
+
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('name', defenses.DEFENSES)
 def test_a_defense_takes_inputs(name, kind, sets):

@@ -17,6 +17,7 @@ from ssl_extract.api.inputs import Inputs
 from ssl_extract.attacks.plans import Plan, sent_views, view_seeds
 from ssl_extract.checks import check_whole
 from ssl_extract.data import Dataset
+from ssl_extract.encoders import check_vocabulary
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.identity import content_of, spec_content
@@ -130,6 +131,8 @@ def collect(
     _check_oracle(oracle, stored=folder is not None)
     dataset = inputs_lib.dataset_of(inputs, 'inputs')
     inputs_lib.check_shape(dataset, oracle.about.input_shape, f'victim {oracle.about.victim}')
+    if oracle.about.encoder:  # answers to unknown tokens would be NaN, and billed
+        check_vocabulary('victim', oracle.about.encoder, dataset)
     check_whole('batch_size', batch_size, 1)
     check_whole('seed', seed, 0)
     mesh = parallel.data_mesh()

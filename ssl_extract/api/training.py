@@ -97,7 +97,10 @@ def steal(
     dataset, preset = Dataset(answers.inputs, decode=answers.decode), attacks.own_settings(attack)
     endpoint, dim = attacks.endpoint_of(attack), answers.representations.shape[-1]
     if endpoint not in ('representation', answers.endpoint):
-        raise UserError(f'attack={attack!r} works on {endpoint}, the answers: {answers.endpoint}')
+        raise UserError(
+            f'attack={attack!r} works on {endpoint}, the answers: {answers.endpoint}; write '
+            f'another attack, or ask a victim of victims.from_flax(..., answers={endpoint!r})'
+        )
     seen = student_augmentation or preset['student_augmentation']
     inputs_lib.view_of(seen, dataset, 'student_augmentation')
     if labels is not None:

@@ -103,7 +103,7 @@ def views(m: Views = 10, query_augmentation: augment.Op = AS_IT_IS) -> Plan:
     def ask(batch, key, ask, account, count):
         if count > m:
             raise UserError(
-                f'a step works with {count} views of an image, and the plan stores {m}: write '
+                f'a step works with {count} views of an input, and the plan stores {m}: write '
                 f"attack.plan='views(m={count})'"
             )
         inputs, answered = batch['inputs'], batch['answered']

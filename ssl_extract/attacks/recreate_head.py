@@ -66,7 +66,7 @@ def recreate_head(
     """
     if plan.stored < 2:
         raise UserError(
-            'recreate_head trains its head on the answers to two views of an image: write '
+            'recreate_head trains its head on the answers to two views of an input: write '
             "attack.plan='views(m=2)'"
         )
     networks = {'head': encoders.make_head(head)}

@@ -84,11 +84,14 @@ def get_splits(
     """Returns the name of the split of each row, or None without an array 'split'.
 
     Raises:
-        UserError: the array is missing under another name, has another length, or holds no texts.
+        UserError: the array is missing under another name, has another length, or holds no texts,
+            or the text 'all'.
     """
     values = get(arrays, path, name, optional='split', length=length)
     if values is not None and values.dtype.kind != 'U':
         raise UserError(f'{path}: {name} must hold the names of splits, got {values.dtype}')
+    if values is not None and 'all' in values:
+        raise UserError(f"{path}: {name} holds 'all', which is the split of all rows: rename it")
     return values
 
 

@@ -86,6 +86,8 @@ def checked(dataset: Dataset) -> Dataset:
             f'{name}: num_classes={dataset.num_classes}, but a label is {labels.max()}: write '
             f'{labels.max() + 1} or more'
         )
+    if labels.max() > np.iinfo(np.int32).max:
+        raise UserError(f'{name}: a label is {labels.max()}: number the classes from 0')
     return Dataset(inputs, labels.astype(np.int32), int(dataset.num_classes), name, decode)
 
 

@@ -135,11 +135,11 @@ def check_counts(task: Task, *, neighbors: int, shots: int, prefix: str = '') ->
     """
     train, count = task.train, len(task.train.inputs)
     if neighbors > count:
-        raise UserError(f'{prefix}neighbors={neighbors}: {train.name} has only {count} images')
+        raise UserError(f'{prefix}neighbors={neighbors}: {train.name} has only {count} inputs')
     classes, per_class = np.unique(train.labels, return_counts=True)
     if per_class.min() < shots:
         raise UserError(
-            f'{prefix}shots={shots}: {train.name} has {per_class.min()} images of class '
+            f'{prefix}shots={shots}: {train.name} has {per_class.min()} inputs of class '
             f'{classes[per_class.argmin()]}; write fewer, or a larger split'
         )
 

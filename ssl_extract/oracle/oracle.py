@@ -66,6 +66,7 @@ class About:
         answers: the kind of an answer; see `Victim`.
         input_shape: of one input; None where the victim takes any, or where it is unknown.
         dim: width of the victim's answers; 0 where it is unknown.
+        encoder: the spec of the victim's network; '' where it is unknown.
         knows, service: see `Victim`.
     """
 
@@ -75,6 +76,7 @@ class About:
     answers: str = 'representation'
     input_shape: tuple[int, ...] | None = None
     dim: int = 0
+    encoder: str = ''
     knows: Callable[[np.ndarray], np.ndarray] | None = None
     service: Service | None = None
 
@@ -147,6 +149,7 @@ def make_oracle(
             answers=victim.answers,
             input_shape=victim.input_shape,
             dim=victim.dim,
+            encoder=victim.encoder.spec if victim.encoder else '',
             knows=victim.knows,
             service=victim.service,
         )

@@ -260,7 +260,7 @@ def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
     first = sets.tasks[0].test
     if len(first.inputs) < 2 * (dim + 2):
         raise UserError(
-            f'{first.name} has {len(first.inputs)} images: to compare '
+            f'{first.name} has {len(first.inputs)} inputs: to compare '
             f'representations of {dim} coordinates, a test set of {2 * (dim + 2)} is needed'
         )
 

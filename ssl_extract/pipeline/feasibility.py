@@ -112,6 +112,8 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
             f'attack.strategy={a.strategy!r} learns from probabilities and attack '
             f'{a.name!r} gets a {endpoint}; attack posteriors or labels with it'
         )
+    if sketch.encoder:
+        encoders.check_vocabulary('victim', sketch.encoder, sets.pool)
     check_network('attack.encoder', a.encoder or sketch.encoder, sketch.input_shape, sets)
     check_account(sketch, endpoint, defense, sets.num_classes)
     parts = (losses.LOSSES, a.loss), (attacks.ATTACKS, a.name)
@@ -119,7 +121,7 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
     apart = a.accounts > 1 and a.overlap == 0
     if apart and not attacks.ATTACKS.traits(a.name).per_account:
         raise UserError(
-            f'attack.overlap=0: without images that all of {a.accounts} accounts ask no map is '
+            f'attack.overlap=0: without inputs that all of {a.accounts} accounts ask no map is '
             f'fitted, and {a.name!r} learns from one space; write attack.overlap={5 * sketch.dim}, '
             "or attack.name='direct(adapter=True)'"
         )
@@ -173,7 +175,7 @@ def check_budget(run: Run, sets: Sets) -> None:
         count = -(-a.budget // stored)
     if count > len(pool.inputs):
         raise UserError(
-            f'attack.budget={a.budget}: {pool.name} has {len(pool.inputs)} different images and '
+            f'attack.budget={a.budget}: {pool.name} has {len(pool.inputs)} different inputs and '
             f'plan {a.plan!r} asks each {"one time" if stored == 1 else f"{stored} times"}'
             f'; write at most {len(pool.inputs) * stored}, a larger attack.split, or '
             "attack.plan='online'"
@@ -184,7 +186,7 @@ def check_budget(run: Run, sets: Sets) -> None:
     parts = surrogate.shares(count, rounds)
     if rounds > 1 and min(parts) < a.batch_size:
         raise UserError(
-            f'attack.strategy={a.strategy!r}: the budget pays for {sum(parts)} images, '
+            f'attack.strategy={a.strategy!r}: the budget pays for {sum(parts)} inputs, '
             f'{min(parts)} a round, fewer than attack.batch_size={a.batch_size}'
         )
     if c.baselines.scratch_inputs > len(pool.inputs):
@@ -206,7 +208,7 @@ def check_steps(field: str, epochs: int, num_inputs: int, batch_size: int) -> No
     if steps >= 2**31:
         raise UserError(
             f'{field}={epochs}: that makes {steps:,} steps of {batch_size} of {num_inputs:,} '
-            f'images; write at most {(2**31 - 1) * epochs // steps}'
+            f'inputs; write at most {(2**31 - 1) * epochs // steps}'
         )
 
 
@@ -282,18 +284,18 @@ def check_plan(a: Any) -> None:
     augments = attacks.PLANS.traits(a.plan).augments
     if not augments and query_augmentation != 'none':
         raise UserError(
-            f'attack.query_augmentation={query_augmentation!r}: plan {a.plan!r} asks each image as '
+            f'attack.query_augmentation={query_augmentation!r}: plan {a.plan!r} asks each input as '
             "it is; write attack.plan='views(m=1)' or 'online', or attack.student_augmentation"
         )
     if plan.stored > 1 and augments and query_augmentation == 'none':
         raise UserError(
-            f'attack.plan={a.plan!r} would ask the same image {plan.stored} times; write '
+            f'attack.plan={a.plan!r} would ask the same input {plan.stored} times; write '
             f"attack.query_augmentation='simclr', or attack.plan='repeat(m={plan.stored})'"
         )
     if not plan.stored and strategies.STRATEGIES.traits(a.strategy).chooses:
         raise UserError(
             f'attack.strategy={a.strategy!r}: plan {a.plan!r} asks views of all of the '
-            "attacker's images; write attack.plan='once' or 'views(m=1)'"
+            "attacker's inputs; write attack.plan='once' or 'views(m=1)'"
         )
 
 

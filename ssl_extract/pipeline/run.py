@@ -274,7 +274,7 @@ def compute(run: Run, sets: Sets, sketch: Sketch) -> Results:
         count = c.baselines.scratch_inputs or (c.attack.budget if stored else None)
         scratch_condition = {'budget': count, 'data': c.attack.data or c.data.name, 'seed': c.seed}
         _measure(run, sets, results, scratch, beside, [], scratch_condition)
-        title = f'from scratch: {count or "all"} images, seed {c.seed}'
+        title = f'from scratch: {count or "all"} inputs, seed {c.seed}'
         _add_curve(results, run, title, scratch.record)
     if c.baselines.random:
         encoder = c.attack.encoder or sketch.encoder

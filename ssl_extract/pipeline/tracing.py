@@ -23,7 +23,7 @@ def check_batch(count: int, batch_size: int, field: str, mesh: jax.sharding.Mesh
         mesh: the devices.
     """
     if batch_size > count:
-        raise UserError(f'{field}={batch_size} is more than the {count} images it draws from')
+        raise UserError(f'{field}={batch_size} is more than the {count} inputs it draws from')
     parallel.check_batch_size(batch_size, mesh, field)
 
 

@@ -140,7 +140,7 @@ def visit_of(
     for chosen, dataset in ((train, task.train), (test, task.test)):
         if not len(chosen):
             raise UserError(
-                f'legitimate.users has {kind!r}: {dataset.name} has no image of its classes '
+                f'legitimate.users has {kind!r}: {dataset.name} has no input of its classes '
                 f'{sorted(map(int, classes))}; write a larger split, or another user'
             )
     train = train[:0] if answers_classes else train

@@ -43,8 +43,8 @@ def num_images(budget: int, accounts: int, overlap: int) -> int:
         return budget
     if budget < accounts * (overlap + 1):
         raise UserError(
-            f'attack.overlap={overlap}: {accounts} accounts that all ask {overlap} images, and one '
-            f'of their own each, need a budget of {accounts * (overlap + 1)} images, and it is '
+            f'attack.overlap={overlap}: {accounts} accounts that all ask {overlap} inputs, and one '
+            f'of their own each, need a budget of {accounts * (overlap + 1)} inputs, and it is '
             f'{budget}: lower attack.overlap or attack.accounts, or raise attack.budget'
         )
     return budget - (accounts - 1) * overlap

@@ -102,7 +102,7 @@ def left(seen: Seen, count: int) -> np.ndarray:
     remaining = order[~np.isin(order, seen.asked)].astype(np.int32)
     if len(remaining) < count:
         raise UserError(
-            f'attack.budget: {count} more images cannot be asked, {len(remaining)} of the '
+            f'attack.budget: {count} more inputs cannot be asked, {len(remaining)} of the '
             f"pool's {len(seen.inputs)} are left: lower the budget or enlarge attack.split"
         )
     return remaining

@@ -443,7 +443,7 @@ def test_what_is_wrong_is_said_before_anything_is_asked(fields, message):
 
 
 def test_classes_that_a_split_lacks_are_found_out():
-    with pytest.raises(UserError, match='has no image of its classes'):
+    with pytest.raises(UserError, match='has no input of its classes'):
         for seed in range(5):
             run = run_of(seed=seed)
             run.config.evaluation.tasks = ('digits(train="train[:200]", test="test[:1]")',)

@@ -52,7 +52,7 @@ WRONG = [
     ),
     (
         {'attack__budget': 137},
-        r'attack.budget=137: digits/train\[64:200\] has 136 different images',
+        r'attack.budget=137: digits/train\[64:200\] has 136 different inputs',
     ),
     ({'victim__epochs': -1}, r'victim.epochs=-1: write a whole number from 1'),
     ({'attack__epochs': 0}, r'attack.epochs=0: write a whole number from 1'),
@@ -60,12 +60,12 @@ WRONG = [
         {'attack__learning_rate': float('nan')},
         r'attack.learning_rate=nan: write a finite number above 0',
     ),
-    ({'attack__batch_size': 42}, r'attack.batch_size=42 is more than the 41 images'),
+    ({'attack__batch_size': 42}, r'attack.batch_size=42 is more than the 41 inputs'),
     (
         {'attack__batch_size': 15},
         r'attack.batch_size=15 must be a multiple of the 4 devices; try 16',
     ),
-    ({'victim__batch_size': 65}, r'victim.batch_size=65 is more than the 64 images'),
+    ({'victim__batch_size': 65}, r'victim.batch_size=65 is more than the 64 inputs'),
     (
         {'attack__budget': 65, 'attack__plan': 'online', 'attack__loss': 'infonce'},
         r"attack.budget=65: plan 'online' has 1 queries left for the last step, .*; write 66",
@@ -78,17 +78,17 @@ WRONG = [
     ({'attack__plan': 'twice'}, r"unknown query plan 'twice'"),
     (
         {'attack__query_augmentation': 'flip'},
-        r"plan 'once' asks each image as it is; write attack.plan='views\(m=1\)' or 'online'",
+        r"plan 'once' asks each input as it is; write attack.plan='views\(m=1\)' or 'online'",
     ),
     (
         {'attack__plan': 'views(m=3)'},
-        r"would ask the same image 3 times; .*, or attack.plan='repeat\(m=3\)'",
+        r"would ask the same input 3 times; .*, or attack.plan='repeat\(m=3\)'",
     ),
     ({'attack__plan': 'repeat(m=0)'}, r'm=0'),
     ({'attack__plan': 'views(m=0)'}, r'm must be a whole number from 1'),
     (
         {'attack__name': 'symmetrized', 'attack__plan': 'views(m=1)'},
-        r"works with 2 views of an image, and the plan stores 1: write attack.plan='views\(m=2\)'",
+        r"works with 2 views of an input, and the plan stores 1: write attack.plan='views\(m=2\)'",
     ),
     (
         {'attack__name': 'recreate_head', 'attack__plan': 'once', **NOT_AUGMENTED},
@@ -97,10 +97,10 @@ WRONG = [
     ({'attack__name': 'rda(views=0)', 'attack__batch_size': 4, **NO_SCRATCH}, r'views=0'),
     ({'attack__name': 'stolen_encoder(lambda_=-1)'}, r'lambda_=-1'),
     ({'attack__strategy': 'kcentr'}, r"unknown query strategy 'kcentr': did you mean 'kcenter'"),
-    ({'attack__strategy': 'kcenter(rounds=4)'}, r'pays for 41 images, 10 a round, fewer than'),
+    ({'attack__strategy': 'kcenter(rounds=4)'}, r'pays for 41 inputs, 10 a round, fewer than'),
     (
         {'attack__strategy': 'kcenter(rounds=2)', 'attack__plan': 'online'},
-        r"plan 'online' asks views of all of the attacker's images",
+        r"plan 'online' asks views of all of the attacker's inputs",
     ),
     (
         {'attack__strategy': 'knockoff(rounds=2)'},
@@ -162,7 +162,7 @@ WRONG = [
     ),
     (
         {'attack__plan': 'near_duplicates(m=2)', 'attack__query_augmentation': 'flip'},
-        r"plan 'near_duplicates\(m=2\)' asks each image as it is",
+        r"plan 'near_duplicates\(m=2\)' asks each input as it is",
     ),
     ({'legitimate__users': ('narow',)}, r"'narow': did you mean 'narrow'"),
     (

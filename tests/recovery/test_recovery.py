@@ -265,7 +265,7 @@ def test_a_larger_budget_asks_each_account_more():
 @pytest.mark.parametrize(
     ('args', 'mentioned'),
     [
-        ((100, 4, 25), 'attack.overlap=25: 4 accounts.*a budget of 104 images, and it is 100'),
+        ((100, 4, 25), 'attack.overlap=25: 4 accounts.*a budget of 104 inputs, and it is 100'),
         ((100, 0, 5), 'attack.accounts must be a whole number of at least 1, got 0'),
         ((100, True, 5), 'attack.accounts'),
         ((100, 2, -1), 'attack.overlap'),
