@@ -11,6 +11,8 @@ from processes import assert_same_ledgers, kill_when, read, results, start
 
 from ssl_extract.pipeline import run as experiment
 
+pytestmark = pytest.mark.wide  # test_launch.py kills one by default, and golden rows hold the bills
+
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
@@ -46,12 +48,11 @@ def ends_alike_when_killed(name, whole, tmp_path):
     assert assert_same_ledgers(tmp_path, whole) > 0
 
 
-@pytest.mark.parametrize('name', ['sybils', pytest.param('guarded_online', marks=pytest.mark.wide)])
+@pytest.mark.parametrize('name', all_attacks.KILLED)
 def test_killed_it_ends_in_the_same_results(name, whole, tmp_path):
     ends_alike_when_killed(name, whole, tmp_path)
 
 
-@pytest.mark.wide
 @pytest.mark.parametrize('name', ['rda', 'recreate_head', 'cont_steal', *all_attacks.OTHERS])
 def test_every_other_attack_does_too(name, tmp_path):
     experiment.run(all_attacks.get_config(name), workdir=tmp_path / 'whole')

@@ -1,12 +1,14 @@
 """A whole run on a set that declares classes without examples, as emnist/letters does."""
 
 import numpy as np
+import pytest
 import small
 
 from ssl_extract import data
 from ssl_extract.pipeline import run as pipeline
 
 
+@pytest.mark.wide
 def test_classes_that_never_occur_are_no_obstacle(tmp_path):
     digits = data.load('digits', 'train[:500]')
     images, labels = (part[digits.labels < 4] for part in (digits.inputs, digits.labels))

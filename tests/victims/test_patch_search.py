@@ -56,6 +56,7 @@ def patch_of():
     return corner[:, -5:, -5:]
 
 
+@pytest.mark.wide
 def test_the_patch_is_found_by_an_encoder_that_learned_it():
     how = {'steps': 80, 'batch_size': 32, 'learning_rate': 1e-2}
     state = patch_search.train_member(IMAGES, patch_of(), SPEC, **how, seed=(0, 0))
