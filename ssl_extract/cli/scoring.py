@@ -111,8 +111,9 @@ def _mark_of(secrets: str, victim: Encoder | Victim) -> Any:
     """Returns the victim's mark: SSLGuard's secrets of files, or the rotation predictor."""
     if secrets:
         return tuple(sslguard.load(path.strip()) for path in secrets.split(','))
-    marked = isinstance(victim, Encoder) and rotation_watermark.MARK in dict(victim.heads)
-    return rotation_watermark.mark_of(victim) if marked else None
+    encoder = victim if isinstance(victim, Encoder) else victim.encoder
+    marked = encoder is not None and rotation_watermark.MARK in dict(encoder.heads)
+    return rotation_watermark.mark_of(encoder) if marked else None
 
 
 def _set_of(values: flags.FlagValues, name: str, victim: Encoder | Victim) -> Dataset | None:

@@ -58,18 +58,22 @@ class Encoder(NamedTuple):
         return self.network.apply(self.variables, inputs)
 
     def through_heads(self) -> tuple[Callable, Any]:
-        """Returns `(apply, variables)` of the encoder with all heads but branches."""
-        variables = {'encoder': self.variables, **self.head_variables}
-        return _through(self.spec, self.heads), variables
+        """Returns `(apply, joint variables)` of the encoder with all heads but branches."""
+        parts = {'encoder': self.variables, **self.head_variables}
+        kinds = self.variables
+        joint = {kind: {name: part[kind] for name, part in parts.items()} for kind in kinds}
+        return through(self.spec, self.heads), joint
 
 
 @functools.cache
-def _through(spec: str, heads: tuple[tuple[str, str], ...]) -> Callable:
+def through(spec: str, heads: tuple[tuple[str, str], ...]) -> Callable:
+    """Returns `(joint variables, inputs) -> outputs` of an encoder with all heads but branches."""
     networks = networks_of(spec, heads)
 
-    def apply(variables, inputs):
+    def apply(variables: Any, inputs: jax.Array) -> jax.Array:
         for name, network in networks.items():
-            inputs = inputs if network.branch else network.apply(variables[name], inputs)
+            if not network.branch:
+                inputs = network.apply(chain.part(variables, name), inputs)
         return inputs
 
     return apply

@@ -79,9 +79,10 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
     c, a = run.config, run.config.attack
     endpoint, defense = attacks.endpoint_of(a.name), c.defense
     services.check_service(sketch, endpoint, defense)
-    if sketch.shadow and 'shadow' in defenses.needs(defense):
+    if 'shadow' in defenses.needs(defense):  # it is trained on victim.split
         check_victims_inputs(sets)
-        check_network('victim.encoder', sketch.shadow, sketch.input_shape, sets)
+        if sketch.shadow:
+            check_network('victim.encoder', sketch.shadow, sketch.input_shape, sets)
     plan = make_plan(a.plan, a.query_augmentation)
     if not (sketch.encoder or a.encoder):
         raise UserError("attack.encoder='': the victim has no network of ours; name one")

@@ -5,17 +5,15 @@ defenses need: a surrogate of the owner's victim. No query is sent: the owner ha
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from etils import epath
 
 from ssl_extract import attacks, augment, data, losses
 from ssl_extract.attacks.direct import imitate
 from ssl_extract.defenses.poisoning import Shadow
-from ssl_extract.encoders import chain, trained
+from ssl_extract.encoders import trained
 from ssl_extract.evaluation import PROBES, Task, features
 from ssl_extract.oracle.remote import answers_of
 from ssl_extract.pipeline import stage
@@ -179,22 +177,7 @@ def train_shadow(workspace: Workspace, owner: Owner, epochs: int) -> Shadow:
     shadow, _ = stage.cached(workspace, 'shadow', spec, train, form)
     if not shadow.heads:
         return Shadow(shadow.network.apply, shadow.variables)
-    _, parts = shadow.through_heads()
-    joint = {kind: {name: parts[name][kind] for name in parts} for kind in parts['encoder']}
-    return Shadow(through(shadow.spec, shadow.heads), joint)
-
-
-@functools.cache
-def through(spec: str, heads: tuple[tuple[str, str], ...]) -> Callable:
-    """Returns `(joint variables, inputs) -> answers` of a network and its adapter."""
-    networks = trained.networks_of(spec, heads)
-
-    def apply(variables: Any, inputs: jax.Array) -> jax.Array:
-        for name, network in networks.items():
-            inputs = network.apply(chain.part(variables, name), inputs)
-        return inputs
-
-    return apply
+    return Shadow(*shadow.through_heads())
 
 
 def _shadow_batch_size(workspace: Workspace, owner: Owner) -> int:

@@ -23,7 +23,6 @@ from ssl_extract.pipeline.owner import (
     classifier_spec,
     fit_classifier,
     shadow_spec,
-    through,
     train_shadow,
 )
 from ssl_extract.pipeline.victim import Sketch, abstract_variables, example_victim
@@ -205,7 +204,10 @@ def _example_shadow(sketch: Sketch) -> Shadow:
         zeros = _zeros(abstract_variables(spec, sketch.input_shape))
         return Shadow(trained.make(spec).apply, zeros)
     heads = (('adapter', f'linear(dim={sketch.dim})'),)
-    return Shadow(through(spec, heads), _zeros(trained.shapes_of(spec, heads, sketch.input_shape)))
+    return Shadow(
+        trained.through(spec, heads),
+        _zeros(trained.shapes_of(spec, heads, sketch.input_shape)),
+    )
 
 
 def _zeros(variables: Any) -> Any:

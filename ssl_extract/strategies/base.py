@@ -90,6 +90,23 @@ def needs(spec: str) -> frozenset[str]:
     return STRATEGIES.needs(spec)
 
 
+def after_chance(rounds: int, pick: Callable[[Seen, np.ndarray, int], np.ndarray]) -> Strategy:
+    """Makes a strategy whose first round, without a surrogate, is random.
+
+    Args:
+        rounds: number of choices, the random first choice included.
+        pick: `(seen, candidates int[C], count) -> int[count]`, places among the candidates.
+    """
+
+    def choose(seen: Seen, count: int, state: State):
+        candidates = left(seen, count)
+        if seen.represent is None:
+            return candidates[:count], state
+        return candidates[pick(seen, candidates, count)], state
+
+    return Strategy(rounds, choose)
+
+
 def left(seen: Seen, count: int) -> np.ndarray:
     """Returns the indices of the pool not asked yet, int32 [N - Q], in the order of chance.
 

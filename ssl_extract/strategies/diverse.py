@@ -3,7 +3,7 @@
 import numpy as np
 
 from ssl_extract.numerics import centered
-from ssl_extract.strategies.base import Rounds, Seen, State, Strategy, left, register, represent
+from ssl_extract.strategies.base import Rounds, Seen, Strategy, after_chance, register, represent
 from ssl_extract.strategies.kcenter import square, to_nearest
 
 _TAG = 12  # of the random draws
@@ -29,15 +29,12 @@ def diverse(rounds: Rounds = 4) -> Strategy:
         UserError: rounds is not a whole number of at least 2.
     """
 
-    def choose(seen: Seen, count: int, state: State):
-        candidates = left(seen, count)
-        if seen.represent is None:
-            return candidates[:count], state
+    def pick(seen: Seen, candidates: np.ndarray, count: int) -> np.ndarray:
         points, asked = centered(represent(seen, candidates), represent(seen, seen.asked))
         rng = np.random.default_rng((seen.seed, _TAG, seen.round))
-        return candidates[_draw(rng, points, to_nearest(points, asked), count)], state
+        return _draw(rng, points, to_nearest(points, asked), count)
 
-    return Strategy(rounds, choose)
+    return after_chance(rounds, pick)
 
 
 def _draw(

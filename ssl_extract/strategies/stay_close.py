@@ -3,7 +3,7 @@
 import numpy as np
 
 from ssl_extract.numerics import units
-from ssl_extract.strategies.base import Rounds, Seen, State, Strategy, left, register, represent
+from ssl_extract.strategies.base import Rounds, Seen, Strategy, after_chance, register, represent
 
 
 @register('stay_close', adaptive=True)
@@ -34,16 +34,12 @@ def stay_close(rounds: Rounds = 4) -> Strategy:
         UserError: rounds is not a whole number of at least 2.
     """
 
-    def choose(seen: Seen, count: int, state: State):
-        candidates = left(seen, count)
-        if seen.represent is None:
-            return candidates[:count], state
+    def pick(seen: Seen, candidates: np.ndarray, count: int) -> np.ndarray:
         centers = _directions(seen, seen.asked)
         medoid = centers[np.argmax(centers @ centers.sum(axis=0))]
-        order = np.argsort(-(_directions(seen, candidates) @ medoid), kind='stable')
-        return candidates[order[:count]], state
+        return np.argsort(-(_directions(seen, candidates) @ medoid), kind='stable')[:count]
 
-    return Strategy(rounds, choose)
+    return after_chance(rounds, pick)
 
 
 def _directions(seen: Seen, rows: np.ndarray) -> np.ndarray:

@@ -64,17 +64,36 @@ def patch(size: Count = 6, anywhere: bool = True, key: Whole = 0) -> Trigger:
     square = colors[fields][:, fields]
 
     def apply(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        sides, changed = images.shape[1:3], images.copy()
+        sides = images.shape[1:3]
         if size > min(sides):
             raise UserError(f'patch(size={size}) is larger than images of {sides[0]}x{sides[1]}')
-        for image in changed:
-            top, left = (side - size for side in sides)
-            if anywhere:
-                top, left = rng.integers(0, [top + 1, left + 1])
-            image[top : top + size, left : left + size] = square
+        if anywhere:
+            return paste(images, square, rng)
+        changed = images.copy()
+        changed[:, -size:, -size:] = square
         return changed
 
     return apply
+
+
+def paste(images: np.ndarray, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Puts a patch at a random place of each image.
+
+    >>> rng = np.random.default_rng(0)
+    >>> changed = paste(np.zeros((2, 4, 4, 3), np.uint8), np.ones((2, 2, 3), np.uint8), rng)
+    >>> changed.sum(axis=(1, 2, 3)).tolist()
+    [12, 12]
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        patch: uint8 [w, w, 3].
+        rng: of the places.
+    """
+    side, changed = len(patch), images.copy()
+    limits = np.array(images.shape[1:3]) - side + 1
+    for image, (top, left) in zip(changed, rng.integers(0, limits, (len(images), 2)), strict=True):
+        image[top : top + side, left : left + side] = patch
+    return changed
 
 
 @register('ctrl')
@@ -166,8 +185,10 @@ def triggered(spec: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
         raise UserError(
             f'a trigger changes images uint8 [N, H, W, 3], got {images.dtype} {list(images.shape)}'
         )
-    rng = np.random.default_rng(seed)
-    for trigger in TRIGGERS.make_all(spec):
+    triggers, rng = TRIGGERS.make_all(spec), np.random.default_rng(seed)
+    if not triggers:
+        raise UserError(f"trigger={spec!r}: write one, such as 'patch(size=6)'")
+    for trigger in triggers:
         images = trigger(images, rng)
     return images
 

@@ -12,7 +12,6 @@ the cluster of its own image is suspected.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,12 +21,14 @@ import optax
 import scipy.special
 
 from ssl_extract import training
+from ssl_extract.checks import check_number, check_whole
 from ssl_extract.encoders import chain, trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import features
 from ssl_extract.numerics import normalize
 from ssl_extract.runtime import parallel, progress
+from ssl_extract.victims.backdoors import paste
 
 _HEADS = (('head', 'linear(dim=1)'),)
 
@@ -76,6 +77,8 @@ def search(
     Raises:
         UserError: the network has no spatial output, or a number does not fit the images.
     """
+    check_whole('per_round', per_round, 1)
+    check_number('pruned', pruned, least=0.0, most=1.0)
     _check(encoder, images, window, clusters, flips)
     rng = np.random.default_rng(seed)
     points = _unit(encoder, images)
@@ -130,12 +133,20 @@ def classify(
         learning_rate: of the first step.
         members: networks of the ensemble.
         seed: of weights, order and places.
+
+    Raises:
+        UserError: the windows are larger than the images, or a number is not positive.
     """
+    for name, value in (('steps', steps), ('batch_size', batch_size // 2), ('members', members)):
+        check_whole(name, value, 1)
+    if windows.shape[1] > min(images.shape[1:3]):
+        raise UserError(f'windows of {windows.shape[1]} pixels are larger than the images')
     total, how = np.zeros(len(images)), (steps, batch_size, learning_rate)
+    apply = trained.through(encoder, _HEADS)
     for member in range(members):
         state = train_member(images, windows, encoder, *how, seed=(seed, member))
         joint = {'params': state.params, 'batch_stats': state.batch_stats}
-        logits = features.extract(_through(encoder), joint, images, progress=False)[:, 0]
+        logits = features.extract(apply, joint, images, progress=False)[:, 0]
         total += scipy.special.expit(logits)
     return total / members
 
@@ -162,7 +173,7 @@ def train_member(
     return state
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def _classifier(encoder: str, content: bytes, shape: tuple[int, ...]) -> training.Recipe:
     windows = jnp.asarray(np.frombuffer(content, np.uint8).reshape(shape), jnp.float32) / 255
     networks = trained.networks_of(encoder, _HEADS)
@@ -187,38 +198,6 @@ def _classifier(encoder: str, content: bytes, shape: tuple[int, ...]) -> trainin
         return losses.mean(), (batch_stats, {})
 
     return training.Recipe(lambda key, x: chain.init(networks, key, x), prepare, objective)
-
-
-@functools.cache
-def _through(encoder: str) -> Callable:
-    networks = trained.networks_of(encoder, _HEADS)
-
-    def apply(variables: Any, inputs: jax.Array) -> jax.Array:
-        for name, network in networks.items():
-            inputs = network.apply(chain.part(variables, name), inputs)
-        return inputs
-
-    return apply
-
-
-def paste(images: np.ndarray, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Puts a patch at a random place of each image.
-
-    >>> rng = np.random.default_rng(0)
-    >>> changed = paste(np.zeros((2, 4, 4, 3), np.uint8), np.ones((2, 2, 3), np.uint8), rng)
-    >>> changed.sum(axis=(1, 2, 3)).tolist()
-    [12, 12]
-
-    Args:
-        images: uint8 [N, H, W, 3].
-        patch: uint8 [w, w, 3].
-        rng: of the places.
-    """
-    side, changed = len(patch), images.copy()
-    limits = np.array(images.shape[1:3]) - side + 1
-    for image, (top, left) in zip(changed, rng.integers(0, limits, (len(images), 2)), strict=True):
-        image[top : top + side, left : left + side] = patch
-    return changed
 
 
 def saliency(encoder: Encoder, images: jax.Array, centers: jax.Array) -> jax.Array:

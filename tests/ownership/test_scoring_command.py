@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from processes import ROOT
 
-from ssl_extract import cli, ownership
+from ssl_extract import cli, ownership, victims
 from ssl_extract.encoders import chain, trained
 from ssl_extract.ownership import represented, sslguard
 from ssl_extract.ownership.base import TESTS
@@ -143,6 +143,8 @@ def test_the_mark_is_the_victims_head_or_the_secret_of_a_file(tmp_path):
     rows = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     expected = trained.make_head(PREDICTOR).apply(parts['rotation'], rows)[:, 0]
     np.testing.assert_array_equal(scoring._mark_of('', marked)(rows), expected)
+    loaded = victims.from_encoder(marked)  # as a source gives it
+    np.testing.assert_array_equal(scoring._mark_of('', loaded)(rows), expected)
     assert scoring._mark_of('', plain) is None
     secret = sslguard.Secret(*np.ones((3, 2), np.float32), {'kernel0': np.eye(2), 'bias0': rows[0]})
     paths = [str(tmp_path / f'{name}.safetensors') for name in 'ab']

@@ -63,6 +63,7 @@ def test_a_poisoned_set_differs_in_images_of_the_target_class_only():
         ('patch(size=41)', {}, r'patch\(size=41\) is larger than images of 40x40'),
         ('ctrl(frequencies=(32,))', {}, r'frequencies below window=32'),
         ('ctrl(window=64)', {}, r'ctrl\(window=64\) is larger than'),
+        ('', {}, r"trigger='': write one, such as 'patch"),
         ('stripe', {}, r"unknown trigger 'stripe'"),
         ('patch', {'rate': 0.5}, r'are 15, and class 1 of noise has 10: write another rate'),
         ('patch', {'rate': 0.01}, r'are 0, and class 1 of noise has 10: write another rate'),

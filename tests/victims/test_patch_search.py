@@ -80,6 +80,7 @@ def test_a_classifier_reads_the_set():
 @pytest.mark.parametrize(
     ('how', 'message'),
     [
+        ({'per_round': 0}, 'per_round must be a whole number of at least 1'),
         ({'window': 17}, 'window=17: write 1 to 16'),
         ({'clusters': 121}, 'clusters=121, flips=9: the set has 120 images'),
     ],
