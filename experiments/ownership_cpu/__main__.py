@@ -3,7 +3,8 @@
     python -m experiments.ownership_cpu --data_dir=DIR --workdir=DIR
 
 A program, not a config: what an owner would do with the functions of the package, for many cases.
-DIR holds a TFDS copy of cifar10. All networks are small, and answer with 64 numbers.
+DIR holds a TFDS copy of cifar10. All networks are small, see 16 x 16 pixels and answer with
+64 numbers.
 
 Victims: SimCLR on 5,000 private images; the same with the rotation watermark; and the first with
 SSLGuard's mark. Independent encoders: 32 of other seeds and other images, by SimCLR and SimSiam,

@@ -114,7 +114,8 @@ def _add_hidden(suspects: Suspects, study: Study, victim: str) -> None:
                     f'{source}, {how}-{seed}', Truth(True, f'{source}, {how}', queries), make
                 )
 
-    add('mse', most, lambda seed: study.stolen(owned, 'mse', most, seed, defense), sizes.seeds)
+    seeds = sizes.seeds if victim == 'plain' else 1
+    add('mse', most, lambda seed: study.stolen(owned, 'mse', most, seed, defense), seeds)
     if not defense:  # a copy of the victim itself holds no mark of the answers
         suspects.add('a copy', Truth(True, 'a copy'), lambda: study.victim(victim))
         add('a copy', None, lambda seed: study.victim(victim), 1)
