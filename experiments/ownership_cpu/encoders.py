@@ -41,7 +41,7 @@ class Sizes(NamedTuple):
     num_shadows: int = 20
     num_others: int = 32  # every fourth is compared with, and 24 are a null
     num_same: int = 6
-    seeds: int = 3  # of each attack and budget, and of copies of what was stolen unmarked
+    seeds: int = 3  # of each attack and budget; of hidden copies, two of a mark
     budgets: tuple[tuple[int, int], ...] = ((500, 40), (2_000, 16), (8_000, 6))  # and epochs
     steps: int = 400  # of what trains after the theft
 

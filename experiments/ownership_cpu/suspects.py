@@ -114,7 +114,7 @@ def _add_hidden(suspects: Suspects, study: Study, victim: str) -> None:
                     f'{source}, {how}-{seed}', Truth(True, f'{source}, {how}', queries), make
                 )
 
-    seeds = sizes.seeds if victim == 'plain' else 1
+    seeds = sizes.seeds if victim == 'plain' else min(2, sizes.seeds)
     add('mse', most, lambda seed: study.stolen(owned, 'mse', most, seed, defense), seeds)
     if not defense:  # a copy of the victim itself holds no mark of the answers
         suspects.add('a copy', Truth(True, 'a copy'), lambda: study.victim(victim))
