@@ -182,7 +182,7 @@ def test_a_study_lists_a_family_of_comparisons_over_five_seeds(name, where):
 
 @pytest.fixture
 def speakers(registries_restored, monkeypatch):
-    """The study's metric, registered anew: a test of this worker may have left the module behind."""
+    """The study's metric, registered anew: an earlier test may have left the module behind."""
     monkeypatch.delitem(sys.modules, 'measures.speakers', raising=False)
     yield importlib.import_module('measures.speakers')
     del sys.modules['measures.speakers']

@@ -2,6 +2,7 @@
 
 from ssl_extract.ownership import (  # noqa: F401  (they register themselves)
     answer_marks,
+    backdoor,
     dataset_inference,
     dataset_relations,
     dynamarks,
