@@ -250,3 +250,19 @@ def cka(features: Features) -> Measurement:
 def neighbor_overlap(features: Features) -> Measurement:
     """Measures the share of nearest neighbors in common with the victim's; see `fidelity`."""
     return fidelity.neighbor_overlap(features.test, features.victim)
+
+
+@register_metric('entanglement', share=True, title='Test inputs mixed with their class')
+def entanglement(features: Features) -> Measurement | None:
+    """Measures how test inputs of one label mix with the training inputs of it; see `knn.mixing`.
+
+    On the task `backdoor`, these are images with the trigger and clean images of the target class:
+    near 0 they lie apart, near 0.5 they are entangled, as Li et al. 2024, arXiv 2312.09057, say of
+    backdoors in contrastive learning. The measure is ours. None where test inputs have several
+    labels, and of fewer than two inputs.
+    """
+    label, *others = np.unique(features.test_labels)
+    own = features.train[features.train_labels == label]
+    if others or min(len(own), len(features.test)) < 2:
+        return None
+    return knn.mixing(features.test, own)

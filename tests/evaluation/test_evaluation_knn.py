@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
+from ssl_extract import evaluation
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import intervals, knn
 
@@ -149,3 +150,28 @@ def test_wrong_input_to_fewshot_is_named(change, message):
 def test_fewshot_names_wrong_test_labels():
     with pytest.raises(UserError, match='test labels must be 61 integers'):
         knn.fewshot(TRAIN, TRAIN_LABELS, TEST, TEST_LABELS[:60], 5)
+
+
+def test_mixing_is_a_half_of_one_distribution_and_nothing_of_two_that_lie_apart():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3_000, 8))
+    found = knn.mixing(rows[:1_400], rows[1_400:])
+    assert found.ci_low < 0.5 < found.ci_high and found.n == 2_000
+    axis = 9 * np.eye(8)[0]
+    assert knn.mixing(rows + axis, rows[:50] - axis).value == 0
+    two = np.concatenate([rows[:30], rows[40:70]])  # by another implementation
+    nearest = NearestNeighbors(n_neighbors=2, metric='cosine').fit(two).kneighbors(two)[1][:, 1]
+    expected = np.mean((nearest < 30) != (np.arange(60) < 30))
+    assert knn.mixing(rows[:30], rows[40:70]).value == pytest.approx(expected)
+    with pytest.raises(UserError, match='two or more rows'):
+        knn.mixing(rows[:1], rows)
+
+
+def test_entanglement_is_of_test_inputs_with_one_label():
+    rows = np.random.default_rng(1).normal(size=(90, 4)).astype(np.float32)
+    labels = np.arange(90) % 3
+    given = evaluation.Features('any', rows, rows[:40], labels, labels[:40], 3, labels[:40])
+    assert evaluation.METRICS['entanglement'](given) is None
+    one = given._replace(test_labels=np.full(40, 2))
+    expected = knn.mixing(rows[:40], rows[labels == 2])
+    assert evaluation.METRICS['entanglement'](one) == expected and expected.n == 60
