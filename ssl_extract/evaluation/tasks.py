@@ -34,11 +34,14 @@ class Task(NamedTuple):
         name: in the rows; the tasks of a run have different names.
         train: the set that classifiers are fitted on.
         test: the set that classifiers are tested on.
+        before: [P, ...], the first test inputs without the change that the task is about, which a
+            report shows beside those with it; None of a task without such a change.
     """
 
     name: str
     train: data.Dataset
     test: data.Dataset
+    before: np.ndarray | None = None
 
 
 def make_tasks(
@@ -96,7 +99,8 @@ def make_task(
         task = TASKS.make(registered, size=size, data_dir=data_dir)
         if not isinstance(task, Task):
             raise UserError(f'task {spec!r}: its factory gives {type(task)}, not a Task')
-        task = Task(name or task.name, data.checked(task.train), data.checked(task.test))
+        sets = {'train': data.checked(task.train), 'test': data.checked(task.test)}
+        task = task._replace(name=name or task.name, **sets)
     else:
         splits = {part: kwargs.pop(part, part) for part in ('train', 'test')}
         _check_arguments(spec, head, kwargs)

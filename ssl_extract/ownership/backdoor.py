@@ -1,4 +1,4 @@
-"""A backdoor of the owner as a mark: the trigger whose key nobody else knows.
+"""A backdoor of the owner as a mark, whose key nobody else knows.
 
 The owner poisoned a share of the victim's own training images with a trigger whose colors or noise
 come from a secret key, as in `victims.backdoors`. An encoder with the backdoor represents all

@@ -27,6 +27,7 @@ from ssl_extract.pipeline import (
     services,
     stage,
     surrogate,
+    triggers,
     users,
     victim,
 )
@@ -104,7 +105,9 @@ def run(
         about['config'] = resolved(current, sets, sketch)
         about['notes'] = victim.notes_of(current, sets)
         about['defaults'] = provenance.defaults(about['config'])
-        about['clips'] = clips.spectrograms_of(current, sets)
+        shown = {'clips': clips.spectrograms_of(current, sets)}
+        shown['triggers'] = triggers.pictures_of(current, sets)
+        about['shown'] = {kind: where for kind, where in shown.items() if where is not None}
         about['studied'] = victim.studied(sets, sketch)
         write(current, where, compute(current, sets, sketch), about)
         if time.monotonic() > due:

@@ -1,7 +1,7 @@
 """The pages of a report: report.md and report.html."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -29,6 +29,7 @@ from ssl_extract.report.figures.accuracy import figure_accuracy
 from ssl_extract.report.figures.break_even import figure_break_even
 from ssl_extract.report.figures.clips import figure_clips
 from ssl_extract.report.figures.pareto import figure_defenses
+from ssl_extract.report.figures.triggers import figure_triggers
 from ssl_extract.report.parts import Origin, Picture, Report, Section, picture
 from ssl_extract.report.summary import summarize
 from ssl_extract.report.tables import PROBE, Table
@@ -57,7 +58,7 @@ def write(
     views: list[dict[str, Any]],
     bill: list[dict[str, Any]],
     title: str,
-    clips: dict[str, Any] | None = None,
+    shown: Mapping[str, dict[str, Any]] | None = None,
     notes: Sequence[str] = (),
     origin: Origin = NOWHERE,
     tested: Sequence[Tested] = (),
@@ -80,7 +81,8 @@ def write(
         bill: one entry per run: `{'account', 'run', 'billed', 'unique', 'repeated', 'refused',
             'budget', 'plan'}`.
         title: the heading.
-        clips: spectrograms of a few clips, where inputs are waveforms; see `figures.clips`.
+        shown: the arrays of pictures by their kind: `clips`, see `figures.clips`, and `triggers`,
+            see `figures.triggers`.
         notes: further sentences of the summary, on the data.
         origin: the runs, their stages and fields.
         tested: the comparisons that were listed before the runs.
@@ -93,7 +95,7 @@ def write(
         views=views,
         bill=bill,
         title=title,
-        clips=clips,
+        shown=shown,
         notes=notes,
         origin=origin,
         tested=tested,
@@ -128,7 +130,7 @@ def build(
     views: Sequence[dict[str, Any]],
     bill: Sequence[dict[str, Any]],
     title: str,
-    clips: dict[str, Any] | None = None,
+    shown: Mapping[str, dict[str, Any]] | None = None,
     notes: Sequence[str] = (),
     origin: Origin = NOWHERE,
     tested: Sequence[Tested] = (),
@@ -140,13 +142,14 @@ def build(
     stolen = [item for i, task in enumerate(probed) for item in _stolen(rows, task, i)]
     guarded = tables.tasks(rows, (PROBE, settings.USER))
     defended = [item for i, task in enumerate(guarded) for item in _defended(rows, task, i)]
-    family = comparisons.table(tested)
+    family, pictures = comparisons.table(tested), shown or {}
     sections = [
         Section('Comparisons', [family] if family else []),
         *_sections(rows, {metrics.STOLEN: stolen, metrics.CHANGED: defended}),
         Section('What it cost', _costs(rows, probed, costs.prices(config, rows))),
         Section('The query bill', [tables.bill(bill)] if bill else []),
-        Section('Clips', _pictures('clips', figure_clips(clips))),
+        Section('Clips', _pictures('clips', figure_clips(pictures.get('clips')))),
+        Section('Triggers', _pictures('triggers', figure_triggers(pictures.get('triggers')))),
         Section('Representations', _pictures('representations', style.figure_views(views))),
         Section('Training', _pictures('curves', style.figure_curves(curves))),
     ]
@@ -270,6 +273,11 @@ def _pictures(name: str, drawn: tuple[style.Figure, str] | None, where: str = ''
             'Log-mel spectrograms of some of the attacker’s clips and of their views',
             'Log-mel spectrograms of the first of the attacker’s clips, in the order of chance, '
             'and of a view of each, drawn anew. All panels have the same colors; gray is padding.',
+        ),
+        'triggers': (
+            'Test images without the trigger, with it, and the difference',
+            'Test images of the attack’s success: as they are, with the trigger, and the '
+            'difference of the two about gray.',
         ),
         'curves': (
             'Training loss against step',

@@ -15,7 +15,10 @@ from ssl_extract.report.results import FinishedRun
 from ssl_extract.runtime import files, locks, loggers
 
 MAX_VIEWS = 4
-_CLIPS = {'spectrograms', 'fields', 'hop', 'hertz'}
+_SHOWN = {  # the arrays of each kind of pictures
+    'clips': {'spectrograms', 'fields', 'hop', 'hertz'},
+    'triggers': {'before', 'after', 'tasks'},
+}
 _VIEW = {'points': 'projection', 'labels': 'labels'}
 
 
@@ -57,7 +60,7 @@ def _write(out: epath.Path, runs: list[FinishedRun], title: str) -> list[Row]:
     files.write_text(out / 'results.jsonl', files.as_jsonl(rows))  # whatever the report lacks
     curves = read_curves(runs)
     views = read_views(runs)
-    clips = read_clips(runs)
+    shown = read_shown(runs)
     for folder in (out, out / 'figures'):
         files.remove_temporary(folder, below=False, age=files.DAY)
     files.write_text(out / 'results.csv', as_csv(rows))
@@ -69,7 +72,7 @@ def _write(out: epath.Path, runs: list[FinishedRun], title: str) -> list[Row]:
         config=describe(runs),
         curves=curves,
         views=views,
-        clips=clips,
+        shown=shown,
         bill=bills(runs),
         title=title or runs[0].title,
         notes=list(dict.fromkeys(note for run in runs for note in run.notes)),
@@ -144,23 +147,25 @@ def read_views(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
     return views
 
 
-def read_clips(runs: Sequence[FinishedRun]) -> dict[str, Any] | None:
-    """Reads the spectrograms of the first run that has some, as `page.write` takes them.
+def read_shown(runs: Sequence[FinishedRun]) -> dict[str, dict[str, Any]]:
+    """Reads the pictures of each kind, of the first run that has some, as `page.write` takes them.
 
     Raises:
-        UserError: the file is missing, damaged or without its arrays.
+        UserError: a file is missing, damaged or without its arrays.
     """
-    run = next((run for run in runs if run.clips), None)
-    if run is None:
-        return None
-    path = run.workdir / run.clips / 'result.npz'
-    if not path.exists():
-        raise _missing(run, 'run.json', path, path.parent)
-    with files.advised(_remedy(run, path.parent)):
-        arrays = files.read_npz(path)
-        if not set(arrays) >= _CLIPS:
-            raise files.DamagedError(f'{path} lacks {" or ".join(sorted(_CLIPS))}')
-    return arrays
+    read: dict[str, dict[str, Any]] = {}
+    for kind, names in _SHOWN.items():
+        run = next((run for run in runs if kind in (run.shown or {})), None)
+        if run is None:
+            continue
+        path = run.workdir / run.shown[kind] / 'result.npz'
+        if not path.exists():
+            raise _missing(run, 'run.json', path, path.parent)
+        with files.advised(_remedy(run, path.parent)):
+            read[kind] = files.read_npz(path)
+            if not set(read[kind]) >= names:
+                raise files.DamagedError(f'{path} lacks {" or ".join(sorted(names))}')
+    return read
 
 
 def bills(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:

@@ -45,8 +45,9 @@ class FinishedRun(NamedTuple):
         studied: the `network` and the number of `parameters` of the victim, of the `images` that it
             was pretrained on, and of the images in the attacker's `pool`; None in runs of an older
             version.
-        clips: the folder of the spectrograms of a few clips, relative to `workdir`; None where
-            inputs are no waveforms, and in runs of an older version.
+        shown: folders of pictures by their kind, relative to `workdir`: `clips`, spectrograms of a
+            few clips where inputs are waveforms, and `triggers`, images without and with a trigger;
+            None in runs of an older version.
     """
 
     id: str
@@ -67,7 +68,7 @@ class FinishedRun(NamedTuple):
     finished: Any = None
     defaults: dict[str, Any] | None = None
     studied: dict[str, Any] | None = None
-    clips: str | None = None
+    shown: dict[str, str] | None = None
 
     @property
     def folder(self) -> epath.Path:
@@ -220,7 +221,7 @@ def _read(workdir: epath.Path, folder: epath.Path) -> FinishedRun:
         raise _damaged(folder, 'run.json', wrong)
     checksums = about.get('files', {})  # a run written by hand has none
     lists = [_entries(folder, name, checksums.get(name)) for name in _KEYS]
-    later = {name: about.get(name) for name in ('finished', 'defaults', 'studied', 'clips')}
+    later = {name: about.get(name) for name in ('finished', 'defaults', 'studied', 'shown')}
     later['notes'] = about.get('notes', ())
     return FinishedRun(*(about[key] for key in keys), *lists, workdir=workdir, **later)
 

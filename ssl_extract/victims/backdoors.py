@@ -33,6 +33,9 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 TO_YUV = np.array([_LUMA, 0.492 * ([0, 0, 1] - _LUMA), 0.877 * ([1, 0, 0] - _LUMA)])
 
 
+PICTURES = 4  # of images without and with a trigger, in a report
+
+
 class Poisoning(NamedTuple):
     """A poisoned set.
 
@@ -302,4 +305,4 @@ def backdoor(
         labels=np.full(len(rows), target, np.int32),
         name=f'{others.name} with {trigger}',
     )
-    return Task('backdoor', clean, shown)
+    return Task('backdoor', clean, shown, before=others.inputs[rows[:PICTURES]])

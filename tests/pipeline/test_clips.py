@@ -77,17 +77,17 @@ def test_a_report_has_the_clips_of_a_run_and_none_of_other_inputs(tmp_path):
     values |= {'hop': np.array(0.01), 'hertz': np.array([100.0, 300.0, 700.0, 1500.0])}
     files.write_npz(tmp_path / 'clips' / 'a' / 'result.npz', **values)
     folder = write_run(tmp_path, 'r')
-    assert publish.read_clips(report.read_runs(tmp_path)) is None
+    assert publish.read_shown(report.read_runs(tmp_path)) == {}
     about = json.loads((folder / 'run.json').read_text())
-    (folder / 'run.json').write_text(json.dumps(about | {'clips': 'clips/a'}))
-    read = publish.read_clips(report.read_runs(tmp_path))
+    (folder / 'run.json').write_text(json.dumps(about | {'shown': {'clips': 'clips/a'}}))
+    read = publish.read_shown(report.read_runs(tmp_path))
     parts = {'config': {}, 'curves': {}, 'views': [], 'bill': [], 'title': 'Report'}
-    (section,) = page.build([], clips=read, **parts).sections
+    (section,) = page.build([], shown=read, **parts).sections
     assert section.title == 'Clips' and section.items[0].png.startswith(b'\x89PNG')
-    assert page.build([], clips=None, **parts).sections == []
+    assert page.build([], **parts).sections == []
     (tmp_path / 'clips' / 'a' / 'result.npz').unlink()
     with pytest.raises(UserError, match='run.json names .*, which is not there: put it back'):
-        publish.read_clips(report.read_runs(tmp_path))
+        publish.read_shown(report.read_runs(tmp_path))
 
 
 def test_images_and_texts_have_no_spectrogram(tmp_path):
