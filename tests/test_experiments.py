@@ -163,12 +163,14 @@ def test_every_attack_of_the_comparison_pays_the_same_and_trains_alike():
 
 
 OF_PRETRAINED = [('pretrained_cpu', ''), ('text_cpu', ''), ('text_cpu', 'minilm')]
+OF_BACKDOORS = [('backdoors_cpu', ''), ('backdoors_cpu', 'survival')]
+TASKS = {'text_cpu': ['news', 'questions'], 'backdoors_cpu': ['cifar10', 'patch', 'ctrl']}
 
 
-@pytest.mark.parametrize(('name', 'where'), [*STUDIES, *OF_PRETRAINED])
+@pytest.mark.parametrize(('name', 'where'), [*STUDIES, *OF_PRETRAINED, *OF_BACKDOORS])
 def test_a_study_lists_a_family_of_comparisons_over_five_seeds(name, where):
     c = study(name, where)
-    tasks = ['news', 'questions'] if name == 'text_cpu' else ['cifar10', 'fashion_mnist']
+    tasks = TASKS.get(name, ['cifar10', 'fashion_mnist'])
     runs = [make_run(run, 'nowhere', None) for run in config.expand(c)]
     assert len(runs) == len(c.runs) <= 500
     ids = [str(number) for number in range(len(runs))]
