@@ -103,7 +103,7 @@ def survival():
     for trigger in TRIGGERS:
         for name, theft in thefts(trigger).items():
             new, old = victim('simclr', trigger) | theft, victim('simclr') | theft
-            conditions += [new, old]
+            conditions += [side for side in (new, old) if side not in conditions]
             comparisons.append(
                 {
                     'name': f'{trigger}, {name}: of a poisoned victim against of a clean one',
