@@ -1,0 +1,26 @@
+"""The study of backdoors with its authors' victim, for an accelerator.
+
+    python launch.py --config=experiments/backdoors.py --config.data.dir=DIR
+    python launch.py --config=experiments/backdoors.py:survival --config.data.dir=DIR
+
+DIR holds a TFDS copy of cifar10. Runs and comparisons are those of experiments/backdoors_cpu.py;
+the victim is that of CTRL's authors, a ResNet-18 after 800 epochs of SGD at a rate of 0.06 with a
+weight decay of 5e-4, here on 40,000 images. They report that 99 % of the images with the trigger
+are taken for the target class, by SimCLR's victim with 1 % of poison.
+"""
+
+import backdoors_cpu
+
+
+def get_config(part: str = ''):
+    c = backdoors_cpu.get_config(part)
+    c.victim.update(
+        encoder='resnet18(stem="cifar")',
+        split='train[:40000]',
+        epochs=800,
+        batch_size=512,
+        optimizer='sgd(momentum=0.9, weight_decay=5e-4)',
+        learning_rate=0.06,
+        schedule='cosine(warmup=0.01)',
+    )
+    return c
