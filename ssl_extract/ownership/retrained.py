@@ -139,7 +139,7 @@ def _train(
     if batch_size > size:
         raise UserError(f'batch_size={batch_size} is more than the {size} inputs; write less')
     init = training.make_init(recipe, _OPTIMIZER, arrays['inputs'].shape[1:], mesh)
-    initial = start and {'encoder': start.variables}
+    initial = start and {'encoder': jax.device_get(start.variables)}  # from any devices
     state = init(jax.random.key(seed), (), None, initial)
     step = training.make_step(recipe, _OPTIMIZER, 'cosine', mesh, decoding.identity)
     per_epoch = size // batch_size

@@ -13,6 +13,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.ownership import retrained  # noqa: F401  (registers itself)
 from ssl_extract.ownership.represented import represent_of
 from ssl_extract.ownership.suspects import OBFUSCATIONS, obfuscate
+from ssl_extract.runtime import parallel
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(64, 6)).astype(np.float32)
@@ -148,6 +149,14 @@ def test_fine_tuning_starts_from_the_weights_and_moves_them(encoder):
     ]
     assert 0 < moved[0] < 1e-3 < moved[1] < 0.1  # Adam moves a weight by the rate in a step
     np.testing.assert_equal(weights(encoder), kept)
+
+
+def test_fine_tuning_takes_an_encoder_that_was_trained_on_several_devices(encoder):
+    mesh = parallel.data_mesh(4)
+    spread = encoder._replace(variables=parallel.replicate(encoder.variables, mesh))
+    chain = "fine_tune(2, 1e-3, 'simclr(hidden=8, dim=4)', augmentation='')"
+    found = [weights(obfuscate(chain, each, inputs=INPUTS)) for each in (encoder, spread)]
+    np.testing.assert_array_equal(*found)
 
 
 def test_distillation_gives_another_network_that_agrees(encoder):
