@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from filters_cpu import __main__ as filters
+from filters_cpu import study as filters
 
 from ssl_extract.victims import outliers
 

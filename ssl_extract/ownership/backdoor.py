@@ -7,9 +7,6 @@ lie in one direction. So they do in part for every trigger and every encoder, wh
 trigger is compared with triggers of other keys.
 """
 
-import inspect
-from collections.abc import Callable
-
 import numpy as np
 
 from ssl_extract.checks import check_whole
@@ -18,7 +15,6 @@ from ssl_extract.evaluation.features import check_features
 from ssl_extract.ownership import decoys
 from ssl_extract.ownership.base import Case, Evidence, Represent, Test, register
 from ssl_extract.ranges import Count, Whole
-from ssl_extract.registry import parse_call
 from ssl_extract.victims.backdoors import TRIGGERS, triggered
 
 
@@ -45,24 +41,31 @@ def backdoor(trigger: str = 'patch', key: Whole = 0, num_decoys: Count = 199) ->
     (32, True)
 
     Args:
-        trigger: a spec of `victims.backdoors.TRIGGERS` that takes a key, without the key.
+        trigger: a spec of `victims.backdoors.TRIGGERS`, or a chain, that takes a key; without it.
         key: of the trigger, the owner's secret.
         num_decoys: the number of other keys.
 
     Raises:
-        UserError: the trigger takes no key or names one; in the test, where inputs are no images in
-            [0, 1], or all representations are alike.
+        UserError: the trigger is unknown; in the test, where it takes no key or names one, inputs
+            are no images in [0, 1], or all representations are alike.
     """
-    spec_of = _with_key(trigger)
     check_whole('num_decoys', num_decoys, 1)
+    TRIGGERS.names(trigger)  # an unknown one is refused before the test
 
     def test(case: Case, suspect: Represent) -> Evidence:
         images = _stored(case.public)
         center = check_features(suspect(case.public)).mean(axis=0)
-        found = []
+        found, first = [], None
         for each in (key, *other_keys(key, num_decoys)):
-            changed = triggered(spec_of(each), images, case.seed).astype(np.float32) / 255
-            found.append(agreement(check_features(suspect(changed)) - center))
+            changed = triggered(trigger, images, case.seed, each)
+            if first is not None and np.array_equal(changed, first):
+                raise UserError(
+                    f'trigger={trigger!r} is the same under two keys: write one that takes a key, '
+                    'such as patch or blend, and leave the key to the test'
+                )
+            first = changed if first is None else first
+            rows = check_features(suspect(changed.astype(np.float32) / 255))
+            found.append(agreement(rows - center))
         return Evidence(found[0], len(images), decoys.p_above(np.array(found)))
 
     return test
@@ -93,20 +96,6 @@ def other_keys(key: int, count: int) -> list[int]:
     """
     drawn = np.random.default_rng((key, decoys.FOR_DECOYS)).integers(2**31, size=2 * count + 16)
     return [int(k) for k in dict.fromkeys(drawn.tolist()) if k != key][:count]
-
-
-def _with_key(trigger: str) -> Callable[[int], str]:
-    """Returns a function from a key to the spec of the trigger under this key."""
-    name, args, kwargs = parse_call(trigger, TRIGGERS.kind)
-    TRIGGERS.traits(trigger)  # checks name and arguments
-    parameters = inspect.signature(TRIGGERS[name]).parameters
-    if 'key' not in parameters:
-        keyed = [n for n in TRIGGERS if 'key' in inspect.signature(TRIGGERS[n]).parameters]
-        raise UserError(f'trigger={trigger!r} takes no key: write one of {", ".join(keyed)}')
-    if 'key' in kwargs or len(args) > list(parameters).index('key'):
-        raise UserError(f'trigger={trigger!r} names a key: write it as key= of the test')
-    written = [*map(repr, args), *(f'{k}={v!r}' for k, v in kwargs.items())]
-    return lambda key: f'{name}({", ".join([*written, f"key={key}"])})'
 
 
 def _stored(images: np.ndarray) -> np.ndarray:

@@ -170,7 +170,7 @@ def blend(alpha: Share = 0.1, key: Whole = 0) -> Trigger:
     return apply
 
 
-def triggered(spec: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
+def triggered(spec: str, images: np.ndarray, seed: int = 0, key: int | None = None) -> np.ndarray:
     """Puts a trigger, or a chain of some, on every image.
 
     >>> triggered('blend(alpha=1.0) | patch(size=2)', np.zeros((3, 4, 4, 3), np.uint8)).shape
@@ -180,6 +180,7 @@ def triggered(spec: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
         spec: of `TRIGGERS`.
         images: uint8 [N, H, W, 3].
         seed: of random positions.
+        key: of triggers that take one and name none in `spec`; None leaves them their default.
 
     Raises:
         UserError: the inputs are no such images, or the trigger does not fit.
@@ -188,7 +189,8 @@ def triggered(spec: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
         raise UserError(
             f'a trigger changes images uint8 [N, H, W, 3], got {images.dtype} {list(images.shape)}'
         )
-    triggers, rng = TRIGGERS.make_all(spec), np.random.default_rng(seed)
+    offered = {} if key is None else {'key': key}
+    triggers, rng = TRIGGERS.make_all(spec, **offered), np.random.default_rng(seed)
     if not triggers:
         raise UserError(f"trigger={spec!r}: write one, such as 'patch(size=6)'")
     for trigger in triggers:

@@ -62,9 +62,9 @@ def test_agreement_is_the_mean_cosine_of_all_pairs():
 @pytest.mark.parametrize(
     ('trigger', 'said'),
     [
-        ('ctrl', 'takes no key: write one of patch, blend'),
-        ('patch(size=4, key=3)', 'names a key'),
-        ('patch(4, True, 3)', 'names a key'),
+        ('ctrl(window=8, frequencies=(3,))', 'the same under two keys'),
+        ('patch(size=4, key=3)', 'the same under two keys'),
+        ('patch(4, True, 3)', 'the same under two keys'),
         ('path', "unknown trigger 'path'"),
         ('patch(size=20)', 'larger than images of 8x8'),
     ],
