@@ -7,7 +7,7 @@ DIR holds a TFDS copy of cifar10. All networks are small, see 16 x 16 pixels and
 64 numbers.
 
 Victims: SimCLR on 5,000 private images; the same with the rotation watermark; and the first with
-SSLGuard's mark. Independent encoders: 32 of other seeds and other images, by SimCLR and SimSiam,
+SSLGuard's mark. Independent encoders: 32 of other seeds and other images, by SimCLR and BYOL,
 three of them with more layers; 24 are the null of tests that compare with the others. Shadows: 20
 of the victim's recipe on other images. Suspects: stolen by each attack with 500, 2,000 and 8,000
 queries, with two losses behind five defenses, and copies of the victim and of a stolen encoder that
@@ -15,17 +15,19 @@ hide in eleven ways; encoders that were trained on the victim's images without t
 from another encoder, which are independent too; of a mark, also those stolen without it. False
 claims: a claimant who chooses among tests and images.
 
-Written are `scores.csv`, `truth.csv`, `report/report.html`, `accuracy.csv` (linear probes, of the
-victims and of what was stolen) and `claims.csv`. The same command goes on after a stop, and
-`--stages=independents,shadows` runs a part: two processes may share the work.
+Written are `scores.csv`, `truth.csv`, `report/report.html`, `accuracy.csv` (linear probes and
+effective dimensions, of victims, independents and what was stolen) and `claims.csv`. The same
+command goes on after a stop, and `--stages=independents,shadows` runs a part: two processes may
+share the work.
 """
 
 from collections.abc import Iterator
 
+import numpy as np
 from absl import app, flags, logging
 
 import ssl_extract
-from ssl_extract import ownership
+from ssl_extract import evaluation, ownership
 from ssl_extract.ownership import (
     false_claims,
     known_truth,
@@ -82,7 +84,10 @@ def scored(study: Study) -> Iterator[tuple[list[scoring.Score], dict[str, Truth]
 
 
 def accuracies(study: Study) -> list[list[str | float]]:
-    """Measures the victims, and one seed of what was stolen, by linear probes."""
+    """Measures the victims, the independents and one seed of what was stolen, by linear probes.
+
+    The effective dimensions tell whether an encoder has collapsed.
+    """
     encoders = {name: study.victim(name) for name in VICTIMS}
     for attack in ATTACKS:
         for budget, _ in study.sizes.budgets:
@@ -90,7 +95,11 @@ def accuracies(study: Study) -> list[list[str | float]]:
     for defense in DEFENSES:
         most = study.sizes.budgets[-1][0]
         encoders[f'mse behind {defense}'] = study.stolen('plain', 'mse', most, 0, defense)
-    rows: list[list[str | float]] = [['encoder', 'accuracy', 'low', 'high', 'n']]
+    encoders |= study.independents()
+    public = study.set('public')._replace(labels=None)
+    rows: list[list[str | float]] = [
+        ['encoder', 'accuracy', 'low', 'high', 'n', 'effective_dimensions']
+    ]
     for name, encoder in _bar(encoders, 'probes'):
         (found,) = ssl_extract.evaluate(
             encoder,
@@ -98,8 +107,22 @@ def accuracies(study: Study) -> list[list[str | float]]:
             test=study.set('tested'),
             metrics=('linear_probe',),
         )
-        rows.append([name, *(found[key] for key in ('value', 'ci_low', 'ci_high', 'n'))])
+        spread = effective_dimensions(evaluation.represent(encoder.apply, public))
+        rows.append([name, *(found[key] for key in ('value', 'ci_low', 'ci_high', 'n')), spread])
     return rows
+
+
+def effective_dimensions(rows: np.ndarray) -> float:
+    """Computes the exponential of the entropy of the variances [D] along principal axes.
+
+    Roy and Vetterli 2007, of the covariance: D where all directions vary alike, 1 where one does.
+
+    >>> round(effective_dimensions(np.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])), 6)
+    2.0
+    """
+    variances = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False) ** 2
+    shares = variances[variances > 0] / variances.sum()
+    return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
 def claims(study: Study) -> list[list[str | float]]:
