@@ -40,6 +40,8 @@ def test_it_measures_every_filter_and_repair_and_goes_on(tmp_path):
             assert found.recall.value == float(row['recall'])
     study.pretrain = None  # everything is kept
     assert filters.run(study) == rows
+    other = filters.Study(str(tmp_path), '', 1, TINY._replace(share=0.05))
+    assert other.where != study.where and not (other.where / 'rows').exists()
 
 
 def test_the_table_has_means_and_intervals_over_seeds():

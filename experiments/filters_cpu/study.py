@@ -42,15 +42,20 @@ class Sizes(NamedTuple):
 
 
 class Study:
-    """The encoders of one seed; each is trained once, and read from its folder afterwards."""
+    """The encoders of one seed; each is trained once, and read from its folder afterwards.
+
+    The folder is named by all settings, so that rows of other settings are never taken for these.
+    """
 
     def __init__(self, workdir: str, data_dir: str, seed: int, sizes: Sizes):
-        self.where, self.seed, self.sizes = files.absolute(workdir) / str(seed), seed, sizes
+        self.seed, self.sizes = seed, sizes
+        target, rate = backdoors_cpu.TARGET, backdoors_cpu.RATE
+        of = {**sizes._asdict(), 'target': target, 'rate': rate, 'victim': backdoors_cpu.VICTIM}
+        self.where = files.absolute(workdir) / f'{seed}-{files.checksum(of)[:8]}'
         where = {'size': sizes.side, 'data_dir': data_dir}
         self.private, self.clean = (
             data.load(sizes.data, split, **where) for split in (sizes.private, sizes.clean)
         )
-        target, rate = backdoors_cpu.TARGET, backdoors_cpu.RATE
         self.poisoned = backdoors.poison(self.private, sizes.trigger, target=target, rate=rate)
         splits = f'train="{sizes.labeled}", test="{sizes.tested}"'
         backdoor = f'backdoor("{sizes.data}", trigger="{sizes.trigger}", target={target}, {splits})'
