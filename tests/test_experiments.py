@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from ownership_cpu import __main__ as matrix
+from ownership_cpu import one_method
 from ownership_cpu.encoders import Sizes, Study
 from ownership_cpu.suspects import MARKS, suspects_of
 from pretrained import efficientnet_lite0 as lite0
@@ -18,6 +19,8 @@ from pretrained import kept, openwakeword, wordllama
 
 from ssl_extract import attacks, config, defenses, encoders, evaluation, ownership, training
 from ssl_extract.encoders import trained
+from ssl_extract.ownership.known_truth import Truth
+from ssl_extract.ownership.scoring import Score
 from ssl_extract.pipeline import comparisons, surrogate, victim
 from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.validate import check_fields
@@ -344,6 +347,7 @@ def test_the_study_of_ownership_runs_whole_and_goes_on(tmp_path):
     study = Study(str(tmp_path), '', sizes)
     matrix.run(study, matrix.STAGES)
     written = ('scores.csv', 'truth.csv', 'accuracy.csv', 'claims.csv', 'report/report.md')
+    written += ('one_method.csv',)
     before = {name: (tmp_path / name).read_bytes() for name in written}
     words = before['report/report.md'].decode()
     assert '| mse behind the mark, 320 queries |' in words and '## Detection' in words
@@ -377,3 +381,25 @@ def test_every_registered_defense_is_in_the_study_once():
 
 def own(factory):
     return factory.__module__.startswith('ssl_extract.')
+
+
+def test_a_null_of_two_methods_hides_a_theft_that_one_method_shows():
+    rng = np.random.default_rng(0)
+    drawn = {'simclr': rng.normal(0, 1, 16), 'byol': rng.normal(-20, 1, 8)}
+    scores = [
+        Score(f'{method}-{place}', 'independent', 'cka', value, 10, 0.5, null='independents, m=23')
+        for method, values in drawn.items()
+        for place, value in enumerate(values)
+    ]
+    scores += [
+        Score('stolen', 'suspect', 'cka', 6.0, 10, 0.5, null='independents, m=24'),
+        Score('refused', 'suspect', 'cka', None, 10, None),
+        Score('marked', 'suspect', 'espew', 6.0, 10, 0.01, null='secrets'),
+    ]
+    truths = {name: Truth(True, 'mse', 500) for name in ('stolen', 'refused', 'marked')}
+    header, *rows = one_method.table(scores, truths, 'simclr')
+    both, own = (dict(zip(header, row, strict=True)) for row in rows)
+    assert (both['null'], both['judged'], both['others'], both['found']) == ('all', 24, 0, 0)
+    assert (own['null'], own['judged'], own['others'], own['found']) == ('simclr', 16, 8, 0.5)
+    assert own['accused_others'] == 0 and own['stolen'] == 2
+    assert both['uniform'] < 0.05 < own['uniform']

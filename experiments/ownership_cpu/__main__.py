@@ -16,9 +16,10 @@ from another encoder, which are independent too; of a mark, also those stolen wi
 claims: a claimant who chooses among tests and images.
 
 Written are `scores.csv`, `truth.csv`, `report/report.html`, `accuracy.csv` (linear probes and
-effective dimensions, of victims, independents and what was stolen) and `claims.csv`. The same
-command goes on after a stop, and `--stages=independents,shadows` runs a part: two processes may
-share the work.
+effective dimensions, of victims, independents and what was stolen), `one_method.csv` (the same
+statistics, judged by independents of the victim's method only) and `claims.csv`. The same command
+goes on after a stop, and `--stages=independents,shadows` runs a part: two processes may share the
+work.
 """
 
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ from ssl_extract.ownership import (
 from ssl_extract.ownership.known_truth import Truth
 from ssl_extract.runtime import files, programs, progress
 
+from . import one_method
 from .encoders import ATTACKS, VIEW, Sizes, Study
 from .suspects import DEFENSES, MARKS, suspects_of
 
@@ -178,6 +180,8 @@ def run(study: Study, stages: tuple[str, ...]) -> None:
             truths |= known
             files.write_text(study.where / 'scores.csv', scoring.as_csv(rows))
             files.write_text(study.where / 'truth.csv', known_truth.as_csv(truths))
+        within = one_method.table(rows, truths, 'simclr')
+        files.write_text(study.where / 'one_method.csv', files.as_csv(within))
         page.write(study.where / 'report', rows, truths, title='Which test finds which theft')
         print(f'report: {study.where / "report" / "report.html"}')
     if 'claims' in stages:
