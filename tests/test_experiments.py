@@ -19,6 +19,7 @@ from pretrained import kept, openwakeword, wordllama
 
 from ssl_extract import attacks, config, defenses, encoders, evaluation, ownership, training
 from ssl_extract.encoders import trained
+from ssl_extract.ownership import known_truth, verdict
 from ssl_extract.ownership.known_truth import Truth
 from ssl_extract.ownership.scoring import Score
 from ssl_extract.pipeline import comparisons, surrogate, victim
@@ -341,13 +342,13 @@ def test_the_study_of_ownership_runs_whole_and_goes_on(tmp_path):
         **{name: f'train{part}' for name, part in splits.items()},
         **dict(data='digits', side=8, tested='test', judged=90, encoder=tiny, deeper=tiny),
         **dict(other='vit(depth=1, width=8, heads=2, patch=4)', epochs=1, batch_size=64),
-        **dict(view='random_resized_crop(scale=(0.2, 1.0))', num_shadows=8, num_others=12),
+        **dict(view='random_resized_crop(scale=(0.2, 1.0))', num_shadows=8, num_others=16),
         **dict(num_same=1, seeds=1, budgets=((160, 1), (320, 1)), steps=2),
     )
     study = Study(str(tmp_path), '', sizes)
     matrix.run(study, matrix.STAGES)
     written = ('scores.csv', 'truth.csv', 'accuracy.csv', 'claims.csv', 'report/report.md')
-    written += ('one_method.csv',)
+    written += ('report_one_method/report.md',)
     before = {name: (tmp_path / name).read_bytes() for name in written}
     words = before['report/report.md'].decode()
     assert '| mse behind the mark, 320 queries |' in words and '## Detection' in words
@@ -397,9 +398,15 @@ def test_a_null_of_two_methods_hides_a_theft_that_one_method_shows():
         Score('marked', 'suspect', 'espew', 6.0, 10, 0.01, null='secrets'),
     ]
     truths = {name: Truth(True, 'mse', 500) for name in ('stolen', 'refused', 'marked')}
-    header, *rows = one_method.table(scores, truths, 'simclr')
-    both, own = (dict(zip(header, row, strict=True)) for row in rows)
-    assert (both['null'], both['judged'], both['others'], both['found']) == ('all', 24, 0, 0)
-    assert (own['null'], own['judged'], own['others'], own['found']) == ('simclr', 16, 8, 0.5)
-    assert own['accused_others'] == 0 and own['stolen'] == 2
-    assert both['uniform'] < 0.05 < own['uniform']
+    both = {s.encoder: s for s in scores}['stolen']
+    assert verdict.p_among(both.statistic, np.concatenate([*drawn.values()]).tolist()) > 0.05
+    judged, known = one_method.rejudge(scores, truths, 'simclr')
+    found = {s.encoder: s for s in judged}
+    assert found['stolen'].verdict == 'stolen' and found['stolen'].null == 'independents, m=16'
+    assert found['refused'].p_value is None and 'marked' not in found
+    others = [s for s in judged if s.encoder.startswith('byol')]
+    assert [known[s.encoder].stolen for s in others] == [False] * 8
+    assert all(s.role == 'suspect' and s.p_value > 0.9 for s in others)
+    (rates,) = known_truth.rates(judged, known)
+    assert rates.uniform > 0.05 and rates.accused.n == 16
+    assert (rates.found.value, rates.found.n) == (0.5, 2)  # what the test refuses is not found

@@ -15,11 +15,11 @@ hide in eleven ways; encoders that were trained on the victim's images without t
 from another encoder, which are independent too; of a mark, also those stolen without it. False
 claims: a claimant who chooses among tests and images.
 
-Written are `scores.csv`, `truth.csv`, `report/report.html`, `accuracy.csv` (linear probes and
-effective dimensions, of victims, independents and what was stolen), `one_method.csv` (the same
-statistics, judged by independents of the victim's method only) and `claims.csv`. The same command
-goes on after a stop, and `--stages=independents,shadows` runs a part: two processes may share the
-work.
+Written are `scores.csv`, `truth.csv`, `report/report.html`, the same statistics judged by
+independents of the victim's method alone in `report_one_method/`, `accuracy.csv` (linear probes and
+effective dimensions, of victims, independents and what was stolen) and `claims.csv`. The same
+command goes on after a stop, and `--stages=independents,shadows` runs a part: two processes may
+share the work.
 """
 
 from collections.abc import Iterator
@@ -180,9 +180,12 @@ def run(study: Study, stages: tuple[str, ...]) -> None:
             truths |= known
             files.write_text(study.where / 'scores.csv', scoring.as_csv(rows))
             files.write_text(study.where / 'truth.csv', known_truth.as_csv(truths))
-        within = one_method.table(rows, truths, 'simclr')
-        files.write_text(study.where / 'one_method.csv', files.as_csv(within))
-        page.write(study.where / 'report', rows, truths, title='Which test finds which theft')
+        words = 'Which test finds which theft'
+        page.write(study.where / 'report', rows, truths, title=words)
+        own = one_method.rejudge(rows, truths, 'simclr')
+        title = f'{words}, by independents of the victim’s method'
+        if own[0]:
+            page.write(study.where / 'report_one_method', *own, title=title)
         print(f'report: {study.where / "report" / "report.html"}')
     if 'claims' in stages:
         files.write_text(study.where / 'claims.csv', files.as_csv(claims(study)))

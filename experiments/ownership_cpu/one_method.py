@@ -1,4 +1,4 @@
-"""The same statistics, judged by independent encoders of one method.
+"""The same statistics, judged by the independent encoders of one method.
 
 Encoders of another method are less like the victim than those of its own. A null of both has two
 modes, and Student's p-values over it are too large.
@@ -6,62 +6,61 @@ modes, and Student's p-values over it are too large.
 
 from collections.abc import Mapping, Sequence
 
-import scipy.stats
-
 from ssl_extract.ownership import verdict
 from ssl_extract.ownership.known_truth import Truth
 from ssl_extract.ownership.scoring import INDEPENDENT, SUSPECT, Score
-from ssl_extract.report.significance import LEVEL
-
-HEADER = (
-    *('test', 'null', 'judged', 'accused', 'low', 'high', 'uniform'),
-    *('others', 'accused_others', 'stolen', 'found', 'found_low', 'found_high'),
-)
 
 
-def table(
+def rejudge(
     scores: Sequence[Score], truths: Mapping[str, Truth], method: str
-) -> list[list[str | float]]:
-    """Judges by all independents, and by those of one method.
+) -> tuple[list[Score], dict[str, Truth]]:
+    """Judges suspects by the independents of one method, and those by each other.
+
+    Independents of other methods become suspects that are not stolen. Tests with another null than
+    independents, or with too few of the method, are left out.
 
     Args:
         scores: of suspects and independents.
         truths: by the names of suspects.
-        method: the beginning of the names of independents of the method.
+        method: the beginning of the names of the method's independents.
 
     Returns:
-        The header, then two rows for each test whose null are independents: the share of the null
-        with a p-value below 5 %, each judged by the rest, and the Kolmogorov-Smirnov test that
-        these p-values are uniform; how many independents outside of the null are accused; and the
-        share of stolen suspects that are found.
+        The scores with their new p-values, and what is known of the suspects.
     """
-    rows: list[list[str | float]] = [list(HEADER)]
+    judged, known = [], dict(truths)
     for test in dict.fromkeys(score.test for score in scores):
         own = [s for s in scores if s.test == test]
-        judged = [s for s in own if s.role == INDEPENDENT and s.p_value is not None]
-        if not any('independents' in s.null for s in judged):
+        null = {
+            s.encoder: s.statistic
+            for s in own
+            if s.role == INDEPENDENT and s.p_value is not None and s.null.startswith('independents')
+        }
+        inside = {name: null[name] for name in null if name.startswith(method)}
+        if len(inside) <= verdict.LEAST_INDEPENDENTS:
             continue
-        stolen = [s.statistic for s in own if s.role == SUSPECT and truths[s.encoder].stolen]
-        for name, null in (('all', ''), (method, method)):
-            inside, outside = (
-                [s.statistic for s in judged if s.encoder.startswith(null) == within]
-                for within in (True, False)
-            )
-            if len(inside) > verdict.LEAST_INDEPENDENTS:
-                rows.append([test, name, *_judge(inside, outside, stolen)])
-    return rows
+        outside = [s._replace(role=SUSPECT) for s in own if s.encoder in null.keys() - inside]
+        known |= {s.encoder: Truth(False, 'of another method') for s in outside}
+        suspects = [s for s in own if s.role == SUSPECT] + outside
+        judged += _judge(suspects, inside, len(inside))
+        for score in own:
+            if score.encoder in inside:
+                rest = {name: inside[name] for name in inside if name != score.encoder}
+                judged += _judge([score], rest, len(inside))
+    return judged, known
 
 
-def _judge(
-    inside: list[float], outside: list[float], stolen: list[float | None]
-) -> list[str | float]:
-    apart = [
-        verdict.p_among(statistic, inside[:place] + inside[place + 1 :])
-        for place, statistic in enumerate(inside)
-    ]
-    accused = verdict.rate(sum(p < LEVEL for p in apart), len(apart))
-    uniform = float(scipy.stats.kstest(apart, 'uniform').pvalue)
-    others = sum(verdict.p_among(statistic, inside) < LEVEL for statistic in outside)
-    hits = sum(s is not None and verdict.p_among(s, inside) < LEVEL for s in stolen)
-    found = verdict.rate(hits, len(stolen))
-    return [len(apart), *accused[:3], uniform, len(outside), others, found.n, *found[:3]]
+def _judge(scores: list[Score], null: Mapping[str, float], m: int) -> list[Score]:
+    measured = [s for s in scores if s.p_value is not None]
+    statistics = [s.statistic for s in measured]
+    p_values = [verdict.p_among(statistic, [*null.values()]) for statistic in statistics]
+    verdicts = verdict.judge(statistics, p_values)
+    rejudged = {
+        s.encoder: s._replace(
+            p_value=v.p_value,
+            corrected=v.corrected if s.role == SUSPECT else None,
+            verdict='stolen' if v.stolen else 'not shown',
+            null=f'independents, m={m}',
+        )
+        for s, v in zip(measured, verdicts, strict=True)
+    }
+    return [rejudged.get(s.encoder, s) for s in scores]
