@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract.errors import UserError
@@ -116,5 +117,50 @@ def compile_take(mesh: jax.sharding.Mesh) -> Callable[[Any, np.ndarray], Any]:
     """
     return jax.jit(
         lambda data, indices: jax.tree.map(lambda x: x[indices], data),
+        out_shardings=batch_sharding(mesh),
+    )
+
+
+def compile_replicas(step: Callable, mesh: jax.sharding.Mesh) -> Callable:
+    """Compiles `step(state, batch, rate, num_steps) -> (state, metrics)` of replicas.
+
+    The first axis of all arguments but the last, and of the results, is that of the replicas. Each
+    device takes the steps of its share of them and hears nothing of the others. The states are
+    donated.
+    """
+    shared, whole = jax.P('data'), jax.P()
+    each = jax.vmap(step, in_axes=(0, 0, 0, None))
+    apart = jax.shard_map(
+        each, mesh=mesh, in_specs=(shared, shared, shared, whole), out_specs=shared, check_vma=False
+    )
+    return jax.jit(apart, donate_argnums=0)
+
+
+def stack(trees: list[Any], mesh: jax.sharding.Mesh) -> Any:
+    """Stacks pytrees of arrays along a new first axis, which the devices share out."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    return jax.device_put(stacked, batch_sharding(mesh))
+
+
+def unstack(stacked: Any, index: int, mesh: jax.sharding.Mesh) -> Any:
+    """Returns one of stacked pytrees, whole on every device."""
+    return _compile_unstack(mesh)(stacked, index)
+
+
+@functools.cache
+def _compile_unstack(mesh: jax.sharding.Mesh) -> Callable:
+    return jax.jit(
+        lambda stacked, index: jax.tree.map(lambda x: x[index], stacked),
+        out_shardings=replicated(mesh),
+    )
+
+
+@functools.cache
+def compile_take_each(mesh: jax.sharding.Mesh) -> Callable[[Any, np.ndarray], Any]:
+    """Compiles `take(data [R, N, ...], indices [R, B])`: rows of every replica's own arrays."""
+    return jax.jit(
+        lambda data, indices: jax.vmap(
+            lambda arrays, rows: jax.tree.map(lambda x: x[rows], arrays)
+        )(data, indices),
         out_shardings=batch_sharding(mesh),
     )

@@ -8,15 +8,18 @@ from ssl_extract.training.optimizers import (
     register_schedule,
 )
 from ssl_extract.training.recipe import Fit, Recipe, TrainState
+from ssl_extract.training.replicas import Replica, fit_together
 
 __all__ = [
     'OPTIMIZERS',
     'SCHEDULES',
     'Fit',
     'Recipe',
+    'Replica',
     'TrainState',
     'epoch_order',
     'fit',
+    'fit_together',
     'init_state',
     'make_init',
     'make_step',

@@ -32,15 +32,26 @@ def make_step(
     mesh: jax.sharding.Mesh,
     decode: Callable = to_float,
 ) -> Callable:
-    """Compiles `step(state, batch, oracle, learning_rate, num_steps) -> (state, metrics, queries)`.
+    """Compiles `step_of` for one training on the mesh.
 
     The same recipe gives the same compiled step, whatever the set size, rate and number of steps.
+
+    Args:
+        recipe, optimizer, schedule, decode: see `step_of`.
+        mesh: batches are sharded over the mesh.
+    """
+    return parallel.compile_step(step_of(recipe, optimizer, schedule, decode), mesh)
+
+
+def step_of(
+    recipe: Recipe, optimizer: str, schedule: str, decode: Callable = to_float
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array], Any]]:
+    """Returns `step(state, batch, oracle, learning_rate, num_steps) -> (state, metrics, queries)`.
 
     Args:
         recipe: see `Recipe`.
         optimizer: a spec of `OPTIMIZERS`.
         schedule: a spec of `SCHEDULES`.
-        mesh: batches are sharded over the mesh.
         decode: stored inputs to the inputs of encoders, a pure function.
     """
     tx, factor = make_tx(optimizer), SCHEDULES.make(schedule)
@@ -71,7 +82,7 @@ def make_step(
         )
         return state, {'loss': loss, 'learning_rate': rate, **measured}, queries
 
-    return parallel.compile_step(step, mesh)
+    return step
 
 
 @functools.cache
@@ -196,16 +207,16 @@ def fit(
     check(state, [], meta['step'])
     flops = meta['flops']  # of one step
     start, clock = meta['step'], time.monotonic() - meta['seconds']
-    _drop_parts_after(folder, start)
+    drop_parts_after(folder, start)
     _read_queries(folder / 'asked', state.oracle)
     resumed = f'{description}: goes on from step {start} of {num_steps}'
-    progress.note(folder / 'checkpoints', resumed if start else '')
+    progress.note(folder / 'checkpoints', resumed if 0 < start < num_steps else '')
     training = loggers.Training(description, folder, start, num_steps)
 
     # The order of a step's end matters. Metrics are fetched from the device in groups, so that the
     # device does not wait for the host, and a loss or parameters that are not finite stop the run
     # before a checkpoint is written. Metrics and fingerprints since the last checkpoint are written
-    # as parts first and the checkpoint last: after a kill, `_drop_parts_after` removes the parts
+    # as parts first and the checkpoint last: after a kill, `drop_parts_after` removes the parts
     # that belong to no complete checkpoint, and the steps since then run again. Closing the manager
     # lets a run that stops finish the last save.
     pending, rows, queries = [], [], []
@@ -301,8 +312,13 @@ def _read_queries(folder: epath.Path, account: Any) -> np.ndarray:
     return paid
 
 
-def _drop_parts_after(folder: epath.Path, step: int) -> None:
-    """Removes parts that belong to a checkpoint that was never completed."""
+def drop_parts_after(folder: epath.Path, step: int) -> None:
+    """Removes parts of metrics and queries that belong to a checkpoint that was never completed.
+
+    Args:
+        folder: of the training.
+        step: of its newest checkpoint.
+    """
     for name in ('metrics', 'asked'):
         for part in files.find(folder / name, 'part-*'):
             if int(part.stem.split('-')[1]) > step:
