@@ -10,6 +10,7 @@ from ssl_extract.ownership.known_truth import Group, Rates, named
 from ssl_extract.ownership.verdict import hits
 from ssl_extract.report.figures.style import GRAY, INK, LINES, new_axes, new_figure
 
+_SHOWN = 26  # characters of a test's arguments
 _FOUND, _ACCUSED = colormaps['Blues'], colormaps['Reds']  # of stolen encoders, of independent ones
 
 
@@ -66,5 +67,13 @@ def figure_roc(rates: Sequence[Rates]) -> Figure:
 
 
 def _two_lines(test: str) -> str:
-    """Breaks a long spec before its arguments."""
-    return test.replace('(', '\n(', 1) if len(test) > 20 else test
+    """Writes the arguments of a long spec below its name, and the end of very long ones as '…'.
+
+    >>> _two_lines('shadow_score(probes="noise")'), _two_lines(f'name_of_a_test(view={"x" * 99})')
+    ('shadow_score\\n(probes="noise")', 'name_of_a_test\\n(view=xxxxxxxxxxxxxxxxxxx…)')
+    """
+    if len(test) <= 20 or '(' not in test:
+        return test
+    name, arguments = test.split('(', 1)
+    shown = arguments if len(arguments) <= _SHOWN else f'{arguments[: _SHOWN - 2]}…)'
+    return f'{name}\n({shown}'
