@@ -11,9 +11,18 @@ are taken for the target class, by SimCLR's victim with 1 % of poison.
 
 import backdoors_cpu
 
+AUTHORS = backdoors_cpu.Poison(
+    {
+        'patch': ('patch(size=8)', 'patch(size=8)'),
+        'ctrl': ('ctrl(magnitude=50.0)', 'ctrl(magnitude=100.0)'),
+    },
+    rate=0.01,
+)
+
 
 def get_config(part: str = ''):
-    c = backdoors_cpu.get_config(part)
+    c = backdoors_cpu.get_config(part, AUTHORS)
+    c.data.size = 32
     c.victim.update(
         encoder='resnet18(stem="cifar")',
         split='train[:40000]',

@@ -3,7 +3,7 @@
     python -m experiments.filters_cpu --data_dir=DIR --workdir=DIR
 
 A program, not a config. DIR holds a TFDS copy of cifar10. For each seed, the victim of
-experiments/backdoors_cpu.py is pretrained by SimCLR on 10,000 images, 1 % of them with a patch.
+experiments/backdoors_cpu.py is pretrained by SimCLR on 10,000 images, 9 % of them with a patch.
 Then filters take as many images out of the set as each other: PatchSearch, local outliers and
 spectral signatures of the victim's representations, and chance; the victim is trained again on the
 rest. The poisoned victim itself is pruned and fine-tuned on clean images. Written are `rows.csv`,

@@ -23,12 +23,12 @@ class Sizes(NamedTuple):
     """The images and the networks of the study; the defaults are those of the study."""
 
     data: str = 'cifar10'
-    side: int = 32
+    side: int = 16
     private: str = backdoors_cpu.VICTIM['split']
     clean: str = 'train[30000:40000]'  # of those who repair
     labeled: str = backdoors_cpu.LABELED
     tested: str = 'test'
-    trigger: str = backdoors_cpu.TRIGGERS['patch'][0]
+    trigger: str = backdoors_cpu.SMALL.triggers['patch'][0]
     method: str = backdoors_cpu.METHODS['simclr']
     encoder: str = backdoors_cpu.VICTIM['encoder']
     epochs: int = backdoors_cpu.VICTIM['epochs']
@@ -38,7 +38,9 @@ class Sizes(NamedTuple):
     flips: int = 500
     windows: int = 20  # that the classifier learns
     steps: int = 400  # of the classifier, and of fine-tuning
-    share: float = 0.02  # of the set, which every filter removes: twice the poison's
+    share: float = (
+        2 * backdoors_cpu.SMALL.rate
+    )  # of the set, which every filter removes: twice the poison's
 
 
 class Study:
@@ -49,7 +51,7 @@ class Study:
 
     def __init__(self, workdir: str, data_dir: str, seed: int, sizes: Sizes):
         self.seed, self.sizes = seed, sizes
-        target, rate = backdoors_cpu.TARGET, backdoors_cpu.RATE
+        target, rate = backdoors_cpu.TARGET, backdoors_cpu.SMALL.rate
         of = {**sizes._asdict(), 'target': target, 'rate': rate, 'victim': backdoors_cpu.VICTIM}
         self.where = files.absolute(workdir) / f'{seed}-{files.checksum(of)[:8]}'
         where = {'size': sizes.side, 'data_dir': data_dir}
