@@ -5,12 +5,13 @@
 
 DIR holds a TFDS copy of cifar10. The first command pretrains victims by three methods on 10,000
 images of 16 x 16 pixels: without poison, with a patch in nine tenths of the images of the target
-class, and with CTRL's invisible trigger in as many. Each is measured on clean images, and on the task of
-each trigger, whose accuracy is the share of triggered images of other classes that are taken for
-the target class. The second steals the victims of SimCLR with a patch, and without poison: by seven
-attacks, two of them with a quarter of the queries too, by clean queries and by queries of which 5 %
-hold the trigger, and behind four defenses. Every run has five seeds, of the victim and of the
-attack; the poisoned images are the same. The commands may share a workdir, and go on after a stop.
+class, and with CTRL's invisible trigger in as many. Each is measured on clean images, and on the
+task of each trigger, whose accuracy is the share of triggered images of other classes that are
+taken for the target class. The second steals the victims of SimCLR with a patch, and without
+poison: by seven attacks, two of them with a quarter of the queries too, by clean queries and by
+queries of which 5 % hold the trigger, and behind four defenses. Every run has five seeds, of the
+victim and of the attack; the poisoned images are the same. The commands may share a workdir, and go
+on after a stop.
 """
 
 from typing import NamedTuple

@@ -38,9 +38,7 @@ class Sizes(NamedTuple):
     flips: int = 500
     windows: int = 20  # that the classifier learns
     steps: int = 400  # of the classifier, and of fine-tuning
-    share: float = (
-        2 * backdoors_cpu.SMALL.rate
-    )  # of the set, which every filter removes: twice the poison's
+    share: float = 0.12  # of the set, which every filter removes; poison is 0.09 of it
 
 
 class Study:
