@@ -22,6 +22,7 @@ class Workspace(NamedTuple):
         modules: the user's modules; a result depends on their source.
         checkpoint_every: steps between two checkpoints of a training.
         log_every: steps between two rows of the metrics.
+        replicas: the most trainings, of several runs, that are one program.
         log_to: a chain of loggers, which get the metrics while a training runs.
     """
 
@@ -30,6 +31,7 @@ class Workspace(NamedTuple):
     modules: OwnModules = NO_MODULES
     checkpoint_every: int = 500
     log_every: int = 25
+    replicas: int = 1
     log_to: str = ''
 
 

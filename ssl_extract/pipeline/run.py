@@ -27,6 +27,7 @@ from ssl_extract.pipeline import (
     services,
     stage,
     surrogate,
+    together,
     triggers,
     users,
     victim,
@@ -91,6 +92,9 @@ def run(
     due = 0.0
     if files.find(folder / 'runs', '*/run.json'):
         due = _write_results_timed(folder)  # a killed process may have left a finished run out
+    if cfg.training.replicas > 1:
+        finished = {path.parent.name for path in files.find(folder / 'runs', '*/run.json')}
+        together.ahead([r for r in runs if _id_of(r) not in finished])
     for number, current in enumerate(runs, 1):
         name = rows.name_of(current)
         sets = load_sets(current)
@@ -137,6 +141,7 @@ def prepare(
     services.forget()
     check_workdir(workdir)
     modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
+    together.check(cfg.training.replicas, mesh.size)
     runs = [make_run(fields, workdir, mesh, modules) for fields in config.expand(cfg, fixed)]
     if cfg.report.comparisons:
         numbers = [*map(str, range(len(runs)))]  # in place of ids

@@ -256,11 +256,25 @@ def _steal_online(workspace: Workspace, extraction: Extraction, folder: epath.Pa
 
 
 def _steal_stored(workspace: Workspace, extraction: Extraction, folder: epath.Path) -> Trained:
-    """Chooses, asks and trains in rounds; the last round trains the surrogate.
+    return ready(workspace, extraction, folder)(folder=folder)
+
+
+def ready(
+    workspace: Workspace, extraction: Extraction, folder: epath.Path
+) -> functools.partial[Trained]:
+    """Chooses, asks and trains in rounds, up to the last training, which is the surrogate's.
 
     The choice of a round and the strategy's state are written down before a query is sent, so that
     a killed run sends the same queries. A scout is a separate stage; its record counts the time and
     operations of all rounds before it.
+
+    Args:
+        workspace: where results are kept.
+        extraction: the attack, under a stored plan; the lock of its stage is held.
+        folder: the surrogate's.
+
+    Returns:
+        `stage.fit_encoder` with all of its arguments but the folder.
     """
     attacker, rounds = extraction.attacker, extraction.strategy.rounds
     chosen, arrays, state = np.zeros(0, np.int32), {}, {}
@@ -296,7 +310,7 @@ def _steal_stored(workspace: Workspace, extraction: Extraction, folder: epath.Pa
             label=extraction.label,
         )
         if number + 1 == rounds:
-            return fit(folder=folder, role='surrogate')
+            return functools.partial(fit, role='surrogate')
         scout = stage.cached(
             workspace,
             'scout',

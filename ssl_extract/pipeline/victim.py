@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
 from ssl_extract import augment, data, training, victims
 from ssl_extract.encoders import chain, num_params, trained
@@ -70,28 +69,31 @@ def victim_of(run: Run, sets: Sets) -> tuple[Victim, StageRecord]:
             return victim, StageRecord('victim', victim.address, seconds=seconds, flops=flops)
         record = stage.read_record(victim.folder, 'victim')
         return victim, record._replace(address=victim.address, bill=None)
-    c, workspace = run.config.victim, run.workspace
-    how = Optimization(c.optimizer, c.schedule, c.learning_rate, c.batch_size)
-    recipe = make_recipe(c.method, c.encoder, c.augmentation)
-    inputs = sets.victim.inputs
-
-    def train(folder: epath.Path) -> stage.Trained:
-        return stage.fit_encoder(
-            workspace,
-            folder,
-            recipe,
-            {'inputs': inputs},
-            role='victim',
-            encoder=c.encoder,
-            seed=c.seed,
-            num_steps=c.epochs * (len(inputs) // c.batch_size),
-            how=how,
-            decode=data.decoder(sets.victim),
-        )
-
-    form = stage.encoder_form(workspace, 'victim')
-    encoder, record = stage.cached(workspace, 'victim', _spec_of(run, sets), train, form)
+    form, train = stage.encoder_form(run.workspace, 'victim'), pretraining_of(run, sets)
+    encoder, record = stage.cached(run.workspace, 'victim', spec_of(run, sets), train, form)
     return from_encoder(encoder, record.address), record
+
+
+def pretraining_of(run: Run, sets: Sets) -> functools.partial[stage.Trained]:
+    """Returns `stage.fit_encoder` of a victim that is pretrained, with all but the folder.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+    """
+    c, inputs = run.config.victim, sets.victim.inputs
+    return functools.partial(
+        stage.fit_encoder,
+        run.workspace,
+        recipe=make_recipe(c.method, c.encoder, c.augmentation),
+        arrays={'inputs': inputs},
+        role='victim',
+        encoder=c.encoder,
+        seed=c.seed,
+        num_steps=c.epochs * (len(inputs) // c.batch_size),
+        how=Optimization(c.optimizer, c.schedule, c.learning_rate, c.batch_size),
+        decode=data.decoder(sets.victim),
+    )
 
 
 def address_of(run: Run, sets: Sets) -> str:
@@ -101,7 +103,7 @@ def address_of(run: Run, sets: Sets) -> str:
         run: the run.
         sets: the run's data.
     """
-    return stage.address(run.workspace, _spec_of(run, sets))
+    return stage.address(run.workspace, spec_of(run, sets))
 
 
 def _load(run: Run) -> Victim | None:
@@ -122,7 +124,13 @@ def _load(run: Run) -> Victim | None:
     return victim._replace(address=f'{victim.address} {sources}')
 
 
-def _spec_of(run: Run, sets: Sets) -> dict[str, Any]:
+def spec_of(run: Run, sets: Sets) -> dict[str, Any]:
+    """Returns what a victim that is pretrained depends on; computes nothing.
+
+    Args:
+        run: the run.
+        sets: the run's data.
+    """
     fields = pretraining_spec(run.config.victim.to_dict())
     return {'stage': 'victim', 'inputs': sets.victim_spec, **fields}
 

@@ -1,0 +1,94 @@
+"""Runs whose trainings are one program end as runs do alone; what was stopped goes on."""
+
+import pytest
+import small
+
+from ssl_extract.errors import UserError
+from ssl_extract.pipeline import run as pipeline
+from ssl_extract.pipeline import together
+from ssl_extract.runtime import files
+
+SEEDS = (1, 2, 3, 4)
+ALIKE = [{'seed': s, 'victim.seed': s, 'attack.learning_rate': 1e-3 * s} for s in SEEDS]
+APART = [{'seed': 9, 'attack.plan': 'online'}]
+
+
+def experiment(replicas):
+    c = small.get_config()
+    c.victim.epochs = 2
+    c.attack.epochs = 2
+    c.attack.loss = 'mse'
+    c.training.checkpoint_every = 3
+    c.training.replicas = replicas
+    c.runs = (*ALIKE, *APART)
+    return c
+
+
+def rows_of(workdir, replicas):
+    rows = pipeline.run(experiment(replicas), workdir=workdir)
+    return {(r['run'], r['role'], r['task'], r['metric']): r for r in rows}
+
+
+@pytest.fixture(scope='module')
+def both(tmp_path_factory):
+    """The workdirs and rows of runs one by one, and of runs in which four are one program."""
+    folders = [tmp_path_factory.mktemp(name) for name in ('apart', 'together')]
+    found = []
+    for folder, replicas in zip(folders, (1, 4), strict=True):
+        trained = []
+        original = together.training.fit_together
+        with pytest.MonkeyPatch.context() as patch:  # counts, and does the same
+            patch.setattr(
+                together.training,
+                'fit_together',
+                lambda *args, f=original, t=trained, **how: (
+                    t.append(len(args[1])),
+                    f(*args, **how),
+                ),
+            )
+            found.append((folder, rows_of(folder, replicas), trained))
+    return found
+
+
+def test_rows_are_those_of_single_runs(both):
+    (_, apart, one_by_one), (_, joint, programs) = both
+    assert one_by_one == [] and programs == [4, 4]  # victims, then surrogates
+    assert joint.keys() == apart.keys() and len(joint) > 20
+    for key, row in joint.items():
+        for column in ('billed', 'unique', 'n', 'budget', 'stage', 'seed'):
+            assert row.get(column) == apart[key].get(column), (key, column)
+        assert row['value'] == pytest.approx(apart[key]['value'], abs=0.06), key
+        assert (row.get('flops') or 1) == pytest.approx(apart[key].get('flops') or 1, rel=0.25)
+
+
+def test_each_stage_has_its_own_folder_with_all_of_its_metrics(both):
+    (apart, *_), (joint, *_) = both
+    for kind in ('victim', 'surrogate'):
+        names = [sorted(p.name for p in (folder / kind).iterdir()) for folder in (apart, joint)]
+        assert names[0] == names[1] and len(names[0]) >= 5
+        for name in names[0]:
+            steps = [
+                [row['step'] for p in sorted((folder / kind / name / 'metrics').glob('part-*'))
+                 for row in files.read_jsonl(p)]
+                for folder in (apart, joint)
+            ]  # fmt: skip
+            assert steps[0] == steps[1] == list(range(len(steps[0])))
+
+
+def test_what_is_finished_is_not_trained_again(both):
+    _, (folder, rows, _) = both
+    before = {
+        p: p.stat().st_mtime_ns
+        for kind in ('victim', 'surrogate')
+        for p in (folder / kind).rglob('*')
+    }
+    assert rows_of(folder, 4) == rows
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_replicas_are_a_multiple_of_the_devices(tmp_path):
+    with pytest.raises(
+        UserError, match=r'training\.replicas=3 .* over 4 devices: write a multiple'
+    ):
+        pipeline.run(experiment(3), workdir=tmp_path)
+    assert not list(tmp_path.iterdir())
