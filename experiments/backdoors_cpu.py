@@ -2,6 +2,7 @@
 
     python launch.py --config=experiments/backdoors_cpu.py --config.data.dir=DIR
     python launch.py --config=experiments/backdoors_cpu.py:survival --config.data.dir=DIR
+    python launch.py --config=experiments/backdoors_cpu.py:training --config.data.dir=DIR
 
 DIR holds a TFDS copy of cifar10. The first command pretrains victims by three methods on 10,000
 images of 16 x 16 pixels: without poison, with a patch in nine tenths of the images of the target
@@ -9,9 +10,9 @@ class, and with CTRL's invisible trigger in as many. Each is measured on clean i
 task of each trigger, whose accuracy is the share of triggered images of other classes that are
 taken for the target class. The second steals the victims of SimCLR with a patch, and without
 poison: by seven attacks, two of them with a quarter of the queries too, by clean queries and by
-queries of which 5 % hold the trigger, and behind four defenses. Every run has five seeds, of the
-victim and of the attack; the poisoned images are the same. The commands may share a workdir, and go
-on after a stop.
+queries of which 5 % hold the trigger, and behind four defenses. The third has the poisoned victim
+of SimCLR after shorter trainings. Every run has five seeds, of the victim and of the attack; the
+poisoned images are the same. The commands may share a workdir, and go on after a stop.
 """
 
 from typing import NamedTuple
@@ -64,6 +65,7 @@ VICTIM = {
     'learning_rate': 5e-3,
     'schedule': 'cosine(warmup=0.05)',
 }
+EPOCHS = (60, 40, 20, 10)  # of the trainings of the part 'training'
 LABELED = 'train[40000:44000]'
 BUDGETS = {1_000: 24, 4_000: 10}  # and epochs
 THEFTS = (
@@ -99,7 +101,8 @@ def get_config(part: str = '', poison: Poison = SMALL):
             for name, (_, shown) in poison.triggers.items()
         ),
     )
-    conditions, c.report.comparisons = {'': victims, 'survival': survival}[part](poison)
+    parts = {'': victims, 'survival': survival, 'training': training}
+    conditions, c.report.comparisons = parts[part](poison)
     c.runs = tuple({'seed': s, 'victim.seed': s, **each} for s in SEEDS for each in conditions)
     return c
 
@@ -121,6 +124,27 @@ def victims(poison: Poison):
         for task in (trigger, 'cifar10')
     )
     return conditions, comparisons
+
+
+def training(poison: Poison):
+    """Conditions and comparisons: the poisoned victim after shorter trainings."""
+    theft = {'attack.loss': 'mse', **budget(1_000)}
+    new, *others = [
+        victim(poison, 'simclr', STOLEN) | {'victim.epochs': epochs} | theft for epochs in EPOCHS
+    ]
+    comparisons = tuple(
+        {
+            'name': f'{metric} after {EPOCHS[0]} against {old["victim.epochs"]} epochs',
+            'new': {'role': 'victim', **new},
+            'old': {'role': 'victim', **old},
+            'task': STOLEN,
+            'metric': metric,
+            'margin': MARGIN,
+        }
+        for old in others
+        for metric in ('linear_probe', 'entanglement')
+    )
+    return [new, *others], comparisons
 
 
 def survival(poison: Poison):

@@ -167,7 +167,7 @@ def test_every_attack_of_the_comparison_pays_the_same_and_trains_alike():
 
 
 OF_PRETRAINED = [('pretrained_cpu', ''), ('text_cpu', ''), ('text_cpu', 'minilm')]
-OF_BACKDOORS = [('backdoors_cpu', ''), ('backdoors_cpu', 'survival')]
+OF_BACKDOORS = [('backdoors_cpu', where) for where in ('', 'survival', 'training')]
 TASKS = {'text_cpu': ['news', 'questions'], 'backdoors_cpu': ['cifar10', 'patch', 'ctrl']}
 
 
