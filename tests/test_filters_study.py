@@ -13,6 +13,7 @@ TINY = filters.Sizes(
     clean='train[300:500]',
     labeled='train[500:900]',
     trigger='patch(size=5)',
+    rate=0.05,
     method='simclr(hidden=16, dim=16)',
     encoder='resnet18(stem="patch", width=8, stages=(1,))',
     epochs=1,
@@ -22,6 +23,7 @@ TINY = filters.Sizes(
     flips=40,
     windows=4,
     steps=2,
+    share=0.1,
 )
 
 
@@ -30,12 +32,12 @@ def test_it_measures_every_filter_and_repair_and_goes_on(tmp_path):
     rows = filters.run(filters.Study(str(tmp_path), '', 1, TINY))
     assert [row['how'] for row in rows] == list(filters.cases(filters.Study('', '', 1, TINY)))
     study = filters.Study(str(tmp_path), '', 1, TINY)
-    assert len(study.poisoned.rows) == 3
+    assert len(study.poisoned.rows) == 15
     for row in rows:
         assert 0 <= float(row['accuracy']) <= 1 and 0 <= float(row['success']) <= 1
         if row['how'].startswith('filter'):
             removed, _ = study.filtered(row['how'].removeprefix('filter: '))
-            assert len(removed) == int(row['removed']) == 6
+            assert len(removed) == int(row['removed']) == 30
             found = outliers.found(removed, study.poisoned.rows)
             assert found.recall.value == float(row['recall'])
     study.pretrain = None  # everything is kept

@@ -29,6 +29,7 @@ class Sizes(NamedTuple):
     labeled: str = backdoors_cpu.LABELED
     tested: str = 'test'
     trigger: str = backdoors_cpu.SMALL.triggers['patch'][0]
+    rate: float = backdoors_cpu.SMALL.rate
     method: str = backdoors_cpu.METHODS['simclr']
     encoder: str = backdoors_cpu.VICTIM['encoder']
     epochs: int = backdoors_cpu.VICTIM['epochs']
@@ -49,14 +50,16 @@ class Study:
 
     def __init__(self, workdir: str, data_dir: str, seed: int, sizes: Sizes):
         self.seed, self.sizes = seed, sizes
-        target, rate = backdoors_cpu.TARGET, backdoors_cpu.SMALL.rate
-        of = {**sizes._asdict(), 'target': target, 'rate': rate, 'victim': backdoors_cpu.VICTIM}
+        target = backdoors_cpu.TARGET
+        of = {**sizes._asdict(), 'target': target, 'victim': backdoors_cpu.VICTIM}
         self.where = files.absolute(workdir) / f'{seed}-{files.checksum(of)[:8]}'
         where = {'size': sizes.side, 'data_dir': data_dir}
         self.private, self.clean = (
             data.load(sizes.data, split, **where) for split in (sizes.private, sizes.clean)
         )
-        self.poisoned = backdoors.poison(self.private, sizes.trigger, target=target, rate=rate)
+        self.poisoned = backdoors.poison(
+            self.private, sizes.trigger, target=target, rate=sizes.rate
+        )
         splits = f'train="{sizes.labeled}", test="{sizes.tested}"'
         backdoor = f'backdoor("{sizes.data}", trigger="{sizes.trigger}", target={target}, {splits})'
         self.tasks = evaluation.make_tasks([f'{sizes.data}({splits})', backdoor], **where)
