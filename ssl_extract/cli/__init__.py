@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import ssl_extract
 from ssl_extract.cli import arguments, failures, noise, signals, streams
 from ssl_extract.errors import UserError
+from ssl_extract.runtime import hosts
 
 _HOMES = {  # imported when they are called: JAX takes seconds
     'export': 'ssl_extract.cli.exporting:main',
@@ -58,7 +59,7 @@ def _run(words: list[str]) -> int:
         if line is None:
             raise
         noise.show_traceback(error)
-        streams.tell(line)
+        streams.tell(hosts.named(line))
         return 2
 
 

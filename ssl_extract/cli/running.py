@@ -8,11 +8,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from ssl_extract import report
-from ssl_extract.cli import arguments, experiments, overrides
+from ssl_extract.cli import arguments, experiments, overrides, several
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import plan as planning
 from ssl_extract.pipeline import run as pipeline
-from ssl_extract.runtime import files, memory
+from ssl_extract.runtime import files, hosts, memory
 
 jax.config.config_with_absl()
 _JAX_FLAGS = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith('jax_')]
@@ -65,7 +65,11 @@ def main(argv: list[str]) -> int:
         run_index=values.run_index,
     )
     folder = files.absolute(workdir)
-    report.write_from(folder, [folder], request.title)
+
+    def draw() -> None:
+        report.write_from(folder, [folder], request.title)
+
+    hosts.agreed(draw)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
     return 0
 
@@ -84,13 +88,15 @@ def read(command: str, argv: list[str]) -> Request:
     words = arguments.parse(values, argv, known_only=True)
     if values.workdir == '':
         raise UserError('--workdir=: write a folder, or leave the flag out')
-    experiment = experiments.load(values.config)
-    overrides.define(values, experiment.config, words)
-    words = arguments.parse(values, [argv[0], *words])
     for flag in _JAX_FLAGS:
         if flag.present:
             jax.config.update(flag.name, flag.value)
     memory.keep()
+    if 'hosts' in values and values.hosts:  # before the experiment's file may call JAX
+        several.join(values.hosts)
+    experiment = experiments.load(values.config)
+    overrides.define(values, experiment.config, words)
+    words = arguments.parse(values, [argv[0], *words])
     _check_devices()
     fixed = tuple(config_flags.get_override_values(values['config']))
     workdir = values.workdir or f'runs/{experiment.title}'

@@ -5,6 +5,8 @@ import select
 import sys
 from typing import TextIO
 
+_last: TextIO | None = None  # the stream of the last line, where all others are dropped
+
 
 def open_closed() -> None:
     """Opens the standard streams that the shell closed, as by `2>&-`.
@@ -41,12 +43,19 @@ def tell(line: str) -> None:
         line: the line.
     """
     told = False
-    for stream in (sys.stderr, sys.stdout):
+    for stream in (_last or sys.stderr, sys.stdout):
         try:
             print(end='' if told else f'{line}\n', file=stream, flush=True)
             told = True
         except OSError:
             discard(stream)
+
+
+def mute() -> None:
+    """Drops what this process prints from now on, but for its last line, on stderr."""
+    global _last
+    _last = sys.stderr
+    sys.stdout = sys.stderr = open(os.devnull, 'w')  # noqa: SIM115  (as long as the process)
 
 
 def discard(stream: TextIO) -> None:
