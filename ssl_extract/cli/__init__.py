@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import ssl_extract
@@ -57,7 +58,10 @@ def _run(words: list[str]) -> int:
             return 0
         line = failures.explain(error)
         if line is None:
-            raise
+            if hosts.number() == 1:
+                raise
+            streams.tell(hosts.named(''.join(traceback.format_exception(error))))
+            return 1  # to end now: the interpreter would wait for the other processes first
         noise.show_traceback(error)
         streams.tell(hosts.named(line))
         return 2

@@ -77,6 +77,7 @@ def join(
 
     if index is not None and not 0 <= index < (number or 0):
         raise UserError(f'process {index} of {number}: write an index from 0 to {number - 1}')
+    jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM for itself
     try:
         jax.distributed.initialize(
             address or None,
