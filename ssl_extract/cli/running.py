@@ -7,6 +7,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+import ssl_extract
 from ssl_extract import report
 from ssl_extract.cli import arguments, experiments, overrides, several
 from ssl_extract.errors import UserError
@@ -52,6 +53,9 @@ def main(argv: list[str]) -> int:
     if request.words:
         raise UserError(f'unexpected {request.words[0]!r}: write --config=... and --workdir=...')
     values, workdir, fixed = request.values, request.workdir, request.fixed
+    versions = [ssl_extract.__version__, jax.__version__]
+    config = values.config.to_json_best_effort(sort_keys=True)
+    hosts.check_same('the command', [values.run_index, values.dry_run, config, versions])
     if values.dry_run:
         plans = planning.plan(values.config, workdir, fixed)
         print(describe(pipeline.pick(plans, values.run_index)))

@@ -44,7 +44,7 @@ def join(value: str) -> None:
     if value == 'auto':
         hosts.join()
     else:
-        parts = re.fullmatch(r'(\S+:\d+),(\d+),(\d+)', value)
+        parts = re.fullmatch(r'(\S+:\d+),(\d+),([1-9]\d*)', value)
         if not parts:
             raise UserError(
                 f'--hosts={value}: write auto, or ADDRESS:PORT,INDEX,NUMBER: where process 0 '
@@ -56,6 +56,7 @@ def join(value: str) -> None:
         return
     if not noise.is_debugging():
         _filter_stderr()
+    streams.tell_to(os.fdopen(2, 'w', closefd=False, errors='backslashreplace'))
     if not hosts.is_first():
         streams.mute()
 

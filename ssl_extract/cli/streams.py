@@ -5,7 +5,7 @@ import select
 import sys
 from typing import TextIO
 
-_last: TextIO | None = None  # the stream of the last line, where all others are dropped
+_last: TextIO | None = None  # of `tell`, in place of stderr
 
 
 def open_closed() -> None:
@@ -51,10 +51,14 @@ def tell(line: str) -> None:
             discard(stream)
 
 
-def mute() -> None:
-    """Drops what this process prints from now on, but for its last line, on stderr."""
+def tell_to(stream: TextIO) -> None:
+    """Lets `tell` print to a stream, whatever becomes of stderr."""
     global _last
-    _last = sys.stderr
+    _last = stream
+
+
+def mute() -> None:
+    """Drops what this process prints from now on, but for what it tells: see `tell_to`."""
     sys.stdout = sys.stderr = open(os.devnull, 'w')  # noqa: SIM115  (as long as the process)
 
 

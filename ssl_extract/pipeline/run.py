@@ -85,7 +85,7 @@ def run(
     runs = prepare(cfg, workdir, fixed)
     if hosts.number() > 1:
         hosts.check_shared(runs[0].workspace.folder)
-        hosts.check_same('the config, the data or a module', [*map(_id_of, runs)])
+        hosts.check_same('the data or a module', [*map(_id_of, runs)])
     if cfg.report.comparisons:
         family = comparisons.family_of(cfg, fixed, runs, [*map(_id_of, runs)], _tasks_of(runs))
         hosts.agreed(lambda: families.write(runs[0].workspace.folder, family, _now()))

@@ -191,6 +191,8 @@ def check_same(what: str, value: Any) -> None:
     Raises:
         UserError: it differs, and names this process.
     """
+    if number() == 1:
+        return
     value = json.loads(json.dumps(value))
     if agreed(lambda: value) != value:
         raise UserError(

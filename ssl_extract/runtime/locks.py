@@ -27,7 +27,8 @@ def lock(path: epath.PathLike, what: str) -> Iterator[None]:
         what: the result that the process waits for, as the message names it.
     """
     path = epath.Path(path)
-    with _held(path, what) if hosts.is_first() and files.is_local(path) else contextlib.nullcontext():
+    holds = hosts.is_first() and files.is_local(path)
+    with _held(path, what) if holds else contextlib.nullcontext():
         hosts.wait()
         yield
         hosts.wait()
