@@ -75,7 +75,7 @@ def join(
     global _joined
     import jax
 
-    if index is not None and not 0 <= index < (number or 0):
+    if index is not None and number is not None and not 0 <= index < number:
         raise UserError(f'process {index} of {number}: write an index from 0 to {number - 1}')
     jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM for itself
     try:
@@ -94,13 +94,20 @@ def join(
                 '--hosts=auto: this is no job of Slurm, Open MPI or a TPU pod; write '
                 f'--hosts=ADDRESS:PORT,INDEX,NUMBER, as in 10.0.0.1:8476,0,2 ({reason})'
             ) from error
-        raise UserError(
-            f'process {index} of {number}: the processes did not find each other at {address} '
-            f'within {timeout} s: start all {number}, each with another index and the same '
-            f'address, at which process 0 listens ({reason})'
-        ) from error
+        raise UserError(f'{unmet(address, index, number, timeout)} ({reason})') from error
     state = _state()
     _joined = _Joined(state.process_id, state.num_processes)
+
+
+def unmet(address: str, index: int | None, number: int | None, timeout: int) -> str:
+    """Says what to do where the processes do not find each other; see `join`."""
+    if not address:
+        return f'the processes did not find each other within {timeout} s: start all of the job'
+    return (
+        f'process {index} of {number}: the processes did not find each other at {address} within '
+        f'{timeout} s: start all {number}, each with an index of its own and this address, at '
+        'which process 0 listens'
+    )
 
 
 def index() -> int:
