@@ -134,7 +134,7 @@ def test_the_fields_of_the_list_of_runs_are_checked_alike(capsys, tmp_path):
         (('--workdir={0}/file/below/it',), 'file is a file; write a folder'),
         (('--workdir=~no_such_user/x',), 'there is no home folder ~no_such_user'),
         (('--workdir={0}/' + 300 * 'x',), 'File name too long: put that right'),
-        (('--workdir=nowhere://x',), "workdir=nowhere://x: 'nowhere://'; write a folder"),
+        (('--workdir=nowhere://x',), 'checkpoints cannot be written to nowhere://; write a folder'),
         (('--jax_platforms=cpu', '--', 'x'), "unexpected 'x'"),
     ],
 )
@@ -174,6 +174,12 @@ def as_nobody():
     if is_root:
         os.seteuid(0)
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize('workdir', ['s3://bucket/runs', 'memory://runs'])
+def test_a_bucket_that_takes_no_checkpoints_is_refused(workdir):
+    with pytest.raises(UserError, match=r'checkpoints cannot be written to \w+://; write a folder'):
+        check_workdir(workdir)
 
 
 def test_a_workdir_without_rights_is_found_before_any_training(as_nobody):

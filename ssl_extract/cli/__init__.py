@@ -3,11 +3,13 @@
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import ssl_extract
 from ssl_extract.cli import arguments, failures, noise, signals, streams
 from ssl_extract.errors import UserError
+from ssl_extract.runtime import hosts
 
 _HOMES = {  # imported when they are called: JAX takes seconds
     'export': 'ssl_extract.cli.exporting:main',
@@ -56,9 +58,12 @@ def _run(words: list[str]) -> int:
             return 0
         line = failures.explain(error)
         if line is None:
-            raise
+            if hosts.number() == 1:
+                raise
+            streams.tell(hosts.named(''.join(traceback.format_exception(error))))
+            return 1  # to end now: the interpreter would wait for the other processes first
         noise.show_traceback(error)
-        streams.tell(line)
+        streams.tell(hosts.named(line))
         return 2
 
 

@@ -67,6 +67,13 @@ def _define_run(values: flags.FlagValues) -> None:
         'Checks everything and prints the runs, their stages, queries and time; trains nothing.',
         flag_values=values,
     )
+    flags.DEFINE_string(
+        'hosts',
+        '',
+        'Computes in several processes, all started with this command: auto on Slurm and TPU pods, '
+        'else ADDRESS:PORT,INDEX,NUMBER, as in 10.0.0.1:8476,0,2.',
+        flag_values=values,
+    )
 
 
 def _define_store(values: flags.FlagValues) -> None:

@@ -9,8 +9,13 @@ import zipfile
 import zlib
 
 from ssl_extract.errors import UserError
+from ssl_extract.runtime import hosts
 
 AGAIN = 'then give the same command again: it goes on from what is finished'
+LOST = (
+    'error: another process of this run has ended, and this one ends too: see what the other says, '
+    'then start all of them again: they go on from what is finished'
+)
 _FULL = 'make room there or in the quota'
 _FORBIDDEN = 'write another folder, or change the rights'
 _MISPLACED = 'a file lies where a folder belongs, or a folder where a file does: move it away'
@@ -38,6 +43,8 @@ _DAMAGED = (
 def explain(error: Exception) -> str | None:
     """Explains an error in one line; None for a bug, which needs its traceback."""
     error = _of_tensorstore(error) or error
+    if hosts.is_loss(error):
+        return LOST
     if isinstance(error, UserError | FloatingPointError):
         text = str(error)
     elif isinstance(error, OSError):

@@ -7,12 +7,13 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+import ssl_extract
 from ssl_extract import report
-from ssl_extract.cli import arguments, experiments, overrides
+from ssl_extract.cli import arguments, experiments, overrides, several
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import plan as planning
 from ssl_extract.pipeline import run as pipeline
-from ssl_extract.runtime import files, memory
+from ssl_extract.runtime import files, hosts, memory
 
 jax.config.config_with_absl()
 _JAX_FLAGS = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith('jax_')]
@@ -52,6 +53,9 @@ def main(argv: list[str]) -> int:
     if request.words:
         raise UserError(f'unexpected {request.words[0]!r}: write --config=... and --workdir=...')
     values, workdir, fixed = request.values, request.workdir, request.fixed
+    versions = [ssl_extract.__version__, jax.__version__]
+    config = values.config.to_json_best_effort(sort_keys=True)
+    hosts.check_same('the command', [values.run_index, values.dry_run, config, versions])
     if values.dry_run:
         plans = planning.plan(values.config, workdir, fixed)
         print(describe(pipeline.pick(plans, values.run_index)))
@@ -65,7 +69,11 @@ def main(argv: list[str]) -> int:
         run_index=values.run_index,
     )
     folder = files.absolute(workdir)
-    report.write_from(folder, [folder], request.title)
+
+    def draw() -> None:
+        report.write_from(folder, [folder], request.title)
+
+    hosts.agreed(draw)
     print(f'report: {folder / "report.html"}', file=sys.stderr)
     return 0
 
@@ -84,13 +92,15 @@ def read(command: str, argv: list[str]) -> Request:
     words = arguments.parse(values, argv, known_only=True)
     if values.workdir == '':
         raise UserError('--workdir=: write a folder, or leave the flag out')
-    experiment = experiments.load(values.config)
-    overrides.define(values, experiment.config, words)
-    words = arguments.parse(values, [argv[0], *words])
     for flag in _JAX_FLAGS:
         if flag.present:
             jax.config.update(flag.name, flag.value)
     memory.keep()
+    if 'hosts' in values and values.hosts:  # before the experiment's file may call JAX
+        several.join(values.hosts)
+    experiment = experiments.load(values.config)
+    overrides.define(values, experiment.config, words)
+    words = arguments.parse(values, [argv[0], *words])
     _check_devices()
     fixed = tuple(config_flags.get_override_values(values['config']))
     workdir = values.workdir or f'runs/{experiment.title}'

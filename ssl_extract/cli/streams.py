@@ -5,6 +5,8 @@ import select
 import sys
 from typing import TextIO
 
+_last: TextIO | None = None  # of `tell`, in place of stderr
+
 
 def open_closed() -> None:
     """Opens the standard streams that the shell closed, as by `2>&-`.
@@ -41,12 +43,23 @@ def tell(line: str) -> None:
         line: the line.
     """
     told = False
-    for stream in (sys.stderr, sys.stdout):
+    for stream in (_last or sys.stderr, sys.stdout):
         try:
             print(end='' if told else f'{line}\n', file=stream, flush=True)
             told = True
         except OSError:
             discard(stream)
+
+
+def tell_to(stream: TextIO) -> None:
+    """Lets `tell` print to a stream, whatever becomes of stderr."""
+    global _last
+    _last = stream
+
+
+def mute() -> None:
+    """Drops what this process prints from now on, but for what it tells: see `tell_to`."""
+    sys.stdout = sys.stderr = open(os.devnull, 'w')  # noqa: SIM115  (as long as the process)
 
 
 def discard(stream: TextIO) -> None:

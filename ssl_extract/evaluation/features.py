@@ -112,7 +112,7 @@ def extract(
     if mesh is not None:
         batch_size = -(-batch_size // mesh.size) * mesh.size
         starts = _starts(len(inputs), batch_size)
-        place = functools.partial(jax.device_put, device=parallel.batch_sharding(mesh))
+        place = functools.partial(parallel.put, mesh=mesh)
         variables = parallel.replicate(variables, mesh)
     if not numerics.is_finite(variables):  # while features may look finite; see `is_finite`
         raise UserError(

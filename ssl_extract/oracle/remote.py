@@ -16,6 +16,7 @@ from etils import epath
 from ssl_extract.defenses import Defense
 from ssl_extract.errors import UserError
 from ssl_extract.oracle import oracle
+from ssl_extract.runtime import hosts
 from ssl_extract.victims.answers import check_answers
 from ssl_extract.victims.model import Victim
 
@@ -44,7 +45,9 @@ def functions(victim: Victim, defense: Defense, budget: int) -> tuple[Callable, 
         outputs, served = np.zeros((len(inputs), victim.dim), np.float32), np.array(paid)
         if len(rows) and victim.service:
             number = int(state.num_queries + state.num_refused)
-            outputs[rows], served[rows] = victim.service.send(inputs[rows], folder, number)
+            outputs[rows], served[rows] = hosts.agreed_arrays(
+                lambda: victim.service.send(inputs[rows], folder, number)
+            )
         elif len(rows):
             outputs[rows] = answers_of(victim, inputs[rows])
         return defend(outputs, state, inputs=inputs, sent=sent, paid=paid, keys=keys, served=served)
@@ -55,10 +58,16 @@ def functions(victim: Victim, defense: Defense, budget: int) -> tuple[Callable, 
 def answers_of(victim: Victim, inputs: np.ndarray) -> np.ndarray:
     """Calls the victim once with `inputs` [n, ...] and checks the answers, float32 [n, dim].
 
+    Of several processes the first one calls it, and tells the others.
+
     Raises:
         UserError: the answers have another shape, or are not finite numbers; or the victim ends the
             process.
     """
+    return hosts.agreed_arrays(lambda: (_call(victim, inputs),))[0]
+
+
+def _call(victim: Victim, inputs: np.ndarray) -> np.ndarray:
     try:
         answers = victim.answer(inputs)
     except SystemExit as error:

@@ -24,7 +24,7 @@ from ssl_extract import defenses
 from ssl_extract.errors import UserError
 from ssl_extract.oracle import Answer, Oracle, OracleState, states
 from ssl_extract.oracle.queries import Queries, batches, check_known, compile_view, fingerprints
-from ssl_extract.runtime import files, parallel, progress
+from ssl_extract.runtime import files, hosts, parallel, progress
 
 # A kill costs the answers since the last part, which a traced victim must compute again. A part
 # ends after so many bytes or seconds, unless more than a fiftieth of the time went into writing.
@@ -133,7 +133,7 @@ def collect(
         )
     check_known(about.victim, about.knows, queries, np.array(missing, np.int64), batch_size)
     if missing and about.service:
-        about.service.check(folder, len(missing), len(places))
+        hosts.agreed(lambda: about.service.check(folder, len(missing), len(places)))
     # The missing queries are sent in the order of their first occurrence, each once. A part ends
     # behind a batch that was answered. The part and the account after the part are then written
     # together, and `places` grows: the account on disk never runs ahead of or behind the answers on
@@ -271,7 +271,7 @@ def _write(
     for older in ('pending', 'account'):
         for path in files.find(folder, f'{older}-*.npz'):
             if path != after:
-                path.unlink()
+                files.remove(path)
 
 
 def _read(
@@ -279,13 +279,14 @@ def _read(
 ) -> tuple[list[np.ndarray], list[np.ndarray], dict[bytes, int], OracleState]:
     """Reads the stored answers, whether each was granted, their places, and the account."""
     answers, granted, places = [], [], {}
-    for path in files.find(folder, 'part-*.npz'):
+    for path in files.find_together(folder, 'part-*.npz'):
         part = files.read_npz(path)
         _check_whole(folder, len(places), _number(path))
         places |= {bytes(p): len(places) + i for i, p in enumerate(part['fingerprints'])}
         answers.append(part['representations'])
         granted.append(part['granted'])
-    _check_whole(folder, len(places), max(_numbers(folder, 'account'), default=0))
+    ends = hosts.agreed(lambda: _numbers(folder, 'account'))
+    _check_whole(folder, len(places), max(ends, default=0))
     if places:
         saved = _read_state(folder, len(places))
         account = parallel.replicate(states.from_arrays(saved, account, folder), mesh)
@@ -294,9 +295,13 @@ def _read(
 
 def _read_state(folder: epath.Path, count: int) -> dict[str, np.ndarray]:
     """Reads the state after `count` answers, which a kill may have left pending."""
-    after = _path(folder, 'account', count)
-    if not after.exists() and _path(folder, 'pending', count).exists():
-        files.rename(_path(folder, 'pending', count), after)
+    pending, after = _path(folder, 'pending', count), _path(folder, 'account', count)
+
+    def name() -> None:
+        if not after.exists() and pending.exists():
+            files.rename(pending, after)
+
+    hosts.agreed(name)
     return files.read_npz(after)
 
 

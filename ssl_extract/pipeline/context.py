@@ -71,13 +71,19 @@ def check_workdir(folder: epath.PathLike) -> None:
         folder: the workdir.
 
     Raises:
-        UserError: the workdir is a file, lies below a file, or must not be written; a bucket's
-            library is not installed.
+        UserError: the workdir is a file, lies below a file, or must not be written; a bucket is of
+            a kind that takes no checkpoints, or its library is not installed.
     """
+    scheme = os.fspath(folder).partition('://')[0]
+    if not files.is_local(folder) and scheme != 'gs':
+        raise UserError(
+            f'workdir={folder}: checkpoints cannot be written to {scheme}://; write a folder, or '
+            'gs://...'
+        )
     try:
         path = epath.Path(folder).expanduser()
         path.exists()
-    except (KeyError, ImportError) as error:  # an unknown kind of bucket, or its library is missing
+    except ImportError as error:
         raise UserError(f'workdir={folder}: {error}; write a folder, or gs://...') from error
     if not files.is_local(path):
         return

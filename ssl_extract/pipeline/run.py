@@ -1,6 +1,7 @@
 """Experiments: validation, stages and rows of every run."""
 
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -41,7 +42,7 @@ from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import Sketch
 from ssl_extract.report import families
 from ssl_extract.report.results import FinishedRun
-from ssl_extract.runtime import files, locks, parallel, programs, progress
+from ssl_extract.runtime import files, hosts, locks, parallel, programs, progress
 
 Json = dict[str, Any]
 
@@ -83,17 +84,26 @@ def run(
     """
     programs.keep()
     runs = prepare(cfg, workdir, fixed)
+    if hosts.number() > 1:
+        hosts.check_shared(runs[0].workspace.folder)
+        hosts.check_same('the data or a module', [*map(_id_of, runs)])
     if cfg.report.comparisons:
         family = comparisons.family_of(cfg, fixed, runs, [*map(_id_of, runs)], _tasks_of(runs))
-        families.write(runs[0].workspace.folder, family, _now())
+        hosts.agreed(lambda: families.write(runs[0].workspace.folder, family, _now()))
     runs = pick(runs, run_index)
     folder, ids = runs[0].workspace.folder, []
     described = provenance.describe(command)
     due = 0.0
-    if files.find(folder / 'runs', '*/run.json'):
-        due = _write_results_timed(folder)  # a killed process may have left a finished run out
+
+    def write_results_if_due() -> None:
+        nonlocal due
+        if time.monotonic() > due and files.find(folder / 'runs', '*/run.json'):
+            due = _write_results_timed(folder)
+
+    hosts.agreed(write_results_if_due)  # a killed process may have left a finished run out
     if cfg.training.replicas > 1:
-        finished = {path.parent.name for path in files.find(folder / 'runs', '*/run.json')}
+        paths = hosts.agreed(lambda: [*map(str, files.find(folder / 'runs', '*/run.json'))])
+        finished = {epath.Path(path).parent.name for path in paths}
         together.ahead([r for r in runs if _id_of(r) not in finished])
     for number, current in enumerate(runs, 1):
         name = rows.name_of(current)
@@ -101,7 +111,7 @@ def run(
         sketch = victim.sketch_of(current, sets)
         ids.append(id_of(current, sets, sketch))
         where = folder / 'runs' / ids[-1]
-        if (where / 'run.json').exists():
+        if hosts.agreed((where / 'run.json').exists):
             print(f'[{number}/{len(runs)}] {name}: finished before', file=sys.stderr, flush=True)
             continue
         print(f'[{number}/{len(runs)}] {name}', file=sys.stderr, flush=True)
@@ -113,9 +123,9 @@ def run(
         shown['triggers'] = triggers.pictures_of(current, sets)
         about['shown'] = {kind: where for kind, where in shown.items() if where is not None}
         about['studied'] = victim.studied(sets, sketch)
-        write(current, where, compute(current, sets, sketch), about)
-        if time.monotonic() > due:
-            due = _write_results_timed(folder)
+        results = compute(current, sets, sketch)
+        hosts.agreed(functools.partial(write, current, where, results, about))
+        hosts.agreed(write_results_if_due)
     return report.tidy([finished for finished in write_results(folder) if finished.id in ids])
 
 

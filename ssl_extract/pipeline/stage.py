@@ -3,7 +3,8 @@
 A stage's folder is named by the hash of everything that its result depends on, the addresses of the
 stages before it and the source of the user's own modules included. Runs that share a victim train
 it once; a finished stage is never recomputed, an unfinished one goes on from its last checkpoint,
-and of two processes that want the same stage one waits for the other.
+and of two processes that want the same stage one waits for the other. Where several processes
+compute one run, the first of them decides whether a stage is finished, and writes it.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from ssl_extract.encoders import chain, trained
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.oracle.store import Bill, make_bill
 from ssl_extract.pipeline.context import Workspace
-from ssl_extract.runtime import checkpoint, files, locks, progress
+from ssl_extract.runtime import checkpoint, files, hosts, locks, progress
 
 VERSION = 6  # raised when a stage's meaning changes, so that old results are not taken for new ones
 
@@ -112,10 +113,11 @@ def cached(
     """
     where = address(workspace, spec)
     folder = workspace.folder / kind / where
-    done = (folder / form.last).exists()
+    is_done = (folder / form.last).exists
+    done = hosts.agreed(is_done)
     if not done:
         with lock(workspace, kind, where):
-            done = (folder / form.last).exists()
+            done = hosts.agreed(is_done)
             if not done:
                 describe(folder, spec)
                 with remaking(folder):
@@ -198,7 +200,7 @@ def describe(folder: epath.Path, spec: dict[str, Any]) -> None:
         folder: the stage's folder.
         spec: the description, as JSON.
     """
-    if not (folder / 'spec.json').exists():
+    if hosts.is_first() and not (folder / 'spec.json').exists():
         files.write_json(folder / 'spec.json', spec)
 
 
@@ -236,7 +238,8 @@ def encoder_form(workspace: Workspace, role: str) -> Form:
         )
 
     def read(folder: epath.Path) -> Trained:
-        (folder / 'checkpoints').rmtree(missing_ok=True)  # of no use beside a whole encoder
+        if hosts.is_first():  # of no use beside a whole encoder
+            (folder / 'checkpoints').rmtree(missing_ok=True)
         return read_encoder(folder, workspace.mesh, role)
 
     return Form('meta.json', write, read)

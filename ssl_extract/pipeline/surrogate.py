@@ -27,7 +27,7 @@ from ssl_extract.pipeline.owner import Owner
 from ssl_extract.pipeline.sets import Sets, pool_order
 from ssl_extract.pipeline.stage import Optimization, Trained
 from ssl_extract.pipeline.victim import Sketch, make_augmentation
-from ssl_extract.runtime import files
+from ssl_extract.runtime import files, hosts
 
 make_loss = functools.cache(losses.make)
 
@@ -330,10 +330,11 @@ def _choose(
     state: Any,
 ) -> tuple[np.ndarray, Any]:
     """Returns a round's choice and the strategy's next state, or reads both."""
-    if not path.exists():
+    if not hosts.agreed(path.exists):
         new, state = strategy.choose(see(), count, state)
         arrays = {f'state_{name}': value for name, value in state.items()}
         files.write_npz(path, chosen=new, **arrays)
+        hosts.wait()
     arrays = files.read_npz(path)
     new = arrays.pop('chosen')
     return new, {name.removeprefix('state_'): value for name, value in arrays.items()}

@@ -17,6 +17,7 @@ from ssl_extract.errors import UserError
 from ssl_extract.pipeline import owner, stage, surrogate, victim
 from ssl_extract.pipeline.context import Run, Workspace
 from ssl_extract.pipeline.sets import load_sets
+from ssl_extract.runtime import hosts
 
 Fit = functools.partial[stage.Trained]  # `stage.fit_encoder` with all but the folder
 
@@ -63,7 +64,8 @@ def ahead(runs: list[Run]) -> None:
         groups: dict[Any, dict[str, _Stage]] = {}
         for found in stages(runs):
             where = stage.address(workspace, found.spec)
-            if not (workspace.folder / found.kind / where / 'meta.json').exists():
+            path = workspace.folder / found.kind / where / 'meta.json'
+            if not hosts.agreed(path.exists):
                 groups.setdefault(found.alike, {})[where] = found
         for group in groups.values():
             waiting = sorted(group.items())  # of two processes, neither waits for the other
@@ -110,7 +112,7 @@ def _train(workspace: Workspace, group: dict[str, _Stage]) -> None:
         for where, found in group.items():
             folder = workspace.folder / found.kind / where
             stack.enter_context(stage.lock(workspace, found.kind, where))
-            if not (folder / 'meta.json').exists():  # by another process meanwhile
+            if not hosts.agreed((folder / 'meta.json').exists):  # by another process meanwhile
                 stage.describe(folder, found.spec)
                 fit = found.ready(folder)
                 shapes = {k: (v.shape, str(v.dtype)) for k, v in fit.keywords['arrays'].items()}

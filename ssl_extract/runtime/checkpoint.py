@@ -1,6 +1,9 @@
 """Checkpoints of training states and finished encoders, by Orbax.
 
 Orbax does not notice every damage, so that a hash of the arrays is stored beside them.
+
+Of several processes the first one writes, and every one reads for itself: each calls Orbax as if it
+were alone. Orbax would let all of them write a share of each array.
 """
 
 import contextlib
@@ -16,7 +19,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ssl_extract.errors import UserError
-from ssl_extract.runtime import files, parallel
+from ssl_extract.runtime import files, hosts, parallel
 
 
 def _is_told(record: logging.LogRecord) -> bool:
@@ -34,12 +37,23 @@ logging.getLogger('asyncio').addFilter(_is_told)
 def manager(folder: epath.PathLike) -> ocp.CheckpointManager:
     """Opens the checkpoints of a training run; the manager keeps the newest one only."""
     folder = _absolute(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=1))
+    if hosts.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+    hosts.wait()
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1,
+        create=False,
+        read_only=not hosts.is_first(),
+        multiprocessing_options=_alone(),
+    )
+    return ocp.CheckpointManager(folder, options=options)
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, Any]) -> None:
     """Starts to save `state` and `meta`; the caller may donate the state after the call."""
+    if not hosts.is_first():
+        return
+    state = _everywhere(state)
     sealed = meta | {files.CHECKSUM: _seal(state, meta)}
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
     with files.named(manager.directory):
@@ -69,7 +83,7 @@ def restore(
     Raises:
         DamagedError: the checkpoint is damaged, or another run of other shapes wrote it.
     """
-    step = manager.latest_step()
+    step = hosts.agreed(manager.latest_step)
     if step is None:
         return None
     args = ocp.args.Composite(
@@ -80,7 +94,7 @@ def restore(
         state, meta = restored.state, dict(restored.meta)
         if meta.pop(files.CHECKSUM, None) != _seal(state, meta):
             raise ValueError('its content is not what was written')
-    return state, meta
+    return parallel.replicate(state, mesh), meta
 
 
 def save_encoder(
@@ -98,8 +112,10 @@ def save_encoder(
         heads: variables of the networks behind the encoder, by name; `meta['heads']` holds their
             specs.
     """
-    folder = _absolute(folder)
-    with files.named(folder), ocp.StandardCheckpointer() as checkpointer:
+    if not hosts.is_first():
+        return
+    folder, variables, heads = _absolute(folder), _everywhere(variables), _everywhere(heads)
+    with files.named(folder), _checkpointer() as checkpointer:
         checkpointer.save(folder / 'variables', variables, force=True)
         if heads:
             checkpointer.save(folder / 'heads', heads, force=True)
@@ -144,11 +160,11 @@ def load_encoder(
     """
     path, hashes = _absolute(folder) / part, read_meta(folder).get('contents', {})
     with _readable(path):
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             tree = checkpointer.restore(path, _abstract(template, mesh))
         if part in hashes and hashes[part] != _hash(tree):
             raise ValueError('its content is not what was written')
-    return tree
+    return parallel.replicate(tree, mesh)
 
 
 class _readable:  # noqa: N801  (a context manager)
@@ -198,8 +214,31 @@ def _hash(tree: Any) -> str:
     return digest.hexdigest()
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Returns the options of a process that calls Orbax without the others."""
+    if hosts.number() == 1:
+        return ocp.options.MultiprocessingOptions()
+    whole = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)  # no share for each process
+    ocp.type_handlers.register_type_handler(jax.Array, whole, override=True)
+    return ocp.options.MultiprocessingOptions(
+        primary_host=hosts.index(),
+        active_processes={hosts.index()},
+        barrier_sync_key_prefix=f'process{hosts.index()}',
+    )
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    return ocp.StandardCheckpointer(multiprocessing_options=_alone())
+
+
+def _everywhere(tree: Any) -> Any:
+    """Returns arrays on all devices of all processes, as Orbax takes them from one of several."""
+    return tree if hosts.number() == 1 else parallel.replicate(tree, parallel.data_mesh())
+
+
 def _abstract(template: Any, mesh: jax.sharding.Mesh) -> Any:
-    sharding = parallel.replicated(mesh)
+    """Describes the arrays to read, onto the mesh; onto a device of this process, if alone."""
+    sharding = parallel.replicated(mesh if hosts.number() == 1 else parallel.data_mesh(1))
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template
     )

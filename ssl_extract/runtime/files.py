@@ -3,6 +3,9 @@
 A file appears under its name complete or not at all: it is written under a temporary name, brought
 to the disk, and then renamed. Nothing is edited in place. JSON documents, lists of rows and arrays
 hold a SHA-256 of their content, and a file whose content differs from it is refused.
+
+Of several processes the first one writes, renames and removes; in the others these functions return
+at once: see `runtime.hosts`.
 """
 
 import contextlib
@@ -25,6 +28,7 @@ import numpy as np
 from etils import epath
 
 from ssl_extract.errors import UserError
+from ssl_extract.runtime import hosts
 
 CHECKSUM = 'sha256'
 # Held while the header of an array is read. NumPy parses it as Python, and Python 3.11 counts the
@@ -68,12 +72,19 @@ def find(folder: epath.PathLike, pattern: str) -> list[epath.Path]:
     return sorted(epath.Path(glob.escape(os.fspath(folder))).glob(pattern))
 
 
+def find_together(folder: epath.Path, pattern: str) -> list[epath.Path]:
+    """Returns the paths in `folder` that match, as the first of several processes sees them."""
+    return [folder / name for name in hosts.agreed(lambda: [p.name for p in find(folder, pattern)])]
+
+
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Writes `content` to `path`, creating its folder; on return it is on the disk.
 
     Raises:
         OSError: of the operating system, with a path.
     """
+    if not hosts.is_first():
+        return
     path = epath.Path(path)
     folders = (path.parent, *path.parent.parents) if is_local(path) else ()
     created = [folder for folder in folders if not folder.exists()]
@@ -106,8 +117,15 @@ def named(path: epath.PathLike) -> Iterator[None]:
 
 def rename(path: epath.Path, target: epath.Path) -> None:
     """Renames a file within its folder; on return the new name is on the disk."""
-    path.replace(target)
-    _sync(target.parent)
+    if hosts.is_first():
+        path.replace(target)
+        _sync(target.parent)
+
+
+def remove(path: epath.Path) -> None:
+    """Removes a file."""
+    if hosts.is_first():
+        path.unlink()
 
 
 def is_local(path: epath.PathLike) -> bool:
@@ -134,6 +152,8 @@ def remove_temporary(folder: epath.PathLike, below: bool = True, age: float = 0.
         age: in seconds; younger files stay. In a folder without a lock another process may be
             writing them: see `DAY`.
     """
+    if not hosts.is_first():
+        return
     oldest = time.time() - age
     for root, folders, names in os.walk(folder):  # nothing in a bucket, where writes are whole
         for name in names:

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 import filelock
 from etils import epath
 
-from ssl_extract.runtime import files
+from ssl_extract.runtime import files, hosts
 
 
 @contextlib.contextmanager
 def lock(path: epath.PathLike, what: str) -> Iterator[None]:
     """Holds the lock file `path` while the block runs; the system frees it of a killed process.
+
+    Of several processes of one run the first one holds the lock for all. They enter the block
+    together and leave it together, so that all see what was written in it.
 
     A process that has to wait prints one line, once, that names the process that holds the lock. A
     bucket has no locks: give each process a separate workdir there, and merge the results.
@@ -24,9 +27,15 @@ def lock(path: epath.PathLike, what: str) -> Iterator[None]:
         what: the result that the process waits for, as the message names it.
     """
     path = epath.Path(path)
-    if not files.is_local(path):
+    holds = hosts.is_first() and files.is_local(path)
+    with _held(path, what) if holds else contextlib.nullcontext():
+        hosts.wait()
         yield
-        return
+        hosts.wait()
+
+
+@contextlib.contextmanager
+def _held(path: epath.Path, what: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     held, holder = filelock.FileLock(str(path)), path.with_suffix('.holder')
     try:

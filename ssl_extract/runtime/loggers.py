@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from ssl_extract.registry import Registry
-from ssl_extract.runtime import files
+from ssl_extract.runtime import files, hosts
 
 Rows = list[dict[str, float]]
 
@@ -102,12 +102,14 @@ def tensorboard(training: Training) -> Logger:
 def opened(chain: str, training: Training) -> Iterator[Callable[[Rows], None]]:
     """Opens the loggers of a chain, and gives the function that writes rows to all of them.
 
+    Of several processes only the first has loggers.
+
     Args:
         chain: specs of `LOGGERS`, as in 'tensorboard | mine(every=10)'; '' is no logger.
         training: the training to follow.
     """
     with contextlib.ExitStack() as stack:
-        loggers = LOGGERS.make_all(chain, training=training)
+        loggers = LOGGERS.make_all(chain, training=training) if hosts.is_first() else []
         for logger in loggers:
             stack.callback(logger.close)
 

@@ -2,7 +2,8 @@
 
 Batches are sharded over the mesh and everything else is replicated. In `AxisType.Auto` the compiled
 program has global-batch semantics: contrastive negatives, BatchNorm statistics and the oracle's
-count are the same on one device and on many.
+count are the same on one device and on many, of one process or of several. Each process sends its
+own devices their rows and nothing more.
 """
 
 import functools
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_extract.errors import UserError
-from ssl_extract.runtime import memory
+from ssl_extract.runtime import hosts, memory
 
 # A convolution by oneDNN in a program's text: the shapes of its output and its second operand.
 _CONVOLUTION = re.compile(
@@ -27,9 +28,21 @@ _CONVOLUTION = re.compile(
 
 @functools.cache
 def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
-    """Makes a mesh of `num_devices` (default: all) devices along the axis `'data'`."""
+    """Makes a mesh along the axis `'data'`.
+
+    Args:
+        num_devices: devices of this process; None is all devices of all processes.
+
+    Raises:
+        UserError: JAX knows of several processes and `hosts.join` was not called.
+    """
     memory.keep()
-    devices = jax.devices()[:num_devices]
+    devices = jax.devices() if num_devices is None else jax.local_devices()[:num_devices]
+    if jax.process_count() != hosts.number():
+        raise UserError(
+            f'JAX runs in {jax.process_count()} processes: call ssl_extract.runtime.hosts.join '
+            'instead of jax.distributed.initialize'
+        )
     return jax.make_mesh(
         (len(devices),), ('data',), axis_types=(jax.sharding.AxisType.Auto,), devices=devices
     )
@@ -55,8 +68,59 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Puts a pytree whole on every device of the mesh."""
-    return jax.device_put(tree, replicated(mesh))
+    """Puts a pytree whole on every device of the mesh; each process has all of it."""
+    return _put(tree, replicated(mesh))
+
+
+def put(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Puts arrays [B, ...] on the mesh by rows; each process sends those of its devices."""
+    return _put(tree, batch_sharding(mesh))
+
+
+def put_rows(data: Any, indices: np.ndarray, mesh: jax.sharding.Mesh) -> Any:
+    """Puts the rows `indices` int[B] of arrays on the host on the mesh, as a sharded batch.
+
+    Each process reads only the rows that its devices get.
+    """
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(
+            (len(indices), *x.shape[1:]), sharding, lambda share: x[indices[share[0]]]
+        ),
+        data,
+    )
+
+
+def _put(tree: Any, sharding: jax.NamedSharding) -> Any:
+    """Puts a pytree on devices.
+
+    `device_put` alone would send all arrays to all processes, to compare them.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put_leaf(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        if hasattr(leaf, 'dtype') and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            words = put_leaf(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda share: array[share])
+
+    return jax.tree.map(put_leaf, tree)
+
+
+def fetch(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Brings arrays on the mesh to the host, whole in every process."""
+    if not replicated(mesh).is_fully_addressable:
+        tree = _compile_gather(mesh)(tree)
+    return jax.device_get(tree)
+
+
+@functools.cache
+def _compile_gather(mesh: jax.sharding.Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
 def check_batch_size(batch_size: int, mesh: jax.sharding.Mesh, field: str) -> None:
@@ -101,12 +165,13 @@ def _convolution_flops(shapes: tuple[str, str]) -> float:
 def compile_query(query: Callable, mesh: jax.sharding.Mesh) -> Callable:
     """Compiles `query(account, oracle, *batch)`; the arrays of the batch are sharded by rows."""
     whole, batch = replicated(mesh), batch_sharding(mesh)
-    return jax.jit(
+    compiled = jax.jit(
         query,
         donate_argnums=0,
         in_shardings=(whole, whole, batch, batch, batch),
         out_shardings=whole,
     )
+    return lambda account, oracle, *rows: compiled(account, oracle, *put(rows, mesh))
 
 
 @functools.cache
@@ -138,8 +203,15 @@ def compile_replicas(step: Callable, mesh: jax.sharding.Mesh) -> Callable:
 
 def stack(trees: list[Any], mesh: jax.sharding.Mesh) -> Any:
     """Stacks pytrees of arrays along a new first axis, which the devices share out."""
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-    return jax.device_put(stacked, batch_sharding(mesh))
+    return _compile_stack(mesh)(*trees)
+
+
+@functools.cache
+def _compile_stack(mesh: jax.sharding.Mesh) -> Callable:
+    return jax.jit(
+        lambda *trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees),
+        out_shardings=batch_sharding(mesh),
+    )
 
 
 def unstack(stacked: Any, index: int, mesh: jax.sharding.Mesh) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 import tqdm
 from etils import epath
 
+from ssl_extract.runtime import hosts
+
 _visited: set[str] = set()  # places of `note`
 
 
@@ -34,7 +36,12 @@ def progress(iterable: Iterable[Any] | None = None, **kwargs: Any) -> tqdm.tqdm:
     """
     interactive = sys.stderr.isatty()
     return _Bar(
-        iterable, mininterval=0.2 if interactive else 20, delay=1, dynamic_ncols=True, **kwargs
+        iterable,
+        mininterval=0.2 if interactive else 20,
+        delay=1,
+        dynamic_ncols=True,
+        disable=not hosts.is_first(),
+        **kwargs,
     )
 
 
@@ -53,6 +60,8 @@ def note(place: epath.PathLike, found: str) -> None:
 
 
 def say(line: str) -> None:
-    """Prints a line on stderr, above a bar that is shown."""
+    """Prints a line on stderr, above a bar that is shown; of several processes the first does."""
+    if not hosts.is_first():
+        return
     with tqdm.tqdm.external_write_mode(file=sys.stderr):
         print(f'  {line}', file=sys.stderr, flush=True)

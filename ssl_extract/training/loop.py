@@ -17,7 +17,7 @@ from etils import epath
 
 from ssl_extract import numerics
 from ssl_extract.augment import to_float
-from ssl_extract.runtime import checkpoint, files, loggers, parallel, progress
+from ssl_extract.runtime import checkpoint, files, hosts, loggers, parallel, progress
 from ssl_extract.training.optimizers import SCHEDULES, make_tx
 from ssl_extract.training.recipe import Fit, Recipe, TrainState
 
@@ -207,7 +207,7 @@ def fit(
     check(state, [], meta['step'])
     flops = meta['flops']  # of one step
     start, clock = meta['step'], time.monotonic() - meta['seconds']
-    drop_parts_after(folder, start)
+    hosts.agreed(lambda: drop_parts_after(folder, start))
     _read_queries(folder / 'asked', state.oracle)
     resumed = f'{description}: goes on from step {start} of {num_steps}'
     progress.note(folder / 'checkpoints', resumed if 0 < start < num_steps else '')
@@ -259,8 +259,7 @@ def fit(
 def _make_take(data: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Callable:
     """Makes the look-up of rows: on the devices if the set fits there, else on the host."""
     if sum(x.nbytes for x in data.values()) > RESIDENT_BYTES:
-        sharding = parallel.batch_sharding(mesh)
-        return lambda indices: jax.device_put({k: x[indices] for k, x in data.items()}, sharding)
+        return lambda indices: parallel.put_rows(data, indices, mesh)
     resident, take = parallel.replicate(data, mesh), parallel.compile_take(mesh)
     return lambda indices: take(resident, indices)
 
@@ -302,7 +301,7 @@ def _write_queries(folder: epath.Path, step: int, queries: list[Any]) -> None:
 
 def _read_queries(folder: epath.Path, account: Any) -> np.ndarray:
     """Reads the fingerprints of the queries that were paid so far, as the account counts them."""
-    parts = files.find(folder, 'part-*.npz')
+    parts = files.find_together(folder, 'part-*.npz')
     prints = [files.read_npz(part)['fingerprints'] for part in parts]
     paid = np.concatenate([np.zeros((0, 2), np.uint32), *prints])
     if account and len(paid) != int(account.num_queries):
@@ -322,4 +321,4 @@ def drop_parts_after(folder: epath.Path, step: int) -> None:
     for name in ('metrics', 'asked'):
         for part in files.find(folder / name, 'part-*'):
             if int(part.stem.split('-')[1]) > step:
-                part.unlink()
+                files.remove(part)

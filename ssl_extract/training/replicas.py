@@ -176,7 +176,7 @@ def _train(
             pending.append((number, measured))
             saves = number + 1 == num_steps or (number + 1) % checkpoint_every == 0
             if saves or (number + 1) % log_every == 0:
-                for index, fetched in enumerate(_fetch(pending, count)):
+                for index, fetched in enumerate(_fetch(pending, count, mesh)):
                     rows[index] += fetched
                     finite[index] &= bool(np.isfinite([row['loss'] for row in fetched]).all())
                     if finite[index]:
@@ -202,17 +202,19 @@ def _make_take(data: list[dict[str, np.ndarray]], mesh: jax.sharding.Mesh) -> Ca
     """Makes the look-up of rows of every replica, int [R, B] -> arrays [R, B, ...]."""
     stacked = {name: np.stack([arrays[name] for arrays in data]) for name in data[0]}
     if sum(x.nbytes for x in stacked.values()) > loop.RESIDENT_BYTES:
-        rows, sharding = np.arange(len(data))[:, None], parallel.batch_sharding(mesh)
-        return lambda indices: jax.device_put(
-            {name: x[rows, indices] for name, x in stacked.items()}, sharding
+        rows = np.arange(len(data))[:, None]
+        return lambda indices: parallel.put(
+            {name: x[rows, indices] for name, x in stacked.items()}, mesh
         )
-    resident = jax.device_put(stacked, parallel.batch_sharding(mesh))
+    resident = parallel.put(stacked, mesh)
     return functools.partial(parallel.compile_take_each(mesh), resident)
 
 
-def _fetch(pending: list[tuple[int, Any]], count: int) -> list[list[dict[str, float]]]:
+def _fetch(
+    pending: list[tuple[int, Any]], count: int, mesh: jax.sharding.Mesh
+) -> list[list[dict[str, float]]]:
     """Brings metrics from the device, for each replica."""
-    fetched = jax.device_get([measured for _, measured in pending])
+    fetched = parallel.fetch([measured for _, measured in pending], mesh)
     return [
         [
             {'step': step, **{name: float(values[index]) for name, values in measured.items()}}

@@ -11,13 +11,16 @@ import sys
 import time
 import zipfile
 
+import fsspec
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from etils.epath import backend
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ssl_extract.errors import UserError
-from ssl_extract.runtime import checkpoint, files, parallel
+from ssl_extract.runtime import checkpoint, files, locks, parallel
 
 VALUE = {'b': [1, 2.5, None], 'a': {'2': 'two', '10': 'ten'}}
 ARRAYS = {'answers': np.arange(12, dtype=np.float32), 'granted': np.ones(3, bool)}
@@ -256,3 +259,43 @@ def test_a_killed_write_leaves_the_old_file_and_what_is_left_is_removed(tmp_path
     assert os.listdir(tmp_path / 'below')
     files.remove_temporary(tmp_path)
     assert os.listdir(tmp_path / 'below') == []
+
+
+class Bucket(MemoryFileSystem):
+    """A bucket of Google's in memory: a file system without rename, locks and folders."""
+
+    protocol, store, pseudo_dirs = 'gcs', {}, ['']
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).removeprefix('gs://'))
+
+    def glob(self, path, **kwargs):
+        return [found.lstrip('/') for found in super().glob(path, **kwargs)]
+
+
+@pytest.fixture
+def bucket():
+    fsspec.register_implementation('gcs', Bucket, clobber=True)
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    yield epath.Path('gs://bucket/runs')
+    Bucket.store.clear()
+    backend.fsspec_backend._get_filesystem.cache_clear()
+
+
+def test_files_in_a_bucket_are_whole_and_found(bucket):
+    for name, (write, read, value) in KINDS.items():
+        path = bucket / 'stage' / name
+        for _ in range(2):  # in place of what was there
+            write(path, value)
+            np.testing.assert_equal(read(path), value)
+        Bucket.store[f'/bucket/runs/stage/{name}'].truncate(9)
+        with pytest.raises(files.DamagedError, match=f'cannot read gs://bucket/runs/stage/{name}'):
+            read(path)
+    assert [path.name for path in files.find(bucket, 'stage/*')] == sorted(KINDS)
+    assert files.find(bucket / 'none', '*') == []
+    with locks.lock(bucket / 'locks' / 'stage.lock', 'stage'):  # nobody to wait for
+        files.remove_temporary(bucket)
+        files.rename(bucket / 'stage' / 'value.json', bucket / 'stage' / 'renamed.json')
+        files.remove(bucket / 'stage' / 'rows.jsonl')
+    assert [path.name for path in files.find(bucket, '*/*')] == ['arrays.npz', 'renamed.json']
