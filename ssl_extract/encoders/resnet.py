@@ -88,7 +88,7 @@ class ResNet(nn.Module):
             x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
             x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
         self.keep(x)
-        kind = nn.remat(Block, static_argnums=2) if self.remat else Block
+        kind = nn.remat(Block, static_argnums=2) if train and self.remat else Block
         for i, blocks in enumerate(self.stages):
             for j in range(blocks):
                 stride = 2 if i > 0 and j == 0 else 1
@@ -133,8 +133,8 @@ def resnet(
             a quarter of the 'cifar' cost, for small machines).
         width: channels of the first stage.
         dtype: of the computation, 'float32' or 'bfloat16'.
-        remat: whether the backward pass computes each block again, in place of keeping all of the
-            block's arrays: less memory, and more time by about one forward pass.
+        remat: whether a training step computes each block again in the backward pass, in place of
+            keeping all of the block's arrays: less memory, and one more forward pass.
 
     Raises:
         UserError: an argument has a wrong value.

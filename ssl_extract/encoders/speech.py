@@ -59,18 +59,16 @@ class SpeechTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, waves: jax.Array, train: bool) -> jax.Array:
-        del train  # nothing here behaves differently in training
         x, mask = self.frames(waves)
         for i, stride in enumerate(self.strides):
             x = self.conv(stride, f'conv{i}')(jnp.where(mask[..., None], x, 0))
             x = nn.gelu(self.norm(f'conv{i}_norm')(x))
             mask = mask[:, ::stride]
         x = x + positions(*x.shape[1:])[None].astype(x.dtype)
+        kind = block_kind(train and self.remat)
         for i in range(self.depth):
             self.sow('intermediates', 'layers', padding.mean(x, mask))
-            x = block_kind(self.remat)(self.heads, self.dtype, name=f'block{i}')(
-                x, mask[:, None, None]
-            )
+            x = kind(self.heads, self.dtype, name=f'block{i}')(x, mask[:, None, None])
         represented = padding.mean(self.norm('norm')(x), mask)
         self.sow('intermediates', 'layers', represented)
         return represented
@@ -175,6 +173,6 @@ def _network(
         raise UserError('strides=() of a speech encoder: write one for each convolution: (2, 2)')
     if width % heads:
         raise UserError(f'width={width} of a speech encoder is not a multiple of heads={heads}')
-    kind = check_dtype(dtype)
-    module = SpeechTransformer(frames, tuple(strides), width, depth, heads, kind, remat)
+    computed = check_dtype(dtype)
+    module = SpeechTransformer(frames, tuple(strides), width, depth, heads, computed, remat)
     return from_module(module, rank=2, takes=WAVES, layers=True)

@@ -82,7 +82,6 @@ class TextTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, train: bool) -> jax.Array:
-        del train  # nothing here behaves differently in training
         count = tokens.shape[1]
         if count > self.length:
             raise UserError(
@@ -93,10 +92,9 @@ class TextTransformer(nn.Module):
         init = nn.initializers.normal(1.0)
         position = self.param('position', init, (self.length, self.width))
         x = (vectors + position[None, :count]).astype(self.dtype)
+        kind = block_kind(train and self.remat)
         for i in range(self.depth):
-            x = block_kind(self.remat)(self.heads, self.dtype, name=f'block{i}')(
-                x, mask[:, None, None]
-            )
+            x = kind(self.heads, self.dtype, name=f'block{i}')(x, mask[:, None, None])
         x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x)
         return padding.mean(x, mask) + nans
 
@@ -183,6 +181,6 @@ def text_transformer(
     """
     if width % heads:
         raise UserError(f'width={width} of a transformer is not a multiple of heads={heads}')
-    kind = check_dtype(dtype)
-    network = TextTransformer(vocabulary, width, depth, heads, length, kind, remat)
+    computed = check_dtype(dtype)
+    network = TextTransformer(vocabulary, width, depth, heads, length, computed, remat)
     return from_module(network, rank=2, takes=TOKENS)

@@ -54,7 +54,6 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        del train  # nothing here behaves differently in training
         batch, height, width, channels = x.shape
         if height != width or height % self.patch:
             raise UserError(
@@ -81,9 +80,10 @@ class ViT(nn.Module):
         x = jnp.concatenate([token, x], axis=1) + position.astype(x.dtype)
 
         norm = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')
+        kind = block_kind(train and self.remat)
         for i in range(self.depth):
             self.sow('intermediates', 'layers', x[:, 0])
-            x = block_kind(self.remat)(self.heads, self.dtype, name=f'block{i}')(x)
+            x = kind(self.heads, self.dtype, name=f'block{i}')(x)
         represented = norm(x[:, 0])
         self.sow('intermediates', 'layers', represented)
         return represented
@@ -110,8 +110,8 @@ def vit(
         heads: attention heads.
         patch: side of a patch in pixels; it must divide the side of the (square) images.
         dtype: of the computation, 'float32' or 'bfloat16'.
-        remat: whether the backward pass computes each block again, in place of keeping all of the
-            block's arrays: less memory, and more time by about one forward pass.
+        remat: whether a training step computes each block again in the backward pass, in place of
+            keeping all of the block's arrays: less memory, and one more forward pass.
 
     Raises:
         UserError: an argument has a wrong value, or later the images do not fit.

@@ -87,7 +87,9 @@ def test_anchors_are_in_their_order_however_they_are_cut(monkeypatch):
     assert sizes == [11, 3]  # all at once, then four blocks of up to three
 
 
-@pytest.mark.parametrize(('name', 'devices'), [*((name, 1) for name in NAMES), ('infonce', 4)])
+@pytest.mark.parametrize(
+    ('name', 'devices'), [*((name, 1) for name in NAMES), ('infonce', 4), ('softnn', 4)]
+)
 def test_a_batch_of_16384_needs_no_matrix_of_the_batch(name, devices):
     """Compiled and not run; at once the losses need 2 to 8 GiB."""
     size = 16_384
