@@ -42,9 +42,9 @@ def by_block(loss: Callable[..., jax.Array], *anchors: jax.Array, rows: int) -> 
     if blocks <= 1:
         return loss(*indexed)
 
-    # A block has neighbors: on a mesh the compiler then gives every device the whole block and keeps
-    # the rows spread. With the anchors of each block spread too it chose neither for the differences
-    # of softnn, and kept gigabytes of copies. Anchors of zeros fill the last places.
+    # Neighbors make a block: on a mesh the compiler then gives every device the whole block and
+    # keeps the rows spread. With the anchors of each block spread too, it spread neither for the
+    # differences of softnn, and kept gigabytes of copies. Anchors of zeros fill the last places.
     def split(x: jax.Array) -> jax.Array:
         x = jnp.pad(x, [(0, -count % blocks)] + [(0, 0)] * (x.ndim - 1))
         return x.reshape(blocks, -1, *x.shape[1:])
