@@ -11,8 +11,12 @@ SMALL = ['--encoder=resnet18(stem="patch", width=4, stages=(1,))', '--size=8', '
 
 
 def run(*arguments):
+    return printed_by('benchmarks.steps', *SMALL, '--seconds=0.01', *arguments)
+
+
+def printed_by(module, *arguments):
     done = subprocess.run(
-        [sys.executable, '-m', 'benchmarks.steps', *SMALL, '--seconds=0.01', *arguments],
+        [sys.executable, '-m', module, *arguments],
         cwd=pathlib.Path(__file__).parent.parent,
         capture_output=True,
         text=True,
@@ -56,3 +60,14 @@ def test_the_benchmark_compares_defenses_with_the_forward_pass():
     assert names == ['bucket_coverage', 'similarity_guard(capacity=50)']
     assert sizes[0] == 20 * 2**12 + 8  # its tables and two scalars
     assert sizes[1] >= 50 * 4 * 4  # 50 answers of 4 numbers
+
+
+@pytest.mark.wide
+def test_the_benchmark_of_memory_shows_what_blocks_and_remat_save():
+    encoder = '--encoder=vit(depth=4, width=16, heads=2)'
+    title, losses, *rows = printed_by('benchmarks.memory', '--rows=4096', encoder, '--batch_size=8')
+    assert title == f'{title.split()[0]} x cpu, MiB on each device' and '4,096 x 128' in losses
+    for row in rows[:4] + rows[-1:]:  # of rda, fewer comparisons are kept
+        before, after = (float(x.replace(',', '')) for x in row.split()[-2:])
+        assert 0 < after < before
+    assert len(rows) == 5 + 2

@@ -317,7 +317,7 @@ def _describe(job: Job) -> dict[str, Any]:
 
 
 def _check(job: Job, parts: tuple[tuple[Registry, str], ...]) -> None:
-    training.OPTIMIZERS.make(job.optimizer)
+    training.make_optimizer(job.optimizer)
     training.SCHEDULES.make(job.schedule)
     for name in ('epochs', 'batch_size'):
         check_whole(name, getattr(job, name), 1)

@@ -76,6 +76,7 @@ class ResNet(nn.Module):
     stem: str
     width: int
     dtype: Any
+    remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -87,11 +88,12 @@ class ResNet(nn.Module):
             x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
             x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
         self.keep(x)
+        kind = nn.remat(Block, static_argnums=2) if train and self.remat else Block
         for i, blocks in enumerate(self.stages):
             for j in range(blocks):
                 stride = 2 if i > 0 and j == 0 else 1
                 name = f'stage{i}_block{j}'
-                x = Block(self.block, self.width * 2**i, stride, self.dtype, name=name)(x, train)
+                x = kind(self.block, self.width * 2**i, stride, self.dtype, name=name)(x, train)
             self.keep(x)
         if self.is_mutable_collection('intermediates'):
             self.sow('intermediates', 'spatial', x)
@@ -115,6 +117,7 @@ def resnet(
     stem: str = 'imagenet',
     width: Width = 64,
     dtype: str = 'float32',
+    remat: bool = False,
 ) -> Network:
     """Makes a residual network (He et al. 2016).
 
@@ -130,6 +133,8 @@ def resnet(
             a quarter of the 'cifar' cost, for small machines).
         width: channels of the first stage.
         dtype: of the computation, 'float32' or 'bfloat16'.
+        remat: whether a training step computes each block again in the backward pass, in place of
+            keeping all of the block's arrays: less memory, and one more forward pass.
 
     Raises:
         UserError: an argument has a wrong value.
@@ -140,7 +145,7 @@ def resnet(
         raise UserError(f'unknown stem {stem!r}: write one of {", ".join(STEMS)}')
     if not 1 <= len(stages) <= MAX_STAGES:
         raise UserError(f'stages={stages!r}: write 1 to {MAX_STAGES} stages, such as (2, 2, 2, 2)')
-    module = ResNet(block, tuple(stages), stem, width, check_dtype(dtype))
+    module = ResNet(block, tuple(stages), stem, width, check_dtype(dtype), remat)
     return from_module(module, rank=4, layers=True, spatial=True)
 
 
@@ -150,6 +155,7 @@ def resnet18(
     width: Width = 64,
     stages: tuple[Blocks, ...] = (2, 2, 2, 2),
     dtype: str = 'float32',
+    remat: bool = False,
 ) -> Network:
     """Makes ResNet-18: basic blocks, 512-d; smaller `width` and `stages` make small networks.
 
@@ -162,8 +168,9 @@ def resnet18(
         width: channels of the first stage.
         stages: the number of blocks of each stage.
         dtype: of the computation, 'float32' or 'bfloat16'.
+        remat: see `resnet`.
     """
-    return resnet('basic', stages, stem, width, dtype)
+    return resnet('basic', stages, stem, width, dtype, remat)
 
 
 @register('resnet34')
@@ -172,6 +179,7 @@ def resnet34(
     width: Width = 64,
     stages: tuple[Blocks, ...] = (3, 4, 6, 3),
     dtype: str = 'float32',
+    remat: bool = False,
 ) -> Network:
     """Makes ResNet-34: basic blocks, 512-d; the paper's CIFAR encoder has `stem="cifar"`.
 
@@ -184,8 +192,9 @@ def resnet34(
         width: channels of the first stage.
         stages: the number of blocks of each stage.
         dtype: of the computation, 'float32' or 'bfloat16'.
+        remat: see `resnet`.
     """
-    return resnet('basic', stages, stem, width, dtype)
+    return resnet('basic', stages, stem, width, dtype, remat)
 
 
 @register('resnet50')
@@ -194,6 +203,7 @@ def resnet50(
     width: Width = 64,
     stages: tuple[Blocks, ...] = (3, 4, 6, 3),
     dtype: str = 'float32',
+    remat: bool = False,
 ) -> Network:
     """Makes ResNet-50: bottleneck blocks, 2048-d; the paper's ImageNet encoder.
 
@@ -206,5 +216,6 @@ def resnet50(
         width: channels of the first stage, a quarter of the stage's outputs.
         stages: the number of blocks of each stage.
         dtype: of the computation, 'float32' or 'bfloat16'.
+        remat: see `resnet`.
     """
-    return resnet('bottleneck', stages, stem, width, dtype)
+    return resnet('bottleneck', stages, stem, width, dtype, remat)

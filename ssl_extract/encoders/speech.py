@@ -15,7 +15,7 @@ import numpy as np
 from ssl_extract import padding
 from ssl_extract.encoders.base import WAVES, Network, check_dtype, from_module, register
 from ssl_extract.encoders.log_mel import filters, log_mel
-from ssl_extract.encoders.vit import Block
+from ssl_extract.encoders.vit import block_kind
 from ssl_extract.errors import UserError
 from ssl_extract.ranges import Range, Width
 
@@ -55,19 +55,20 @@ class SpeechTransformer(nn.Module):
     depth: int
     heads: int
     dtype: Any
+    remat: bool
 
     @nn.compact
     def __call__(self, waves: jax.Array, train: bool) -> jax.Array:
-        del train  # nothing here behaves differently in training
         x, mask = self.frames(waves)
         for i, stride in enumerate(self.strides):
             x = self.conv(stride, f'conv{i}')(jnp.where(mask[..., None], x, 0))
             x = nn.gelu(self.norm(f'conv{i}_norm')(x))
             mask = mask[:, ::stride]
         x = x + positions(*x.shape[1:])[None].astype(x.dtype)
+        kind = block_kind(train and self.remat)
         for i in range(self.depth):
             self.sow('intermediates', 'layers', padding.mean(x, mask))
-            x = Block(self.heads, self.dtype, name=f'block{i}')(x, mask[:, None, None])
+            x = kind(self.heads, self.dtype, name=f'block{i}')(x, mask[:, None, None])
         represented = padding.mean(self.norm('norm')(x), mask)
         self.sow('intermediates', 'layers', represented)
         return represented
@@ -101,6 +102,7 @@ def speech_transformer(
     depth: Depth = 4,
     heads: Width = 4,
     dtype: str = 'float32',
+    remat: bool = False,
 ) -> Network:
     """Makes a transformer on the log-mel spectrogram of waveforms; it has layers.
 
@@ -117,6 +119,7 @@ def speech_transformer(
         depth: number of transformer blocks.
         heads: attention heads.
         dtype: of the computation, 'float32' or 'bfloat16'; the spectrogram is always float32.
+        remat: see `vit`.
 
     Raises:
         UserError: an argument has a wrong value, or later the inputs are no waveforms.
@@ -124,7 +127,7 @@ def speech_transformer(
     n_fft, hop = round(rate * FRAME), round(rate * HOP)
     filters(rate, n_fft, mels)  # too many bands are refused here
     frames = MelFrames(rate, n_fft, hop, mels)
-    return _network(frames, strides, width, depth, heads, dtype)
+    return _network(frames, strides, width, depth, heads, dtype, remat)
 
 
 @register('wave_transformer')
@@ -134,6 +137,7 @@ def wave_transformer(
     depth: Depth = 4,
     heads: Width = 4,
     dtype: str = 'float32',
+    remat: bool = False,
 ) -> Network:
     """Makes a transformer on the samples of waveforms of any rate; it has layers.
 
@@ -148,19 +152,27 @@ def wave_transformer(
         depth: number of transformer blocks.
         heads: attention heads.
         dtype: of the computation, 'float32' or 'bfloat16'.
+        remat: see `vit`.
 
     Raises:
         UserError: an argument has a wrong value, or later the inputs are no waveforms.
     """
-    return _network(Samples(), strides, width, depth, heads, dtype)
+    return _network(Samples(), strides, width, depth, heads, dtype, remat)
 
 
 def _network(
-    frames: nn.Module, strides: tuple[int, ...], width: int, depth: int, heads: int, dtype: str
+    frames: nn.Module,
+    strides: tuple[int, ...],
+    width: int,
+    depth: int,
+    heads: int,
+    dtype: str,
+    remat: bool,
 ) -> Network:
     if not strides:
         raise UserError('strides=() of a speech encoder: write one for each convolution: (2, 2)')
     if width % heads:
         raise UserError(f'width={width} of a speech encoder is not a multiple of heads={heads}')
-    module = SpeechTransformer(frames, tuple(strides), width, depth, heads, check_dtype(dtype))
+    computed = check_dtype(dtype)
+    module = SpeechTransformer(frames, tuple(strides), width, depth, heads, computed, remat)
     return from_module(module, rank=2, takes=WAVES, layers=True)

@@ -22,7 +22,7 @@ from ssl_extract.encoders.base import (
     from_module,
     register,
 )
-from ssl_extract.encoders.vit import Block
+from ssl_extract.encoders.vit import block_kind
 from ssl_extract.errors import UserError
 from ssl_extract.numerics import normalize
 from ssl_extract.ranges import Range, Width
@@ -78,10 +78,10 @@ class TextTransformer(nn.Module):
     heads: int
     length: int
     dtype: Any
+    remat: bool
 
     @nn.compact
     def __call__(self, tokens: jax.Array, train: bool) -> jax.Array:
-        del train  # nothing here behaves differently in training
         count = tokens.shape[1]
         if count > self.length:
             raise UserError(
@@ -92,8 +92,9 @@ class TextTransformer(nn.Module):
         init = nn.initializers.normal(1.0)
         position = self.param('position', init, (self.length, self.width))
         x = (vectors + position[None, :count]).astype(self.dtype)
+        kind = block_kind(train and self.remat)
         for i in range(self.depth):
-            x = Block(self.heads, self.dtype, name=f'block{i}')(x, mask[:, None, None])
+            x = kind(self.heads, self.dtype, name=f'block{i}')(x, mask[:, None, None])
         x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x)
         return padding.mean(x, mask) + nans
 
@@ -155,6 +156,7 @@ def text_transformer(
     heads: Width = 4,
     length: Width = 64,
     dtype: str = 'float32',
+    remat: bool = False,
 ) -> Network:
     """Makes a transformer on tokens: learned positions, and the mean over the tokens of a text.
 
@@ -172,11 +174,13 @@ def text_transformer(
         heads: attention heads.
         length: number of positions; rows have at most as many tokens, padding included.
         dtype: of the computation, 'float32' or 'bfloat16'.
+        remat: see `vit`.
 
     Raises:
         UserError: an argument has a wrong value, or later the inputs are no rows of tokens.
     """
     if width % heads:
         raise UserError(f'width={width} of a transformer is not a multiple of heads={heads}')
-    network = TextTransformer(vocabulary, width, depth, heads, length, check_dtype(dtype))
+    computed = check_dtype(dtype)
+    network = TextTransformer(vocabulary, width, depth, heads, length, computed, remat)
     return from_module(network, rank=2, takes=TOKENS)

@@ -6,6 +6,7 @@ Pre-LayerNorm, a class token whose final state is the representation, learned po
 ViT-Ti/16 and ViT-S/16 at 224 pixels have timm's 5,524,416 and 21,665,664 parameters (no head).
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -36,6 +37,11 @@ class Block(nn.Module):
         return x + nn.Dense(width, dtype=self.dtype)(y)
 
 
+def block_kind(remat: bool) -> Callable[..., nn.Module]:
+    """Returns `Block`, or with `remat` the same block, computed again in the backward pass."""
+    return nn.remat(Block) if remat else Block
+
+
 class ViT(nn.Module):
     """Square images `[B, H, H, C]` to representations `[B, width]`."""
 
@@ -44,10 +50,10 @@ class ViT(nn.Module):
     heads: int
     patch: int
     dtype: Any
+    remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        del train  # nothing here behaves differently in training
         batch, height, width, channels = x.shape
         if height != width or height % self.patch:
             raise UserError(
@@ -74,9 +80,10 @@ class ViT(nn.Module):
         x = jnp.concatenate([token, x], axis=1) + position.astype(x.dtype)
 
         norm = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')
+        kind = block_kind(train and self.remat)
         for i in range(self.depth):
             self.sow('intermediates', 'layers', x[:, 0])
-            x = Block(self.heads, self.dtype, name=f'block{i}')(x)
+            x = kind(self.heads, self.dtype, name=f'block{i}')(x)
         represented = norm(x[:, 0])
         self.sow('intermediates', 'layers', represented)
         return represented
@@ -89,6 +96,7 @@ def vit(
     heads: Width = 3,
     patch: Width = 4,
     dtype: str = 'float32',
+    remat: bool = False,
 ) -> Network:
     """Makes a vision transformer (Dosovitskiy et al. 2021).
 
@@ -102,18 +110,20 @@ def vit(
         heads: attention heads.
         patch: side of a patch in pixels; it must divide the side of the (square) images.
         dtype: of the computation, 'float32' or 'bfloat16'.
+        remat: whether a training step computes each block again in the backward pass, in place of
+            keeping all of the block's arrays: less memory, and one more forward pass.
 
     Raises:
         UserError: an argument has a wrong value, or later the images do not fit.
     """
     if width % heads:
         raise UserError(f'width={width} of a ViT is not a multiple of heads={heads}')
-    module = ViT(depth, width, heads, patch, check_dtype(dtype))
+    module = ViT(depth, width, heads, patch, check_dtype(dtype), remat)
     return from_module(module, rank=4, layers=True)
 
 
 @register('vit_ti')
-def vit_ti(patch: Width = 16, dtype: str = 'float32') -> Network:
+def vit_ti(patch: Width = 16, dtype: str = 'float32', remat: bool = False) -> Network:
     """Makes ViT-Ti: 12 blocks, 192-d, 3 heads; `patch=4` for 32-pixel images.
 
     >>> network = vit_ti(patch=4)
@@ -121,12 +131,13 @@ def vit_ti(patch: Width = 16, dtype: str = 'float32') -> Network:
     Args:
         patch: side of a patch in pixels.
         dtype: of the computation, 'float32' or 'bfloat16'.
+        remat: see `vit`.
     """
-    return vit(depth=12, width=192, heads=3, patch=patch, dtype=dtype)
+    return vit(depth=12, width=192, heads=3, patch=patch, dtype=dtype, remat=remat)
 
 
 @register('vit_s')
-def vit_s(patch: Width = 16, dtype: str = 'float32') -> Network:
+def vit_s(patch: Width = 16, dtype: str = 'float32', remat: bool = False) -> Network:
     """Makes ViT-S: 12 blocks, 384-d, 6 heads; `patch=4` for 32-pixel images.
 
     >>> network = vit_s(patch=4)
@@ -134,5 +145,6 @@ def vit_s(patch: Width = 16, dtype: str = 'float32') -> Network:
     Args:
         patch: side of a patch in pixels.
         dtype: of the computation, 'float32' or 'bfloat16'.
+        remat: see `vit`.
     """
-    return vit(depth=12, width=384, heads=6, patch=patch, dtype=dtype)
+    return vit(depth=12, width=384, heads=6, patch=patch, dtype=dtype, remat=remat)

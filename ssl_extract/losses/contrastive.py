@@ -1,8 +1,11 @@
 """Contrastive losses: infonce, softnn, supcon.
 
 All three compare the 2B rows [student; teacher]. Every row is an anchor once and is compared with
-the other 2B - 1 rows, of both models. The rows of a sharded batch are compared over all devices.
+the other 2B - 1 rows, of both models. The rows of a sharded batch are compared over all devices,
+and those of a large batch a block of anchors at a time (`losses.blocks`).
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ import optax
 
 from ssl_extract.errors import UserError
 from ssl_extract.losses.base import Loss, masked_mean, prepare, register
+from ssl_extract.losses.blocks import by_block
 from ssl_extract.numerics import normalize, product
 from ssl_extract.ranges import Positive
 
@@ -36,7 +40,7 @@ def infonce(temperature: Positive = 0.07) -> Loss:
         del labels
         student, teacher, where = prepare(student, teacher, where)
         rows = normalize(jnp.concatenate([student, teacher]))
-        return _pair_cross_entropy(product(rows, rows.T) / temperature, where)
+        return _pair_cross_entropy(lambda a: product(a, rows.T) / temperature, rows, where)
 
     return loss
 
@@ -65,7 +69,13 @@ def softnn(temperature: Positive = 100.0) -> Loss:
         del labels
         student, teacher, where = prepare(student, teacher, where)
         rows = jnp.concatenate([student, teacher])
-        return _pair_cross_entropy(-_squared_distances(rows) / temperature, where)
+
+        def logits_of(anchors):
+            whole = len(anchors) == len(rows)
+            distances = _squared_distances(rows) if whole else _distances_of(anchors, rows)
+            return -distances / temperature
+
+        return _pair_cross_entropy(logits_of, rows, where)
 
     return loss
 
@@ -105,10 +115,15 @@ def supcon(temperature: Positive = 0.07, base_temperature: Positive = 0.07) -> L
             _twice(labels),
             _twice(where),
         )
-        logits = _mask(product(rows, rows.T) / temperature, valid)
-        positive = (labels[:, None] == labels[None]) & _others(valid)
-        mean_log = jnp.sum(jnp.where(positive, jax.nn.log_softmax(logits), 0.0), axis=-1)
-        mean_log /= jnp.maximum(jnp.sum(positive, axis=-1), 1)
+
+        def mean_log_of(index, anchors, label):
+            others = _others(index, valid)
+            logits = _mask(product(anchors, rows.T) / temperature, others)
+            positive = (label[:, None] == labels[None]) & others
+            mean_log = jnp.sum(jnp.where(positive, jax.nn.log_softmax(logits), 0.0), axis=-1)
+            return mean_log / jnp.maximum(jnp.sum(positive, axis=-1), 1)
+
+        mean_log = by_block(mean_log_of, rows, labels, rows=len(rows))
         return -(temperature / base_temperature) * masked_mean(mean_log, valid)
 
     return loss
@@ -119,22 +134,34 @@ def _twice(values: jax.Array) -> jax.Array:
     return jnp.concatenate([values, values])
 
 
-def _others(valid: jax.Array) -> jax.Array:
-    """Marks the rows j that anchor i is compared with, [2B, 2B]: those that count, without i."""
-    return valid[None] & ~jnp.eye(valid.shape[0], dtype=bool)
+def _others(index: jax.Array, valid: jax.Array) -> jax.Array:
+    """Marks the rows j that anchor i of `index [A]` is compared with, [A, 2B]: valid, without i."""
+    return valid[None] & (index[:, None] != jnp.arange(len(valid))[None])
 
 
-def _mask(logits: jax.Array, valid: jax.Array) -> jax.Array:
-    """Lowers the logits [2B, 2B] of no comparison to the lowest float: a weight of exactly 0."""
-    return jnp.where(_others(valid), logits, jnp.finfo(logits.dtype).min)
+def _mask(logits: jax.Array, others: jax.Array) -> jax.Array:
+    """Lowers the logits [A, 2B] of no comparison to the lowest float: a weight of exactly 0."""
+    return jnp.where(others, logits, jnp.finfo(logits.dtype).min)
 
 
-def _pair_cross_entropy(logits: jax.Array, where: jax.Array) -> jax.Array:
-    """Averages the cross-entropy of telling the pair of each row from the other rows."""
-    valid, batch = _twice(where), where.shape[0]
-    pair = jnp.roll(jnp.arange(2 * batch), batch)
-    losses = optax.losses.softmax_cross_entropy_with_integer_labels(_mask(logits, valid), pair)
-    return masked_mean(losses, valid)
+def _pair_cross_entropy(
+    logits_of: Callable[[jax.Array], jax.Array], rows: jax.Array, where: jax.Array
+) -> jax.Array:
+    """Averages the cross-entropy of telling the pair of each row from the other rows.
+
+    Args:
+        logits_of: anchors [A, D] -> their similarities [A, 2B] to all rows.
+        rows: [2B, D].
+        where: bool [B].
+    """
+    valid, batch = _twice(where), len(where)
+
+    def losses_of(index, anchors):
+        logits = _mask(logits_of(anchors), _others(index, valid))
+        pair = (index + batch) % len(rows)
+        return optax.losses.softmax_cross_entropy_with_integer_labels(logits, pair)
+
+    return masked_mean(by_block(losses_of, rows, rows=len(rows)), valid)
 
 
 @jax.custom_vjp
@@ -155,8 +182,31 @@ def _forward(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _backward(rows: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
     """Computes `sum_j 2 (g_ij + g_ji) (a_i - a_j)`, with the rows centered to keep their digits."""
     rows = rows - jnp.mean(rows, axis=0, keepdims=True)
-    weights = cotangent + cotangent.T
-    return (2.0 * (jnp.sum(weights, axis=1, keepdims=True) * rows - product(weights, rows)),)
+    return (_pull(cotangent + cotangent.T, rows, rows),)
+
+
+def _pull(weights: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Computes `sum_j 2 w_ij (a_i - b_j)`."""
+    return 2.0 * (jnp.sum(weights, axis=1, keepdims=True) * a - product(weights, b))
 
 
 _squared_distances.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def _distances_of(anchors: jax.Array, rows: jax.Array) -> jax.Array:
+    """Computes squared distances [A, N] of some anchors to all rows, as `_squared_distances`."""
+    return jnp.sum(jnp.square(anchors[:, None] - rows[None]), axis=-1)
+
+
+def _forward_of(anchors: jax.Array, rows: jax.Array) -> tuple[jax.Array, tuple]:
+    return _distances_of(anchors, rows), (anchors, rows)
+
+
+def _backward_of(operands: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    center = jnp.mean(operands[1], axis=0, keepdims=True)
+    anchors, rows = (x - center for x in operands)
+    return _pull(cotangent, anchors, rows), _pull(cotangent.T, rows, anchors)
+
+
+_distances_of.defvjp(_forward_of, _backward_of)

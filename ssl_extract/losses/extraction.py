@@ -1,7 +1,8 @@
 """Contrastive losses of published attacks: cont_steal and rda.
 
 Only the student's rows are anchors. A row is compared with the answers to the other inputs and with
-the student's other rows. Answers are never compared with each other.
+the student's other rows. Answers are never compared with each other. The rows of a large batch are
+compared a block of anchors at a time (`losses.blocks`).
 """
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_extract.losses.base import Loss, masked_mean, prepare, register
+from ssl_extract.losses.blocks import by_block
 from ssl_extract.numerics import lengths, normalize, product
 from ssl_extract.ranges import NotNegative, Positive
 
@@ -44,12 +46,17 @@ def cont_steal(temperature: Positive = 0.5) -> Loss:
     def loss(student, teacher, *, labels=None, where=None):
         del labels
         student, teacher, where = prepare(student, teacher, where)
-        answers = jnp.broadcast_to(where, (where.shape[0],) * 2)  # the positive pair included
-        logits = _logits(normalize(student), normalize(teacher), temperature)
-        logits = _mask(logits, jnp.concatenate([answers, _others(where)], axis=1))
-        pairs = jnp.arange(where.shape[0])
-        losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, pairs)
-        return masked_mean(losses, where)
+        student, teacher = normalize(student), normalize(teacher)
+        rows = jnp.concatenate([teacher, student])
+
+        def losses_of(index, anchors):
+            others = _others(index, where)
+            answers = jnp.broadcast_to(where, others.shape)  # the positive pair included
+            logits = product(anchors, rows.T) / temperature
+            logits = _mask(logits, jnp.concatenate([answers, others], axis=1))
+            return optax.losses.softmax_cross_entropy_with_integer_labels(logits, index)
+
+        return masked_mean(by_block(losses_of, student, rows=len(rows)), where)
 
     return loss
 
@@ -94,10 +101,15 @@ def rda(temperature: Positive = 0.07, alpha: NotNegative = 1.0, beta: NotNegativ
         student, teacher, where = prepare(student, teacher, where)
         student, prototypes = normalize(student), _into_unit_ball(teacher)
 
-        logits = _logits(student, prototypes, temperature)
-        negatives = _mask(logits, jnp.tile(_others(where), 2))
+        rows = jnp.concatenate([prototypes, student])
+
+        def negatives_of(index, anchors):
+            logits = product(anchors, rows.T) / temperature
+            return jax.nn.logsumexp(_mask(logits, jnp.tile(_others(index, where), 2)), axis=-1)
+
+        negatives = by_block(negatives_of, student, rows=len(rows))
         positive = jnp.sum(student * prototypes, axis=-1) / temperature
-        contrast = jax.nn.logsumexp(negatives, axis=-1) - positive
+        contrast = negatives - positive
         contrast = jnp.where(jnp.sum(where) > 1, contrast, 0.0)
 
         cosine = jnp.sum(student * normalize(prototypes), axis=-1)
@@ -109,14 +121,9 @@ def rda(temperature: Positive = 0.07, alpha: NotNegative = 1.0, beta: NotNegativ
     return loss
 
 
-def _logits(student: jax.Array, teacher: jax.Array, temperature: float) -> jax.Array:
-    """Computes similarities [B, 2B] of student rows to all answers, then to all student rows."""
-    return product(student, jnp.concatenate([teacher, student]).T) / temperature
-
-
-def _others(where: jax.Array) -> jax.Array:
-    """Marks the negatives k of row i, [B, B]: the rows that count, without i."""
-    return where[None] & ~jnp.eye(where.shape[0], dtype=bool)
+def _others(index: jax.Array, where: jax.Array) -> jax.Array:
+    """Marks the negatives k of row i of `index [A]`, [A, B]: the rows that count, without i."""
+    return where[None] & (index[:, None] != jnp.arange(len(where))[None])
 
 
 def _mask(logits: jax.Array, keep: jax.Array) -> jax.Array:

@@ -49,7 +49,7 @@ def check_fields(run: Run) -> None:
     """
     c, v, a = run.config, run.config.victim, run.config.attack
     for part in (v, a):
-        training.OPTIMIZERS.make(part.optimizer)(0.1)
+        training.make_optimizer(part.optimizer)(0.1)
         training.SCHEDULES.make(part.schedule)
     for spec in (v.augmentation, a.query_augmentation, a.student_augmentation):
         make_augmentation(spec)

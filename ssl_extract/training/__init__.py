@@ -4,6 +4,7 @@ from ssl_extract.training.loop import epoch_order, fit, init_state, make_init, m
 from ssl_extract.training.optimizers import (
     OPTIMIZERS,
     SCHEDULES,
+    make_optimizer,
     register_optimizer,
     register_schedule,
 )
@@ -22,6 +23,7 @@ __all__ = [
     'fit_together',
     'init_state',
     'make_init',
+    'make_optimizer',
     'make_step',
     'register_optimizer',
     'register_schedule',

@@ -50,7 +50,7 @@ def step_of(
 
     Args:
         recipe: see `Recipe`.
-        optimizer: a spec of `OPTIMIZERS`.
+        optimizer: a spec of `OPTIMIZERS`, or a chain.
         schedule: a spec of `SCHEDULES`.
         decode: stored inputs to the inputs of encoders, a pure function.
     """
@@ -70,9 +70,12 @@ def step_of(
         (loss, (batch_stats, measured)), grads = jax.value_and_grad(recipe.objective, has_aux=True)(
             state.params, state.batch_stats, batch
         )
-        rate = learning_rate * factor(state.step / num_steps)
+        # Of the steps that share an update, the first sets the rate, as of one large batch.
+        start = state.step - optax.tree.get(state.opt_state, 'mini_step', 0)
+        rate = learning_rate * factor(start / num_steps)
         opt_state = optax.tree.set(state.opt_state, learning_rate=rate)
-        updates, opt_state = tx.update(grads, opt_state, state.params)
+        last = state.step + 1 == num_steps
+        updates, opt_state = tx.update(grads, opt_state, state.params, last=last)
         state = state._replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -111,7 +114,7 @@ def init_state(
 
     Args:
         recipe: see `Recipe`.
-        optimizer: a spec of `OPTIMIZERS`.
+        optimizer: a spec of `OPTIMIZERS`, or a chain.
         key: of initialization and of the steps.
         input_shape: of one decoded input.
         account: an OracleState, or () where nothing is asked.
@@ -173,7 +176,7 @@ def fit(
         num_steps: the number of steps of the whole training.
         batch_size: examples in a step, a multiple of the devices of the mesh.
         learning_rate: the factor of the schedule.
-        optimizer: a spec of `OPTIMIZERS`.
+        optimizer: a spec of `OPTIMIZERS`, or a chain.
         schedule: a spec of `SCHEDULES`.
         seed: of initialization, order and draws.
         folder: of checkpoints, metrics and the fingerprints of queries.

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_extract import augment, encoders, training, victims
+from ssl_extract import augment, encoders, losses, training, victims
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import checkpoint, files, loggers, parallel
 
@@ -74,6 +74,73 @@ def test_optimizers_are_optaxs_at_a_constant_rate(tmp_path, spec, reference):
         updates, opt_state = reference.update({'w': jnp.ones([])}, opt_state, params)
         params = optax.apply_updates(params, updates)
     assert float(state.params['w']) == pytest.approx(float(params['w']), rel=1e-6)
+
+
+def regression(inputs):
+    """A linear recipe without BatchNorm: the mean squared error of `inputs` to their mean."""
+    shape = (inputs[0].size, 3)
+
+    def objective(params, batch_stats, batch):
+        rows = batch['inputs'].reshape(len(batch['inputs']), -1)
+        loss = losses.mse()(rows @ params['w'], rows @ jnp.full(shape, 1 / len(rows[0])))
+        return loss, (batch_stats, {})
+
+    initial = {'params': {'w': jnp.ones(shape)}, 'batch_stats': {}}
+    return linear()._replace(init=lambda key, images: initial, objective=objective)
+
+
+@pytest.mark.parametrize('spec', ['adam', 'sgd(weight_decay=0.1)'])
+def test_accumulated_microbatches_are_one_large_batch(tmp_path, spec):
+    """40 inputs: 5 batches of 8, or 10 of 4; in the second epoch as in the first."""
+    recipe = regression(IMAGES)
+    large = fit(recipe, tmp_path / '1', optimizer=spec, learning_rate=0.01, checkpoint_every=3)
+    how = dict(optimizer=f'accumulate(steps=2) | {spec}', learning_rate=0.01, checkpoint_every=3)
+    small = fit(recipe, tmp_path / '2', batch_size=4, num_steps=20, **how)
+    w_small, w_large = (weights(fitted.state)[0]['w'] for fitted in (small, large))
+    np.testing.assert_allclose(w_small, w_large, rtol=0, atol=2e-6)
+    assert np.max(np.abs(w_large - 1)) > 0.05
+    rates = [
+        np.array([row['learning_rate'] for row in loggers.read_parts(tmp_path / name / 'metrics')])
+        for name in '12'
+    ]
+    np.testing.assert_allclose(rates[1], np.repeat(rates[0], 2), rtol=1e-6)
+
+
+def test_the_last_incomplete_group_has_an_update_of_its_own(tmp_path):
+    how = dict(schedule='constant', learning_rate=0.1)
+    spec = 'accumulate(steps=4) | sgd(momentum=0.0)'
+    for num_steps, updates in ((3, 1), (4, 1), (6, 2), (9, 3)):
+        folder = tmp_path / str(num_steps)
+        state = fit(linear(), folder, optimizer=spec, num_steps=num_steps, **how).state
+        assert float(state.params['w']) == pytest.approx(1 - 0.1 * updates, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    'spec', ['accumulate(steps=2)', 'adam | sgd', 'adam | accumulate(steps=2)', 'accumulate | adam']
+)
+def test_wrong_chains_of_optimizers_are_refused_in_one_line(spec):
+    with pytest.raises(UserError, match='accumulate') as caught:
+        training.make_optimizer(spec)
+    assert '\n' not in str(caught.value)
+
+
+def test_bfloat16_trains_and_everything_that_is_kept_is_float32(tmp_path):
+    network = encoders.make('resnet18(stem="patch", width=4, stages=(1,), dtype="bfloat16")')
+    dtypes = []
+
+    def objective(params, batch_stats, batch):
+        variables = {'params': params, 'batch_stats': batch_stats}
+        outputs, batch_stats = network.train(variables, batch['inputs'])
+        dtypes.append(outputs.dtype.name)
+        return losses.mse()(outputs, jnp.full_like(outputs, 2.0)), (batch_stats, {})
+
+    recipe = linear()._replace(init=network.init, objective=objective)
+    state = fit(recipe, tmp_path, num_steps=20, learning_rate=1e-2).state
+    kept = (state.params, state.batch_stats, state.opt_state)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(kept)} == {'float32', 'int32'}
+    assert set(dtypes) == {'float32'}
+    values = [row['loss'] for row in loggers.read_parts(tmp_path / 'metrics')]
+    assert np.mean(values[-5:]) < 0.9 * np.mean(values[:5])
 
 
 def test_a_finished_fit_is_not_trained_again(tmp_path):
