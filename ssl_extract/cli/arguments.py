@@ -67,6 +67,21 @@ def _define_run(values: flags.FlagValues) -> None:
         'Checks everything and prints the runs, their stages, queries and time; trains nothing.',
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        'workers',
+        None,
+        'Computes the missing runs in so many processes of this machine, which share its cores or '
+        'GPUs. A run that fails stops no other.',
+        1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        'slurm',
+        None,
+        'Computes the missing runs as jobs of Slurm and waits for them; what a job gets, as in '
+        '--slurm=\'partition="gpu", gpus_per_node=1, timeout_min=60\'.',
+        flag_values=values,
+    )
 
 
 def _define_store(values: flags.FlagValues) -> None:
