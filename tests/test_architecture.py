@@ -18,7 +18,7 @@ ROOMS = (
     *('training', 'evaluation', 'strategies', 'recovery'),
     *('attacks', 'victims', 'users', 'ownership'),
     *('oracle', 'config'),
-    'serve',
+    *('serve', 'sweeps'),
     *('pipeline', 'studies', 'api', 'testing'),
     'cli',
 )

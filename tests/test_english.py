@@ -31,7 +31,7 @@ VERB = re.compile(r'[A-Z][a-z]+(-[a-z]+)*s[:,]?$')
 ROOMS = (
     *('api', 'attacks', 'augment', 'cli', 'data', 'defenses', 'encoders', 'evaluation', 'losses'),
     *('oracle', 'pipeline', 'recovery', 'report', 'runtime', 'serve', 'strategies', 'studies'),
-    *('testing', 'training', 'users', 'victims'),
+    *('sweeps', 'testing', 'training', 'users', 'victims'),
 )
 # A metric needs the features of a whole task, which no example of five lines makes.
 WITHOUT_EXAMPLES = ('metrics', 'tasks')

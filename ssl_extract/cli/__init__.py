@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             signals and errors then end at once: see `signals.end_on_signals`.
 
     Returns:
-        The exit code: 0; 2 after an error, which is told in one line; 130 after an interrupt.
+        The exit code: 0; 1 where a run of `--workers` or `--slurm` failed; 2 after an error, which
+        is told in one line; 130 after an interrupt.
     """
     words = list(sys.argv if argv is None else argv)
     streams.open_closed()

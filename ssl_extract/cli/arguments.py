@@ -74,6 +74,21 @@ def _define_run(values: flags.FlagValues) -> None:
         'else ADDRESS:PORT,INDEX,NUMBER, as in 10.0.0.1:8476,0,2.',
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        'workers',
+        None,
+        'Computes the missing runs in so many processes of this machine, which share its cores or '
+        'GPUs. A run that fails stops no other.',
+        1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        'slurm',
+        None,
+        'Computes the missing runs as jobs of Slurm and waits for them; what a job gets, as in '
+        '--slurm=\'partition="gpu", gpus_per_node=1, timeout_min=60\'.',
+        flag_values=values,
+    )
 
 
 def _define_store(values: flags.FlagValues) -> None:

@@ -9,7 +9,7 @@ from ml_collections import config_flags
 
 import ssl_extract
 from ssl_extract import report
-from ssl_extract.cli import arguments, experiments, overrides, several
+from ssl_extract.cli import arguments, experiments, overrides, several, sweeping
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import plan as planning
 from ssl_extract.pipeline import run as pipeline
@@ -40,11 +40,14 @@ class Request(NamedTuple):
 def main(argv: list[str]) -> int:
     """Runs the experiment that the flags describe, or prints its plan.
 
+    In this process a run that fails ends the command: a mistake shows at once. With `--workers` or
+    `--slurm` the other runs go on.
+
     Args:
         argv: the program's name and flags.
 
     Returns:
-        The exit code 0.
+        The exit code: 0, or 1 where a run of `--workers` or `--slurm` failed.
 
     Raises:
         UserError: a flag or a field of the config is wrong.
@@ -53,6 +56,9 @@ def main(argv: list[str]) -> int:
     if request.words:
         raise UserError(f'unexpected {request.words[0]!r}: write --config=... and --workdir=...')
     values, workdir, fixed = request.values, request.workdir, request.fixed
+    if sweeping.is_asked(values) and not values.dry_run:
+        return sweeping.main(request, argv)
+    check_devices()
     versions = [ssl_extract.__version__, jax.__version__]
     config = values.config.to_json_best_effort(sort_keys=True)
     hosts.check_same('the command', [values.run_index, values.dry_run, config, versions])
@@ -79,14 +85,14 @@ def main(argv: list[str]) -> int:
 
 
 def read(command: str, argv: list[str]) -> Request:
-    """Reads the flags of a command on an experiment, and sets JAX up as they say.
+    """Reads the flags of a command on an experiment, and tells JAX what they say.
 
     Args:
         command: 'run', or another command with the flags of an experiment.
         argv: the program's name, words and flags.
 
     Raises:
-        UserError: a flag is unknown or wrong, or JAX has no such devices.
+        UserError: a flag is unknown or wrong.
     """
     values = arguments.new_values(command, _JAX_FLAGS)
     words = arguments.parse(values, argv, known_only=True)
@@ -101,14 +107,17 @@ def read(command: str, argv: list[str]) -> Request:
     experiment = experiments.load(values.config)
     overrides.define(values, experiment.config, words)
     words = arguments.parse(values, [argv[0], *words])
-    _check_devices()
     fixed = tuple(config_flags.get_override_values(values['config']))
     workdir = values.workdir or f'runs/{experiment.title}'
     return Request(values, experiment.title, workdir, fixed, words)
 
 
-def _check_devices() -> None:
-    """Raises UserError if JAX cannot use the devices that it is told to use."""
+def check_devices() -> None:
+    """Starts JAX on the devices that it is told to use.
+
+    Raises:
+        UserError: JAX cannot use them.
+    """
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:

@@ -18,6 +18,7 @@ def main(argv: list[str]) -> int:
         UserError: a flag or a field of the config is wrong, or there is no such victim.
     """
     request = running.read('store', argv)
+    running.check_devices()
     if len(request.words) != 1:
         raise UserError('store: write one name, as in store my_victim --config=... --workdir=...')
     (name,) = request.words

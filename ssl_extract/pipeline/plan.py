@@ -48,7 +48,7 @@ def plan(
     Raises:
         UserError: something in the config is wrong.
     """
-    return [_plan_one(number, run) for number, run in enumerate(prepare(cfg, workdir, fixed))]
+    return [plan_one(number, run) for number, run in enumerate(prepare(cfg, workdir, fixed))]
 
 
 def stages_of(run: Run, sets: Sets, sketch: Sketch) -> list[tuple[str, str]]:
@@ -74,7 +74,13 @@ def stages_of(run: Run, sets: Sets, sketch: Sketch) -> list[tuple[str, str]]:
     return [*stages, ('surrogate', stage.address(workspace, spec))]
 
 
-def _plan_one(number: int, run: Run) -> Json:
+def plan_one(number: int, run: Run) -> Json:
+    """Describes one validated run; see `plan`.
+
+    Args:
+        number: the run's number, from 0.
+        run: the run.
+    """
     sets = load_sets(run)
     sketch, workdir = victim.sketch_of(run, sets), run.workspace.folder
     run_id = id_of(run, sets, sketch)

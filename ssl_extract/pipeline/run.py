@@ -1,13 +1,12 @@
 """Experiments: validation, stages and rows of every run."""
 
-import datetime
 import functools
 import hashlib
 import json
 import os
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_collections
 from etils import epath
@@ -35,25 +34,16 @@ from ssl_extract.pipeline import (
 )
 from ssl_extract.pipeline import sets as sets_lib
 from ssl_extract.pipeline.context import Run, check_workdir, make_run
+from ssl_extract.pipeline.finished import Results, now, write, write_results, write_results_timed
 from ssl_extract.pipeline.modules import import_modules
 from ssl_extract.pipeline.sets import Sets, load_sets
 from ssl_extract.pipeline.stage import StageRecord, Trained
 from ssl_extract.pipeline.validate import validate
 from ssl_extract.pipeline.victim import Sketch
 from ssl_extract.report import families
-from ssl_extract.report.results import FinishedRun
-from ssl_extract.runtime import files, hosts, locks, parallel, programs, progress
+from ssl_extract.runtime import files, hosts, parallel, programs, progress
 
 Json = dict[str, Any]
-
-
-class Results(NamedTuple):
-    """The rows of one run, and the bills, curves and views that the report shows."""
-
-    rows: list[Json]
-    bills: list[Json]
-    curves: list[Json]
-    views: list[Json]
 
 
 def run(
@@ -87,18 +77,16 @@ def run(
     if hosts.number() > 1:
         hosts.check_shared(runs[0].workspace.folder)
         hosts.check_same('the data or a module', [*map(_id_of, runs)])
-    if cfg.report.comparisons:
-        family = comparisons.family_of(cfg, fixed, runs, [*map(_id_of, runs)], _tasks_of(runs))
-        hosts.agreed(lambda: families.write(runs[0].workspace.folder, family, _now()))
+    list_comparisons(cfg, fixed, runs)
     runs = pick(runs, run_index)
     folder, ids = runs[0].workspace.folder, []
-    described = provenance.describe(command)
+    described = {'title': title, **provenance.describe(command)}
     due = 0.0
 
     def write_results_if_due() -> None:
         nonlocal due
         if time.monotonic() > due and files.find(folder / 'runs', '*/run.json'):
-            due = _write_results_timed(folder)
+            due = write_results_timed(folder)
 
     hosts.agreed(write_results_if_due)  # a killed process may have left a finished run out
     if cfg.training.replicas > 1:
@@ -106,27 +94,63 @@ def run(
         finished = {epath.Path(path).parent.name for path in paths}
         together.ahead([r for r in runs if _id_of(r) not in finished])
     for number, current in enumerate(runs, 1):
-        name = rows.name_of(current)
-        sets = load_sets(current)
-        sketch = victim.sketch_of(current, sets)
-        ids.append(id_of(current, sets, sketch))
-        where = folder / 'runs' / ids[-1]
-        if hosts.agreed((where / 'run.json').exists):
-            print(f'[{number}/{len(runs)}] {name}: finished before', file=sys.stderr, flush=True)
-            continue
-        print(f'[{number}/{len(runs)}] {name}', file=sys.stderr, flush=True)
-        about = {'title': title, 'started': _now(), **described}
-        about['config'] = resolved(current, sets, sketch)
-        about['notes'] = victim.notes_of(current, sets)
-        about['defaults'] = provenance.defaults(about['config'])
-        shown = {'clips': clips.spectrograms_of(current, sets)}
-        shown['triggers'] = triggers.pictures_of(current, sets)
-        about['shown'] = {kind: where for kind, where in shown.items() if where is not None}
-        about['studied'] = victim.studied(sets, sketch)
-        results = compute(current, sets, sketch)
-        hosts.agreed(functools.partial(write, current, where, results, about))
+        ids.append(finish(current, described, f'[{number}/{len(runs)}]'))
         hosts.agreed(write_results_if_due)
     return report.tidy([finished for finished in write_results(folder) if finished.id in ids])
+
+
+def finish(run: Run, described: Json, place: str, expected: str = '') -> str:
+    """Computes a run and writes it, unless it was finished before; returns the run's id.
+
+    Args:
+        run: a validated run.
+        described: the title of the experiment, and the description of this process.
+        place: the beginning of the line on stderr that names the run, e.g. '[1/3]'.
+        expected: the id that the run had when it was planned; '' is any.
+
+    Raises:
+        UserError: the run has another id than expected.
+        FloatingPointError: a loss stopped being finite.
+    """
+    name, sets = rows.name_of(run), load_sets(run)
+    sketch = victim.sketch_of(run, sets)
+    run_id = id_of(run, sets, sketch)
+    if expected not in ('', run_id):
+        raise UserError(
+            f'{name} is run {run_id} now, and was {expected}: the experiment, its modules or its '
+            'data changed meanwhile; give the same command again'
+        )
+    where = run.workspace.folder / 'runs' / run_id
+    if hosts.agreed((where / 'run.json').exists):
+        print(f'{place} {name}: finished before', file=sys.stderr, flush=True)
+        return run_id
+    print(f'{place} {name}', file=sys.stderr, flush=True)
+    about = {**described, 'started': now()}
+    about['config'] = resolved(run, sets, sketch)
+    about['notes'] = victim.notes_of(run, sets)
+    about['defaults'] = provenance.defaults(about['config'])
+    shown = {'clips': clips.spectrograms_of(run, sets)}
+    shown['triggers'] = triggers.pictures_of(run, sets)
+    about['shown'] = {kind: where for kind, where in shown.items() if where is not None}
+    about['studied'] = victim.studied(sets, sketch)
+    results = compute(run, sets, sketch)
+    hosts.agreed(functools.partial(write, run, where, results, about))
+    return run_id
+
+
+def list_comparisons(
+    cfg: ml_collections.ConfigDict, fixed: tuple[str, ...], runs: list[Run]
+) -> None:
+    """Writes the comparisons that a config lists to the workdir, before anything runs.
+
+    Args:
+        cfg: the experiment's config.
+        fixed: fields that were given on the command line.
+        runs: all runs of the config.
+    """
+    if cfg.report.comparisons:
+        family = comparisons.family_of(cfg, fixed, runs, [*map(_id_of, runs)], _tasks_of(runs))
+        hosts.agreed(lambda: families.write(runs[0].workspace.folder, family, now()))
 
 
 def prepare(
@@ -145,14 +169,7 @@ def prepare(
     Raises:
         UserError: something in the config is wrong; the message names the run.
     """
-    config.check(cfg)
-    sets_lib.forget()  # files may have changed since the last experiment of this process
-    victim.forget()
-    services.forget()
-    check_workdir(workdir)
-    modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
-    together.check(cfg.training.replicas, mesh.size)
-    runs = [make_run(fields, workdir, mesh, modules) for fields in config.expand(cfg, fixed)]
+    runs = make_runs(cfg, workdir, fixed)
     if cfg.report.comparisons:
         numbers = [*map(str, range(len(runs)))]  # in place of ids
         comparisons.family_of(cfg, fixed, runs, numbers, _tasks_of(runs))
@@ -163,6 +180,34 @@ def prepare(
     for note in notes:
         print(f'note: {note}', file=sys.stderr, flush=True)
     return runs
+
+
+def make_runs(
+    cfg: ml_collections.ConfigDict, workdir: epath.PathLike, fixed: tuple[str, ...] = ()
+) -> list[Run]:
+    """Expands a config to its runs, which are not validated yet.
+
+    Args:
+        cfg: as made by an experiment file from `config.base()`.
+        workdir: the folder of all results.
+        fixed: fields that were given on the command line; they win over `cfg.runs`.
+
+    Raises:
+        UserError: a field, a module or the workdir is wrong.
+    """
+    config.check(cfg)
+    forget()  # files may have changed since the last experiment of this process
+    check_workdir(workdir)
+    modules, mesh = import_modules(cfg.modules), parallel.data_mesh()
+    together.check(cfg.training.replicas, mesh.size)
+    return [make_run(fields, workdir, mesh, modules) for fields in config.expand(cfg, fixed)]
+
+
+def forget() -> None:
+    """Lets go of the data, the victims and the services that this process keeps in memory."""
+    sets_lib.forget()
+    victim.forget()
+    services.forget()
 
 
 def pick(runs: list[Any], run_index: int | None) -> list[Any]:
@@ -301,52 +346,6 @@ def compute(run: Run, sets: Sets, sketch: Sketch) -> Results:
     return results
 
 
-def write(run: Run, where: epath.Path, results: Results, about: Json) -> None:
-    """Writes a finished run, whole or not at all; a run that is there stays as it is.
-
-    Args:
-        run: the run.
-        where: the run's folder, named by its id.
-        results: what the run computed.
-        about: title, start, provenance, resolved config and notes on the data.
-    """
-    with locks.lock(run.workspace.folder / 'locks' / f'run-{where.name}.lock', where.name):
-        if (where / 'run.json').exists():
-            return
-        files.remove_temporary(where)
-        lists = {f'{name}.json': getattr(results, name) for name in ('bills', 'curves', 'views')}
-        for name, entries in lists.items():
-            files.write_text(where / name, files.as_json(entries))
-        lists['rows.jsonl'] = rows.complete(results.rows, where.name)
-        files.write_text(where / 'rows.jsonl', files.as_jsonl(lists['rows.jsonl']))
-        about |= {'files': {name: files.checksum(entries) for name, entries in lists.items()}}
-        named = {'id': where.name, 'name': rows.name_of(run), 'finished': _now()}
-        files.write_json(where / 'run.json', named | about)
-
-
-def write_results(folder: epath.Path) -> list[FinishedRun]:
-    """Writes results.jsonl, of all finished runs of a workdir; other processes wait meanwhile.
-
-    Args:
-        folder: the workdir.
-
-    Returns:
-        The finished runs.
-    """
-    with locks.lock(folder / 'locks' / 'results.lock', 'results.jsonl'):
-        files.remove_temporary(folder, below=False)
-        finished = report.read_runs(folder)
-        files.write_text(folder / 'results.jsonl', files.as_jsonl(report.tidy(finished)))
-    return finished
-
-
-def _write_results_timed(folder: epath.Path) -> float:
-    """Writes results.jsonl and returns when to do so again: all runs are read each time."""
-    began = time.monotonic()
-    write_results(folder)
-    return time.monotonic() + 20 * (time.monotonic() - began)
-
-
 def _measure(
     run: Run,
     sets: Sets,
@@ -376,7 +375,3 @@ def _add_curve(results: Results, run: Run, name: str, record: StageRecord) -> No
         curve = {'name': name, 'role': record.role, 'stage': record.address, 'folder': where}
         parts = [path.name for path in files.find(folder, 'part-*')]
         results.curves.append(curve | {'parts': parts})
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec='microseconds')

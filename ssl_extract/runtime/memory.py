@@ -26,14 +26,14 @@ def keep() -> None:
     GNU C library, or where the user set MALLOC_* or GLIBC_TUNABLES.
     """
     given = any(name.startswith(('MALLOC_', 'GLIBC_TUNABLES')) for name in os.environ)
-    if given or platform.libc_ver()[0] != 'glibc' or not _is_cpu_only():
+    if given or platform.libc_ver()[0] != 'glibc' or not is_cpu_only():
         return
     mallopt = ctypes.CDLL(None).mallopt
     for option, value in _OPTIONS.values():
         mallopt(option, value)
 
 
-def _is_cpu_only() -> bool:
+def is_cpu_only() -> bool:
     """Tells, without starting JAX, whether it will use the CPU."""
     if jax.config.jax_platforms:
         return jax.config.jax_platforms == 'cpu'
