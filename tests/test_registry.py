@@ -321,6 +321,7 @@ def test_the_rooms_register_in_one_manner():
 READERS = {  # modules that may take a spec apart, and why
     'data/loading.py': 'a data set is written like a call, its name may be one of TFDS',
     'report/settings.py': 'groups rows of old runs, whose own modules are not imported',
+    'sweeps/slurm.py': 'what a job gets is written as the arguments of a call',
     'report/figures/pareto.py': 'writes only the arguments that differ beside a point',
 }
 SPELLED = {  # (module, name) that is compared with, and why

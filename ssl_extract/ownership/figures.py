@@ -74,6 +74,7 @@ def _two_lines(test: str) -> str:
     """
     if len(test) <= 20 or '(' not in test:
         return test
-    name, arguments = test.split('(', 1)
+    place = test.index('(')
+    name, arguments = test[:place], test[place + 1 :]
     shown = arguments if len(arguments) <= _SHOWN else f'{arguments[: _SHOWN - 2]}…)'
     return f'{name}\n({shown}'

@@ -2,7 +2,7 @@
 
 Under a stored plan the queries are chosen by a strategy, in one round or in several with a scout (a
 surrogate of the answers so far) between them; then they are asked, and the surrogate is trained on
-the answers. Under `online` the training itself asks.
+the answers. Under `online` the training asks.
 """
 
 import functools
@@ -214,10 +214,14 @@ def steal(workspace: Workspace, extraction: Extraction) -> Trained:
         workspace: where results are kept.
         extraction: the attack.
     """
-    make = _steal_online if not extraction.attacker.plan.stored else _steal_stored
+
+    def make(folder: epath.Path) -> Trained:
+        if extraction.attacker.plan.stored:
+            return ready(workspace, extraction, folder)(folder=folder)
+        return _steal_online(workspace, extraction, folder)
+
     form = stage.encoder_form(workspace, 'surrogate')
-    make_in = functools.partial(make, workspace, extraction)
-    return stage.cached(workspace, 'surrogate', extraction.spec, make_in, form)
+    return stage.cached(workspace, 'surrogate', extraction.spec, make, form)
 
 
 def shares(num_inputs: int, rounds: int) -> list[int]:
@@ -255,26 +259,21 @@ def _steal_online(workspace: Workspace, extraction: Extraction, folder: epath.Pa
     )
 
 
-def _steal_stored(workspace: Workspace, extraction: Extraction, folder: epath.Path) -> Trained:
-    return ready(workspace, extraction, folder)(folder=folder)
-
-
 def ready(
     workspace: Workspace, extraction: Extraction, folder: epath.Path
 ) -> functools.partial[Trained]:
     """Chooses, asks and trains in rounds, up to the last training, which is the surrogate's.
 
-    The choice of a round and the strategy's state are written down before a query is sent, so that
-    a killed run sends the same queries. A scout is a separate stage; its record counts the time and
-    operations of all rounds before it.
+    The choice of a round and the strategy's state are written before a query is sent, so that a
+    killed run sends the same ones. A scout's record counts time and operations of earlier rounds.
 
     Args:
         workspace: where results are kept.
-        extraction: the attack, under a stored plan; the lock of its stage is held.
-        folder: the surrogate's.
+        extraction: the attack, under a stored plan.
+        folder: the surrogate's, whose lock is held.
 
     Returns:
-        `stage.fit_encoder` with all of its arguments but the folder.
+        `stage.fit_encoder` with all but the folder.
     """
     attacker, rounds = extraction.attacker, extraction.strategy.rounds
     chosen, arrays, state = np.zeros(0, np.int32), {}, {}
