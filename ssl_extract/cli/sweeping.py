@@ -1,4 +1,4 @@
-"""The command `run` with many processes: `--workers` here, `--slurm` on a cluster."""
+"""The command `run` as a sweep: many processes, here or on a cluster."""
 
 import os
 import sys

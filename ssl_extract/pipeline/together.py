@@ -1,4 +1,4 @@
-"""Trainings of several runs as one program: the victims first, then the surrogates.
+"""Trainings of several runs together: the victims, then the surrogates.
 
 Where runs differ in seeds, learning rates or victims alone, their trainings have the same shapes.
 `ahead` trains such stages together, up to `training.replicas` at a time, and leaves each in its own
