@@ -1,4 +1,4 @@
-"""What a worker process of a sweep runs: `-m ssl_extract.cli.working`.
+"""The worker process of a sweep: `python -m ssl_extract.cli.working`.
 
 `sweeping` starts it with the words of the user's own command.
 """
