@@ -50,11 +50,13 @@ def assert_same_encoders(here, there):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, other)
 
 
-def assert_close(here, there):
-    """The same rows but for times, with values up to rounding."""
+def assert_close(here, there, without=()):
+    """The same rows but for times and some columns, with values up to rounding."""
     assert len(here) == len(there) > 0
     for one, other in zip(here, there, strict=True):
-        one, other = ({k: row.get(k) for k in {*one, *other}} for row in (one, other))
+        one, other = (
+            {k: row.get(k) for k in {*one, *other}.difference(without)} for row in (one, other)
+        )
         floats = [k for k, v in one.items() if isinstance(v, float)]
         assert [one.pop(k) for k in floats] == pytest.approx(
             [other.pop(k) for k in floats], rel=1e-4, abs=1e-6
@@ -175,6 +177,16 @@ def test_killed_in_training_all_end_and_go_on(tmp_path, victim):
     assert results(tmp_path / 'killed') == results(tmp_path / 'whole')
     one, other = encoders(tmp_path / 'killed'), encoders(tmp_path / 'whole')
     jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.wide
+def test_one_to_eight_devices_give_the_same_results(tmp_path):
+    for devices in (1, 2, 4, 8):
+        workdir = tmp_path / str(devices)
+        finish(start(workdir, config='tests/helpers/small.py', devices=devices))
+        # Operations are counted on each device, with what is padded there.
+        assert_close(results(workdir), results(tmp_path / '1'), without=['flops'])
+        assert_same_encoders(workdir, tmp_path / '1')
 
 
 @pytest.mark.wide

@@ -254,11 +254,12 @@ def test_resident_and_travelling_data_train_alike(tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, weights(resident.state), weights(travelling.state))
 
 
-def test_one_device_trains_like_four(tmp_path):
-    four = fit(SIMCLR, tmp_path / '4', num_steps=4)
-    one = fit(SIMCLR, tmp_path / '1', num_steps=4, mesh=parallel.data_mesh(1))
+@pytest.mark.parametrize('devices', [1, 2])
+def test_fewer_devices_train_like_all(tmp_path, devices):
+    every = fit(SIMCLR, tmp_path / 'all', num_steps=4)
+    fewer = fit(SIMCLR, tmp_path / 'fewer', num_steps=4, mesh=parallel.data_mesh(devices))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)  # noqa: E731
-    jax.tree.map(close, weights(four.state), weights(one.state))
+    jax.tree.map(close, weights(every.state), weights(fewer.state))
 
 
 def test_the_step_is_compiled_once_for_every_set_size_rate_and_length(tmp_path):
