@@ -68,31 +68,50 @@ def kill_the_maker_of_the_victim(workdir, killed):
     os.kill(killed[0], signal.SIGKILL)
 
 
-def test_a_failed_run_and_a_killed_worker_stop_no_other_run(tmp_path, capsys, logging_restored):
-    words = [f'--config={ROOT / SWEEP}', f'--workdir={tmp_path}']
+def sweep(capsys, workdir, workers):
+    """The exit code and the lines of a sweep of three runs, by this process and its workers."""
+    words = [f'--config={ROOT / SWEEP}', f'--workdir={workdir}', f'--workers={workers}']
+    return cli.main(['ssl-extract', 'run', *words]), capsys.readouterr().err
+
+
+def test_a_failed_run_stops_no_other_and_alone_is_run_again(tmp_path, capsys, logging_restored):
+    code, said = sweep(capsys, tmp_path, workers=2)
+    before = attempts(tmp_path)
+    (failed,) = failures(said)
+    assert code == 1 and NOT_FINITE in failed and failed.startswith('run 2 (')
+    assert '1 of 3 runs failed; to compute what is missing, write: ssl-extract --config=' in said
+    log = pathlib.Path(failed.rpartition(' ')[2])
+    assert log.read_text().splitlines()[-1].startswith(f'error: {NOT_FINITE}')
+    assert len(before) == 3 and set(before.values()) == {1}
+    assert surrogates(tmp_path) == before.keys() - {log.stem}
+    assert (tmp_path / 'report.html').exists()
+
+    code, said = sweep(capsys, tmp_path, workers=1)
+    assert code == 1 and '2 of 3 runs: finished before' in said and failures(said) == [failed]
+    assert started(before, attempts(tmp_path)) == {log.stem}
+
+
+@pytest.mark.wide
+def test_a_killed_worker_stops_no_other_run(tmp_path, capsys, logging_restored):
+    """The worker that trains the victim of all runs; the pool alone is in test_local.py."""
     killed = []
     arguments = (tmp_path, killed)
     killer = threading.Thread(target=kill_the_maker_of_the_victim, args=arguments, daemon=True)
     killer.start()
-    code = cli.main(['ssl-extract', 'run', *words, '--workers=2'])
-    said = capsys.readouterr().err
+    code, said = sweep(capsys, tmp_path, workers=2)
     before = attempts(tmp_path)
     lost, failed = sorted(failures(said), key=lambda line: 'nan' in line)
-    assert code == 1 and NOT_FINITE in failed and 'run 2 (' in failed
+    assert code == 1 and NOT_FINITE in failed
     assert 'its worker was killed by SIGKILL (by hand, or for want of memory); its log:' in lost
     log = pathlib.Path(lost.rpartition(' ')[2])
     assert f'process {killed[0]} on' in log.read_text()
     assert len(before) == 3 and set(before.values()) == {1}
     (done,) = surrogates(tmp_path)
-    assert '2 of 3 runs failed; to compute what is missing, write: ssl-extract --config=' in said
-    assert (tmp_path / 'report.html').exists()
 
-    code = cli.main(['ssl-extract', 'run', *words, '--workers=1'])
-    said = capsys.readouterr().err
+    code, said = sweep(capsys, tmp_path, workers=1)
     assert code == 1 and '1 of 3 runs: finished before' in said
     assert started(before, attempts(tmp_path)) == before.keys() - {done}
-    assert failures(said) == [failed]
-    assert len(surrogates(tmp_path)) == 2
+    assert failures(said) == [failed] and surrogates(tmp_path) == {done, log.stem}
 
 
 def test_what_a_job_of_slurm_gets_is_written_as_arguments():
