@@ -1,4 +1,4 @@
-"""The command `run` with many processes: `--workers` here, `--slurm` on a cluster."""
+"""The flags `--workers` and `--slurm` of the command `run`."""
 
 import os
 import sys

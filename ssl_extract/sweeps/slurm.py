@@ -1,4 +1,4 @@
-"""Slurm sweeps: runs as array jobs, submitted and watched from one process.
+"""Slurm sweeps: runs as array jobs, watched from one process.
 
 Each missing run is one task of an array job, on one node. Runs that would wait for a stage of
 another run are in a second array job, which starts after the first: see `jobs.waves`. A run that
