@@ -1,4 +1,4 @@
-"""The command `run` as a sweep: many processes, here or on a cluster."""
+"""The flags `--workers` and `--slurm` of the command `run`."""
 
 import os
 import sys
@@ -125,9 +125,7 @@ def _slurm(text: str) -> Any:
     slurm.check()
 
     def start(jobs: list[Job], argv: list[str], folder: epath.Path) -> Iterator[Outcome]:
-        queued = slurm.num_queued(jobs, folder)
-        progress.say(f'{len(jobs) - queued} runs to submit, {queued} in the queue; {_logs(folder)}')
-        progress.say('the jobs go on after Ctrl-C; the same command waits for them again')
+        progress.say(f'the jobs go on after Ctrl-C, and this command waits again; {_logs(folder)}')
         yield from slurm.compute(jobs, _command(argv), folder, options, _environment())
 
     return start
@@ -142,6 +140,7 @@ def _follow(outcomes: Iterator[Outcome], count: int, folder: epath.Path) -> list
                 failed.append(outcome)
                 progress.say(jobs_lib.failure(folder, outcome))
             bar.update()
+        bar.delay = 0  # the last state is shown, even of a single run
     return failed
 
 

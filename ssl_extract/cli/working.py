@@ -1,6 +1,6 @@
-"""The worker process of a sweep: `python -m ssl_extract.cli.working`.
+"""Worker processes of `--workers` and `--slurm`.
 
-`sweeping` starts it with the words of the user's own command.
+`sweeping` starts `python -m ssl_extract.cli.working` with the words of the user's own command.
 """
 
 import sys

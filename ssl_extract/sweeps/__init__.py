@@ -1,4 +1,4 @@
-"""Sweeps: runs of an experiment in many processes, here or by Slurm.
+"""Sweeps: the runs of an experiment in many processes.
 
 Nothing here is a scheduler. `local` shares out the missing runs of an experiment among worker
 processes of this machine; `slurm` gives them to Slurm as array jobs. All that a sweep knows is in

@@ -79,7 +79,10 @@ def on_accelerators(workers: int, platforms: str | None) -> list[Place]:
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ['it says nothing'])[-1]
-        raise UserError(f'--workers={workers}: JAX cannot use its devices: {reason}')
+        raise UserError(
+            f'--workers={workers}: JAX cannot use its devices; write JAX_PLATFORMS=cpu, or nothing '
+            f'to take the best ones ({reason})'
+        )
     backend, count = done.stdout.split()[-2:]
     if backend == 'cpu':
         return on_cpu(workers)

@@ -1,4 +1,4 @@
-"""Slurm sweeps: array jobs, submitted and watched from one process.
+"""Slurm sweeps: runs as array jobs, watched from one process.
 
 Each missing run is one task of an array job, on one node. Runs that would wait for a stage of
 another run are in a second array job, which starts after the first: see `jobs.waves`. A run that
@@ -20,7 +20,7 @@ from etils import epath
 
 from ssl_extract.errors import UserError
 from ssl_extract.registry import parse_call
-from ssl_extract.runtime import files, locks
+from ssl_extract.runtime import files, locks, progress
 from ssl_extract.sweeps import jobs as jobs_lib
 from ssl_extract.sweeps import local
 from ssl_extract.sweeps.jobs import Job, Outcome
@@ -117,6 +117,8 @@ def compute(
             raise UserError('--slurm: squeue fails here; write the command where sbatch works')
         ids = {job: _id_of(workdir, job) for job in jobs}
         new, after = [job for job in jobs if ids[job] not in queue], ''
+        queued = len(jobs) - len(new)
+        progress.say(f'{len(jobs)} runs: {len(new)} are submitted, {queued} were in the queue')
         for wave in jobs_lib.waves(new):
             submitted = _submit(wave, command, workdir, options, env, after)
             after = submitted[0].partition('_')[0]
@@ -127,22 +129,13 @@ def compute(
     yield from _wait(ids, workdir)
 
 
-def num_queued(jobs: Sequence[Job], workdir: epath.PathLike) -> int:
-    """Returns how many jobs of an earlier command are in the queue.
-
-    Args:
-        jobs: the runs to compute.
-        workdir: the folder of all results.
-    """
-    queue = _queue() or set()
-    return sum(_id_of(epath.Path(workdir), job) in queue for job in jobs)
-
-
 def _wait(ids: dict[Job, str], workdir: epath.Path) -> Iterator[Outcome]:
     """Yields the end of each job, which files in the workdir and the queue tell."""
     waiting, left = dict(ids), {}
     while waiting:
         queue = _queue()
+        if queue is None:
+            progress.note(workdir / 'slurm', 'squeue does not answer; waiting for files alone')
         for job, slurm_id in [*waiting.items()]:
             error = ''
             if not jobs_lib.is_finished(workdir, job.id):
