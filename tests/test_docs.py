@@ -76,6 +76,7 @@ def shrink(cfg, fixed):
         'victim.augmentation',
         'victim.epochs',
         'victim.batch_size',
+        'attack.data',
         'attack.split',
         'attack.encoder',
         'attack.budget',
