@@ -28,10 +28,9 @@ def train_shadows(
     only if `inputs` holds none of the victim's training inputs. Two shadows share about `share` of
     their inputs.
 
-    The shadows are trained one by one, and all use one compiled step. On CPU, one step of 8
-    replicas by `jax.vmap` took 0.96 times as long as 8 separate steps (median of 10 rounds in turn,
-    small ResNet of width 8, `python -m benchmarks.replicas`), and separate shadows are kept one by
-    one.
+    The shadows are trained one by one, and all use one compiled step. On CPU, 8 trainings of a
+    small ResNet of width 8 as one program take 0.94 times as long as one by one
+    (`python -m benchmarks.replicas`).
 
     Args:
         inputs: [N, ...], of the victim's source.
