@@ -20,7 +20,7 @@ def experiment(replicas):
     c.attack.loss = 'mse'
     c.training.checkpoint_every = 3
     c.training.replicas = replicas
-    c.runs = (*ALIKE, *APART)
+    c.runs = (*(ALIKE if replicas > 1 else ALIKE[::3]), *APART)  # two of four tell enough
     return c
 
 
@@ -53,19 +53,21 @@ def both(tmp_path_factory):
 def test_rows_are_those_of_single_runs(both):
     (_, apart, one_by_one), (_, joint, programs) = both
     assert one_by_one == [] and programs == [4, 4]  # victims, then surrogates
-    assert joint.keys() == apart.keys() and len(joint) > 20
-    for key, row in joint.items():
-        for column in ('billed', 'unique', 'n', 'budget', 'stage', 'seed'):
-            assert row.get(column) == apart[key].get(column), (key, column)
-        assert row['value'] == pytest.approx(apart[key]['value'], abs=0.06), key
-        assert (row.get('flops') or 1) == pytest.approx(apart[key].get('flops') or 1, rel=0.25)
+    assert joint.keys() > apart.keys() and len(apart) > 10
+    assert len({run for run, *_ in joint}) == 5
+    for key, row in apart.items():
+        other = joint[key]
+        for column in ('queries_billed', 'queries_unique', 'n', 'budget', 'stage', 'seed'):
+            assert other[column] == row[column], (key, column)
+        assert other['value'] == pytest.approx(row['value'], abs=0.06), key
+        assert (other['flops'] or 1) == pytest.approx(row['flops'] or 1, rel=0.25)
 
 
 def test_each_stage_has_its_own_folder_with_all_of_its_metrics(both):
     (apart, *_), (joint, *_) = both
     for kind in ('victim', 'surrogate'):
         names = [sorted(p.name for p in (folder / kind).iterdir()) for folder in (apart, joint)]
-        assert names[0] == names[1] and len(names[0]) >= 5
+        assert set(names[0]) < set(names[1]) and len(names[1]) >= 5
         for name in names[0]:
             steps = [
                 [row['step'] for p in sorted((folder / kind / name / 'metrics').glob('part-*'))
