@@ -266,3 +266,12 @@ def test_the_bill_counts_repetitions():
     prints = np.array([[1, 2], [1, 2], [2, 1], [1, 2]], np.uint32)
     assert store.make_bill(prints, refused=3) == (4, 2, 2, 3)
     assert store.make_bill(np.zeros((0, 2), np.uint32)) == (0, 0, 0, 0)
+
+
+def test_rows_of_parts_are_ordered_and_every_part_is_let_go():
+    rng = np.random.default_rng(0)
+    parts = [rng.random((size, 3)).astype(np.float32) for size in (4, 1, 7)]
+    order = rng.integers(0, 12, 40)
+    expected = np.concatenate(parts)[order]
+    np.testing.assert_array_equal(store._ordered(parts, order), expected)
+    assert parts == []
