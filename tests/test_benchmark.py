@@ -71,3 +71,25 @@ def test_the_benchmark_of_memory_shows_what_blocks_and_remat_save():
         before, after = (float(x.replace(',', '')) for x in row.split()[-2:])
         assert 0 < after < before
     assert len(rows) == 5 + 2
+
+
+@pytest.mark.wide
+def test_the_benchmark_of_the_store_collects_and_reads():
+    title, collected, again = printed_by('benchmarks.answers', '--queries=2000', '--dim=16')
+    assert '2,000 x 16: 0 MB' in title
+    for line, name in ((collected, 'collected'), (again, 'read again')):
+        took, rate, _ = re.fullmatch(
+            rf'{name} +([\d.]+) s +(\d+) MB/s, grown by ([\d,]+) MB', line
+        ).groups()
+        assert float(took) >= 0 and int(rate) >= 0
+
+
+@pytest.mark.wide
+def test_the_benchmark_of_replicas_gives_a_ratio():
+    small = ['--encoder=resnet18(stem="patch", width=4, stages=(1,))', '--size=8']
+    title, together, apart, ratio = printed_by(
+        'benchmarks.replicas', *small, '--replicas=4', '--steps=3', '--batch_size=8', '--rounds=2'
+    )
+    assert '4 trainings of 3 steps' in title
+    assert together.startswith('together') and apart.startswith('one by one')
+    assert 0 < float(re.fullmatch(r'together takes ([\d.]+) times as long \(.*\)', ratio)[1]) < 20
