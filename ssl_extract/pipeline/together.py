@@ -102,7 +102,7 @@ def _surrogates(runs: list[Run]) -> Iterable[_Stage]:
 def _alike(fit: Fit, *more: Any) -> Any:
     given = fit.keywords
     how = given['how']._replace(learning_rate=0.0)
-    return given['recipe'], how, given['num_steps'], *more
+    return given['recipe'], given['decode'], how, given['num_steps'], *more
 
 
 def _train(workspace: Workspace, group: dict[str, _Stage]) -> None:

@@ -1,12 +1,17 @@
 """Runs whose trainings are one program end as runs do alone; what was stopped goes on."""
 
+import functools
+
+import numpy as np
 import pytest
 import small
 
+from ssl_extract.augment import to_float
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import run as pipeline
 from ssl_extract.pipeline import together
-from ssl_extract.runtime import files
+from ssl_extract.pipeline.stage import Optimization
+from ssl_extract.runtime import loggers
 
 SEEDS = (1, 2, 3, 4)
 ALIKE = [{'seed': s, 'victim.seed': s, 'attack.learning_rate': 1e-3 * s} for s in SEEDS]
@@ -69,12 +74,12 @@ def test_each_stage_has_its_own_folder_with_all_of_its_metrics(both):
         names = [sorted(p.name for p in (folder / kind).iterdir()) for folder in (apart, joint)]
         assert set(names[0]) < set(names[1]) and len(names[1]) >= 5
         for name in names[0]:
-            steps = [
-                [row['step'] for p in sorted((folder / kind / name / 'metrics').glob('part-*'))
-                 for row in files.read_jsonl(p)]
-                for folder in (apart, joint)
-            ]  # fmt: skip
+            steps = [steps_of(folder / kind / name) for folder in (apart, joint)]
             assert steps[0] == steps[1] == list(range(len(steps[0])))
+
+
+def steps_of(folder):
+    return [row['step'] for row in loggers.read_parts(folder / 'metrics')]
 
 
 def test_what_is_finished_is_not_trained_again(both):
@@ -86,6 +91,15 @@ def test_what_is_finished_is_not_trained_again(both):
     }
     assert rows_of(folder, 4) == rows
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_trainings_with_other_decoders_are_not_alike():
+    given = dict(recipe='of both', how=Optimization('adam', 'cosine', 1e-3, 8), num_steps=4)
+    fits = [functools.partial(print, decode=decode, **given) for decode in (to_float, np.asarray)]
+    other_rate = given['how']._replace(learning_rate=1e-2)
+    faster = functools.partial(fits[0], how=other_rate)
+    assert together._alike(fits[0]) == together._alike(faster)
+    assert together._alike(fits[0]) != together._alike(fits[1])
 
 
 def test_replicas_are_a_multiple_of_the_devices(tmp_path):
