@@ -41,15 +41,15 @@ def rejudge(
         outside = [s._replace(role=SUSPECT) for s in own if s.encoder in null.keys() - inside]
         known |= {s.encoder: Truth(False, 'of another method') for s in outside}
         suspects = [s for s in own if s.role == SUSPECT] + outside
-        judged += _judge(suspects, inside, len(inside))
+        judged += _judge(suspects, inside)
         for score in own:
             if score.encoder in inside:
                 rest = {name: inside[name] for name in inside if name != score.encoder}
-                judged += _judge([score], rest, len(inside))
+                judged += _judge([score], rest)
     return judged, known
 
 
-def _judge(scores: list[Score], null: Mapping[str, float], m: int) -> list[Score]:
+def _judge(scores: list[Score], null: Mapping[str, float]) -> list[Score]:
     measured = [s for s in scores if s.p_value is not None]
     statistics = [s.statistic for s in measured]
     p_values = [verdict.p_among(statistic, [*null.values()]) for statistic in statistics]
@@ -59,7 +59,7 @@ def _judge(scores: list[Score], null: Mapping[str, float], m: int) -> list[Score
             p_value=v.p_value,
             corrected=v.corrected if s.role == SUSPECT else None,
             verdict='stolen' if v.stolen else 'not shown',
-            null=f'independents, m={m}',
+            null=f'independents, m={len(null)}',
         )
         for s, v in zip(measured, verdicts, strict=True)
     }
