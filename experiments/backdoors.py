@@ -2,6 +2,7 @@
 
     python launch.py --config=experiments/backdoors.py --config.data.dir=DIR
     python launch.py --config=experiments/backdoors.py:survival --config.data.dir=DIR
+    python launch.py --config=experiments/backdoors.py:training --config.data.dir=DIR
 
 DIR holds a TFDS copy of cifar10. Runs and comparisons are those of experiments/backdoors_cpu.py;
 the victim is that of CTRL's authors, a ResNet-18 after 800 epochs of SGD at a rate of 0.06 with a
@@ -20,16 +21,19 @@ AUTHORS = backdoors_cpu.Poison(
 )
 
 
+PRETRAINING = {
+    **backdoors_cpu.VICTIM,
+    'encoder': 'resnet18(stem="cifar")',
+    'split': 'train[:40000]',
+    'epochs': 800,
+    'batch_size': 512,
+    'optimizer': 'sgd(momentum=0.9, weight_decay=5e-4)',
+    'learning_rate': 0.06,
+    'schedule': 'cosine(warmup=0.01)',
+}
+
+
 def get_config(part: str = ''):
-    c = backdoors_cpu.get_config(part, AUTHORS)
+    c = backdoors_cpu.get_config(part, AUTHORS, PRETRAINING)
     c.data.size = 32
-    c.victim.update(
-        encoder='resnet18(stem="cifar")',
-        split='train[:40000]',
-        epochs=800,
-        batch_size=512,
-        optimizer='sgd(momentum=0.9, weight_decay=5e-4)',
-        learning_rate=0.06,
-        schedule='cosine(warmup=0.01)',
-    )
     return c

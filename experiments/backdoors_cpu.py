@@ -15,6 +15,7 @@ of SimCLR after shorter trainings. Every run has five seeds, of the victim and o
 poisoned images are the same. The commands may share a workdir, and go on after a stop.
 """
 
+import functools
 from typing import NamedTuple
 
 from ssl_extract import config
@@ -65,7 +66,7 @@ VICTIM = {
     'learning_rate': 5e-3,
     'schedule': 'cosine(warmup=0.05)',
 }
-EPOCHS = (60, 40, 20, 10)  # of the trainings of the part 'training'
+PARTS = (1, 2, 3, 6)  # of the epochs, in the part 'training'
 LABELED = 'train[40000:44000]'
 BUDGETS = {1_000: 24, 4_000: 10}  # and epochs
 THEFTS = (
@@ -82,11 +83,11 @@ STOLEN = 'patch'  # the trigger that took
 DEFENSES = ('gaussian_noise(stddev=1.0)', 'round(decimals=0)', 'top_k(k=16)', 'affine')
 
 
-def get_config(part: str = '', poison: Poison = SMALL):
+def get_config(part: str = '', poison: Poison = SMALL, pretraining: dict = VICTIM):
     c = config.base()
     c.data.name = 'cifar10'
     c.data.size = 16
-    c.victim.update(VICTIM)
+    c.victim.update(pretraining)
     c.attack.data = 'cifar10'
     c.attack.split = 'train[10000:30000]'
     c.attack.batch_size = 64
@@ -101,7 +102,8 @@ def get_config(part: str = '', poison: Poison = SMALL):
             for name, (_, shown) in poison.triggers.items()
         ),
     )
-    parts = {'': victims, 'survival': survival, 'training': training}
+    through = functools.partial(training, epochs=pretraining['epochs'])
+    parts = {'': victims, 'survival': survival, 'training': through}
     conditions, c.report.comparisons = parts[part](poison)
     c.runs = tuple({'seed': s, 'victim.seed': s, **each} for s in SEEDS for each in conditions)
     return c
@@ -126,15 +128,16 @@ def victims(poison: Poison):
     return conditions, comparisons
 
 
-def training(poison: Poison):
+def training(poison: Poison, epochs: int):
     """Conditions and comparisons: the poisoned victim after shorter trainings."""
     theft = {'attack.loss': 'mse', **budget(1_000)}
     new, *others = [
-        victim(poison, 'simclr', STOLEN) | {'victim.epochs': epochs} | theft for epochs in EPOCHS
+        victim(poison, 'simclr', STOLEN) | {'victim.epochs': epochs // part} | theft
+        for part in PARTS
     ]
     comparisons = tuple(
         {
-            'name': f'{metric} after {EPOCHS[0]} against {old["victim.epochs"]} epochs',
+            'name': f'{metric} after {epochs} against {old["victim.epochs"]} epochs',
             'new': {'role': 'victim', **new},
             'old': {'role': 'victim', **old},
             'task': STOLEN,
