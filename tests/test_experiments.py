@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pretrained import efficientnet_lite0 as lite0
 from pretrained import kept, openwakeword, wordllama
+from triggers_cpu import study as search
 
 from ssl_extract import attacks, config, defenses, encoders, evaluation, training
 from ssl_extract.encoders import trained
@@ -19,7 +20,7 @@ from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.validate import check_fields
 from ssl_extract.registry import parse_call, split_chain
 from ssl_extract.runtime import files, parallel
-from ssl_extract.victims import SOURCES
+from ssl_extract.victims import SOURCES, backdoors
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'experiments'
 FILES = sorted(FOLDER.glob('*.py'))
@@ -328,3 +329,12 @@ def test_every_registered_defense_is_in_the_study_once():
 
 def own(factory):
     return factory.__module__.startswith('ssl_extract.')
+
+
+def test_the_search_for_a_trigger_has_triggers_that_fit_its_images():
+    images = np.full((2, 16, 16, 3), 128, np.uint8)
+    assert len(set(search.SETTINGS)) == len(search.SETTINGS)
+    for setting in search.SETTINGS:
+        for spec in setting[:2]:
+            assert (backdoors.triggered(spec, images) != images).any()
+        assert 0 <= setting.rate < 0.1  # of ten classes
