@@ -160,6 +160,17 @@ def test_processes_of_one_device_compute_what_one_process_does(tmp_path, number)
 
 
 @pytest.mark.wide
+def test_replicas_are_shared_out_over_processes(tmp_path):
+    given = dict(config='tests/helpers/alike.py', devices=1)
+    finish_all(start_all(tmp_path / 'all', 2, **given))
+    finish(start(tmp_path / 'one', **given))
+    one = results(tmp_path / 'one')
+    assert_close(results(tmp_path / 'all'), one, without=['flops'])
+    assert_same_encoders(tmp_path / 'all', tmp_path / 'one')
+    assert len({row['stage'] for row in one if row['role'] in ('victim', 'surrogate')}) == 4
+
+
+@pytest.mark.wide
 @pytest.mark.parametrize('victim', [0, 1])
 def test_killed_in_training_all_end_and_go_on(tmp_path, victim):
     flags = ('--config.victim.epochs=30', '--config.training.checkpoint_every=4')
