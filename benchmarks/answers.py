@@ -1,13 +1,19 @@
-"""The store of an account's answers: `python -m benchmarks.answers [--queries=250000 --dim=2048]`.
+"""A large attack by collected answers: `python -m benchmarks.answers [--queries=250000 ...]`.
 
 Collects answers of a victim that is one matrix product, so that the store is what takes time and
-memory, then collects them again, which only reads. Prints seconds, MB/s of answers, and by how much
-the process grew at its peak, beside the size of the answers.
+memory, collects them again, which only reads, and trains a surrogate on them. Prints seconds, MB/s
+of answers, and by how much memory grew at its peak: `anonymous` is what the process holds, `of
+files` are pages that the system may drop and read again. A plain file of as many bytes, written and
+read before, stands beside them; what was just written is read from memory, on both sides.
 """
 
-import resource
+import contextlib
+import os
+import pathlib
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +21,9 @@ import numpy as np
 from absl import app, flags, logging
 from etils import epath
 
+from ssl_extract import attacks, augment, losses, training
+from ssl_extract.attacks.plans import stored_arrays
+from ssl_extract.encoders import trained
 from ssl_extract.oracle import make_oracle, store
 from ssl_extract.oracle.queries import Queries
 from ssl_extract.runtime import parallel
@@ -22,12 +31,83 @@ from ssl_extract.runtime import parallel
 _QUERIES = flags.DEFINE_integer('queries', 250_000, 'Answers.', lower_bound=1)
 _DIM = flags.DEFINE_integer('dim', 2_048, 'Numbers of an answer.', lower_bound=1)
 _BATCH = flags.DEFINE_integer('batch_size', 1_024, 'Queries sent at a time.', lower_bound=1)
+_STEPS = flags.DEFINE_integer('steps', 200, 'Of the training, 64 images each.', lower_bound=1)
+_FOLDER = flags.DEFINE_string('folder', None, 'On the disk to measure; else the temporary one.')
 SIDE = 8  # of the images, which are small beside their answers
+ENCODER = 'resnet18(stem="patch", width=4, stages=(1,))'
+CHUNK = 2**24  # bytes of the plain file, at a time
 
 
-def peak() -> float:
-    """Returns the largest size of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+def memory() -> np.ndarray:
+    """Returns the anonymous memory of this process and its pages of files, in MB."""
+    status = pathlib.Path('/proc/self/status').read_text()
+    found = dict(line.split(':', 1) for line in status.splitlines())
+    sizes = [int(found[name].split()[0]) for name in ('RssAnon', 'RssShmem', 'RssFile')]
+    return np.array([sizes[0] + sizes[1], sizes[2]]) * 1024 / 1e6
+
+
+@contextlib.contextmanager
+def measured(what: str, megabytes: float) -> Iterator[None]:
+    """Prints the time of the block, and the growth of memory at its peak."""
+    before, done = memory(), threading.Event()
+    most = before.copy()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            np.maximum(most, memory(), out=most)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        took = time.perf_counter() - start
+        done.set()
+        watcher.join()
+    anonymous, files = np.maximum(most, memory()) - before
+    print(
+        f'{what:16s}{took:7.1f} s{megabytes / took:8.0f} MB/s{anonymous:12,.0f}{files:12,.0f}',
+        flush=True,
+    )
+
+
+def plain(folder: str, nbytes: int) -> None:
+    """Writes and reads a file of `nbytes` bytes."""
+    path, chunk = pathlib.Path(folder) / 'plain', os.urandom(CHUNK)
+    with measured('plain write', nbytes / 1e6), path.open('wb') as file:
+        for start in range(0, nbytes, CHUNK):
+            file.write(chunk[: nbytes - start])
+        file.flush()
+        os.fsync(file.fileno())
+    with measured('plain read', nbytes / 1e6), path.open('rb') as file:
+        while file.read(CHUNK):
+            pass
+    path.unlink()
+
+
+def train(folder: epath.Path, images: np.ndarray, answers: store.Answers) -> None:
+    """Trains a surrogate on the answers, as runs do."""
+    none = augment.make('none')
+    recipe = attacks.make(
+        'direct',
+        encoder=trained.make(ENCODER),
+        answer_dim=_DIM.value,
+        plan=attacks.PLANS.make('once', query_augmentation=none),
+        loss=losses.make('mse'),
+        student_augmentation=none,
+    ).recipe
+    seeds = np.zeros((len(images), 1), np.uint32)
+    arrays = stored_arrays(seeds, answers.representations, answers.granted)
+    training.fit(
+        recipe,
+        {'inputs': images, **arrays},
+        num_steps=_STEPS.value,
+        batch_size=min(64, len(images)),
+        learning_rate=1e-3,
+        folder=folder,
+        mesh=parallel.data_mesh(),
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -42,27 +122,26 @@ def main(argv: list[str]) -> None:
     victim = jax.tree_util.Partial(lambda matrix, x: x.reshape(len(x), -1) @ matrix, matrix)
     rows = np.arange(count)
     queries = Queries(images, rows, np.zeros(count, np.uint32), None, lambda x: x / 255.0)
-    size, mesh = 4e-6 * count * dim, parallel.data_mesh()
-    print(f'{mesh.size} x {jax.devices()[0].device_kind}, {count:,} x {dim:,}: {size:,.0f} MB')
-    with tempfile.TemporaryDirectory() as folder:
-        for what in ('collected', 'read again'):
-            before, start = peak(), time.perf_counter()
-            answers = store.collect(
-                epath.Path(folder),
-                make_oracle(victim, budget=count),
-                jax.random.key(0),
-                queries,
-                batch_size=_BATCH.value,
-                mesh=mesh,
-            )
-            took = time.perf_counter() - start
+    size, mesh = 4 * count * dim, parallel.data_mesh()
+    print(
+        f'{mesh.size} x {jax.devices()[0].device_kind}, {count:,} x {dim:,}: '
+        f'{size / 1e6:,.0f} MB; memory in MB\n{"":36s}{"anonymous":>12s}{"of files":>12s}'
+    )
+    with tempfile.TemporaryDirectory(dir=_FOLDER.value) as folder:
+        plain(folder, size)
+        for what in ('collect', 'read again'):
+            with measured(what, size / 1e6):
+                answers = store.collect(
+                    epath.Path(folder) / 'answers',
+                    make_oracle(victim, budget=count),
+                    jax.random.key(0),
+                    queries,
+                    batch_size=_BATCH.value,
+                    mesh=mesh,
+                )
             assert answers.granted.all() and answers.representations.shape == (count, dim)
-            print(
-                f'{what:12s}{took:8.1f} s{size / took:8.0f} MB/s, '
-                f'grown by {peak() - before:,.0f} MB',
-                flush=True,
-            )
-            del answers
+        with measured(f'{_STEPS.value} steps', 4e-6 * min(64, count) * dim * _STEPS.value):
+            train(epath.Path(folder) / 'training', images, answers)
 
 
 if __name__ == '__main__':

@@ -74,17 +74,6 @@ def test_the_benchmark_of_memory_shows_what_blocks_and_remat_save():
 
 
 @pytest.mark.wide
-def test_the_benchmark_of_the_store_collects_and_reads():
-    title, collected, again = printed_by('benchmarks.answers', '--queries=2000', '--dim=16')
-    assert '2,000 x 16: 0 MB' in title
-    for line, name in ((collected, 'collected'), (again, 'read again')):
-        took, rate, _ = re.fullmatch(
-            rf'{name} +([\d.]+) s +(\d+) MB/s, grown by ([\d,]+) MB', line
-        ).groups()
-        assert float(took) >= 0 and int(rate) >= 0
-
-
-@pytest.mark.wide
 def test_the_benchmark_of_replicas_gives_a_ratio():
     small = ['--encoder=resnet18(stem="patch", width=4, stages=(1,))', '--size=8']
     title, together, apart, ratio = printed_by(

@@ -17,6 +17,7 @@ import numpy as np
 from ssl_extract import augment
 from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import fingerprint
+from ssl_extract.numerics import finite_rows
 from ssl_extract.ranges import Range
 from ssl_extract.registry import Registry
 
@@ -224,14 +225,16 @@ def stored_arrays(
     Raises:
         UserError: a granted answer is not finite.
     """
-    finite = np.isfinite(representations).all(axis=1)
+    finite = finite_rows(representations)
     if not finite[granted].all():
         raise UserError(
             f'{np.sum(~finite & granted)} of {np.sum(granted)} answers hold NaN or infinity: the '
             'victim has diverged, or its defense overflows; query another'
         )
-    answers = np.zeros((seeds.size, representations.shape[1]), np.float32)
-    answers[: len(representations)] = representations
+    answers = np.asanyarray(representations, np.float32)  # many lie in a file, and stay there
+    if len(answers) < seeds.size:
+        answers = np.zeros((seeds.size, representations.shape[1]), np.float32)
+        answers[: len(representations)] = representations
     answered = np.zeros(seeds.size, bool)
     answered[: len(granted)] = granted
     return {

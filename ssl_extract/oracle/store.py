@@ -25,10 +25,12 @@ from ssl_extract.errors import UserError
 from ssl_extract.oracle import Answer, Oracle, OracleState, states
 from ssl_extract.oracle.queries import Queries, batches, check_known, compile_view, fingerprints
 from ssl_extract.runtime import files, hosts, parallel, progress
+from ssl_extract.runtime.rows import Rows
 
 # A kill costs the answers since the last part, which a traced victim must compute again. A part
 # ends after so many bytes or seconds, unless more than a fiftieth of the time went into writing.
 PART_BYTES, PART_SECONDS, PART_WRITES = 2**22, 10.0, 50
+PART_MOST = 2**25  # bytes, after which a part ends whatever writing costs: parts are in memory
 
 
 class Bill(NamedTuple):
@@ -55,7 +57,7 @@ class Answers(NamedTuple):
     """The stored answers to `Queries`.
 
     Attributes:
-        representations: float32[Q, D], zeros where refused.
+        representations: float32[Q, D], zeros where refused; many lie in a file, see `Rows`.
         granted: bool[Q].
         bill: of the queries.
         noticed: the counters of the defense for the account; see `defenses.noticed`.
@@ -160,33 +162,16 @@ def collect(
                 with pace.writing():
                     _write(folder, len(places), sent, *new, account)
                 places |= {bytes(p): len(places) + i for i, p in enumerate(sent)}
-                answers, granted, part = [*answers, new[0]], [*granted, new[1]], []
+                answers.append(new[0])
+                granted, part = [*granted, new[1]], []
     order = np.array([places[bytes(p)] for p in prints])
     sent_granted = np.concatenate(granted)[order]
     return Answers(
-        _ordered(answers, order),
+        answers.take(order),
         sent_granted,
         _bill(queries, prints, contents, sent_granted),
         defenses.noticed(account.defense),
     )
-
-
-def _ordered(parts: list[np.ndarray], order: np.ndarray) -> np.ndarray:
-    """Puts the rows of parts in an order, and empties the list: each part is freed once it is used.
-
-    All parts, their concatenation and the ordered rows would take the memory three times.
-
-    Args:
-        parts: [P, D] each, in the order in which they were stored.
-        order: int [Q], places among the rows of all parts.
-    """
-    ordered, start = np.empty((len(order), *parts[0].shape[1:]), parts[0].dtype), 0
-    while parts:
-        part = parts.pop(0)
-        here = np.flatnonzero((order >= start) & (order < start + len(part)))
-        ordered[here] = part[order[here] - start]
-        start += len(part)
-    return ordered
 
 
 def num_stored(folder: epath.Path) -> int:
@@ -210,7 +195,7 @@ class _Pace:
         self.started, self.nbytes = self.started or time.monotonic(), self.nbytes + nbytes
         passed = time.monotonic() - self.started
         full = self.nbytes >= PART_BYTES or passed >= PART_SECONDS
-        return full and passed >= PART_WRITES * self.cost
+        return full and passed >= PART_WRITES * self.cost or self.nbytes >= PART_MOST
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -294,9 +279,9 @@ def _write(
 
 def _read(
     folder: epath.Path, account: OracleState, mesh: jax.sharding.Mesh
-) -> tuple[list[np.ndarray], list[np.ndarray], dict[bytes, int], OracleState]:
+) -> tuple[Rows, list[np.ndarray], dict[bytes, int], OracleState]:
     """Reads the stored answers, whether each was granted, their places, and the account."""
-    answers, granted, places = [], [], {}
+    answers, granted, places = Rows(folder), [], {}
     for path in files.find_together(folder, 'part-*.npz'):
         part = files.read_npz(path)
         _check_whole(folder, len(places), _number(path))

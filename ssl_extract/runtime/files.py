@@ -77,7 +77,7 @@ def find_together(folder: epath.Path, pattern: str) -> list[epath.Path]:
     return [folder / name for name in hosts.agreed(lambda: [p.name for p in find(folder, pattern)])]
 
 
-def write_bytes(path: epath.PathLike, content: bytes) -> None:
+def write_bytes(path: epath.PathLike, content: bytes | memoryview) -> None:
     """Writes `content` to `path`, creating its folder; on return it is on the disk.
 
     Raises:
@@ -210,8 +210,9 @@ def write_npz(path: epath.PathLike, **arrays: np.ndarray) -> None:
     np.savez(buffer, **arrays)
     with zipfile.ZipFile(buffer, 'a') as archive:
         archive.comment = _MARK + bytes(64)
-    content = buffer.getvalue()[:-64]
-    write_bytes(path, content + hashlib.sha256(content).hexdigest().encode())
+    content = buffer.getbuffer()
+    content[-64:] = hashlib.sha256(content[:-64]).hexdigest().encode()
+    write_bytes(path, content)
 
 
 def read_json(path: epath.PathLike) -> dict[str, Any]:
@@ -255,9 +256,9 @@ def read_npz(path: epath.PathLike, sealed: bool = True) -> dict[str, np.ndarray]
     """
     with reading(path):
         content = epath.Path(path).read_bytes()
-        head, end = content[:-64], content[-64:]
+        head, end = memoryview(content)[:-64], content[-64:]
         if sealed and (
-            not head.endswith(_MARK) or hashlib.sha256(head).hexdigest().encode() != end
+            head[-len(_MARK) :] != _MARK or hashlib.sha256(head).hexdigest().encode() != end
         ):
             raise ValueError('its content is not what was written')
         with HEADERS:

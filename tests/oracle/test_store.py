@@ -1,6 +1,10 @@
 """The answer store asks each image once, is exact after a restart, and its bill is right."""
 
+import pathlib
+import re
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +17,9 @@ from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import fingerprint
 from ssl_extract.oracle import make_oracle, store
 from ssl_extract.oracle import queries as queries_lib
-from ssl_extract.runtime import files, parallel
+from ssl_extract.runtime import files, parallel, rows
 
+ROOT = pathlib.Path(__file__).parent.parent.parent
 MESH = parallel.data_mesh()
 WEIGHTS = jnp.asarray(np.random.default_rng(0).normal(size=(4 * 4 * 3, 5)), jnp.float32)
 ENCODE = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, WEIGHTS)
@@ -268,10 +273,34 @@ def test_the_bill_counts_repetitions():
     assert store.make_bill(np.zeros((0, 2), np.uint32)) == (0, 0, 0, 0)
 
 
-def test_rows_of_parts_are_ordered_and_every_part_is_let_go():
-    rng = np.random.default_rng(0)
-    parts = [rng.random((size, 3)).astype(np.float32) for size in (4, 1, 7)]
-    order = rng.integers(0, 12, 40)
-    expected = np.concatenate(parts)[order]
-    np.testing.assert_array_equal(store._ordered(parts, order), expected)
-    assert parts == []
+def test_many_answers_lie_in_a_file_and_are_the_same(tmp_path, monkeypatch):
+    few = collect(tmp_path / 'few')
+    monkeypatch.setattr(rows, 'MAPPED_BYTES', 0)
+    monkeypatch.setattr(store, 'PART_BYTES', 1)
+    for _ in range(2):  # collected, and read
+        many = collect(tmp_path / 'many')
+        assert isinstance(many.representations, np.memmap)
+        np.testing.assert_array_equal(many.representations, few.representations)
+        assert many.bill == few.bill
+
+
+def test_a_part_ends_when_it_is_large_whatever_writing_costs(monkeypatch):
+    pace = store._Pace()
+    pace.cost = 1e9
+    monkeypatch.setattr(store, 'PART_MOST', 100)
+    assert [pace.ends(40) for _ in range(3)] == [False, False, True]
+
+
+def test_a_large_attack_holds_a_part_of_its_answers_in_memory():
+    """160 MB of answers are collected, read again and trained on."""
+    command = [sys.executable, '-m', 'benchmarks.answers', '--queries=20000', '--steps=20']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for line in done.stdout.splitlines()[2:]:
+        name, anonymous, of_files = re.fullmatch(
+            r'(.*?) +[\d.]+ s +\d+ MB/s +([\d,]+) +([\d,]+)', line
+        ).groups()
+        found[name] = int(anonymous.replace(',', '')), int(of_files.replace(',', ''))
+    assert list(found) == ['plain write', 'plain read', 'collect', 'read again', '20 steps']
+    assert found['read again'][0] < 80 and found['20 steps'][0] < 120
