@@ -140,7 +140,7 @@ def curves(scale: float) -> dict[str, Curve]:
         return max(1, round(scale * count))
 
     def sizes(*counts: int) -> tuple[int, ...]:
-        return tuple(max(64, 64 * (some(count) // 64)) for count in counts)
+        return tuple(64 * max(i + 1, some(count) // 64) for i, count in enumerate(counts))
 
     steps = some(100)
     return {

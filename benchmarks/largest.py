@@ -227,7 +227,7 @@ def clock(span: float) -> str:
 def named(values: Experiment | Machine) -> list[str]:
     """Writes the assumptions, a line each."""
     return [
-        f'  {field.name:12s}{getattr(values, field.name):>14g}  {field.metadata["says"]}'
+        f'  {field.name:12s}{getattr(values, field.name):>14,.6g}  {field.metadata["says"]}'
         for field in dataclasses.fields(values)
         if field.name not in ('encoder', 'name')
     ]
