@@ -13,6 +13,8 @@ from ssl_extract.pipeline import together
 from ssl_extract.pipeline.stage import Optimization
 from ssl_extract.runtime import loggers
 
+pytestmark = pytest.mark.devices
+
 SEEDS = (1, 2, 3, 4)
 ALIKE = [{'seed': s, 'victim.seed': s, 'attack.learning_rate': 1e-3 * s} for s in SEEDS]
 APART = [{'seed': 9, 'attack.plan': 'online'}]
@@ -102,6 +104,7 @@ def test_trainings_with_other_decoders_are_not_alike():
     assert together._alike(fits[0]) != together._alike(fits[1])
 
 
+@pytest.mark.devices
 def test_replicas_are_a_multiple_of_the_devices(tmp_path):
     with pytest.raises(
         UserError, match=r'training\.replicas=3 .* over 4 devices: write a multiple'
