@@ -104,7 +104,6 @@ def test_trainings_with_other_decoders_are_not_alike():
     assert together._alike(fits[0]) != together._alike(fits[1])
 
 
-@pytest.mark.devices
 def test_replicas_are_a_multiple_of_the_devices(tmp_path):
     with pytest.raises(
         UserError, match=r'training\.replicas=3 .* over 4 devices: write a multiple'
