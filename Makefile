@@ -1,5 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
+SPREAD := -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-wide lint benchmark docs
 
@@ -14,7 +15,8 @@ quickstart: .venv/.installed
 test: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	TEST_DEVICES=1 $(BIN)/python -m pytest $(SPREAD) -m 'not devices and not wide'
+	$(BIN)/python -m pytest $(SPREAD) -m 'devices and not wide'
 
 test-wide: .venv/.installed
 	$(BIN)/python -m pip install --quiet -e '.[test,onnx]'

@@ -1,4 +1,7 @@
-"""All tests run on four emulated CPU devices, so that sharding is really tested.
+"""Tests run on four emulated CPU devices, so that sharding is really tested.
+
+TEST_DEVICES=1 takes one device, which halves the time to compile. Tests with the marker `devices`
+need four, and are skipped then; `make test` runs them apart.
 
 Most of the tests' time is tracing and compiling. Tests, workers and their processes therefore
 share their compiled programs in a folder below pytest's cache, and compile fast rather than well.
@@ -17,7 +20,11 @@ import pytest
 COMPILED = pathlib.Path(__file__).parent.parent / '.pytest_cache' / 'compiled'
 COMPILED_BYTES = 2**30  # programs of old sources stay, so that a larger folder is emptied
 
-FLAGS = ['--xla_force_host_platform_device_count=4', '--xla_backend_optimization_level=0']
+DEVICES = int(os.environ.get('TEST_DEVICES', '4'))
+FLAGS = [
+    f'--xla_force_host_platform_device_count={DEVICES}',
+    '--xla_backend_optimization_level=0',
+]
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
     FLAGS += ['--xla_cpu_use_fusion_emitters=false']  # halves the time; newer ones refuse the flag
 
@@ -62,6 +69,10 @@ def pytest_collection_modifyitems(items):
     """Puts the longest modules first: a worker takes whole ones, and none shall end alone."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+    if DEVICES < 4:
+        for item in items:
+            if item.get_closest_marker('devices'):
+                item.add_marker(pytest.mark.skip(reason='needs TEST_DEVICES=4'))
 
 
 @pytest.fixture(scope='module', autouse=True)

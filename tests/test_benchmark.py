@@ -1,5 +1,6 @@
 """The benchmark runs and prints every rate."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -20,7 +21,7 @@ def printed_by(module, *arguments):
         cwd=pathlib.Path(__file__).parent.parent,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -82,3 +83,24 @@ def test_the_benchmark_of_replicas_gives_a_ratio():
     assert '4 trainings of 3 steps' in title
     assert together.startswith('together') and apart.startswith('one by one')
     assert 0 < float(re.fullmatch(r'together takes ([\d.]+) times as long \(.*\)', ratio)[1]) < 20
+
+
+@pytest.mark.wide
+def test_the_benchmark_of_growth_measures_and_draws_every_curve(tmp_path):
+    figure, found = tmp_path / 'growth.png', tmp_path / 'growth.json'
+    printed = printed_by(
+        *(
+            'benchmarks.growth',
+            '--scale=0.02',
+            '--rounds=1',
+            f'--figure={figure}',
+            f'--json={found}',
+        ),
+        *('--only=batch, mse', '--only=devices', '--only=classes'),
+    )
+    assert figure.stat().st_size > 10_000
+    curves = json.loads(found.read_text())
+    assert list(curves) == ['batch, mse', 'devices', 'classes']
+    assert all(took > 0 for times in curves.values() for took in times.values())
+    assert [line.split('(')[0].strip() for line in printed[1::2]] == list(curves)
+    assert all(re.search(r'; exponent -?\d+\.\d\d$', line) for line in printed[2::2])

@@ -15,6 +15,8 @@ from ssl_extract.strategies.base import left
 from ssl_extract.testing.attacks import linear_network
 from ssl_extract.training import Recipe
 
+pytestmark = pytest.mark.devices
+
 LINEAR = linear_network()
 WITH_LAYER = LINEAR._replace(layers=lambda variables, x: (LINEAR.apply(variables, x),))
 GOOD = {  # a good implementation, and the name of what is checked

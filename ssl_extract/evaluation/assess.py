@@ -48,8 +48,9 @@ def assess(
 ) -> Assessment:
     """Measures an encoder on every task, and the fidelity to the victim on the first task.
 
-    Features are computed once. The probe's penalty is chosen on a validation part of the task's
-    training set; test inputs are used once, at the end.
+    Features are computed once, and a set that several tasks share is represented and fitted once.
+    The probe's penalty is chosen on a validation part of the task's training set; test inputs are
+    used once, at the end.
 
     Args:
         encode: `(apply, variables)` of an encoder in JAX, `apply(variables, inputs) -> [B, D]` with
@@ -77,13 +78,22 @@ def assess(
     """
     if not tasks:
         raise UserError('tasks is empty: an encoder is assessed on one task or more')
+    digests = [data.digest(part) for task in tasks for part in (task.train, task.test)]
+    shared = {digest for digest in digests if digests.count(digest) > 1}
     run = functools.partial(represent, batch_size=batch_size, mesh=mesh)
+    represented = _once(lambda dataset: run(encode, dataset), shared)
+
+    def learn(dataset: data.Dataset) -> tuple[np.ndarray, Probe]:
+        train = represented(dataset)
+        return train, fit(train, dataset.labels, dataset.num_classes)
+
+    learned = _once(learn, shared)
     settings = {'probe': probe, 'neighbors': neighbors, 'shots': shots}
     fit, chosen = PROBES.make(probe), names_of(metrics)
     measured, arrays = [], {}
     for task in tasks:
         first = task is tasks[0]
-        features = _features(task, run, encode, fit, victim, settings)
+        features = _features(task, learned(task.train), represented(task.test), victim, settings)
         if first:
             logits = None if classifier is None else run(classifier, task.test)
             victim_features = None if victim is None else victim['features']
@@ -94,25 +104,41 @@ def assess(
     return Assessment(measured, arrays)
 
 
+def _once(
+    compute: Callable[[data.Dataset], Any], shared: set[str]
+) -> Callable[[data.Dataset], Any]:
+    """Returns `compute`, which keeps its results for sets with the digests `shared`."""
+    kept = {}
+
+    def computed(dataset: data.Dataset) -> Any:
+        key = data.digest(dataset)
+        if key in kept:
+            return kept[key]
+        result = compute(dataset)
+        if key in shared:
+            kept[key] = result
+        return result
+
+    return computed
+
+
 def _features(
     task: Task,
-    run: Callable[[Encode, data.Dataset], np.ndarray],
-    encode: Encode,
-    fit: Callable[..., Probe],
+    learned: tuple[np.ndarray, Probe],
+    test: np.ndarray,
     victim: dict[str, np.ndarray] | None,
     settings: dict[str, Any],
 ) -> Features:
-    """Computes representations and the predictions of the linear probe, for the metrics."""
-    train, test = run(encode, task.train), run(encode, task.test)
-    labels, num_classes = task.train.labels, task.train.num_classes
+    """Gathers what metrics need: representations, and the predictions of the linear probe."""
+    train, probe = learned
     return Features(
         task=task.name,
         train=train,
         test=test,
-        train_labels=labels,
+        train_labels=task.train.labels,
         test_labels=task.test.labels,
-        num_classes=num_classes,
-        predictions=predict(fit(train, labels, num_classes), test),
+        num_classes=task.train.num_classes,
+        predictions=predict(probe, test),
         victim_predictions=_victim_predictions(victim, task),
         **settings,
     )

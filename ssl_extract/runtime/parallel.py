@@ -34,10 +34,13 @@ def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
         num_devices: devices of this process; None is all devices of all processes.
 
     Raises:
-        UserError: JAX knows of several processes and `hosts.join` was not called.
+        UserError: there are fewer devices, or JAX knows of several processes and `hosts.join` was
+            not called.
     """
     memory.keep()
     devices = jax.devices() if num_devices is None else jax.local_devices()[:num_devices]
+    if len(devices) < (num_devices or 1):
+        raise UserError(f'num_devices={num_devices}: this process has {len(devices)}')
     if jax.process_count() != hosts.number():
         raise UserError(
             f'JAX runs in {jax.process_count()} processes: call ssl_extract.runtime.hosts.join '

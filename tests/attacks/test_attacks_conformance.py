@@ -19,6 +19,8 @@ from ssl_extract.pipeline.context import make_run
 from ssl_extract.pipeline.sets import load_sets
 from ssl_extract.runtime import parallel
 
+pytestmark = pytest.mark.devices
+
 FOUR, ONE = parallel.data_mesh(), parallel.data_mesh(1)
 ENCODER = 'resnet18(stem="patch", width=4, stages=(1,))'
 

@@ -188,6 +188,7 @@ def test_contract(spec):
         np.testing.assert_array_equal(views, images)
 
 
+@pytest.mark.devices
 def test_four_devices_give_what_one_gives():
     alone = _views('simclr')(jax.random.key(3), HARD)
     mesh = jax.make_mesh((4,), ('data',), axis_types=(AxisType.Auto,))

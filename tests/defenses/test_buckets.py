@@ -133,6 +133,7 @@ def test_batches_do_not_matter(size):
     assert not np.allclose(whole, OUTPUTS)
 
 
+@pytest.mark.devices
 def test_a_sharded_batch_and_stacked_accounts_give_the_same():
     defense = defenses.make(SMALL)
     expected = run(defense, start(defense))

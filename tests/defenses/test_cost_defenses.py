@@ -102,6 +102,7 @@ def test_batches_do_not_matter(spec, size):
     alike((jnp.concatenate(parts), state), (whole, at_once))
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize('spec', [WORK, RATE])
 def test_a_sharded_batch_and_stacked_accounts_give_the_same(spec):
     defense = defenses.make(spec)

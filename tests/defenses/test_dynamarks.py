@@ -186,6 +186,7 @@ def test_the_statistic_is_the_partial_correlation():
     assert found.p_value * 10 == pytest.approx(round(found.p_value * 10))
 
 
+@pytest.mark.devices
 def test_batches_accounts_and_devices_are_answered_alike():
     images, labels = IMAGES[:16], np.eye(10, dtype=np.float32)[LABELS[:16]]
     posteriors = probe().predict_proba(FLAT[:16]).astype(np.float32)

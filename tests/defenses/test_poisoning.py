@@ -133,6 +133,7 @@ def test_it_hurts_a_attacker_more_than_noise_of_the_same_size():
     assert error_after_training(poisoned) > 5 * error_after_training(clean + noise)
 
 
+@pytest.mark.devices
 def test_it_works_over_accounts_and_over_devices():
     oracle = make_oracle(
         lambda x: x.reshape(len(x), -1)[:, :4],

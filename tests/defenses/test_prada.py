@@ -122,6 +122,7 @@ def test_normal_distances_pass_and_repeats_do_not():
     assert bool(attacker.flagged) and float(attacker.statistic) < 0.8
 
 
+@pytest.mark.devices
 def test_accounts_are_stacked_and_the_batch_is_sharded():
     spec = 'prada(delta=0.8, window=20, capacity=30)'
     oracle = make_oracle(lambda inputs: inputs, defenses.make(spec), budget=1000)

@@ -145,6 +145,7 @@ def test_an_answer_that_is_not_a_number_does_not_blind_the_guard():
         assert granted.tolist() == [True, True, False, False]
 
 
+@pytest.mark.devices
 def test_accounts_are_stacked_and_the_batch_is_sharded():
     """Two accounts, the second sent shifted rows, on four devices: as each alone on one."""
     spec = spec_of('cosine', 0.8, 7)

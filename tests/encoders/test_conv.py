@@ -161,6 +161,7 @@ def test_bfloat16_gradient_keeps_its_dtype_and_sums_in_float32():
     np.testing.assert_allclose(gradient.astype(np.float32), desired, rtol=0.02, atol=1.0)
 
 
+@pytest.mark.devices
 def test_batch_sharded_over_four_devices_equals_one():
     mesh = jax.make_mesh((4,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
     inputs, kernel, cotangent = make_case((16, 5, 5, 3), 4, 3, 2)

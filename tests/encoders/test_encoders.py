@@ -316,6 +316,7 @@ def test_a_network_without_batch_norm_has_no_statistics():
     np.testing.assert_allclose(outputs, network.apply(variables, images()), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.devices
 def test_training_on_four_devices_equals_one():
     network, variables = make(SMALL)
     targets = np.random.default_rng(1).normal(size=(8, 16)).astype(np.float32)

@@ -6,7 +6,7 @@ import pytest
 
 from ssl_extract import evaluation
 from ssl_extract.errors import UserError
-from ssl_extract.evaluation import fidelity, intervals
+from ssl_extract.evaluation import fidelity, intervals, probes
 from ssl_extract.evaluation.assess import assess, project
 
 RNG = np.random.default_rng(0)
@@ -159,3 +159,19 @@ def test_one_coordinate_is_shown_on_a_line():
     flat = project(np.arange(5.0)[:, None])
     np.testing.assert_array_equal(flat[:, 1], 0)
     assert np.ptp(flat[:, 0]) > 0
+
+
+def test_a_set_that_tasks_share_is_represented_and_fitted_once(tasks, monkeypatch):
+    fits, sent = [], []
+    original = probes.fit_probe
+    monkeypatch.setattr(probes, 'fit_probe', lambda *a, **k: fits.append(a) or original(*a, **k))
+    whole = tasks[0]._replace(name='again', train=tasks[0].train._replace(name='copy'))
+
+    def counted(inputs):
+        sent.append(len(inputs))
+        return inputs
+
+    found = _values(assess(counted, [*tasks, whole], **FAST | {'shots': 0}))
+    assert sum(sent) == 150 + 110 + 30 and len(fits) == 2
+    assert found['again', 'linear_probe'] == found['npz', 'linear_probe']
+    assert found['again', 'knn'] == found['npz', 'knn']

@@ -44,6 +44,7 @@ def test_batch_normalization_is_frozen(resnet, batch_size):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.devices
 def test_four_devices_give_the_features_of_one(resnet):
     apply, variables, expected = resnet
     mesh = parallel.data_mesh()

@@ -11,6 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from ssl_extract import losses, testing
 from ssl_extract.losses import blocks
 
+pytestmark = pytest.mark.devices
+
 NAMES = ('cont_steal', 'infonce', 'rda', 'softnn', 'supcon')
 BATCH, DIM = 8, 6
 WHERE = np.arange(BATCH) % 3 != 1

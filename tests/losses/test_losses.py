@@ -371,6 +371,7 @@ def test_gradient_is_the_slope(name):
         assert_allclose(slope, np.vdot(grad, direction), rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize('name', NAMES)
 def test_four_devices_give_what_one_gives(name):
     """Of one row each: the batch is that of all devices, and no row is alone."""

@@ -90,6 +90,7 @@ def test_accounts_are_vmapped_states():
         np.testing.assert_allclose(alone.representations, first.representations[i], rtol=1e-6)
 
 
+@pytest.mark.devices
 def test_budget_counts_over_all_devices():
     mesh = parallel.data_mesh()
     assert mesh.size == 4

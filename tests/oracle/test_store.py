@@ -182,6 +182,7 @@ def _brightened(images, seeds):
     return images + seeds[:, None, None, None].astype(jnp.float32)
 
 
+@pytest.mark.devices
 def test_one_device_gets_what_four_get(tmp_path):
     four = collect(tmp_path / '4')
     one = collect(tmp_path / '1', mesh=parallel.data_mesh(1))

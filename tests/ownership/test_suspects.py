@@ -151,6 +151,7 @@ def test_fine_tuning_starts_from_the_weights_and_moves_them(encoder):
     np.testing.assert_equal(weights(encoder), kept)
 
 
+@pytest.mark.devices
 def test_fine_tuning_takes_an_encoder_that_was_trained_on_several_devices(encoder):
     mesh = parallel.data_mesh(4)
     spread = encoder._replace(variables=parallel.replicate(encoder.variables, mesh))

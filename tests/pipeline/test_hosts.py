@@ -20,6 +20,8 @@ from ssl_extract.errors import UserError
 from ssl_extract.pipeline import run
 from ssl_extract.runtime import hosts
 
+pytestmark = pytest.mark.devices
+
 TINY, SEVERAL = 'tests/helpers/tiny.py', 'tests/helpers/several.py'
 
 

@@ -13,6 +13,8 @@ from ssl_extract.pipeline import together
 from ssl_extract.pipeline.stage import Optimization
 from ssl_extract.runtime import loggers
 
+pytestmark = pytest.mark.devices
+
 SEEDS = (1, 2, 3, 4)
 ALIKE = [{'seed': s, 'victim.seed': s, 'attack.learning_rate': 1e-3 * s} for s in SEEDS]
 APART = [{'seed': 9, 'attack.plan': 'online'}]

@@ -61,9 +61,10 @@ WRONG = [
         r'attack.learning_rate=nan: write a finite number above 0',
     ),
     ({'attack__batch_size': 42}, r'attack.batch_size=42 is more than the 41 inputs'),
-    (
+    pytest.param(
         {'attack__batch_size': 15},
         r'attack.batch_size=15 must be a multiple of the 4 devices; try 16',
+        marks=pytest.mark.devices,
     ),
     ({'victim__batch_size': 65}, r'victim.batch_size=65 is more than the 64 inputs'),
     (

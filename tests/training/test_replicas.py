@@ -9,6 +9,8 @@ from ssl_extract.errors import UserError
 from ssl_extract.runtime import loggers, parallel
 from ssl_extract.training import Replica
 
+pytestmark = pytest.mark.devices
+
 ENCODER = encoders.make('resnet18(stem="patch", width=4, stages=(1,))')
 SIMCLR = victims.VICTIMS.make(
     'simclr(hidden=8, dim=8)', encoder=ENCODER, augmentation=augment.make('flip')

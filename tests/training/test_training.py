@@ -254,6 +254,7 @@ def test_resident_and_travelling_data_train_alike(tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, weights(resident.state), weights(travelling.state))
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize('devices', [1, 2])
 def test_fewer_devices_train_like_all(tmp_path, devices):
     every = fit(SIMCLR, tmp_path / 'all', num_steps=4)
