@@ -1,0 +1,101 @@
+"""Several steps as one program: `python -m benchmarks.dispatch [--encoder=SPEC ...]`.
+
+Prints the time of a step of the attack on stored answers, as the training calls it, and within a
+`lax.scan` of several steps, in turn. The ratio is the median over rounds. On CPU a convolution in a
+scan is many times slower, so that the encoder here has none unless you name another.
+"""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+
+from ssl_extract import attacks, augment, losses, training
+from ssl_extract.encoders import trained
+from ssl_extract.runtime import parallel
+
+_ENCODER = flags.DEFINE_multi_string(
+    'encoder',
+    ['vit(patch=4, width=16, depth=1, heads=2)', 'vit(patch=4, width=64, depth=4, heads=4)'],
+    'Of the surrogate.',
+)
+_SIZE = flags.DEFINE_integer('size', 16, 'Images are size x size.', lower_bound=8)
+_BATCH = flags.DEFINE_multi_integer('batch_size', [16, 128], 'Images per step.', lower_bound=1)
+_STEPS = flags.DEFINE_multi_integer('steps', [4, 16], 'In one program.', lower_bound=2)
+_ROUNDS = flags.DEFINE_integer('rounds', 15, 'That are measured.', lower_bound=1)
+TOTAL = 64  # steps of a measurement
+
+
+def measure(encoder: str, batch_size: int, steps: int) -> tuple[float, np.ndarray]:
+    """Returns milliseconds of a step by itself, and the ratios of rounds: scanned to single."""
+    none, mesh = augment.make('none'), parallel.data_mesh()
+    recipe = attacks.make(
+        'direct',
+        encoder=trained.make(encoder),
+        answer_dim=64,
+        plan=attacks.PLANS.make('once', query_augmentation=none),
+        loss=losses.make('mse'),
+        student_augmentation=none,
+    ).recipe
+    shape, random = (_SIZE.value, _SIZE.value, 3), np.random.default_rng(0)
+    step = training.make_step(recipe, 'adam', 'cosine', mesh)
+    init = training.make_init(recipe, 'adam', shape, mesh)
+    batch = {
+        'inputs': random.integers(0, 256, (batch_size, *shape), dtype=np.uint8),
+        'answers': random.random((batch_size, 1, 64), np.float32),
+        'answered': np.ones((batch_size, 1), bool),
+    }
+    one = parallel.put(batch, mesh)
+    several = jax.device_put({name: np.stack([x] * steps) for name, x in batch.items()})
+
+    def scanned(state: Any, batches: Any) -> tuple[Any, Any]:
+        def body(state: Any, batch: Any) -> tuple[Any, Any]:
+            state, measured, _ = step(state, batch, None, 1e-3, 10_000)
+            return state, measured
+
+        return jax.lax.scan(body, state, batches)
+
+    scanned = jax.jit(scanned, donate_argnums=0)
+    states = [init(jax.random.key(0), (), None) for _ in range(2)]
+
+    def single() -> float:
+        start = time.perf_counter()
+        for _ in range(TOTAL):
+            states[0], _, _ = step(states[0], one, None, 1e-3, 10_000)
+        jax.block_until_ready(states[0])
+        return time.perf_counter() - start
+
+    def joined() -> float:
+        start = time.perf_counter()
+        for _ in range(TOTAL // steps):
+            states[1], _ = scanned(states[1], several)
+        jax.block_until_ready(states[1])
+        return time.perf_counter() - start
+
+    single(), joined()
+    times = np.array([(single(), joined()) for _ in range(_ROUNDS.value)])
+    return 1e3 * float(np.median(times[:, 0])) / TOTAL, times[:, 1] / times[:, 0]
+
+
+def main(argv: list[str]) -> None:
+    """Measures and prints."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected {argv[1]!r}')
+    logging.set_verbosity(logging.WARNING)
+    print(f'{jax.device_count()} x {jax.devices()[0].device_kind}, {_SIZE.value}x{_SIZE.value}')
+    for encoder in _ENCODER.value:
+        for batch_size in _BATCH.value:
+            for steps in _STEPS.value:
+                alone, ratios = measure(encoder, batch_size, steps)
+                low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+                print(
+                    f'{encoder}, batch {batch_size}: {alone:.2f} ms a step; {steps} steps in one '
+                    f'program take {middle:.2f} ({low:.2f} to {high:.2f}) of it',
+                    flush=True,
+                )
+
+
+if __name__ == '__main__':
+    app.run(main)
