@@ -8,9 +8,11 @@ own devices their rows and nothing more.
 
 import functools
 import math
+import os
 import re
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -145,19 +147,69 @@ def compile_init(init: Callable, mesh: jax.sharding.Mesh) -> Callable:
     return jax.jit(init, out_shardings=replicated(mesh))
 
 
-def count_flops(compiled: Callable, *args: Any) -> float:
-    """Counts the floating-point operations of one call on one device.
+class Program(NamedTuple):
+    """A compiled program.
 
-    XLA counts them, except for oneDNN's convolutions, of which it knows nothing. Those are counted
-    as they are computed: with the taps that fall outside the image, some percent that XLA leaves
-    out, and with the zeros in the input's gradient of a stride above 1.
-
-    The count is free after a call with arguments of the same shapes: the program exists already.
+    Attributes:
+        seconds: that tracing and compiling took; next to nothing where it was compiled before.
+        flops: floating-point operations of one call on one device.
+        memory: bytes on one device, of arguments, results and temporary arrays.
     """
+
+    seconds: float
+    flops: float
+    memory: int
+
+
+def compile_ahead(compiled: Callable, *args: Any) -> Program:
+    """Compiles a function of `jax.jit` for arguments, before a call, which then compiles nothing.
+
+    XLA counts operations, except for oneDNN's convolutions, of which it knows nothing. Those are
+    counted as they are computed: with the taps that fall outside the image, some percent that XLA
+    leaves out, and with the zeros in the input's gradient of a stride above 1.
+
+    >>> program = compile_ahead(jax.jit(jnp.dot), jnp.ones((8, 4)), jnp.ones((4, 2)))
+    >>> program.flops, program.memory
+    (128.0, 224)
+    """
+    start = time.monotonic()
     program = compiled.lower(*args).compile()
-    cost = program.cost_analysis()
+    seconds = time.monotonic() - start
+    cost, used = program.cost_analysis(), program.memory_analysis()
     known = float((cost[0] if isinstance(cost, list) else cost or {}).get('flops', float('nan')))
-    return known + sum(map(_convolution_flops, _CONVOLUTION.findall(program.as_text())))
+    flops = known + sum(map(_convolution_flops, _CONVOLUTION.findall(program.as_text())))
+    sizes = (used.argument_size_in_bytes, used.output_size_in_bytes, used.temp_size_in_bytes)
+    return Program(seconds, flops, sum(sizes) - used.alias_size_in_bytes)
+
+
+def check_memory(program: Program, mesh: jax.sharding.Mesh, what: str) -> None:
+    """Checks that a program fits into the memory of the devices of a mesh.
+
+    Args:
+        program: of the mesh.
+        mesh: CPU devices share the memory of the machine.
+        what: the beginning of the message.
+
+    Raises:
+        UserError: it needs more than there is in all; the message says what to write instead.
+    """
+    device = mesh.local_devices[0]
+    if device.platform == 'cpu':
+        available = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+        available //= len(mesh.local_devices)
+    else:
+        available = (device.memory_stats() or {}).get('bytes_limit', math.inf)
+    if program.memory > available:
+        raise UserError(
+            f'{what} takes {program.memory / 2**30:,.1f} GiB on each device, which has '
+            f'{available / 2**30:,.1f}: write a smaller batch_size, remat=True in the encoder, or '
+            "accumulate(steps=4) before the optimizer's name"
+        )
+
+
+def count_flops(compiled: Callable, *args: Any) -> float:
+    """Counts the floating-point operations of one call on one device; see `compile_ahead`."""
+    return compile_ahead(compiled, *args).flops
 
 
 def _convolution_flops(shapes: tuple[str, str]) -> float:

@@ -22,6 +22,7 @@ from ssl_extract.training.optimizers import SCHEDULES, make_tx
 from ssl_extract.training.recipe import Fit, Recipe, TrainState
 
 RESIDENT_BYTES = 4 * 2**30  # larger sets stay on the host and are sent batch by batch
+SAID_SECONDS = 1.0  # of a compilation that a line tells of
 
 
 @functools.cache
@@ -230,12 +231,13 @@ def fit(
             if position == 0 or step == start:
                 order = epoch_order(seed, epoch, size)
             batch = take(order[position * batch_size : (position + 1) * batch_size])
-            state, measured, step_queries = step_fn(state, batch, oracle, learning_rate, num_steps)
+            args = (state, batch, oracle, learning_rate, num_steps)
+            if step == start:
+                program = compile_ahead(step_fn, args, mesh, description)
+                flops = flops or program.flops * mesh.size
+            state, measured, step_queries = step_fn(*args)
             if parallel.is_emulated(mesh):
                 jax.block_until_ready(measured)
-            if step == 0:
-                args = (state, batch, oracle, learning_rate, num_steps)
-                flops = parallel.count_flops(step_fn, *args) * mesh.size
             pending.append((step, measured))
             if step_queries is not None:
                 queries.append(step_queries)
@@ -257,6 +259,24 @@ def fit(
             bar.update()
     prints = _read_queries(folder / 'asked', state.oracle)
     return Fit(state, time.monotonic() - clock, flops * num_steps, prints)
+
+
+def compile_ahead(
+    step: Callable, args: tuple, mesh: jax.sharding.Mesh, description: str
+) -> parallel.Program:
+    """Compiles a step before the first one is taken, and says what it takes.
+
+    Raises:
+        UserError: a step needs more memory than the devices have.
+    """
+    program = parallel.compile_ahead(step, *args)
+    if program.seconds >= SAID_SECONDS:
+        progress.say(
+            f'{description}: compiled in {program.seconds:.1f} s; a step takes '
+            f'{program.flops / 1e9:,.3g} GFLOP and {program.memory / 2**20:,.0f} MiB on each device'
+        )
+    parallel.check_memory(program, mesh, f'{description}: a step')
+    return program
 
 
 def _make_take(data: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Callable:

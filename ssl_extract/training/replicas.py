@@ -167,12 +167,13 @@ def _train(
                 seeds = [started.replica.seed for started in group]
                 orders = np.stack([loop.epoch_order(seed, epoch, size) for seed in seeds])
             batch = take(orders[:, position * batch_size : (position + 1) * batch_size])
-            states, measured = step(states, batch, rates, num_steps)
+            args = (states, batch, rates, num_steps)
+            if number == start:
+                program = loop.compile_ahead(step, args, mesh, description)
+                flops = flops or program.flops * mesh.size / count
+            states, measured = step(*args)
             if parallel.is_emulated(mesh):
                 jax.block_until_ready(measured)
-            if number == 0:
-                args = (states, batch, rates, num_steps)
-                flops = parallel.count_flops(step, *args) * mesh.size / count
             pending.append((number, measured))
             saves = number + 1 == num_steps or (number + 1) % checkpoint_every == 0
             if saves or (number + 1) % log_every == 0:

@@ -1,6 +1,7 @@
 """The step, the loop, metrics and checkpoints; schedules and optimizers against closed forms."""
 
 import contextlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 from ssl_extract import augment, encoders, losses, training, victims
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import checkpoint, files, loggers, parallel
+from ssl_extract.training import loop
 
 MESH = parallel.data_mesh()
 ENCODER = encoders.make('resnet18(stem="patch", width=4, stages=(1,))')
@@ -358,3 +360,42 @@ def test_parts_of_a_checkpoint_never_completed_are_dropped(tmp_path):
     again = fit(SIMCLR, tmp_path)
     assert len(loggers.read_parts(tmp_path / 'metrics')) == 10
     assert len(again.queries) == len(whole.queries) == 0
+
+
+class TestCompiledAhead:
+    """The step is compiled before the first one, once, and what it takes is said and checked."""
+
+    def compilations(self, monkeypatch):
+        events = []
+        listener = jax.monitoring.register_event_duration_secs_listener
+        listener(lambda event, _, **more: events.append(event))
+        return lambda: events.count('/jax/core/compile/backend_compile_duration')
+
+    def test_a_line_says_what_a_step_takes_and_only_where_it_was_compiled(
+        self, tmp_path, capsys, monkeypatch
+    ):
+        monkeypatch.setattr(loop, 'SAID_SECONDS', 0.01)
+        recipe = victims.VICTIMS.make(
+            'simclr(hidden=8, dim=8)', encoder=ENCODER, augmentation=augment.make('grayscale')
+        )
+        fit(recipe, tmp_path / 'first', num_steps=2, description='victim')
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if 'compiled' in x]
+        seconds, flops, memory = re.search(
+            r'^  victim: compiled in ([\d.]+) s; a step takes ([\d.e-]+) GFLOP and (\d+) MiB', line
+        ).groups()
+        assert float(seconds) > 0 and 0 < float(flops) < 1 and int(memory) < 100
+        count = self.compilations(monkeypatch)
+        fit(recipe, tmp_path / 'second', num_steps=5, description='victim')  # other numbers alone
+        assert count() == 0
+        assert 'compiled' not in capsys.readouterr().err
+
+    def test_a_step_that_needs_more_memory_than_there_is_is_refused_before_it(
+        self, tmp_path, monkeypatch
+    ):
+        pages = {'SC_PHYS_PAGES': 5, 'SC_PAGE_SIZE': 4096}
+        monkeypatch.setattr(parallel.os, 'sysconf', pages.get)
+        with pytest.raises(
+            UserError, match=r'^train: a step takes 0\.0 GiB on each device, .*remat'
+        ):
+            fit(SIMCLR, tmp_path)
+        assert not loggers.read_parts(tmp_path / 'metrics')
