@@ -70,6 +70,18 @@ def read(path: str, flag: str) -> tables.Record:
     return record
 
 
+def write(path: str, record: tables.Record) -> None:
+    """Writes the record of a run.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        pathlib.Path(path).write_text(json.dumps(record, indent=1))
+    except OSError as error:
+        raise UserError(f'--json={path}: {error.strerror}; write another file') from error
+
+
 def check() -> None:
     """Checks what the flags name before anything is measured.
 
@@ -101,7 +113,7 @@ def main(argv: list[str]) -> None:
     record = suite.run(cases, FLAGS.seconds, command(argv))
     print('\n'.join([tables.header(record), *tables.table(record)]))
     if FLAGS.json:
-        pathlib.Path(FLAGS.json).write_text(json.dumps(record, indent=1))
+        write(FLAGS.json, record)
     if old is not None:
         print('\n'.join(against(record, old)))
 

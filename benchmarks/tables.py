@@ -27,9 +27,9 @@ def table(record: Record) -> list[str]:
     >>> row = {'row': 'knn', 'encoder': 'vit', 'batch_size': 64, 'compile_s': 0.5, 'host_ms': None}
     >>> row |= {'median': 1234.5, 'low': 1000.0, 'high': 1500.0, 'gflop': 0.25, 'share': 0.125}
     >>> row |= {'program_mib': None, 'device_mib': None}
-    >>> print(*table({'rows': [row], 'settings': {'size': 32}})[1:], sep='\\n')
-    vit, 32x32
-    knn                    64    1,234 (1,000 to 1,500)         0.50        -     0.250   12.5%       -
+    >>> _, heading, line = table({'rows': [row], 'settings': {'size': 32}})
+    >>> heading, ' '.join(line.split())
+    ('vit, 32x32', 'knn 64 1,234 (1,000 to 1,500) 0.50 - 0.250 12.5% -')
     """
     title = (
         f'{"":17s}{"batch":>8s} {"inputs/s":>8s} {"(quartiles)":20s}{"compile s":>9s}'
