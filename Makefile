@@ -30,4 +30,4 @@ docs: .venv/.installed
 	$(BIN)/python -m mkdocs build
 
 benchmark: .venv/.installed
-	$(BIN)/python -m benchmarks.steps
+	$(BIN)/python -m benchmarks

@@ -19,7 +19,6 @@ import functools
 import json
 import os
 import pathlib
-import platform
 from collections.abc import Callable
 
 import numpy as np
@@ -142,11 +141,8 @@ def how(name: str) -> str:
 
 def machine(ours: Callable, theirs: Callable) -> dict[str, str]:
     """Describes the processor and the versions."""
-    about = pathlib.Path('/proc/cpuinfo')
-    lines = about.read_text().splitlines() if about.exists() else []
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
     return {
-        'processor': names[0] if names else platform.machine(),
+        'processor': comparison.processor(),
         'cores': str(comparison.cores()),
         **ours('versions'),
         **theirs('versions'),

@@ -10,6 +10,8 @@ import functools
 import importlib
 import multiprocessing
 import os
+import pathlib
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -101,6 +103,14 @@ class Ratio(NamedTuple):
 def cores() -> int:
     """Counts the cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Returns the name of the processor, or its architecture where the system has no name."""
+    about = pathlib.Path('/proc/cpuinfo')
+    lines = about.read_text().splitlines() if about.exists() else []
+    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.machine()
 
 
 def images_per_second(work: Work, seconds: float) -> float:

@@ -19,18 +19,17 @@ import numpy as np
 from etils import epath
 
 import ssl_extract
-from benchmarks import comparison
+from benchmarks import comparison, pieces
 from benchmarks.comparison import Setup, Work
-from ssl_extract import attacks, augment, losses, training, victims
+from benchmarks.pieces import NUM_CLASSES, RATES
+from ssl_extract import augment, training, victims
 from ssl_extract.encoders import Network, trained
 from ssl_extract.evaluation import features, probe
 from ssl_extract.oracle import make_oracle
 from ssl_extract.runtime import parallel
 
-NUM_CLASSES = 10
 SHORT = 2  # steps of a loop that has little but its start and its end
 CHECKPOINT_EVERY = 500  # steps, as a config has it
-RATES = (1e-3, 1_000_000)  # the learning rate and the number of steps of a schedule
 NAMES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
 
 
@@ -96,10 +95,7 @@ def probe_seconds(dim: int, train: int, test: int) -> float:
 
     The features are drawn, with labels that a linear classifier tells apart in part.
     """
-    random = np.random.default_rng(0)
-    points = random.normal(size=(train + test, dim)).astype(np.float32)
-    scores = points @ random.normal(size=(dim, NUM_CLASSES)) / np.sqrt(dim)
-    labels = (scores + random.normal(size=scores.shape)).argmax(axis=1)
+    points, labels = pieces.labeled_features(train + test, dim)
     start = time.perf_counter()
     fitted = probe.fit_probe(points[:train], labels[:train], NUM_CLASSES)
     np.mean(probe.predict(fitted, points[train:]) == labels[train:])
@@ -111,9 +107,8 @@ def operations(setup: Setup, steps: int) -> dict[str, float]:
 
     A conditional around a convolution (see `encoders.onednn`) is the gradient of its kernel.
     """
-    step, state, batch = _prepared(
-        setup, _attack(setup, 'once'), _answered(setup, setup.batch_size)
-    )
+    recipe, stored = _attack(setup, 'once'), _answered(setup, setup.batch_size)
+    step, state, batch = pieces.prepared(recipe, stored)
     origins = _origins(step.lower(state, batch, None, *RATES).compile().as_text())
     work, _ = _work(setup, 'stored')
     spent: dict[str, float] = collections.Counter()
@@ -175,15 +170,7 @@ def _initialized(setup: Setup, seed: int = 0) -> tuple[Network, Any]:
 
 @functools.cache
 def _attack(setup: Setup, plan: str) -> training.Recipe:
-    none = augment.make('none')
-    return attacks.make(
-        'direct',
-        encoder=trained.make(setup.spec),
-        answer_dim=setup.dim,
-        plan=attacks.PLANS.make(plan, query_augmentation=none),
-        loss=losses.make('mse'),
-        student_augmentation=none,
-    ).recipe
+    return pieces.imitation(trained.make(setup.spec), setup.dim, plan)
 
 
 def _answered(setup: Setup, count: int) -> dict[str, np.ndarray]:
@@ -196,11 +183,9 @@ def _answered(setup: Setup, count: int) -> dict[str, np.ndarray]:
     }
 
 
-def _training(
-    setup: Setup, recipe: training.Recipe, batch: dict, images: int, oracle: Any = None
-) -> Work:
+def _training(recipe: training.Recipe, batch: dict, images: int, oracle: Any = None) -> Work:
     """Makes the work of a compiled training step by Adam."""
-    step, state, batch = _prepared(setup, recipe, batch, oracle)
+    step, state, batch = pieces.prepared(recipe, batch, oracle)
 
     def run() -> jax.Array:
         nonlocal state
@@ -210,21 +195,10 @@ def _training(
     return Work(run, jax.block_until_ready, images)
 
 
-def _prepared(
-    setup: Setup, recipe: training.Recipe, batch: dict, oracle: Any = None
-) -> tuple[Callable, Any, dict]:
-    """Prepares the step, its first state and the batch on the device."""
-    mesh, shape = parallel.data_mesh(), (setup.side, setup.side, 3)
-    account = () if oracle is None else oracle.init(jax.random.key(0), jnp.zeros((1, *shape)))
-    state = training.make_init(recipe, 'adam', shape, mesh)(jax.random.key(0), account, None)
-    step = training.make_step(recipe, 'adam', 'cosine', mesh)
-    return step, state, jax.device_put(batch, parallel.batch_sharding(mesh))
-
-
 def _stored(setup: Setup) -> Work:
     """Imitates stored answers by MSE."""
     batch = _answered(setup, setup.batch_size)
-    return _training(setup, _attack(setup, 'once'), batch, setup.batch_size)
+    return _training(_attack(setup, 'once'), batch, setup.batch_size)
 
 
 def _online(setup: Setup) -> Work:
@@ -232,7 +206,7 @@ def _online(setup: Setup) -> Work:
     network, variables = _initialized(setup, seed=1)
     oracle = make_oracle(jax.tree_util.Partial(network.apply, variables), budget=2**30)
     batch = {'inputs': setup.images(setup.batch_size)}
-    return _training(setup, _attack(setup, 'online'), batch, setup.batch_size, oracle)
+    return _training(_attack(setup, 'online'), batch, setup.batch_size, oracle)
 
 
 def _simclr(setup: Setup) -> Work:
@@ -241,7 +215,7 @@ def _simclr(setup: Setup) -> Work:
         'simclr', encoder=trained.make(setup.spec), augmentation=augment.make('simclr')
     )
     batch = {'inputs': setup.images(setup.batch_size)}
-    return _training(setup, recipe, batch, 2 * setup.batch_size)
+    return _training(recipe, batch, 2 * setup.batch_size)
 
 
 def _inference(setup: Setup) -> Work:

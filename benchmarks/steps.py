@@ -1,9 +1,4 @@
-"""How fast this machine runs the pieces: `python -m benchmarks.steps [--encoder=SPEC ...]`.
-
-Prints images (views, queries) per second of the attack step, SimCLR pretraining, feature
-extraction and the probe, each with the share of the machine's measured float32 matrix-product rate
-that its arithmetic amounts to (the operations are those of the compiled program, with the zeros
-and the matrix products of convolutions that are computed in other ways than XLA's).
+"""The cost of defenses with a memory, and of the training loop: `python -m benchmarks.steps`.
 
     python -m benchmarks.steps --what=defenses
 
@@ -21,8 +16,6 @@ meet the same machine.
 import math
 import tempfile
 import time
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,79 +23,24 @@ import numpy as np
 from absl import app, flags, logging
 from etils import epath
 
-from ssl_extract import attacks, augment, defenses, encoders, losses, training, victims
+from benchmarks.pieces import imitation, prepared
+from benchmarks.timing import rate
+from ssl_extract import defenses, encoders, training
 from ssl_extract.defenses import similarity
-from ssl_extract.encoders import conv, trained
-from ssl_extract.evaluation import features, probe
-from ssl_extract.oracle import make_oracle
+from ssl_extract.encoders import trained
 from ssl_extract.runtime import loggers, parallel
 
 PRESETS = {  # encoder, side of the images, batch size
-    'steps': ('resnet18(stem="patch", width=32, stages=(1, 1, 1))', 32, 256),
     'defenses': ('resnet50(stem="imagenet")', 224, 64),
     'loop': ('resnet18(stem="patch", width=32, stages=(1, 1, 1))', 32, 256),
 }
 
-_WHAT = flags.DEFINE_enum('what', 'steps', list(PRESETS), 'What to measure.')
+_WHAT = flags.DEFINE_enum('what', 'loop', list(PRESETS), 'What to measure.')
 _ENCODER = flags.DEFINE_string('encoder', None, f'Victim and surrogate; from {PRESETS}.')
 _SIZE = flags.DEFINE_integer('size', None, 'Images are size x size.', lower_bound=8)
 _BATCH = flags.DEFINE_integer('batch_size', None, 'Images per step.', lower_bound=8)
 _QUERIES = flags.DEFINE_integer('queries', 250_000, 'Of the account (defenses).', lower_bound=1)
 _SECONDS = flags.DEFINE_float('seconds', 5.0, 'Measured for at least this long, after compiling.')
-
-
-def rate(work: Callable[[], Any], seconds: float) -> float:
-    """Calls a second of `work`, which returns what to wait for: the median of five runs."""
-    jax.block_until_ready(work())
-    start = time.perf_counter()
-    jax.block_until_ready(work())
-    repeats = max(1, round(seconds / 5 / (time.perf_counter() - start)))
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(repeats):
-            result = work()
-        jax.block_until_ready(result)
-        times.append((time.perf_counter() - start) / repeats)
-    return 1 / float(np.median(times))
-
-
-def matmul_rate(seconds: float, size: int = 2048) -> float:
-    """Floating-point operations a second of a float32 matrix product."""
-    x = jnp.ones((size, size))
-    product = jax.jit(jnp.dot)
-    return rate(lambda: product(x, x), seconds) * 2 * size**3
-
-
-def train_rate(recipe: training.Recipe, batch: dict, oracle: Any, mesh, seconds: float):
-    """(steps a second, operations a step) of a recipe's compiled training step."""
-    shape = batch['inputs'].shape[1:]
-    account = () if oracle is None else oracle.init(jax.random.key(0), jnp.zeros((1, *shape)))
-    state = training.make_init(recipe, 'adam', shape, mesh)(jax.random.key(0), account, None)
-    step = training.make_step(recipe, 'adam', 'cosine', mesh)
-    batch = jax.device_put(batch, parallel.batch_sharding(mesh))
-    operations = parallel.count_flops(step, state, batch, oracle, 1e-3, 1000)
-
-    def work():
-        nonlocal state
-        state, measured, _ = step(state, batch, oracle, 1e-3, 1000)
-        return measured['loss']
-
-    return rate(work, seconds), operations
-
-
-def convolution_ratio(seconds: float) -> float:
-    """How many times as fast as XLA's the CPU convolution is, there and back (3x3, 32 channels)."""
-    x, kernel = jnp.ones((256, 16, 16, 32)), jnp.ones((3, 3, 32, 32))
-
-    def per_second(convolve: Callable) -> float:
-        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            return jnp.sum(convolve(x, kernel, 1) ** 2)
-
-        gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))
-        return rate(lambda: gradients(x, kernel), seconds)
-
-    return per_second(conv.conv) / per_second(conv.plain_conv)
 
 
 def defense_rate(spec: str, answers: jax.Array, num_queries: int, seconds: float):
@@ -174,70 +112,6 @@ def show_defenses(spec: str, size: int, batch_size: int, num_queries: int, secon
         )
 
 
-def imitation(
-    network: encoders.Network, dim: int, plan: str = 'once', asked: str = 'none'
-) -> training.Recipe:
-    """Makes direct extraction with mse."""
-    return attacks.make(
-        'direct',
-        encoder=network,
-        answer_dim=dim,
-        plan=attacks.PLANS.make(plan, query_augmentation=augment.make(asked)),
-        loss=losses.make('mse'),
-        student_augmentation=augment.make('none'),
-    ).recipe
-
-
-def show_steps(spec: str, side: int, size: int, seconds: float) -> None:
-    """Prints the rates of training, pretraining, feature extraction and the probe."""
-    mesh, shape = parallel.data_mesh(), (side, side, 3)
-    peak = matmul_rate(seconds)
-    print(
-        f'{mesh.size} x {jax.devices()[0].device_kind}, {spec}, {shape[0]}x{shape[1]}, batch {size}'
-    )
-    print(f'{"float32 matrix product":34s}{peak / 1e9:10.0f} GFLOP/s')
-    if jax.default_backend() == 'cpu':
-        ratio = convolution_ratio(seconds)
-        print(f"{'convolution, there and back':34s}{ratio:10.1f} x as fast as XLA's")
-
-    def show(name: str, per_second: float, unit: str, operations: float) -> None:
-        share = per_second * operations / peak
-        print(f'{name:34s}{per_second:10.0f} {unit:8s}{share:8.1%} of it', flush=True)
-
-    network = trained.make(spec)
-    images = np.random.default_rng(0).integers(0, 256, (size, *shape), dtype=np.uint8)
-    variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)))
-    dim = encoders.dim(network, shape)
-    answers = np.random.default_rng(0).random((size, 1, dim), np.float32)
-
-    batch = {'inputs': images, 'answers': answers, 'answered': np.ones((size, 1), bool)}
-    steps, count = train_rate(imitation(network, dim), batch, None, mesh, seconds)
-    show('attack step, collected', steps * size, 'images/s', count / size)
-    encode = jax.tree_util.Partial(network.apply, variables)
-    oracle = make_oracle(encode, budget=2**30)
-    steps, count = train_rate(
-        imitation(network, dim, 'online', 'simclr'), {'inputs': images}, oracle, mesh, seconds
-    )
-    show('attack step, online, augmented', steps * size, 'queries/s', count / size)
-    simclr = victims.VICTIMS.make('simclr', encoder=network, augmentation=augment.make('simclr'))
-    steps, count = train_rate(simclr, {'inputs': images}, None, mesh, seconds)
-    show('SimCLR pretraining', steps * 2 * size, 'views/s', count / size / 2)
-
-    many = np.tile(images, (16, 1, 1, 1))
-    calls = rate(lambda: features.extract(network.apply, variables, many, mesh=mesh), seconds)
-    count = parallel.count_flops(jax.jit(network.apply), variables, jnp.zeros((size, *shape)))
-    show('feature extraction', calls * len(many), 'images/s', count / size)
-
-    points = np.random.default_rng(0).normal(size=(10_000, dim)).astype(np.float32)
-    direction = np.random.default_rng(1).normal(size=(dim, 10))
-    labels = (points @ direction + np.random.default_rng(2).normal(size=(10_000, 10))).argmax(
-        axis=1
-    )
-    fits = rate(lambda: probe.fit_probe(points, labels, 10).weights, seconds)
-    count = probe.fit_probe(points, labels, 10).evaluations * 4 * points.size * 10 / len(points)
-    show(f'linear probe, whole fit, D={dim}', fits * len(points), 'images/s', count)
-
-
 def show_loop(spec: str, side: int, size: int, seconds: float) -> None:
     """Prints the milliseconds of a step of a training, and of a bare step, by rounds in turn."""
     mesh, shape = parallel.data_mesh(), (side, side, 3)
@@ -252,9 +126,7 @@ def show_loop(spec: str, side: int, size: int, seconds: float) -> None:
     }
     batch = {name: array[:size] for name, array in arrays.items()}
 
-    bare = training.make_step(recipe, 'adam', 'cosine', mesh)
-    state = training.make_init(recipe, 'adam', shape, mesh)(jax.random.key(0), (), None)
-    batch = jax.device_put(batch, parallel.batch_sharding(mesh))
+    bare, state, batch = prepared(recipe, batch)
     times: list[tuple[float, float]] = []  # seconds of the training's steps, and of the bare ones
     last = 0.0
 
@@ -304,10 +176,8 @@ def main(argv: list[str]) -> None:
     spec, side, batch_size = (b if a is None else a for a, b in zip(given, preset, strict=True))
     if _WHAT.value == 'defenses':
         show_defenses(spec, side, batch_size, _QUERIES.value, _SECONDS.value)
-    elif _WHAT.value == 'loop':
-        show_loop(spec, side, batch_size, _SECONDS.value)
     else:
-        show_steps(spec, side, batch_size, _SECONDS.value)
+        show_loop(spec, side, batch_size, _SECONDS.value)
 
 
 if __name__ == '__main__':

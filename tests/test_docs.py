@@ -127,7 +127,7 @@ def own_modules(tmp_path, monkeypatch, registries_restored):
 
 def test_the_pages_show_commands():
     assert len(LAUNCHES) >= 20
-    known = ('make ', 'python -m benchmarks.', 'python -m experiments.')
+    known = ('make ', 'python -m benchmarks', 'python -m experiments.')
     known += ('python -m ssl_extract.studies.detection',)
     others = [c for c in COMMANDS if c not in LAUNCHES and not c.startswith(known)]
     for program, command, *words in map(shlex.split, others):
