@@ -89,8 +89,11 @@ def _surrogates(runs: list[Run]) -> Iterable[_Stage]:
         plan = surrogate.make_plan(run.config.attack.plan, run.config.attack.query_augmentation)
         if not plan.stored:
             continue
-        model, _ = victim.victim_of(run, sets)
-        whose = owner.owner_of(run, sets, model)
+        try:
+            model, _ = victim.victim_of(run, sets)
+            whose = owner.owner_of(run, sets, model)
+        except FloatingPointError:
+            continue  # the run comes to the same, and says why; runs before it are finished first
         extraction = surrogate.extraction_of(run, sets, sketch, whose)
         how = extraction.how._replace(learning_rate=0.0)
         shape = sets.pool.inputs.shape, extraction.attacker.num_inputs, extraction.epochs
@@ -114,7 +117,10 @@ def _train(workspace: Workspace, group: dict[str, _Stage]) -> None:
             stack.enter_context(stage.lock(workspace, found.kind, where))
             if not hosts.agreed((folder / 'meta.json').exists):  # by another process meanwhile
                 stage.describe(folder, found.spec)
-                fit = found.ready(folder)
+                try:
+                    fit = found.ready(folder)
+                except FloatingPointError:
+                    continue  # as above, of a training before the stage's
                 shapes = {k: (v.shape, str(v.dtype)) for k, v in fit.keywords['arrays'].items()}
                 fits.setdefault(_alike(fit, repr(shapes)), []).append((folder, fit))
         for alike in fits.values():

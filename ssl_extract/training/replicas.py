@@ -61,9 +61,11 @@ def fit_together(
 ) -> None:
     """Trains replicas for `num_steps` steps, or goes on from their newest checkpoints.
 
-    Replicas that are not at the same step are trained in groups that are. A replica whose loss or
-    state stops being finite is left at its last checkpoint, and the others go on: `fit` on its
-    folder comes to the same step, and says what is wrong.
+    Replicas that are not at the same step are trained in groups that are. Of a group that the
+    devices cannot share out evenly, the last replicas are left at their checkpoints, and `fit` on
+    their folders goes on there. A replica whose loss or state stops being finite is left at its
+    last checkpoint, and the others go on: `fit` on its folder comes to the same step, and says what
+    is wrong.
 
     Args:
         recipe: see `Recipe`; it asks no queries.
@@ -95,7 +97,8 @@ def fit_together(
             log = stack.enter_context(loggers.opened(log_to, training))
             groups.setdefault(meta['step'], []).append(_Started(replica, manager, state, meta, log))
         for start, group in groups.items():
-            if start < num_steps:
+            group = group[: len(group) - len(group) % mesh.size]
+            if group and start < num_steps:
                 title = f'{description}, {len(group)} together'
                 every = (checkpoint_every, log_every)
                 _train(step, group, start, num_steps, batch_size, mesh, every, title)

@@ -104,6 +104,15 @@ def test_trainings_with_other_decoders_are_not_alike():
     assert together._alike(fits[0]) != together._alike(fits[1])
 
 
+def test_a_victim_that_is_not_finite_stops_no_run_before_its_own(tmp_path):
+    c = experiment(4)
+    c.victim.optimizer, c.victim.schedule = 'sgd(weight_decay=1.0, momentum=0.0)', 'constant'
+    c.runs = ({'seed': 1}, {'seed': 2, 'victim.seed': 2, 'victim.learning_rate': 1e15})
+    with pytest.raises(FloatingPointError, match='victim: .* lower victim.learning_rate'):
+        pipeline.run(c, workdir=tmp_path)
+    assert len(list(tmp_path.glob('runs/*/run.json'))) == 1
+
+
 def test_replicas_are_a_multiple_of_the_devices(tmp_path):
     with pytest.raises(
         UserError, match=r'training\.replicas=3 .* over 4 devices: write a multiple'

@@ -85,6 +85,15 @@ def test_replicas_go_on_from_their_own_checkpoints(tmp_path):
         assert [row['step'] for row in rows] == list(range(10))
 
 
+def test_what_devices_cannot_share_out_after_a_stop_is_left_to_fit(tmp_path):
+    given = replicas(tmp_path)
+    alone(SIMCLR, given[0], num_steps=4, schedule='constant')
+    together(SIMCLR, given, devices=2, schedule='constant')  # groups of one and of three
+    ends = [4, 10, 10, 0]
+    for replica, end in zip(given, ends, strict=True):
+        assert [r['step'] for r in loggers.read_parts(replica.folder / 'metrics')] == [*range(end)]
+
+
 def test_a_replica_that_is_not_finite_is_left_and_stops_no_other(tmp_path):
     given = replicas(tmp_path, rates=(1e-3, 1e30, 1e-3, 1e-3))
     together(SIMCLR, given, optimizer='sgd(momentum=0.0)', schedule='constant')
