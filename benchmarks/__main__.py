@@ -105,11 +105,11 @@ def main(argv: list[str]) -> None:
     check()
     logging.set_verbosity(logging.WARNING)
     jax.config.update('jax_enable_compilation_cache', False)  # to see what compilation takes
-    if os.getloadavg()[0] > BUSY:
-        print(f'load {os.getloadavg()[0]:.1f}: other programs run, and no figure counts')
     cases = suite.plan(FLAGS.row, FLAGS.encoder, FLAGS.batch_size, FLAGS.size, FLAGS.defense)
     if old is not None:
         tables.check_settings(suite.settings(cases), old['settings'], FLAGS.against)
+    if os.getloadavg()[0] > BUSY:
+        print(f'load {os.getloadavg()[0]:.1f}: other programs run, and no figure counts')
     record = suite.run(cases, FLAGS.seconds, command(argv))
     print('\n'.join([tables.header(record), *tables.table(record)]))
     if FLAGS.json:

@@ -182,7 +182,7 @@ def printed_by(module, *arguments):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
     )
     return done.returncode, done.stdout.splitlines(), done.stderr
 
