@@ -226,12 +226,12 @@ def fit(
     # lets a run that stops finish the last save.
     pending, rows, queries = [], [], []
     bar = progress.progress(total=num_steps, initial=start, desc=description, unit='step')
-    rows = functools.partial(batch_rows, seed, size, batch_size)
+    rows_of = functools.partial(batch_rows, seed, size, batch_size)
     with (
         bar,
         checkpoint.closing(manager),
         loggers.opened(log_to, training) as log,
-        contextlib.closing(batches_of(data, rows, range(start, num_steps), mesh)) as batches,
+        contextlib.closing(batches_of(data, rows_of, range(start, num_steps), mesh)) as batches,
     ):
         for step, batch in zip(range(start, num_steps), batches, strict=True):
             state, measured, step_queries = step_fn(state, batch, oracle, learning_rate, num_steps)
