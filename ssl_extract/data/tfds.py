@@ -9,7 +9,7 @@ second, since their lengths and times do not tell contents apart.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -179,19 +179,22 @@ def _decode(
     return np.stack(images), np.array(labels, np.int32)
 
 
-def read(name: str, source: Any, rows: list[int]) -> list[dict[str, Any]]:
+def read(
+    name: str, source: Any, rows: list[int], parse: Callable[[Any], Any] = lambda example: example
+) -> list[Any]:
     """Reads examples of an opened set.
 
     Args:
         name: of the set, for an error message.
         source: of `open_source`.
         rows: their numbers.
+        parse: of each example, which may raise any error where the example is damaged.
 
     Raises:
         UserError: the files are damaged.
     """
     try:
-        return source.__getitems__(rows)
+        return [parse(example) for example in source.__getitems__(rows)]
     except Exception as error:  # of the reader, the parser or Pillow
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
