@@ -62,7 +62,7 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None) -> N
     check(name, value, Annotated[int, Range(least, most)])
 
 
-def check_memory(what: str, num_bytes: int) -> None:
+def check_memory(what: str, num_bytes: int, advice: str = 'write less') -> None:
     """Checks that an array fits into the memory of the machine.
 
     >>> check_memory('data.size=32: 1,000 images', 1_000 * 32 * 32 * 3)
@@ -70,6 +70,7 @@ def check_memory(what: str, num_bytes: int) -> None:
     Args:
         what: the beginning of the message: the field, its value and the array.
         num_bytes: the size of the array.
+        advice: the end of the message: what to write instead.
 
     Raises:
         UserError: the array is larger than the whole memory.
@@ -78,7 +79,7 @@ def check_memory(what: str, num_bytes: int) -> None:
     if num_bytes > memory:
         raise UserError(
             f'{what} would take {num_bytes / 2**30:,.0f} GiB, and this machine has '
-            f'{memory / 2**30:,.0f} GiB of memory: write less'
+            f'{memory / 2**30:,.0f} GiB of memory: {advice}'
         )
 
 

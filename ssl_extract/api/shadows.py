@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from ssl_extract import data
 from ssl_extract.api.inputs import Inputs, dataset_of
 from ssl_extract.api.training import pretrain
 from ssl_extract.checks import check_number, check_whole
@@ -60,7 +61,8 @@ def train_shadows(
     return tuple(
         pretrain(
             dataset._replace(
-                inputs=dataset.inputs[_part(seed, len(dataset.inputs), size)], labels=None
+                inputs=data.take(dataset.inputs, _part(seed, len(dataset.inputs), size)),
+                labels=None,
             ),
             seed=seed,
             folder=None if folder is None else files.absolute(folder) / str(seed),

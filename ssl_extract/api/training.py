@@ -313,7 +313,8 @@ def _describe(job: Job) -> dict[str, Any]:
     }
     fields = job._asdict()
     specs = {name: spec_content(registry, fields[name]) for name, registry in kinds.items()}
-    return {**fields, **specs, 'arrays': content_of(job.arrays)}
+    arrays = {k: v.contents() if isinstance(v, data.Records) else v for k, v in job.arrays.items()}
+    return {**fields, **specs, 'arrays': content_of(arrays)}
 
 
 def _check(job: Job, parts: tuple[tuple[Registry, str], ...]) -> None:

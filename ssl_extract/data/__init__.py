@@ -1,6 +1,6 @@
-"""Data sets as arrays of any shape, and the guard against overlap."""
+"""Data sets as arrays of any shape, in memory or in files, and the guard against overlap."""
 
-from ssl_extract.data import audio, builtin, folder, npz, text  # noqa: F401  (they register)
+from ssl_extract.data import audio, builtin, folder, npz, streams, text  # noqa: F401  (they register)
 from ssl_extract.data.decoding import DECODERS, Decoder, register_decoder
 from ssl_extract.data.loading import DATASETS, load, rate_of, register
 from ssl_extract.data.overlap import (
@@ -10,6 +10,7 @@ from ssl_extract.data.overlap import (
     count_near,
     count_shared,
 )
+from ssl_extract.data.records import Records, blocks, take
 from ssl_extract.data.sets import (
     Dataset,
     check_images,
@@ -31,6 +32,8 @@ __all__ = [
     'Dataset',
     'Decoder',
     'NEAR',
+    'Records',
+    'blocks',
     'check_disjoint',
     'check_images',
     'check_kind',
@@ -50,4 +53,5 @@ __all__ = [
     'register_decoder',
     'require_labels',
     'select',
+    'take',
 ]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ssl_extract.data import decoding
+from ssl_extract.data.records import Records
 from ssl_extract.data.sets import Dataset, hashes
 from ssl_extract.errors import UserError
 
@@ -73,14 +74,16 @@ def count_near(first: Dataset, second: Dataset) -> int | None:
     images of 32 x 32 pixels against 10,000 take 4 seconds on two CPU cores.
 
     Returns:
-        None where it does not apply: inputs that are no images of at least 8 x 8 pixels, or sets of
-        two shapes.
+        None where it does not apply: inputs that are no images of at least 8 x 8 pixels, sets of
+        two shapes, or `Records`, which would be decoded once more.
 
     >>> images, vectors = np.arange(64.0).reshape(1, 8, 8, 1) ** 2, Dataset(np.ones((3, 5)))
     >>> count_near(Dataset(images), Dataset(images * 0.9)), count_near(vectors, vectors)
     (1, None)
     """
     shapes = [dataset.inputs.shape[1:] for dataset in (first, second)]
+    if any(isinstance(dataset.inputs, Records) for dataset in (first, second)):
+        return None
     if shapes[0] != shapes[1] or len(shapes[0]) != 3 or min(shapes[0][:2]) < _SMALLEST:
         return None
     bank, thumbnails = _thumbnails(first.inputs), _thumbnails(second.inputs)

@@ -8,6 +8,8 @@ import numpy as np
 
 from ssl_extract import augment
 from ssl_extract.data import decoding
+from ssl_extract.data.content import hash_rows
+from ssl_extract.data.records import Records, take
 from ssl_extract.errors import UserError
 from ssl_extract.padding import PADDING, STORED_TOKEN
 
@@ -16,11 +18,11 @@ _TOKENS = 2**24  # float32 holds every whole number below
 
 
 class Dataset(NamedTuple):
-    """Inputs in memory, as they are stored.
+    """Inputs as they are stored.
 
     Attributes:
         inputs: [N, ...] of any shape and number type: uint8 images [N, H, W, 3], int16 waveforms
-            [N, T], int32 tokens [N, T], float32 vectors [N, D].
+            [N, T], int32 tokens [N, T], float32 vectors [N, D]; an array in memory, or `Records`.
         labels: int32 [N], or None if the set, or an input of the set, has none.
         num_classes: of the labels; 0 without labels.
         name: the set and the slice, as in 'cifar10/train[:20000]'.
@@ -28,7 +30,7 @@ class Dataset(NamedTuple):
             'images' of uint8 and 'identity' of floats.
     """
 
-    inputs: np.ndarray
+    inputs: np.ndarray | Records
     labels: np.ndarray | None = None
     num_classes: int = 0
     name: str = 'data'
@@ -63,10 +65,13 @@ def checked(dataset: Dataset) -> Dataset:
             inputs do not have the type, the padding or the numbers of the decoder; the message
             names the set.
     """
-    inputs, name = np.asarray(dataset.inputs), dataset.name
+    inputs, name = dataset.inputs, dataset.name
+    if not isinstance(inputs, Records):
+        inputs = np.asarray(inputs)
     if inputs.ndim < 1 or inputs.size == 0:
         raise UserError(f'{name}: inputs must be [N, ...] with N >= 1, got {list(inputs.shape)}')
-    inputs = _as_jax_holds_them(inputs, name)
+    if not isinstance(inputs, Records):
+        inputs = _as_jax_holds_them(inputs, name)
     decode = decoding.name_of(dataset.decode, inputs.dtype, name)
     _check_padding(inputs, decoding.padding_of(decode), f'{name}: decode={decode!r}')
     if decode == 'tokens':
@@ -246,7 +251,7 @@ def check_waves(dataset: Dataset, user: str) -> None:
         _check_padding(decoded, decoded.dtype.type(PADDING), dataset.name)
 
 
-def hashes(inputs: np.ndarray, padding: np.generic | None = None) -> np.ndarray:
+def hashes(inputs: np.ndarray | Records, padding: np.generic | None = None) -> np.ndarray:
     """Returns a hash of each input's content, type and shape: 32 hexadecimal digits, bytes [N].
 
     Args:
@@ -258,22 +263,19 @@ def hashes(inputs: np.ndarray, padding: np.generic | None = None) -> np.ndarray:
     >>> a == c, a == b, len(a)
     (True, False, 32)
     """
-    inputs = np.ascontiguousarray(inputs)
-    kind = f'{inputs.dtype.str}{inputs.shape[1:] if padding is None else "padded"}'.encode()
-    rows = inputs if padding is None else (row[row != padding] for row in inputs)
-    digests = [hashlib.blake2b(kind + row.tobytes(), digest_size=16) for row in rows]
-    return np.array([digest.hexdigest() for digest in digests], dtype='S32')
+    return inputs.contents() if isinstance(inputs, Records) else hash_rows(inputs, padding)
 
 
 def digest(dataset: Dataset) -> str:
     """Returns a hash of the whole content: 16 hexadecimal digits.
 
     The content is the inputs and labels in order, the number of classes and the name of the
-    decoder.
+    decoder. Of `Records` the hashes of the inputs count.
     """
     decode = decoding.name_of(dataset.decode, dataset.inputs.dtype, dataset.name)
     whole = hashlib.blake2b(f'{dataset.num_classes} {decode} '.encode(), digest_size=8)
-    for array in (dataset.inputs, dataset.labels):
+    inputs = dataset.inputs
+    for array in (inputs.contents() if isinstance(inputs, Records) else inputs, dataset.labels):
         if array is not None:
             whole.update(f'{array.dtype.str}{array.shape}'.encode())
             whole.update(np.ascontiguousarray(array))
@@ -285,4 +287,4 @@ def distinct(dataset: Dataset) -> Dataset:
     _, first = np.unique(hashes(dataset.inputs), return_index=True)
     keep = np.sort(first)
     labels = None if dataset.labels is None else dataset.labels[keep]
-    return dataset._replace(inputs=dataset.inputs[keep], labels=labels)
+    return dataset._replace(inputs=take(dataset.inputs, keep), labels=labels)

@@ -9,7 +9,7 @@ second, since their lengths and times do not tell contents apart.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,12 +37,16 @@ def load(
 
     For arguments and errors see `ssl_extract.data.load`.
     """
-    builder = _find(name, data_dir)
-    image_key, label_key = _keys(name, builder.info.features)
+    builder = find(name, data_dir)
+    image_key, label_key = keys_of(name, builder.info.features)
     lengths = {key: info.num_examples for key, info in builder.info.splits.items()}
     pieces = parse_split(split, lengths, name)
     count = sum(piece.stop - piece.start for piece in pieces)
-    check_memory(f'size={size}: {count:,} images', count * 3 * (size or 0) ** 2)
+    check_memory(
+        f'size={size}: {count:,} images',
+        count * 3 * (size or 0) ** 2,
+        f"write less, or the name 'records(name={name!r})', which reads images as they are needed",
+    )
     cache = epath.Path(cache_dir or '~/.cache/ssl_extract').expanduser()
     images, labels = [], []
     for piece in pieces:
@@ -54,7 +58,7 @@ def load(
         missing = [i for i in parts if decoded[i] is None]
         if missing:
             files.remove_temporary(folder, age=files.DAY)
-            source = _source(name, builder, piece.split)
+            source = open_source(name, builder, piece.split)
             total = sum(ranges[i][1] - ranges[i][0] for i in missing)
             with tqdm(total=total, desc=f'decoding {name}', unit='image', disable=None) as bar:
                 for i in missing:
@@ -64,7 +68,7 @@ def load(
             rows = slice(max(piece.start - i * _PART, 0), piece.stop - i * _PART)
             images.append(decoded[i][0][rows])
             labels.append(decoded[i][1][rows])
-    _check_one_size(name, images)
+    check_one_size(name, images)
     num_classes = builder.info.features[label_key].num_classes if label_key else 0
     return np.concatenate(images), np.concatenate(labels), num_classes
 
@@ -89,8 +93,12 @@ def fit(image: np.ndarray, size: int | None) -> np.ndarray:
     )
 
 
-def _find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """Opens the prepared copy of a set by its files, without the code of the builder."""
+def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """Opens the prepared copy of a set by its files, without the code of the builder.
+
+    Raises:
+        UserError: there is none; the message says how to prepare one.
+    """
     option = f' --data_dir={data_dir}' if data_dir else ''
     where = data_dir or 'the default folder of TFDS'
     short = name if len(name) < 100 else 'NAME'
@@ -106,9 +114,20 @@ def _find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         ) from None
 
 
-def _source(name: str, builder: tfds.core.DatasetBuilder, split: str) -> Any:
+def open_source(name: str, builder: tfds.core.DatasetBuilder, split: str, **how: Any) -> Any:
+    """Opens a split, or a slice of one, for random access.
+
+    Args:
+        name: of the set, for an error message.
+        builder: of `find`.
+        split: in the language of TFDS.
+        **how: more arguments of `as_data_source`, such as `decoders`.
+
+    Raises:
+        UserError: the files have a format that TensorFlow alone reads.
+    """
     try:
-        return builder.as_data_source(split=split)
+        return builder.as_data_source(split=split, **how)
     except NotImplementedError:
         raise UserError(
             f'{name} in {builder.data_dir} is prepared as {builder.info.file_format.value}, which '
@@ -116,8 +135,12 @@ def _source(name: str, builder: tfds.core.DatasetBuilder, split: str) -> Any:
         ) from None
 
 
-def _keys(name: str, features: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Returns the names of the features that hold the image and the class."""
+def keys_of(name: str, features: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Returns the names of the features that hold the image and the class, None for no class.
+
+    Raises:
+        UserError: no feature, or more than one, is the image.
+    """
     images = {
         key: feature
         for key, feature in features.items()
@@ -148,22 +171,40 @@ def _decode(
     images, labels = [], []
     for start in range(*bounds, _CHUNK):
         indices = list(range(start, min(start + _CHUNK, bounds[1])))
-        try:
-            examples = source.__getitems__(indices)
-        except Exception as error:  # of the reader, the parser or Pillow: the files are damaged
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f'{name}: images {indices[0]} to {indices[-1]} cannot be read ({reason}): '
-                'prepare the set again'
-            ) from error
+        examples = read(name, source, indices)
         images += [fit(example[image_key], size) for example in examples]
         labels += [example[label_key] if label_key else -1 for example in examples]
         bar.update(len(indices))
-    _check_one_size(name, [image[None] for image in images])
+    check_one_size(name, [image[None] for image in images])
     return np.stack(images), np.array(labels, np.int32)
 
 
-def _check_one_size(name: str, batches: list[np.ndarray]) -> None:
+def read(
+    name: str, source: Any, rows: list[int], parse: Callable[[Any], Any] = lambda example: example
+) -> list[Any]:
+    """Reads examples of an opened set.
+
+    Args:
+        name: of the set, for an error message.
+        source: of `open_source`.
+        rows: their numbers.
+        parse: of each example, which may raise any error where the example is damaged.
+
+    Raises:
+        UserError: the files are damaged.
+    """
+    try:
+        return [parse(example) for example in source.__getitems__(rows)]
+    except Exception as error:  # of the reader, the parser or Pillow
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f'{name}: images {min(rows)} to {max(rows)} cannot be read ({reason}): '
+            'prepare the set again'
+        ) from error
+
+
+def check_one_size(name: str, batches: list[np.ndarray]) -> None:
+    """Raises UserError if batches [n, H, W, 3] of the set `name` differ in H or W."""
     shapes = {batch.shape[1:3] for batch in batches}
     if len(shapes) > 1:
         shown = ' and '.join(f'{h}x{w}' for h, w in sorted(shapes)[:2])
@@ -201,7 +242,7 @@ def _part_paths(
     for index, (start, stop) in ranges.items():
         first, last = np.searchsorted(ends, [start, stop - 1], side='right')
         for k in range(first, last + 1):
-            contents[k] = contents.get(k) or _hash(builder.info.name, info.filepaths[k])
+            contents[k] = contents.get(k) or hash_file(builder.info.name, info.filepaths[k])
         origin = [int(start - ends[first] + lengths[first]), stop - start]
         origin += [contents[k] for k in range(first, last + 1)]
         digest = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
@@ -209,8 +250,12 @@ def _part_paths(
     return paths
 
 
-def _hash(name: str, path: epath.Path) -> str:
-    """Hashes the content of a file of the set `name`."""
+def hash_file(name: str, path: epath.Path) -> str:
+    """Hashes the content of a file of the set `name`: 32 hexadecimal digits.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     digest = hashlib.blake2b(digest_size=16)
     try:
         with path.open('rb') as file:

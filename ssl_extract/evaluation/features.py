@@ -75,7 +75,7 @@ def represent(
 def extract(
     apply: Callable[[Any, jax.Array], jax.Array],
     variables: Any,
-    inputs: np.ndarray,
+    inputs: np.ndarray | data.Records,
     *,
     decode: decoding.Decoder | None = None,
     batch_size: int = 256,
@@ -103,7 +103,8 @@ def extract(
         UserError: there are no inputs, the type has no decoder, the outputs are not [B, D], or
             variables or outputs are not finite.
     """
-    inputs = np.asarray(inputs)
+    if not isinstance(inputs, data.Records):
+        inputs = np.asarray(inputs)
     if inputs.ndim < 1 or inputs.size == 0:
         raise UserError(f'features are of inputs [N, ...] with N >= 1, got {list(inputs.shape)}')
     starts = _starts(len(inputs), batch_size)
@@ -122,8 +123,9 @@ def extract(
     forward = _compiled(apply, decode, mesh)
     pending: collections.deque[jax.Array] = collections.deque()
     blocks: list[np.ndarray] = []
-    for start in tqdm(starts, desc='features', unit='batch', delay=3.0, disable=not progress):
-        batch = inputs[start : start + batch_size]
+    batches = data.blocks(inputs, [slice(start, start + batch_size) for start in starts])
+    shown = {'desc': 'features', 'unit': 'batch', 'delay': 3.0, 'disable': not progress}
+    for batch in tqdm(batches, total=len(starts), **shown):
         padding = [(0, batch_size - len(batch))] + [(0, 0)] * (inputs.ndim - 1)
         pending.append(forward(variables, place(np.pad(batch, padding))))
         if len(pending) > _IN_FLIGHT:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ssl_extract import augment
+from ssl_extract import augment, data
 from ssl_extract.errors import UserError
 from ssl_extract.fingerprint import fingerprint
 from ssl_extract.runtime import parallel
@@ -25,14 +25,14 @@ class Queries(NamedTuple):
         decode: stored [B, ...] to the inputs of encoders, a pure function.
     """
 
-    inputs: np.ndarray
+    inputs: np.ndarray | data.Records
     index: np.ndarray
     seeds: np.ndarray
     view: Callable[..., jax.Array] | None = None
     decode: Callable[[jax.Array], jax.Array] = augment.to_float
 
 
-def plain(inputs: np.ndarray, decode: Callable = augment.to_float) -> Queries:
+def plain(inputs: np.ndarray | data.Records, decode: Callable = augment.to_float) -> Queries:
     """Makes queries of every input as it is, once."""
     number = len(inputs)
     return Queries(inputs, np.arange(number), np.zeros(number, np.uint32), decode=decode)
@@ -127,8 +127,8 @@ def fingerprints(
 
 def batches(queries: Queries, rows: np.ndarray, batch_size: int) -> Iterator[tuple]:
     """Yields (inputs, seeds, where) of `rows`, in batches of one size, for one compilation."""
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        where = np.arange(batch_size) < len(batch)
-        batch = np.pad(batch, (0, batch_size - len(batch)))
-        yield queries.inputs[queries.index[batch]], queries.seeds[batch], where
+    split = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    padded = [np.pad(batch, (0, batch_size - len(batch))) for batch in split]
+    inputs = data.blocks(queries.inputs, [queries.index[batch] for batch in padded])
+    for here, batch, read in zip(split, padded, inputs, strict=True):
+        yield read, queries.seeds[batch], np.arange(batch_size) < len(here)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ssl_extract import data, recovery
 from ssl_extract.attacks.plans import PLANS, Plan, sent_views, stored_arrays, view_seeds
-from ssl_extract.data import Dataset
+from ssl_extract.data import Dataset, take
 from ssl_extract.oracle import store
 from ssl_extract.oracle.queries import Queries
 from ssl_extract.oracle.store import Answers, Bill
@@ -176,7 +176,7 @@ def rows_of(pool: Dataset, chosen: np.ndarray) -> Arrays:
         `inputs` [N, ...], and `labels` [N] where the pool has labels.
     """
     labels = {} if pool.labels is None else {'labels': pool.labels[chosen]}
-    return {'inputs': pool.inputs[chosen], **labels}
+    return {'inputs': take(pool.inputs, chosen), **labels}
 
 
 def _ask_account(
@@ -190,7 +190,7 @@ def _ask_account(
         attacker.service,
         attacker.account_spec(number),
         attacker.key(number),
-        Queries(pool.inputs[chosen], index, sent, plan.view, data.decoder(pool)),
+        Queries(take(pool.inputs, chosen), index, sent, plan.view, data.decoder(pool)),
         budget=attacker.budget,
         batch_size=attacker.batch_size,
     )

@@ -68,7 +68,7 @@ def scratch_of(run: Run, sets: Sets, encoder: str) -> Scratch:
     }
     return Scratch(
         make_recipe(v.method, encoder, v.augmentation),
-        sets.pool._replace(inputs=sets.pool.inputs[rows], labels=labels),
+        sets.pool._replace(inputs=data.take(sets.pool.inputs, rows), labels=labels),
         encoder,
         epochs,
         Optimization(v.optimizer, v.schedule, v.learning_rate, batch_size),

@@ -236,6 +236,12 @@ def check_evaluation(run: Run, sets: Sets, sketch: Sketch) -> None:
         raise UserError(
             f'evaluation.victim={c.victim!r}: write one of {", ".join(map(repr, VICTIM_CHOICES))}'
         )
+    test, mark = sets.tasks[0].test, defenses.mark_of(run.config.defense)
+    if mark is not None and isinstance(test.inputs, data.Records):
+        raise UserError(
+            f'defense={run.config.defense!r}: the test of its mark takes all inputs of {test.name} '
+            'at once, and they are read from files: name the first task without records(...)'
+        )
     for task in sets.tasks:
         for dataset in (task.train, task.test):
             data.require_labels(dataset)

@@ -135,9 +135,15 @@ def _near_duplicates(known: dict[str, Dataset], task: Task) -> list[str]:
     test, notes = task.test, []
     for role, dataset in known.items():
         count = _count(data.count_near, ById(dataset), ById(test))
-        if count is None:
+        streamed = [s.name for s in (dataset, test) if isinstance(s.inputs, data.Records)]
+        if streamed:
+            notes.append(
+                f'{test.name}: near-duplicates among {role} are not looked for, since '
+                f'{streamed[0]} is not in memory; copies are'
+            )
+        elif count is None:
             return [f'{test.name}: near-duplicates are looked for in images of 8 x 8 or more only']
-        if count:
+        elif count:
             notes.append(
                 f'{count} of the {len(test.inputs)} inputs of {test.name} have a near-duplicate '
                 f'among {role}, {dataset.name} (thumbnails that correlate by {data.NEAR} or more)'

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from ssl_extract import training
+from ssl_extract.data import Records
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import owner, stage, surrogate, victim
 from ssl_extract.pipeline.context import Run, Workspace
@@ -121,6 +122,8 @@ def _train(workspace: Workspace, group: dict[str, _Stage]) -> None:
                     fit = found.ready(folder)
                 except FloatingPointError:
                     continue  # as above, of a training before the stage's
+                if any(isinstance(v, Records) for v in fit.keywords['arrays'].values()):
+                    continue  # of which each training reads batches of its own
                 shapes = {k: (v.shape, str(v.dtype)) for k, v in fit.keywords['arrays'].items()}
                 fits.setdefault(_alike(fit, repr(shapes)), []).append((folder, fit))
         for alike in fits.values():

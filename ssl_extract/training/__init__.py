@@ -1,6 +1,14 @@
 """Training of victims, surrogates and baselines."""
 
-from ssl_extract.training.loop import epoch_order, fit, init_state, make_init, make_step
+from ssl_extract.training.loop import (
+    batch_rows,
+    batches_of,
+    epoch_order,
+    fit,
+    init_state,
+    make_init,
+    make_step,
+)
 from ssl_extract.training.optimizers import (
     OPTIMIZERS,
     SCHEDULES,
@@ -18,6 +26,8 @@ __all__ = [
     'Recipe',
     'Replica',
     'TrainState',
+    'batch_rows',
+    'batches_of',
     'epoch_order',
     'fit',
     'fit_together',

@@ -4,9 +4,10 @@ A victim's pretraining and an attack are both a `Recipe`: the initialization, th
 batch on the device (views, queries), and the objective. `fit` trains any recipe.
 """
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,7 +18,9 @@ from etils import epath
 
 from ssl_extract import numerics
 from ssl_extract.augment import to_float
+from ssl_extract.data import Records
 from ssl_extract.runtime import checkpoint, files, hosts, loggers, parallel, progress
+from ssl_extract.runtime.ahead import ahead
 from ssl_extract.training.optimizers import SCHEDULES, make_tx
 from ssl_extract.training.recipe import Fit, Recipe, TrainState
 
@@ -173,7 +176,8 @@ def fit(
 
     Args:
         recipe: see `Recipe`.
-        data: arrays [N, ...] with a common first axis, among them `inputs` as they are stored.
+        data: arrays [N, ...] with a common first axis, among them `inputs` as they are stored,
+            which may be `Records`.
         num_steps: the number of steps of the whole training.
         batch_size: examples in a step, a multiple of the devices of the mesh.
         learning_rate: the factor of the schedule.
@@ -199,9 +203,7 @@ def fit(
     size = len(data['inputs'])
     stored = jax.ShapeDtypeStruct((1, *data['inputs'].shape[1:]), data['inputs'].dtype)
     input_shape = jax.eval_shape(decode, stored).shape[1:]
-    steps_per_epoch = size // batch_size
     step_fn = make_step(recipe, optimizer, schedule, mesh, decode)
-    take = _make_take(data, mesh)
     init = make_init(recipe, optimizer, input_shape, mesh)
     state = init(jax.random.key(seed), account, frozen, initial)
     manager = checkpoint.manager(folder / 'checkpoints')
@@ -225,12 +227,14 @@ def fit(
     # lets a run that stops finish the last save.
     pending, rows, queries = [], [], []
     bar = progress.progress(total=num_steps, initial=start, desc=description, unit='step')
-    with bar, checkpoint.closing(manager), loggers.opened(log_to, training) as log:
-        for step in range(start, num_steps):
-            epoch, position = divmod(step, steps_per_epoch)
-            if position == 0 or step == start:
-                order = epoch_order(seed, epoch, size)
-            batch = take(order[position * batch_size : (position + 1) * batch_size])
+    rows_of = functools.partial(batch_rows, seed, size, batch_size)
+    with (
+        bar,
+        checkpoint.closing(manager),
+        loggers.opened(log_to, training) as log,
+        contextlib.closing(batches_of(data, rows_of, range(start, num_steps), mesh)) as batches,
+    ):
+        for step, batch in zip(range(start, num_steps), batches, strict=True):
             args = (state, batch, oracle, learning_rate, num_steps)
             if step == start:
                 program = compile_ahead(step_fn, args, mesh, description)
@@ -279,12 +283,39 @@ def compile_ahead(
     return program
 
 
-def _make_take(data: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Callable:
-    """Makes the look-up of rows: on the devices if the set fits there, else on the host."""
-    if sum(x.nbytes for x in data.values()) > RESIDENT_BYTES:
-        return lambda indices: parallel.put_rows(data, indices, mesh)
+def batch_rows(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
+    """Returns the rows of the batch of a step, int32 [batch_size]."""
+    epoch, position = divmod(step, size // batch_size)
+    return _epoch_order(seed, epoch, size)[position * batch_size : (position + 1) * batch_size]
+
+
+_epoch_order = functools.lru_cache(maxsize=4)(epoch_order)  # the batches ahead may be of the next
+
+
+def batches_of(
+    data: dict[str, Any],
+    rows_of: Callable[[int], np.ndarray],
+    steps: range,
+    mesh: jax.sharding.Mesh,
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields the batch of each step: from the devices if the set fits there, else from the host.
+
+    The host reads, decodes and sends batches ahead of the steps. A batch depends on its step alone,
+    so that a training goes on at the exact sample.
+
+    Args:
+        data: arrays [N, ...], or `Records`.
+        rows_of: a step to its rows, int [B].
+        steps: to take.
+        mesh: batches are sharded over the mesh.
+    """
+    num_bytes = sum(x.nbytes for x in data.values())
+    if num_bytes > RESIDENT_BYTES or any(isinstance(x, Records) for x in data.values()):
+        yield from ahead(lambda step: parallel.put_rows(data, rows_of(step), mesh), steps)
+        return
     resident, take = parallel.replicate(data, mesh), parallel.compile_take(mesh)
-    return lambda indices: take(resident, indices)
+    for step in steps:
+        yield take(resident, rows_of(step))
 
 
 def _fetch(pending: list[tuple[int, Any]]) -> list[dict[str, float]]:

@@ -1,0 +1,175 @@
+"""Sets that are read from files as they are needed, against the same sets in memory."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import streams
+from ssl_extract import augment, data, encoders, training, victims
+from ssl_extract.data import tfds as tfds_sets
+from ssl_extract.errors import UserError
+from ssl_extract.evaluation import features
+from ssl_extract.oracle import queries
+from ssl_extract.runtime import parallel
+
+COUNT, SIDE = 40, 12
+RECIPE = victims.VICTIMS.make(
+    'simclr(hidden=8, dim=8)',
+    encoder=encoders.make('resnet18(stem="patch", width=4, stages=(1,))'),
+    augmentation=augment.make('flip'),
+)
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+    """A prepared set of three files, of 14, 13 and 13 images of 16 x 16 pixels."""
+    folder = tmp_path_factory.mktemp('records')
+    streams.write(folder, COUNT, 16, shard=15)
+    assert len(list(folder.rglob('*.array_record-*'))) == 3
+    return folder
+
+
+def load(folder, name='records(name="synthetic")', split='train', size=SIDE):
+    where = {'data_dir': str(folder), 'cache_dir': str(folder / 'cache')}
+    return data.load(name, split, size=size, **where)
+
+
+def fit(dataset, folder, steps):
+    given = dict(batch_size=8, learning_rate=1e-3, checkpoint_every=3, mesh=parallel.data_mesh())
+    arrays = {'inputs': dataset.inputs, 'labels': dataset.labels}
+    state = training.fit(RECIPE, arrays, num_steps=steps, folder=folder, **given).state
+    return jax.tree.map(np.asarray, (state.params, state.batch_stats, state.opt_state))
+
+
+@pytest.mark.parametrize('split', ['train', 'train[5:31]', 'train[20:]+train[:3]'])
+def test_records_are_the_set_in_memory(prepared, split):
+    streamed, memory = load(prepared, split=split), load(prepared, 'synthetic', split)
+    assert isinstance(streamed.inputs, data.Records) and isinstance(memory.inputs, np.ndarray)
+    rows = np.random.default_rng(0).permutation(len(memory.inputs))
+    for index in (slice(None), slice(3, 9), rows, 4, rows[:0]):
+        np.testing.assert_array_equal(streamed.inputs[index], memory.inputs[index])
+    chosen = data.take(streamed.inputs, rows)
+    np.testing.assert_array_equal(chosen[2:5], memory.inputs[rows[2:5]])
+    np.testing.assert_array_equal(streamed.labels, memory.labels)
+    assert streamed.inputs.shape == memory.inputs.shape
+    assert streamed.inputs.nbytes == memory.inputs.nbytes
+    assert (streamed.num_classes, streamed.decode) == (memory.num_classes, memory.decode)
+    np.testing.assert_array_equal(data.hashes(streamed.inputs), data.hashes(memory.inputs))
+
+
+def test_what_is_computed_once_is_read_again_and_made_again_where_damaged(prepared, monkeypatch):
+    before = load(prepared).inputs.contents()
+    calls, fit = [], tfds_sets.fit
+    monkeypatch.setattr(tfds_sets, 'fit', lambda *given: calls.append(1) or fit(*given))
+    np.testing.assert_array_equal(load(prepared).inputs.contents(), before)
+    assert len(calls) == 1  # the first image, for its shape
+    damaged = max((prepared / 'cache').rglob('hashes-*.npz'))
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    np.testing.assert_array_equal(load(prepared).inputs.contents(), before)
+    assert 13 <= len(calls) - 2 <= 14  # of one file
+
+
+def test_an_overlap_is_found_and_copies_are_left_out(prepared):
+    streamed, memory = load(prepared), load(prepared, 'synthetic', 'train[30:]')
+    copies = len(set(data.hashes(load(prepared, 'synthetic').inputs)))
+    assert data.count_shared(streamed, memory) == data.count_shared(memory, memory) == 10
+    with pytest.raises(UserError, match='10 of the 10 inputs .* are among the queries records'):
+        data.check_disjoint(streamed, memory)
+    assert copies < COUNT  # bodies occur several times
+    once = data.distinct(streamed)
+    assert isinstance(once.inputs, data.Records) and len(once.inputs) == copies
+    assert len(set(data.hashes(once.inputs[:]))) == copies
+    assert data.digest(once) != data.digest(streamed)
+
+
+def test_training_from_records_is_training_from_memory_and_goes_on(prepared, tmp_path):
+    memory = fit(load(prepared, 'synthetic'), tmp_path / 'memory', 8)
+    streamed = fit(load(prepared), tmp_path / 'streamed', 8)
+    jax.tree.map(np.testing.assert_array_equal, streamed, memory)
+
+    class Stop(Exception):
+        pass
+
+    def stop(*given):
+        if given[-1] == 7:
+            raise Stop
+        return training.batch_rows(*given)
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Stop):
+        patched.setattr(training.loop, 'batch_rows', stop)
+        fit(load(prepared), tmp_path / 'stopped', 8)
+    stopped = fit(load(prepared), tmp_path / 'stopped', 8)  # from the checkpoint of step 6
+    jax.tree.map(np.testing.assert_array_equal, stopped, memory)
+
+
+def test_features_and_queries_are_those_of_the_set_in_memory(prepared):
+    streamed, memory = load(prepared), load(prepared, 'synthetic')
+    encode = (lambda variables, images: images.mean(axis=(1, 2)) + variables, np.float32(1.0))
+    mesh, batches = parallel.data_mesh(), dict(batch_size=16)
+    given = [features.represent(encode, s, mesh=mesh, **batches) for s in (streamed, memory)]
+    np.testing.assert_array_equal(*given)
+    asked = [queries.plain(s.inputs) for s in (streamed, memory)]
+    np.testing.assert_array_equal(*(queries.fingerprints(q, 16, mesh)[1] for q in asked))
+
+
+def test_a_whole_conversion_is_refused(prepared):
+    with pytest.raises(
+        UserError, match=r"40 images would take .* GiB.* write 'synthetic'"
+    ) as error:
+        np.asarray(load(prepared).inputs)
+    assert '\n' not in str(error.value)
+
+
+def test_damaged_files_are_one_line(prepared, tmp_path):
+    folder = shutil.copytree(prepared, tmp_path / 'damaged')
+    dataset = load(folder)
+    last = max(folder.rglob('*.array_record-*'))
+    os.truncate(last, last.stat().st_size // 2)
+    calls = (
+        lambda: load(folder).inputs[COUNT - 1],
+        lambda: fit(dataset, tmp_path / 'fit', 5),
+    )
+    for call in calls:
+        with pytest.raises(UserError, match='synthetic: .*prepare the set again') as error:
+            call()
+        assert '\n' not in str(error.value)
+
+
+def test_a_set_that_does_not_fit_in_memory_names_records(prepared, monkeypatch):
+    monkeypatch.setattr(tfds_sets, 'check_memory', refuse)
+    with pytest.raises(UserError, match=r"records\(name='synthetic'\)"):
+        load(prepared, 'synthetic')
+
+
+def refuse(what, num_bytes, advice):
+    assert num_bytes == COUNT * 3 * SIDE**2
+    raise UserError(f'{what}: {advice}')
+
+
+CHILD = """
+import pathlib, sys
+from data import test_records as t
+print(t.fit(t.load(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]), 60)[0])
+"""
+
+
+@pytest.mark.wide
+def test_a_killed_training_leaves_the_same_weights(prepared, tmp_path):
+    whole = fit(load(prepared), tmp_path / 'whole', 60)
+    command = [sys.executable, '-c', CHILD, str(prepared), str(tmp_path / 'killed')]
+    env = os.environ | {'PYTHONPATH': f'{os.getcwd()}:{os.getcwd()}/tests'}
+    child = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / 'killed/checkpoints/6').exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    again = fit(load(prepared), tmp_path / 'killed', 60)
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
