@@ -1,4 +1,4 @@
-"""Training from files: `python -m benchmarks.streams --records=1281167 --size=224`.
+"""Training from files: `python -m benchmarks.streams --steps=200`.
 
 Writes JPEGs of smooth random colors as a set of TFDS in array_record files, as many and as large as
 those of ImageNet, trains a small network from `records(...)`, and prints

@@ -1,4 +1,4 @@
-"""Image sets that do not fit in memory: `records(name="imagenet2012:5.1.0")`."""
+"""Image sets that do not fit in memory: `records(name="imagenet2012")`."""
 
 from ssl_extract.data.loading import Side, register
 from ssl_extract.data.records import Files, Records

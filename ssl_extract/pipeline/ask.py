@@ -141,9 +141,9 @@ def ask(
         _ask_account(workspace, attacker, chosen[share], number)
         for number, share in enumerate(shares)
     ]
-    received = [
-        recovery.Received(arrays['inputs'], arrays['answers'], arrays['answered'])
-        for arrays, _, _ in answered
+    received = [  # of each input the row, in place of the input itself, which may lie in a file
+        recovery.Received(chosen[share], arrays['answers'], arrays['answered'])
+        for share, (arrays, _, _) in zip(shares, answered, strict=True)
     ]
     merged = sybils.merge(received, attacker.overlap)
     arrays = rows_of(attacker.pool, chosen) | {
