@@ -1,4 +1,4 @@
-"""Data sets as arrays of any shape, in memory or in files, and the guard against overlap."""
+"""Data sets, in memory or in files, and the guard against overlap."""
 
 from ssl_extract.data import audio, builtin, folder, npz, streams, text  # noqa: F401  (they register)
 from ssl_extract.data.decoding import DECODERS, Decoder, register_decoder

@@ -1,4 +1,4 @@
-"""Image sets that do not fit in memory: `records(name="imagenet2012")`."""
+"""Image sets that do not fit in memory: `records(name="a_set")`."""
 
 from ssl_extract.data.loading import Side, register
 from ssl_extract.data.records import Files, Records

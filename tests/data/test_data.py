@@ -262,7 +262,7 @@ def test_a_slice_without_labels(load):
 def test_second_load_decodes_nothing(load, decoded, monkeypatch):
     first = load('rgb_set')
     assert len(decoded) == 30
-    monkeypatch.setattr(tfds_sets, '_source', None)  # nothing left to decode from
+    monkeypatch.setattr(tfds_sets, 'open_source', None)  # nothing left to decode from
     second = load('rgb_set')
     np.testing.assert_array_equal(first.inputs, second.inputs)
     np.testing.assert_array_equal(first.labels, second.labels)

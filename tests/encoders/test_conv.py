@@ -187,6 +187,7 @@ def test_vmap_over_kernels_equals_a_loop():
     np.testing.assert_allclose(jax.vmap(gradient)(kernels), looped, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.devices  # on one, oneDNN is called
 def test_only_the_cpu_gets_the_product_for_its_weight_gradient(monkeypatch):
     case = make_case((4, 5, 5, 2), 3, 3, 1)
 

@@ -54,6 +54,7 @@ def test_four_devices_give_the_features_of_one(resnet):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.devices
 def test_mesh_shards_the_batch():
     seen = []
 
