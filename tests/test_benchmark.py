@@ -95,3 +95,20 @@ def test_the_benchmark_of_growth_measures_and_draws_every_curve(tmp_path):
     assert all(took > 0 for times in curves.values() for took in times.values())
     assert [line.split('(')[0].strip() for line in printed[1::2]] == list(curves)
     assert all(re.search(r'; exponent -?\d+\.\d\d$', line) for line in printed[2::2])
+
+
+@pytest.mark.wide
+def test_the_benchmark_of_dispatch_gives_ratios():
+    small = ['--encoder=vit(patch=4, width=8, depth=1, heads=2)', '--size=8', '--batch_size=8']
+    title, line = printed_by('benchmarks.dispatch', *small, '--steps=4', '--rounds=2')
+    assert '8x8' in title
+    ratio = re.search(r'; 4 steps in one program take ([\d.]+) \(([\d.]+) to ([\d.]+)\) of it$', line)
+    assert 0 < float(ratio[2]) <= float(ratio[1]) <= float(ratio[3])
+
+
+@pytest.mark.wide
+def test_a_large_attack_holds_little_of_its_answers_in_memory():
+    """820 MB of answers; the first lines are the title and that of a plain file."""
+    printed = printed_by('benchmarks.answers', '--queries=100000', '--steps=20')
+    collect, again, steps = (int(line.split()[-2].replace(',', '')) for line in printed[-3:])
+    assert collect < 500 and again < 100 and steps < 150
