@@ -19,7 +19,7 @@ test: .venv/.installed
 	$(BIN)/python -m pytest $(SPREAD) -m 'devices and not wide'
 
 test-wide: .venv/.installed
-	$(BIN)/python -m pip install --quiet -e '.[test,onnx]'
+	$(BIN)/python -m pip install --quiet -e '.[test,gcs-test,onnx]'
 	$(BIN)/python -m pytest -n auto -m wide
 
 lint: .venv/.installed

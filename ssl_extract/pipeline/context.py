@@ -1,6 +1,7 @@
 """The `Run` and `Workspace` types."""
 
 import contextlib
+import importlib
 import os
 from typing import NamedTuple
 
@@ -82,9 +83,13 @@ def check_workdir(folder: epath.PathLike) -> None:
         )
     try:
         path = epath.Path(folder).expanduser()
+        if not files.is_local(path):
+            importlib.import_module('google.cloud.storage')  # Orbax asks it for the bucket
         path.exists()
     except ImportError as error:
-        raise UserError(f'workdir={folder}: {error}; write a folder, or gs://...') from error
+        raise UserError(
+            f"workdir={folder}: {error}; run `pip install 'ssl_extract[gcs]'`, or write a folder"
+        ) from error
     if not files.is_local(path):
         return
     if os.fspath(path).startswith('~'):

@@ -1,8 +1,9 @@
 """Whole files, written atomically, with checksums, in folders or buckets.
 
 A file appears under its name complete or not at all: it is written under a temporary name, brought
-to the disk, and then renamed. Nothing is edited in place. JSON documents, lists of rows and arrays
-hold a SHA-256 of their content, and a file whose content differs from it is refused.
+to the disk, and then renamed; in a bucket an upload appears when it is complete. Nothing is edited
+in place. JSON documents, lists of rows and arrays hold a SHA-256 of their content, and a file whose
+content differs from it is refused.
 
 Of several processes the first one writes, renames and removes; in the others these functions return
 at once: see `runtime.hosts`.
@@ -86,17 +87,18 @@ def write_bytes(path: epath.PathLike, content: bytes | memoryview) -> None:
     if not hosts.is_first():
         return
     path = epath.Path(path)
-    folders = (path.parent, *path.parent.parents) if is_local(path) else ()
-    created = [folder for folder in folders if not folder.exists()]
+    if not is_local(path):
+        path.write_bytes(content)  # an object appears when its upload is complete
+        return
+    created = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f'.{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}'
     try:
         with named(path):
             with temporary.open('wb') as file:
                 file.write(content)
-                if is_local(path):
-                    file.flush()
-                    os.fsync(file.fileno())
+                file.flush()
+                os.fsync(file.fileno())
             rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
