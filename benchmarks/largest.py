@@ -8,19 +8,23 @@ rates are published ones. Nothing here was measured on an accelerator.
 
 import dataclasses
 import math
+import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags, logging
+from absl import flags, logging
 
+from benchmarks import commands
 from ssl_extract import attacks, augment, losses, training
 from ssl_extract.encoders import trained
+from ssl_extract.errors import UserError
 from ssl_extract.runtime import parallel
 
-_DEVICES = flags.DEFINE_multi_integer('devices', [1, 8, 256], 'Accelerators.', lower_bound=1)
-_BATCH = flags.DEFINE_multi_integer(
-    'batch_size', [512, 8192], 'Images per step, of all accelerators.', lower_bound=1
+FLAGS = flags.FlagValues()  # of this command alone
+flags.DEFINE_multi_integer('devices', [1, 8, 256], 'Accelerators.', 1, flag_values=FLAGS)
+flags.DEFINE_multi_integer(
+    'batch_size', [512, 8192], 'Images per step, of all accelerators.', 1, flag_values=FLAGS
 )
 _NVIDIA = "ResNet-50 v1.5 in PyTorch, NVIDIA's DeepLearningExamples"
 
@@ -281,12 +285,12 @@ def report(
 
 def main(argv: list[str]) -> None:
     """Counts and prints."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected {argv[1]!r}')
+    if words := commands.parse(FLAGS, argv):
+        raise UserError(f'unexpected {words[0]!r}: write --devices=..., --batch_size=...')
     logging.set_verbosity(logging.WARNING)
     of = Experiment()
-    print('\n'.join(report(of, Machine(), count(of), _DEVICES.value, _BATCH.value)))
+    print('\n'.join(report(of, Machine(), count(of), FLAGS.devices, FLAGS.batch_size)))
 
 
 if __name__ == '__main__':
-    app.run(main)
+    sys.exit(commands.run(main, FLAGS, __doc__))

@@ -102,7 +102,9 @@ def test_the_benchmark_of_dispatch_gives_ratios():
     small = ['--encoder=vit(patch=4, width=8, depth=1, heads=2)', '--size=8', '--batch_size=8']
     title, line = printed_by('benchmarks.dispatch', *small, '--steps=4', '--rounds=2')
     assert '8x8' in title
-    ratio = re.search(r'; 4 steps in one program take ([\d.]+) \(([\d.]+) to ([\d.]+)\) of it$', line)
+    ratio = re.search(
+        r'; 4 steps in one program take ([\d.]+) \(([\d.]+) to ([\d.]+)\) of it$', line
+    )
     assert 0 < float(ratio[2]) <= float(ratio[1]) <= float(ratio[3])
 
 

@@ -139,7 +139,8 @@ def fill_the_disk(tmp_path):
     read_only = {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1e9'}  # no half programs there
     process = start(*words, limits='ulimit -f 8;', env=os.environ | read_only)
     code, _, err = ended(process)
-    run, line = err.splitlines()
+    run, *notes, line = err.splitlines()
+    assert all(': compiled in ' in note for note in notes)
     assert code == 2 and run.startswith('[1/1] ')
     assert re.match(r'error: /.*/checkpoints/.*: File too large: make room there or in the', line)
     return words

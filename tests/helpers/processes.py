@@ -16,7 +16,8 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 def start(workdir, *flags, config='tests/helpers/tiny.py', devices=4, will_be_killed=False):
     xla_flags = re.sub(r'device_count=\d+', f'device_count={devices}', os.environ['XLA_FLAGS'])
-    env = os.environ | {'PYTHONPATH': str(ROOT / 'tests/helpers'), 'XLA_FLAGS': xla_flags}
+    folders = [str(ROOT / 'tests/helpers'), *filter(None, [os.environ.get('PYTHONPATH')])]
+    env = os.environ | {'PYTHONPATH': os.pathsep.join(folders), 'XLA_FLAGS': xla_flags}
     if will_be_killed:  # it reads shared programs and writes none: no half of one is left
         env['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '1e9'
     command = [sys.executable, 'launch.py', f'--config={config}', f'--workdir={workdir}', *flags]

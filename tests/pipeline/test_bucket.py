@@ -100,9 +100,19 @@ def test_files_checkpoints_and_encoders_are_read_from_a_bucket(emulator):
 
 @pytest.mark.wide
 @needs_emulator
-def test_a_run_ends_in_a_bucket_as_in_a_folder(emulator, tmp_path):
+def test_a_run_that_was_killed_ends_in_a_bucket_as_in_a_folder(emulator, tmp_path):
     finish(start(tmp_path / 'local', config=SMALL))
-    finish(start('gs://bucket/runs', config=SMALL))
+    process, deadline = start('gs://bucket/runs', config=SMALL), time.monotonic() + 300
+    while not any('/answers/' in name and 'part-' in name for name in names(emulator)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    parts = [name for name in names(emulator) if '/answers/' in name and 'part-' in name]
+    before = [fetch(f'{emulator}/bucket/{name}') for name in parts]
+    output = finish(start('gs://bucket/runs', config=SMALL))
+    assert 'victim/' in output and 'finished before' in output
+    assert [fetch(f'{emulator}/bucket/{name}') for name in parts] == before  # not asked again
     path = tmp_path / 'results.jsonl'
     path.write_bytes(fetch(f'{emulator}/bucket/runs/results.jsonl'))
     assert read(path) == read(tmp_path / 'local/results.jsonl')
