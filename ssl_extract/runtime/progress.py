@@ -28,6 +28,15 @@ class _Bar(tqdm.tqdm):
         self.initial = self.last_print_n = self.n
         return None
 
+    def clear(self, *args: Any, **kwargs: Any) -> None:
+        """Takes the bar off the screen, where it was drawn; see `tqdm.tqdm.clear`."""
+        if self.running:
+            super().clear(*args, **kwargs)
+
+    def refresh(self, *args: Any, **kwargs: Any) -> bool | None:
+        """Draws the bar again, but for one that was not drawn yet; see `tqdm.tqdm.refresh`."""
+        return super().refresh(*args, **kwargs) if self.running else None
+
 
 def progress(iterable: Iterable[Any] | None = None, **kwargs: Any) -> tqdm.tqdm:
     """Makes a tqdm bar with rate and ETA; a log file gets a line every 20 seconds instead.
