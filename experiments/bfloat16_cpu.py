@@ -2,7 +2,7 @@
 
     python launch.py --config=experiments/bfloat16_cpu.py --config.data.dir=DIR
 
-DIR holds a TFDS copy of cifar10. A victim is pretrained by SimCLR for 20 epochs on 10,000 images of
+DIR holds a TFDS copy of cifar10. A victim is pretrained by SimCLR for 10 epochs on 10,000 images of
 16 x 16 pixels, in float32 and in bfloat16, and stolen with 4,000 queries by a surrogate of its own
 type; a surrogate in bfloat16 of the victim in float32 stands beside them. Five seeds, of victim
 and attack; the comparisons are paired seed by seed. A quarter of an hour of one CPU core.
@@ -32,7 +32,7 @@ def get_config():
         'color_jitter(0.4, 0.4, 0.4, 0.1, p=0.8) | grayscale(p=0.2)'
     )
     c.victim.split = 'train[:10000]'
-    c.victim.epochs = 20
+    c.victim.epochs = 10
     c.victim.batch_size = 256
     c.victim.learning_rate = 5e-3
     c.victim.schedule = 'cosine(warmup=0.05)'
