@@ -5,7 +5,7 @@
 DIR holds a TFDS copy of cifar10. A victim is pretrained by SimCLR for 10 epochs on 10,000 images of
 16 x 16 pixels, in float32 and in bfloat16, and stolen with 4,000 queries by a surrogate of its own
 type; a surrogate in bfloat16 of the victim in float32 stands beside them. Five seeds, of victim
-and attack; the comparisons are paired seed by seed. A quarter of an hour of one CPU core.
+and attack; the comparisons are paired seed by seed. Some twenty minutes of one CPU core.
 """
 
 from ssl_extract import config
