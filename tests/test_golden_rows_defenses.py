@@ -4,6 +4,7 @@ import golden_runs
 import pytest
 
 
-@pytest.mark.parametrize('name', ['defenses', 'tiny'])
+# test_launch.py runs the tiny experiment whole.
+@pytest.mark.parametrize('name', ['defenses', pytest.param('tiny', marks=pytest.mark.wide)])
 def test_the_rows_are_the_golden_ones(name, tmp_path):
     golden_runs.check(name, tmp_path)
