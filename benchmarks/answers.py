@@ -21,7 +21,8 @@ import numpy as np
 from absl import app, flags, logging
 from etils import epath
 
-from ssl_extract import attacks, augment, losses, training
+from benchmarks import pieces
+from ssl_extract import training
 from ssl_extract.attacks.plans import stored_arrays
 from ssl_extract.encoders import trained
 from ssl_extract.oracle import make_oracle, store
@@ -88,15 +89,7 @@ def plain(folder: str, nbytes: int) -> None:
 
 def train(folder: epath.Path, images: np.ndarray, answers: store.Answers) -> None:
     """Trains a surrogate on the answers, as runs do."""
-    none = augment.make('none')
-    recipe = attacks.make(
-        'direct',
-        encoder=trained.make(ENCODER),
-        answer_dim=_DIM.value,
-        plan=attacks.PLANS.make('once', query_augmentation=none),
-        loss=losses.make('mse'),
-        student_augmentation=none,
-    ).recipe
+    recipe = pieces.imitation(trained.make(ENCODER), _DIM.value)
     seeds = np.zeros((len(images), 1), np.uint32)
     arrays = stored_arrays(seeds, answers.representations, answers.granted)
     training.fit(

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from ssl_extract import attacks, augment, losses, training
+from benchmarks import pieces
+from ssl_extract import training
 from ssl_extract.encoders import trained
 from ssl_extract.runtime import parallel
 
@@ -30,15 +31,7 @@ TOTAL = 64  # steps of a measurement
 
 def measure(encoder: str, batch_size: int, steps: int) -> tuple[float, np.ndarray]:
     """Returns milliseconds of a step by itself, and the ratios of rounds: scanned to single."""
-    none, mesh = augment.make('none'), parallel.data_mesh()
-    recipe = attacks.make(
-        'direct',
-        encoder=trained.make(encoder),
-        answer_dim=64,
-        plan=attacks.PLANS.make('once', query_augmentation=none),
-        loss=losses.make('mse'),
-        student_augmentation=none,
-    ).recipe
+    mesh, recipe = parallel.data_mesh(), pieces.imitation(trained.make(encoder), 64)
     shape, random = (_SIZE.value, _SIZE.value, 3), np.random.default_rng(0)
     step = training.make_step(recipe, 'adam', 'cosine', mesh)
     init = training.make_init(recipe, 'adam', shape, mesh)

@@ -25,7 +25,8 @@ from absl import app, flags, logging
 from etils import epath
 
 import ssl_extract
-from ssl_extract import attacks, augment, losses, training
+from benchmarks import pieces
+from ssl_extract import training
 from ssl_extract.encoders import trained
 from ssl_extract.evaluation import probe
 from ssl_extract.runtime import files, parallel, progress
@@ -65,16 +66,8 @@ def images(count: int) -> np.ndarray:
 
 @functools.cache
 def attack(dim: int, loss: str = 'mse') -> training.Recipe:
-    """The recipe of a direct attack on stored answers of `dim` numbers."""
-    none = augment.make('none')
-    return attacks.make(
-        'direct',
-        encoder=trained.make(ENCODER),
-        answer_dim=dim,
-        plan=attacks.PLANS.make('once', query_augmentation=none),
-        loss=losses.make(loss),
-        student_augmentation=none,
-    ).recipe
+    """The recipe of a direct attack on stored answers of `dim` numbers; always the same object."""
+    return pieces.imitation(trained.make(ENCODER), dim, loss=loss)
 
 
 @functools.cache

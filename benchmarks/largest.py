@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from absl import flags, logging
 
-from benchmarks import commands
-from ssl_extract import attacks, augment, losses, training
+from benchmarks import commands, pieces
+from ssl_extract import training
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import parallel
@@ -98,7 +98,7 @@ def count(of: Experiment) -> Counts:
     image = jax.ShapeDtypeStruct((1, of.side, of.side, 3), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), image)
     forward = jax.jit(network.apply)
-    operations = parallel.count_flops(forward, variables, image)
+    operations = parallel.compile_ahead(forward, variables, image).flops
     sizes = [math.prod(x.shape) for x in jax.tree.leaves(variables['params'])]
     dim = jax.eval_shape(network.apply, variables, image).shape[-1]
     return Counts(dim, operations, 3 * operations, 4.0 * sum(sizes))
@@ -106,18 +106,11 @@ def count(of: Experiment) -> Counts:
 
 def step_memory(of: Experiment, batch_size: int) -> float:
     """Bytes that one device needs for a step on `batch_size` images: XLA's count, on this CPU."""
-    none, network = augment.make('none'), trained.make(of.encoder)
+    network = trained.make(of.encoder)
     image = jax.ShapeDtypeStruct((1, of.side, of.side, 3), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), image)
     dim = jax.eval_shape(network.apply, variables, image).shape[-1]
-    recipe = attacks.make(
-        'direct',
-        encoder=network,
-        answer_dim=dim,
-        plan=attacks.PLANS.make('once', query_augmentation=none),
-        loss=losses.make('infonce(temperature=0.1)'),
-        student_augmentation=none,
-    ).recipe
+    recipe = pieces.imitation(network, dim, loss='infonce(temperature=0.1)')
     mesh = parallel.data_mesh(1)
     shape = (of.side, of.side, 3)
     state = jax.eval_shape(
@@ -129,8 +122,7 @@ def step_memory(of: Experiment, batch_size: int) -> float:
         'answered': jax.ShapeDtypeStruct((batch_size, 1), bool),
     }
     step = training.make_step(recipe, 'adam', 'cosine', mesh)
-    used = step.lower(state, batch, None, 1e-3, 1000).compile().memory_analysis()
-    return used.temp_size_in_bytes + used.argument_size_in_bytes
+    return float(parallel.compile_ahead(step, state, batch, None, 1e-3, 1000).memory)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,15 +85,15 @@ class Piece(NamedTuple):
     host_ms: Callable[[int], list[float]] | None = None
 
 
-def imitation(network: Network, dim: int, plan: str = 'once') -> training.Recipe:
-    """Makes direct extraction by MSE, without augmentation."""
+def imitation(network: Network, dim: int, plan: str = 'once', loss: str = 'mse') -> training.Recipe:
+    """Makes direct extraction without augmentation."""
     none = augment.make('none')
     return attacks.make(
         'direct',
         encoder=network,
         answer_dim=dim,
         plan=attacks.PLANS.make(plan, query_augmentation=none),
-        loss=losses.make('mse'),
+        loss=losses.make(loss),
         student_augmentation=none,
     ).recipe
 

@@ -36,9 +36,9 @@ def measure(piece: Piece, seconds: float, peak: float) -> dict[str, Any]:
     start = time.perf_counter()
     if piece.program is not None:
         function, args = piece.program
-        program_mib = mib(function.lower(*args).compile().memory_analysis())
-        compile_s = time.perf_counter() - start
-        operations = parallel.count_flops(function, *args)
+        program = parallel.compile_ahead(function, *args)
+        program_mib, compile_s = program.memory / 2**20, program.seconds
+        operations = program.flops
         devices = parallel.data_mesh().size
     else:
         jax.block_until_ready(piece.call())
@@ -63,16 +63,6 @@ def measure(piece: Piece, seconds: float, peak: float) -> dict[str, Any]:
         'share': operations * per_second / peak,
         'host_ms': piece.host_ms(turn) if piece.host_ms else None,
     }
-
-
-def mib(needed: Any) -> float:
-    """Returns the MiB that a compiled program's arguments, outputs and temporary arrays take.
-
-    Args:
-        needed: `memory_analysis()` of a compiled program.
-    """
-    size = needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
-    return (size - needed.alias_size_in_bytes) / 2**20
 
 
 def device_mib() -> float | None:

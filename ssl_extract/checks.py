@@ -62,6 +62,11 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None) -> N
     check(name, value, Annotated[int, Range(least, most)])
 
 
+def machine_memory() -> int:
+    """Returns the whole memory of the machine in bytes."""
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+
+
 def check_memory(what: str, num_bytes: int, advice: str = 'write less') -> None:
     """Checks that an array fits into the memory of the machine.
 
@@ -75,7 +80,7 @@ def check_memory(what: str, num_bytes: int, advice: str = 'write less') -> None:
     Raises:
         UserError: the array is larger than the whole memory.
     """
-    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    memory = machine_memory()
     if num_bytes > memory:
         raise UserError(
             f'{what} would take {num_bytes / 2**30:,.0f} GiB, and this machine has '

@@ -1,7 +1,7 @@
 """Tests run on four emulated CPU devices, so that sharding is really tested.
 
-TEST_DEVICES=1 takes one device, which halves the time to compile. Tests with the marker `devices`
-need four, and are skipped then; `make test` runs them apart.
+TEST_DEVICES=1 takes one device, for which most programs compile faster. Tests with the marker
+`devices` need four, and are skipped then; `make test` runs them apart.
 
 Most of the tests' time is tracing and compiling. Tests, workers and their processes therefore
 share their compiled programs in a folder below pytest's cache, and compile fast rather than well.

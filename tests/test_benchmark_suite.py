@@ -90,13 +90,6 @@ def test_a_convolution_has_the_operations_of_its_shapes():
     assert 0.8 * whole < row['gflop'] * 1e9 <= 1.05 * whole  # XLA leaves out the taps outside
 
 
-def test_a_donated_argument_counts_once():
-    x = jnp.ones((1024, 1024))
-    add = jax.jit(lambda x: x + 1, donate_argnums=0)
-    needed = add.lower(x).compile().memory_analysis()
-    assert suite.mib(needed) == pytest.approx(4.0, abs=0.01)
-
-
 def test_a_record_against_itself_is_exactly_as_fast(record):
     rows = tables.compare(record, json.loads(json.dumps(record)))
     assert len(rows) == 7 and {row['ratio'] for row in rows} == {1.0}

@@ -22,7 +22,6 @@ from ssl_extract.data import tfds as tfds_sets
 from ssl_extract.data.content import hash_rows
 from ssl_extract.data.splits import Piece, parse_split
 from ssl_extract.errors import UserError
-from ssl_extract.runtime import files
 from ssl_extract.runtime.ahead import ahead
 from ssl_extract.runtime.progress import progress
 
@@ -170,7 +169,7 @@ class Files:
                 bar.update(len(rows))
                 if rows[-1] + 1 == len(source):
                     stored[k], done = np.concatenate(done), []
-                    _write_values(paths[k], stored[k])
+                    tfds_sets.write_cached(paths[k], values=stored[k])
         pairs = zip(stored, self.parts, strict=True)
         return np.concatenate([values[file.part] for values, file in pairs])
 
@@ -265,18 +264,6 @@ def _files_of(builder: tfds.core.DatasetBuilder, piece: Piece) -> list[_File]:
 
 
 def _read_values(path: epath.Path, count: int) -> np.ndarray | None:
-    """Reads a file of the cache; None if it is missing or damaged."""
-    if not path.exists():
-        return None
-    try:
-        values = files.read_npz(path)['values']
-    except Exception:  # a damaged file is made again, whatever the damage is
-        return None
-    return values if values.shape == (count,) else None
-
-
-def _write_values(path: epath.Path, values: np.ndarray) -> None:
-    try:
-        files.write_npz(path, values=values)
-    except OSError as error:
-        raise UserError(f'cannot write {path} ({error}): give another cache_dir') from error
+    """Reads the values of a file's images from the cache; None if they are to be made again."""
+    values = (tfds_sets.read_cached(path) or {}).get('values')
+    return values if values is not None and values.shape == (count,) else None

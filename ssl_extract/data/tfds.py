@@ -63,7 +63,7 @@ def load(
             with tqdm(total=total, desc=f'decoding {name}', unit='image', disable=None) as bar:
                 for i in missing:
                     decoded[i] = _decode(name, source, ranges[i], image_key, label_key, size, bar)
-                    _write_part(paths[i], decoded[i])
+                    write_cached(paths[i], images=decoded[i][0], labels=decoded[i][1])
         for i in parts:
             rows = slice(max(piece.start - i * _PART, 0), piece.stop - i * _PART)
             images.append(decoded[i][0][rows])
@@ -268,19 +268,31 @@ def hash_file(name: str, path: epath.Path) -> str:
 
 def _read_part(path: epath.Path, count: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Reads a part of the cache; None if it is missing or damaged."""
-    if not path.exists():
+    part = read_cached(path) or {}
+    if set(part) != {'images', 'labels'}:
         return None
-    try:
-        part = files.read_npz(path)
-        images, labels = part['images'], part['labels']
-    except Exception:  # a damaged part is decoded again, whatever the damage is
-        return None
+    images, labels = part['images'], part['labels']
     sound = images.dtype == np.uint8 and images.shape[:1] == labels.shape == (count,)
     return (images, labels) if sound else None
 
 
-def _write_part(path: epath.Path, part: tuple[np.ndarray, np.ndarray]) -> None:
+def read_cached(path: epath.Path) -> dict[str, np.ndarray] | None:
+    """Reads a file of the cache; None if it is missing or damaged, and to be made again."""
+    if not path.exists():
+        return None
     try:
-        files.write_npz(path, images=part[0], labels=part[1])
+        return files.read_npz(path)
+    except Exception:  # whatever the damage is
+        return None
+
+
+def write_cached(path: epath.Path, **arrays: np.ndarray) -> None:
+    """Writes a file of the cache.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        files.write_npz(path, **arrays)
     except OSError as error:
         raise UserError(f'cannot write {path} ({error}): give another cache_dir') from error

@@ -1,5 +1,6 @@
 """Assessment of one encoder: every metric on every task."""
 
+import collections
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -78,8 +79,7 @@ def assess(
     """
     if not tasks:
         raise UserError('tasks is empty: an encoder is assessed on one task or more')
-    digests = [data.digest(part) for task in tasks for part in (task.train, task.test)]
-    shared = {digest for digest in digests if digests.count(digest) > 1}
+    shared = _shared(tasks)
     run = functools.partial(represent, batch_size=batch_size, mesh=mesh)
     represented = _once(lambda dataset: run(encode, dataset), shared)
 
@@ -104,20 +104,27 @@ def assess(
     return Assessment(measured, arrays)
 
 
+def _shared(tasks: Sequence[Task]) -> dict[int, str]:
+    """Returns the digests of sets whose content occurs several times, by the set's identity."""
+    parts = [part for task in tasks for part in (task.train, task.test)] if len(tasks) > 1 else []
+    digests = {id(part): data.digest(part) for part in parts}
+    occurs = collections.Counter(digests[id(part)] for part in parts)
+    return {identity: digest for identity, digest in digests.items() if occurs[digest] > 1}
+
+
 def _once(
-    compute: Callable[[data.Dataset], Any], shared: set[str]
+    compute: Callable[[data.Dataset], Any], shared: dict[int, str]
 ) -> Callable[[data.Dataset], Any]:
-    """Returns `compute`, which keeps its results for sets with the digests `shared`."""
+    """Returns `compute`, which keeps its results for the sets that are `shared`."""
     kept = {}
 
     def computed(dataset: data.Dataset) -> Any:
-        key = data.digest(dataset)
-        if key in kept:
-            return kept[key]
-        result = compute(dataset)
-        if key in shared:
-            kept[key] = result
-        return result
+        key = shared.get(id(dataset))
+        if key is None:
+            return compute(dataset)
+        if key not in kept:
+            kept[key] = compute(dataset)
+        return kept[key]
 
     return computed
 

@@ -8,7 +8,6 @@ own devices their rows and nothing more.
 
 import functools
 import math
-import os
 import re
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_extract.checks import machine_memory
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import hosts, memory
 
@@ -182,7 +182,7 @@ def compile_ahead(compiled: Callable, *args: Any) -> Program:
     return Program(seconds, flops, sum(sizes) - used.alias_size_in_bytes)
 
 
-def check_memory(program: Program, mesh: jax.sharding.Mesh, what: str) -> None:
+def check_fits(program: Program, mesh: jax.sharding.Mesh, what: str) -> None:
     """Checks that a program fits into the memory of the devices of a mesh.
 
     Args:
@@ -195,8 +195,7 @@ def check_memory(program: Program, mesh: jax.sharding.Mesh, what: str) -> None:
     """
     device = mesh.local_devices[0]
     if device.platform == 'cpu':
-        available = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-        available //= len(mesh.local_devices)
+        available = machine_memory() // len(mesh.local_devices)
     else:
         available = (device.memory_stats() or {}).get('bytes_limit', math.inf)
     if program.memory > available:
@@ -205,11 +204,6 @@ def check_memory(program: Program, mesh: jax.sharding.Mesh, what: str) -> None:
             f'{available / 2**30:,.1f}: write a smaller batch_size, remat=True in the encoder, or '
             "accumulate(steps=4) before the optimizer's name"
         )
-
-
-def count_flops(compiled: Callable, *args: Any) -> float:
-    """Counts the floating-point operations of one call on one device; see `compile_ahead`."""
-    return compile_ahead(compiled, *args).flops
 
 
 def _convolution_flops(shapes: tuple[str, str]) -> float:

@@ -64,10 +64,8 @@ class Rows:
         like = self._like
         shape = self._count, *like.shape[1:]
         whole = np.memmap(self._file, like.dtype, mode='c', shape=shape)
-        if np.array_equal(order, np.arange(self._count)):
-            return whole
-        if not len(order):
-            return np.zeros((0, *like.shape[1:]), like.dtype)
+        if np.array_equal(order, np.arange(len(order))):
+            return whole[: len(order)]
         ordered, block = Rows(self._folder), max(1, _BLOCK_BYTES // max(1, like[:1].nbytes))
         for start in range(0, len(order), block):
             ordered.append(np.asarray(whole[order[start : start + block]]))

@@ -279,7 +279,7 @@ def compile_ahead(
             f'{description}: compiled in {program.seconds:.1f} s; a step takes '
             f'{program.flops / 1e9:,.3g} GFLOP and {program.memory / 2**20:,.0f} MiB on each device'
         )
-    parallel.check_memory(program, mesh, f'{description}: a step')
+    parallel.check_fits(program, mesh, f'{description}: a step')
     return program
 
 

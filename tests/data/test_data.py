@@ -286,15 +286,15 @@ def test_sizes_and_splits_are_cached_apart(load):
 
 
 def test_goes_on_where_it_was_interrupted(load, decoded, tmp_path, monkeypatch):
-    write, written = tfds_sets._write_part, []
+    write, written = tfds_sets.write_cached, []
 
-    def stop_at_the_third(*args):
-        written.append(args)
+    def stop_at_the_third(path, **arrays):
+        written.append(path)
         if len(written) == 3:
             raise KeyboardInterrupt
-        write(*args)
+        write(path, **arrays)
 
-    monkeypatch.setattr(tfds_sets, '_write_part', stop_at_the_third)
+    monkeypatch.setattr(tfds_sets, 'write_cached', stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         load('rgb_set')
     decoded.clear()

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_extract import augment, encoders, losses, training, victims
+from ssl_extract import augment, checks, encoders, losses, training, victims
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import checkpoint, files, loggers, parallel
 from ssl_extract.training import loop
@@ -400,7 +400,7 @@ class TestCompiledAhead:
         self, tmp_path, monkeypatch
     ):
         pages = {'SC_PHYS_PAGES': 5, 'SC_PAGE_SIZE': 4096}
-        monkeypatch.setattr(parallel.os, 'sysconf', pages.get)
+        monkeypatch.setattr(checks.os, 'sysconf', pages.get)
         with pytest.raises(
             UserError, match=r'^train: a step takes 0\.0 GiB on each device, .*remat'
         ):
