@@ -57,7 +57,9 @@ def test_the_benchmark_compares_defenses_with_the_forward_pass():
 @pytest.mark.wide
 def test_the_benchmark_of_memory_shows_what_blocks_and_remat_save():
     encoder = '--encoder=vit(depth=4, width=16, heads=2)'
-    title, losses, *rows = printed_by('benchmarks.memory', '--rows=4096', encoder, '--batch_size=8')
+    title, losses, *rows = printed_by(
+        'benchmarks.memory', '--rows=4096', encoder, '--batch_size=64'
+    )
     assert title == f'{title.split()[0]} x cpu, MiB on each device' and '4,096 x 128' in losses
     for row in rows[:4] + rows[-1:]:  # of rda, fewer comparisons are kept
         before, after = (float(x.replace(',', '')) for x in row.split()[-2:])
