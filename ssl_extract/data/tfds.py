@@ -269,9 +269,9 @@ def hash_file(name: str, path: epath.Path) -> str:
 def _read_part(path: epath.Path, count: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Reads a part of the cache; None if it is missing or damaged."""
     part = read_cached(path) or {}
-    if set(part) != {'images', 'labels'}:
+    images, labels = part.get('images'), part.get('labels')
+    if images is None or labels is None:
         return None
-    images, labels = part['images'], part['labels']
     sound = images.dtype == np.uint8 and images.shape[:1] == labels.shape == (count,)
     return (images, labels) if sound else None
 
