@@ -1,12 +1,10 @@
 """Several steps as one program: `python -m benchmarks.dispatch [--encoder=SPEC ...]`.
 
-Prints the time of a step of the attack on stored answers, as the training calls it, and within a
-`lax.scan` of several steps, in turn. The ratio is the median over rounds. On CPU a convolution in a
-scan is many times slower, so that the encoder here has none unless you name another.
+Prints the time of a step of the attack on stored answers with `training.steps_per_dispatch` of 1
+and of more, in turn. The ratio is the median over rounds.
 """
 
 import time
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +17,11 @@ from ssl_extract.runtime import parallel
 
 _ENCODER = flags.DEFINE_multi_string(
     'encoder',
-    ['vit(patch=4, width=16, depth=1, heads=2)', 'vit(patch=4, width=64, depth=4, heads=4)'],
+    [
+        'vit(patch=4, width=16, depth=1, heads=2)',
+        'vit(patch=4, width=64, depth=4, heads=4)',
+        'resnet18(stem="patch", width=16, stages=(1, 1))',
+    ],
     'Of the surrogate.',
 )
 _SIZE = flags.DEFINE_integer('size', 16, 'Images are size x size.', lower_bound=8)
@@ -30,40 +32,36 @@ TOTAL = 64  # steps of a measurement
 
 
 def measure(encoder: str, batch_size: int, steps: int) -> tuple[float, np.ndarray]:
-    """Returns milliseconds of a step by itself, and the ratios of rounds: scanned to single."""
+    """Returns milliseconds of a step by itself, and the ratios of rounds: together to single."""
     mesh, recipe = parallel.data_mesh(), pieces.imitation(trained.make(encoder), 64)
     shape, random = (_SIZE.value, _SIZE.value, 3), np.random.default_rng(0)
-    step = training.make_step(recipe, 'adam', 'cosine', mesh)
+    one, several = (
+        training.make_step(recipe, 'adam', 'cosine', mesh, steps_per_dispatch=most)
+        for most in (1, steps)
+    )
     init = training.make_init(recipe, 'adam', shape, mesh)
-    batch = {
+    data = {
         'inputs': random.integers(0, 256, (batch_size, *shape), dtype=np.uint8),
         'answers': random.random((batch_size, 1, 64), np.float32),
         'answered': np.ones((batch_size, 1), bool),
     }
-    one = parallel.put(batch, mesh)
-    several = jax.device_put({name: np.stack([x] * steps) for name, x in batch.items()})
-
-    def scanned(state: Any, batches: Any) -> tuple[Any, Any]:
-        def body(state: Any, batch: Any) -> tuple[Any, Any]:
-            state, measured, _ = step(state, batch, None, 1e-3, 10_000)
-            return state, measured
-
-        return jax.lax.scan(body, state, batches)
-
-    scanned = jax.jit(scanned, donate_argnums=0)
+    rows = np.arange(batch_size)
+    batch = parallel.put_rows(data, rows, mesh)
+    batches = parallel.put_rows(data, np.stack([rows] * steps), mesh)
+    given = (None, 1e-3, 10_000)
     states = [init(jax.random.key(0), (), None) for _ in range(2)]
 
     def single() -> float:
         start = time.perf_counter()
         for _ in range(TOTAL):
-            states[0], _, _ = step(states[0], one, None, 1e-3, 10_000)
+            states[0], _, _ = one(states[0], batch, *given)
         jax.block_until_ready(states[0])
         return time.perf_counter() - start
 
     def joined() -> float:
         start = time.perf_counter()
         for _ in range(TOTAL // steps):
-            states[1], _ = scanned(states[1], several)
+            states[1], _, _ = several(states[1], batches, *given, steps)
         jax.block_until_ready(states[1])
         return time.perf_counter() - start
 

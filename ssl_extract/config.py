@@ -46,6 +46,7 @@ RANGES = {
     'evaluation.shots': Whole,
     'training.checkpoint_every': Count,
     'training.log_every': Count,
+    'training.steps_per_dispatch': Annotated[int, Range(1, 1024)],
     'training.replicas': Count,
 }
 
@@ -136,6 +137,7 @@ def base() -> ml_collections.ConfigDict:
     c.training = ml_collections.ConfigDict()
     c.training.checkpoint_every = 500  # steps
     c.training.log_every = 25  # steps
+    c.training.steps_per_dispatch = 1  # steps that are sent to the devices as one program
     c.training.replicas = 1  # trainings of several runs that are one program, where they are alike
     c.training.log_to = ''  # loggers that get the metrics meanwhile, e.g. 'tensorboard'
 

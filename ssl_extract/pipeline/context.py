@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -23,6 +23,7 @@ class Workspace(NamedTuple):
         modules: the user's modules; a result depends on their source.
         checkpoint_every: steps between two checkpoints of a training.
         log_every: steps between two rows of the metrics.
+        steps_per_dispatch: the most steps of a training that are one program.
         replicas: the most trainings, of several runs, that are one program.
         log_to: a chain of loggers, which get the metrics while a training runs.
     """
@@ -32,8 +33,18 @@ class Workspace(NamedTuple):
     modules: OwnModules = NO_MODULES
     checkpoint_every: int = 500
     log_every: int = 25
+    steps_per_dispatch: int = 1
     replicas: int = 1
     log_to: str = ''
+
+    def rhythm(self) -> dict[str, Any]:
+        """Returns how often a training is sent to the devices, saves and reports: see `fit`."""
+        return {
+            'checkpoint_every': self.checkpoint_every,
+            'log_every': self.log_every,
+            'steps_per_dispatch': self.steps_per_dispatch,
+            'log_to': self.log_to,
+        }
 
 
 class Run(NamedTuple):

@@ -62,7 +62,8 @@ def check_victim(run: Run, sets: Sets, sketch: Sketch) -> None:
         check_steps('victim.epochs', c.epochs, count, c.batch_size)
         check_network('victim.encoder', c.encoder, sketch.input_shape, sets)
         recipe = make_recipe(c.method, c.encoder, c.augmentation)
-        check_step(recipe, c.batch_size, sketch.input_shape, 'victim')
+        several = run.workspace.steps_per_dispatch > 1
+        check_step(recipe, c.batch_size, sketch.input_shape, 'victim', in_loop=several)
 
 
 def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
@@ -146,6 +147,7 @@ def check_attack(run: Run, sets: Sets, sketch: Sketch) -> None:
         (sketch, endpoint, defense, sets.num_classes),
         attack.before,
         apart,
+        run.workspace.steps_per_dispatch > 1,
     )
 
 

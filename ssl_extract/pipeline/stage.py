@@ -329,9 +329,7 @@ def fit_encoder(
         account=account,
         frozen=frozen,
         initial=initial,
-        checkpoint_every=workspace.checkpoint_every,
-        log_every=workspace.log_every,
-        log_to=workspace.log_to,
+        **workspace.rhythm(),
         description=f'{role} {label}'.strip(),
         field=RATES.get(role, 'attack.learning_rate'),
     )

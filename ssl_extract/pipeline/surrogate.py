@@ -391,9 +391,7 @@ def _before(
         folder=folder,
         mesh=workspace.mesh,
         decode=data.decoder(extraction.attacker.pool),
-        checkpoint_every=workspace.checkpoint_every,
-        log_every=workspace.log_every,
-        log_to=workspace.log_to,
+        **workspace.rhythm(),
         description=f'before {extraction.label}',
         field='attack.learning_rate',
     )

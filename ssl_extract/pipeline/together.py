@@ -143,9 +143,7 @@ def _fit(workspace: Workspace, fits: list[tuple[epath.Path, Fit]]) -> None:
         schedule=given['how'].schedule,
         mesh=workspace.mesh,
         decode=given['decode'],
-        checkpoint_every=workspace.checkpoint_every,
-        log_every=workspace.log_every,
-        log_to=workspace.log_to,
+        **workspace.rhythm(),
         description=given['role'],
     )
 

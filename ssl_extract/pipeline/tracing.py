@@ -39,6 +39,7 @@ def check_step(
     service: tuple = (),
     before: training.Recipe | None = None,
     apart: bool = False,
+    in_loop: bool = False,
 ) -> None:
     """Builds one training step without computing it, which shows parts that do not fit.
 
@@ -53,9 +54,10 @@ def check_step(
         service: the arguments of `services.example_oracle`; empty without an oracle.
         before: the recipe of a first phase.
         apart: whether the answers of each account lie in a space of its own.
+        in_loop: whether it must stand in a program of several steps.
 
     Raises:
-        UserError: the step cannot be built, or its loss is not one float.
+        UserError: the step cannot be built, or not in a loop, or its loss is not one float.
     """
     oracle = services.example_oracle(*service) if service else None
 
@@ -82,9 +84,11 @@ def check_step(
         return loss
 
     try:
-        loss = jax.eval_shape(step, jax.random.key(0), oracle)
+        jaxpr, loss = jax.make_jaxpr(step, return_shape=True)(jax.random.key(0), oracle)
     except (UserError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [''])[0]
         raise UserError(f'{field}: its training step cannot be built: {reason}') from error
+    if in_loop:
+        training.check_loop(jaxpr, jax.default_backend())
     if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
         raise UserError(f'{field}: its loss must be one float, not {loss.dtype}{list(loss.shape)}')

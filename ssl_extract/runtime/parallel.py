@@ -67,9 +67,9 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
     return jax.NamedSharding(mesh, jax.P())
 
 
-def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
-    """Returns the sharding of arrays whose first axis is the batch."""
-    return jax.NamedSharding(mesh, jax.P('data'))
+def batch_sharding(mesh: jax.sharding.Mesh, axis: int = 0) -> jax.NamedSharding:
+    """Returns the sharding of arrays of which one axis, the first by default, is the batch."""
+    return jax.NamedSharding(mesh, jax.P(*[None] * axis, 'data'))
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
@@ -83,14 +83,25 @@ def put(tree: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def put_rows(data: Any, indices: np.ndarray, mesh: jax.sharding.Mesh) -> Any:
-    """Puts the rows `indices` int[B] of arrays on the host on the mesh, as a sharded batch.
+    """Puts rows of arrays on the host on the mesh, as a sharded batch, or as several.
 
     Each process reads only the rows that its devices get.
+
+    Args:
+        data: arrays [N, ...], or `Records`.
+        indices: the rows, int [B], or [K, B] of K batches.
+        mesh: each batch is sharded over the mesh.
     """
-    sharding = batch_sharding(mesh)
+    axes = indices.ndim
+    sharding = batch_sharding(mesh, axes - 1)
+
+    def rows(x: Any, share: tuple[slice, ...]) -> np.ndarray:
+        wanted = indices[share[:axes]]
+        return x[wanted.ravel()].reshape(*wanted.shape, *x.shape[1:])
+
     return jax.tree.map(
         lambda x: jax.make_array_from_callback(
-            (len(indices), *x.shape[1:]), sharding, lambda share: x[indices[share[0]]]
+            (*indices.shape, *x.shape[1:]), sharding, functools.partial(rows, x)
         ),
         data,
     )
@@ -224,19 +235,23 @@ def compile_query(query: Callable, mesh: jax.sharding.Mesh) -> Callable:
 
 
 @functools.cache
-def compile_take(mesh: jax.sharding.Mesh) -> Callable[[Any, np.ndarray], Any]:
+def compile_take(mesh: jax.sharding.Mesh, axis: int = 0) -> Callable[[Any, np.ndarray], Any]:
     """Compiles `take(data, indices)`: rows of arrays on the devices, as a sharded batch.
 
     The look-up is apart from the training step, so that one compiled step serves all set sizes.
+
+    Args:
+        mesh: the devices.
+        axis: of the batch among the axes of the indices: 0 of [B], 1 of [K, B].
     """
     return jax.jit(
         lambda data, indices: jax.tree.map(lambda x: x[indices], data),
-        out_shardings=batch_sharding(mesh),
+        out_shardings=batch_sharding(mesh, axis),
     )
 
 
 def compile_replicas(step: Callable, mesh: jax.sharding.Mesh) -> Callable:
-    """Compiles `step(state, batch, rate, num_steps) -> (state, metrics)` of replicas.
+    """Compiles `step(state, batch, rate, counts) -> (state, metrics)` of replicas.
 
     The first axis of all arguments but the last, and of the results, is that of the replicas. Each
     device takes the steps of its share of them and hears nothing of the others. The states are
@@ -278,7 +293,7 @@ def _compile_unstack(mesh: jax.sharding.Mesh) -> Callable:
 
 @functools.cache
 def compile_take_each(mesh: jax.sharding.Mesh) -> Callable[[Any, np.ndarray], Any]:
-    """Compiles `take(data [R, N, ...], indices [R, B])`: rows of every replica's own arrays."""
+    """Compiles `take(data [R, N, ...], indices [R, ...])`: rows of every replica's own arrays."""
     return jax.jit(
         lambda data, indices: jax.vmap(
             lambda arrays, rows: jax.tree.map(lambda x: x[rows], arrays)

@@ -1,5 +1,6 @@
 """Training of victims, surrogates and baselines."""
 
+from ssl_extract.training.dispatch import check_loop
 from ssl_extract.training.loop import (
     batch_rows,
     batches_of,
@@ -28,6 +29,7 @@ __all__ = [
     'TrainState',
     'batch_rows',
     'batches_of',
+    'check_loop',
     'epoch_order',
     'fit',
     'fit_together',

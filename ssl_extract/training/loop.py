@@ -7,7 +7,7 @@ batch on the device (views, queries), and the objective. `fit` trains any recipe
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from ssl_extract.augment import to_float
 from ssl_extract.data import Records
 from ssl_extract.runtime import checkpoint, files, hosts, loggers, parallel, progress
 from ssl_extract.runtime.ahead import ahead
+from ssl_extract.training.dispatch import Cuts, steps_of
 from ssl_extract.training.optimizers import SCHEDULES, make_tx
 from ssl_extract.training.recipe import Fit, Recipe, TrainState
 
@@ -35,16 +36,21 @@ def make_step(
     schedule: str,
     mesh: jax.sharding.Mesh,
     decode: Callable = to_float,
+    steps_per_dispatch: int = 1,
 ) -> Callable:
-    """Compiles `step_of` for one training on the mesh.
+    """Compiles `step_of` for one training on the mesh; several steps as `dispatch.steps_of` does.
 
     The same recipe gives the same compiled step, whatever the set size, rate and number of steps.
 
     Args:
         recipe, optimizer, schedule, decode: see `step_of`.
         mesh: batches are sharded over the mesh.
+        steps_per_dispatch: the most steps of a program.
     """
-    return parallel.compile_step(step_of(recipe, optimizer, schedule, decode), mesh)
+    step = step_of(recipe, optimizer, schedule, decode)
+    if steps_per_dispatch > 1:
+        step = steps_of(step, mesh.devices.flat[0].platform)
+    return parallel.compile_step(step, mesh)
 
 
 def step_of(
@@ -166,6 +172,7 @@ def fit(
     initial: dict[str, Any] | None = None,
     checkpoint_every: int = 500,
     log_every: int = 25,
+    steps_per_dispatch: int = 1,
     log_to: str = '',
     description: str = 'train',
     field: str = 'learning_rate',
@@ -192,6 +199,7 @@ def fit(
         frozen, initial: see `init_state`.
         checkpoint_every: steps from one checkpoint to the next.
         log_every: steps from one fetch of metrics to the next.
+        steps_per_dispatch: the most steps that are one program; see `dispatch.check_loop`.
         log_to: a chain of `loggers.LOGGERS`, which get the metrics at every fetch.
         description: the title of the progress bar.
         field: the name of the learning rate in an error message.
@@ -203,7 +211,7 @@ def fit(
     size = len(data['inputs'])
     stored = jax.ShapeDtypeStruct((1, *data['inputs'].shape[1:]), data['inputs'].dtype)
     input_shape = jax.eval_shape(decode, stored).shape[1:]
-    step_fn = make_step(recipe, optimizer, schedule, mesh, decode)
+    step_fn = make_step(recipe, optimizer, schedule, mesh, decode, steps_per_dispatch)
     init = make_init(recipe, optimizer, input_shape, mesh)
     state = init(jax.random.key(seed), account, frozen, initial)
     manager = checkpoint.manager(folder / 'checkpoints')
@@ -227,40 +235,44 @@ def fit(
     # lets a run that stops finish the last save.
     pending, rows, queries = [], [], []
     bar = progress.progress(total=num_steps, initial=start, desc=description, unit='step')
-    rows_of = functools.partial(batch_rows, seed, size, batch_size)
+    cuts = Cuts(num_steps, steps_per_dispatch, (checkpoint_every, log_every))
+    rows_of = functools.partial(cuts.rows, functools.partial(batch_rows, seed, size, batch_size))
+    firsts = cuts.firsts(start)
     with (
         bar,
         checkpoint.closing(manager),
         loggers.opened(log_to, training) as log,
-        contextlib.closing(batches_of(data, rows_of, range(start, num_steps), mesh)) as batches,
+        contextlib.closing(batches_of(data, rows_of, firsts, mesh)) as batches,
     ):
-        for step, batch in zip(range(start, num_steps), batches, strict=True):
+        for first, batch in zip(firsts, batches, strict=True):
+            steps = cuts.steps(first)
             args = (state, batch, oracle, learning_rate, num_steps)
-            if step == start:
+            args += (len(steps),) if steps_per_dispatch > 1 else ()
+            if first == start:
                 program = compile_ahead(step_fn, args, mesh, description)
                 flops = flops or program.flops * mesh.size
             state, measured, step_queries = step_fn(*args)
             if parallel.is_emulated(mesh):
                 jax.block_until_ready(measured)
-            pending.append((step, measured))
+            pending.append((steps, measured))
             if step_queries is not None:
                 queries.append(step_queries)
-            last = step + 1 == num_steps
-            saves = last or (step + 1) % checkpoint_every == 0
-            if saves or (step + 1) % log_every == 0:
+            done = steps.stop
+            saves = done == num_steps or done % checkpoint_every == 0
+            if saves or done % log_every == 0:
                 fetched = _fetch(pending)
                 rows += fetched
                 pending.clear()
-                check(state, fetched, step + 1)
+                check(state, fetched, done)
                 log(fetched)
                 bar.set_postfix(loss=f'{rows[-1]["loss"]:.4g}', refresh=False)
             if saves:
-                loggers.write_part(folder / 'metrics', step + 1, rows)
-                _write_queries(folder / 'asked', step + 1, queries)
+                loggers.write_part(folder / 'metrics', done, rows)
+                _write_queries(folder / 'asked', done, queries)
                 rows, queries = [], []
-                meta = {'step': step + 1, 'seconds': time.monotonic() - clock, 'flops': flops}
-                checkpoint.save(manager, step + 1, state, meta)
-            bar.update()
+                meta = {'step': done, 'seconds': time.monotonic() - clock, 'flops': flops}
+                checkpoint.save(manager, done, state, meta)
+            bar.update(len(steps))
     prints = _read_queries(folder / 'asked', state.oracle)
     return Fit(state, time.monotonic() - clock, flops * num_steps, prints)
 
@@ -295,7 +307,7 @@ _epoch_order = functools.lru_cache(maxsize=4)(epoch_order)  # the batches ahead 
 def batches_of(
     data: dict[str, Any],
     rows_of: Callable[[int], np.ndarray],
-    steps: range,
+    steps: Sequence[int],
     mesh: jax.sharding.Mesh,
 ) -> Iterator[dict[str, jax.Array]]:
     """Yields the batch of each step: from the devices if the set fits there, else from the host.
@@ -305,7 +317,7 @@ def batches_of(
 
     Args:
         data: arrays [N, ...], or `Records`.
-        rows_of: a step to its rows, int [B].
+        rows_of: a step to its rows, int [B], or [K, B] of the K steps from it on.
         steps: to take.
         mesh: batches are sharded over the mesh.
     """
@@ -313,17 +325,19 @@ def batches_of(
     if num_bytes > RESIDENT_BYTES or any(isinstance(x, Records) for x in data.values()):
         yield from ahead(lambda step: parallel.put_rows(data, rows_of(step), mesh), steps)
         return
-    resident, take = parallel.replicate(data, mesh), parallel.compile_take(mesh)
+    resident = parallel.replicate(data, mesh)
     for step in steps:
-        yield take(resident, rows_of(step))
+        rows = rows_of(step)
+        yield parallel.compile_take(mesh, rows.ndim - 1)(resident, rows)
 
 
-def _fetch(pending: list[tuple[int, Any]]) -> list[dict[str, float]]:
-    """Brings metrics from the device."""
+def _fetch(pending: list[tuple[range, Any]]) -> list[dict[str, float]]:
+    """Brings metrics from the device, one or several steps of each program."""
     fetched = jax.device_get([measured for _, measured in pending])
     return [
-        {'step': step, **{name: float(value) for name, value in measured.items()}}
-        for (step, _), measured in zip(pending, fetched, strict=True)
+        {'step': step, **{name: float(np.ravel(values)[i]) for name, values in measured.items()}}
+        for (steps, _), measured in zip(pending, fetched, strict=True)
+        for i, step in enumerate(steps)
     ]
 
 

@@ -22,6 +22,7 @@ from ssl_extract.augment import to_float
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import checkpoint, loggers, parallel, progress
 from ssl_extract.training import loop
+from ssl_extract.training.dispatch import Cuts, steps_of
 from ssl_extract.training.recipe import Recipe, TrainState
 
 
@@ -56,6 +57,7 @@ def fit_together(
     decode: Callable = to_float,
     checkpoint_every: int = 500,
     log_every: int = 25,
+    steps_per_dispatch: int = 1,
     log_to: str = '',
     description: str = 'train',
 ) -> None:
@@ -72,7 +74,7 @@ def fit_together(
         replicas: the trainings.
         num_steps, batch_size, optimizer, schedule, decode: see `fit`; of each replica.
         mesh: the replicas are shared out over its devices.
-        checkpoint_every, log_every, log_to: see `fit`.
+        checkpoint_every, log_every, steps_per_dispatch, log_to: see `fit`.
         description: the title of the progress bar.
 
     Raises:
@@ -83,7 +85,8 @@ def fit_together(
     example = jax.ShapeDtypeStruct((1, *stored.shape[1:]), stored.dtype)
     input_shape = jax.eval_shape(decode, example).shape[1:]
     init = loop.make_init(recipe, optimizer, input_shape, mesh)
-    step = _compile(recipe, optimizer, schedule, mesh, decode)
+    cuts = Cuts(num_steps, steps_per_dispatch, (checkpoint_every, log_every))
+    step = _compile(recipe, optimizer, schedule, mesh, decode, steps_per_dispatch > 1)
     with contextlib.ExitStack() as stack:
         groups: dict[int, list[_Started]] = {}
         for replica in replicas:
@@ -100,8 +103,7 @@ def fit_together(
             group = group[: len(group) - len(group) % mesh.size]
             if group and start < num_steps:
                 title = f'{description}, {len(group)} together'
-                every = (checkpoint_every, log_every)
-                _train(step, group, start, num_steps, batch_size, mesh, every, title)
+                _train(step, group, start, cuts, batch_size, mesh, title)
 
 
 class _Started(NamedTuple):
@@ -129,13 +131,22 @@ def _check(replicas: Sequence[Replica], mesh: jax.sharding.Mesh) -> None:
 
 @functools.cache
 def _compile(
-    recipe: Recipe, optimizer: str, schedule: str, mesh: jax.sharding.Mesh, decode: Callable
+    recipe: Recipe,
+    optimizer: str,
+    schedule: str,
+    mesh: jax.sharding.Mesh,
+    decode: Callable,
+    several: bool,
 ) -> Callable:
-    """Compiles `step(states, batches, rates, num_steps) -> (states, metrics)` of all replicas."""
-    step = loop.step_of(recipe, optimizer, schedule, decode)
+    """Compiles `step(states, batches, rates, counts) -> (states, metrics)` of all replicas.
 
-    def one(state: TrainState, batch: Any, rate: jax.Array, num_steps: Any) -> tuple[Any, Any]:
-        state, measured, _ = step(state, batch, None, rate, num_steps)
+    The counts are the steps of the training, and of the program where it has several.
+    """
+    step = loop.step_of(recipe, optimizer, schedule, decode)
+    step = steps_of(step, mesh.devices.flat[0].platform) if several else step
+
+    def one(state: TrainState, batch: Any, rate: jax.Array, counts: tuple) -> tuple[Any, Any]:
+        state, measured, _ = step(state, batch, None, rate, *counts)
         return state, measured
 
     return parallel.compile_replicas(one, mesh)
@@ -145,17 +156,15 @@ def _train(
     step: Callable,
     group: list[_Started],
     start: int,
-    num_steps: int,
+    cuts: Cuts,
     batch_size: int,
     mesh: jax.sharding.Mesh,
-    every: tuple[int, int],
     description: str,
 ) -> None:
     """Trains replicas that are at the same step; see the notes in `loop.fit` on the order."""
-    checkpoint_every, log_every = every
+    num_steps, (checkpoint_every, log_every) = cuts.stop, cuts.every
     count, began = len(group), time.monotonic()
-    size = len(group[0].replica.data['inputs'])
-    steps_per_epoch = size // batch_size
+    rows_of = _make_rows_of([started.replica for started in group], batch_size)
     take = _make_take([started.replica.data for started in group], mesh)
     states = parallel.stack([started.state for started in group], mesh)
     rates = np.float32([started.replica.learning_rate for started in group])
@@ -164,22 +173,21 @@ def _train(
     finite = [True] * count
     bar = progress.progress(total=num_steps, initial=start, desc=description, unit='step')
     with bar:
-        for number in range(start, num_steps):
-            epoch, position = divmod(number, steps_per_epoch)
-            if position == 0 or number == start:
-                seeds = [started.replica.seed for started in group]
-                orders = np.stack([loop.epoch_order(seed, epoch, size) for seed in seeds])
-            batch = take(orders[:, position * batch_size : (position + 1) * batch_size])
-            args = (states, batch, rates, num_steps)
-            if number == start:
+        for first in cuts.firsts(start):
+            steps = cuts.steps(first)
+            batch = take(cuts.rows(rows_of, first))
+            counts = (num_steps,) if cuts.most == 1 else (num_steps, len(steps))
+            args = (states, batch, rates, counts)
+            if first == start:
                 program = loop.compile_ahead(step, args, mesh, description)
                 flops = flops or program.flops * mesh.size / count
             states, measured = step(*args)
             if parallel.is_emulated(mesh):
                 jax.block_until_ready(measured)
-            pending.append((number, measured))
-            saves = number + 1 == num_steps or (number + 1) % checkpoint_every == 0
-            if saves or (number + 1) % log_every == 0:
+            pending.append((steps, measured))
+            done = steps.stop
+            saves = done == num_steps or done % checkpoint_every == 0
+            if saves or done % log_every == 0:
                 for index, fetched in enumerate(_fetch(pending, count, mesh)):
                     rows[index] += fetched
                     finite[index] &= bool(np.isfinite([row['loss'] for row in fetched]).all())
@@ -192,37 +200,63 @@ def _train(
                     state = parallel.unstack(states, index, mesh)
                     finite[index] &= numerics.is_finite((state.params, state.batch_stats))
                     if finite[index]:
-                        loggers.write_part(
-                            started.replica.folder / 'metrics', number + 1, rows[index]
-                        )
+                        loggers.write_part(started.replica.folder / 'metrics', done, rows[index])
                         spent = started.meta['seconds'] + seconds
-                        meta = {'step': number + 1, 'seconds': spent, 'flops': flops}
-                        checkpoint.save(started.manager, number + 1, state, meta)
+                        meta = {'step': done, 'seconds': spent, 'flops': flops}
+                        checkpoint.save(started.manager, done, state, meta)
                 rows = [[] for _ in group]
-            bar.update()
+            bar.update(len(steps))
+
+
+def _make_rows_of(replicas: list[Replica], batch_size: int) -> Callable[[int], np.ndarray]:
+    """Makes the choice of the rows of all replicas: a step -> int [R, B]."""
+    size = len(replicas[0].data['inputs'])
+
+    @functools.lru_cache(maxsize=2)
+    def orders(epoch: int) -> np.ndarray:
+        return np.stack([loop.epoch_order(replica.seed, epoch, size) for replica in replicas])
+
+    def rows_of(step: int) -> np.ndarray:
+        epoch, position = divmod(step, size // batch_size)
+        return orders(epoch)[:, position * batch_size : (position + 1) * batch_size]
+
+    return rows_of
 
 
 def _make_take(data: list[dict[str, np.ndarray]], mesh: jax.sharding.Mesh) -> Callable:
-    """Makes the look-up of rows of every replica, int [R, B] -> arrays [R, B, ...]."""
+    """Makes the look-up of rows of every replica.
+
+    It takes int [R, B] to arrays [R, B, ...], and int [K, R, B] of K steps to [R, K, B, ...].
+    """
     stacked = {name: np.stack([arrays[name] for arrays in data]) for name in data[0]}
-    if sum(x.nbytes for x in stacked.values()) > loop.RESIDENT_BYTES:
-        rows = np.arange(len(data))[:, None]
-        return lambda indices: parallel.put(
-            {name: x[rows, indices] for name, x in stacked.items()}, mesh
+    resident = sum(x.nbytes for x in stacked.values()) <= loop.RESIDENT_BYTES
+    on_devices = parallel.put(stacked, mesh) if resident else {}
+
+    def take(indices: np.ndarray) -> Any:
+        of_each = np.moveaxis(indices, -2, 0)
+        if resident:
+            return parallel.compile_take_each(mesh)(on_devices, of_each)
+        return parallel.put(
+            {
+                k: np.stack([x[i] for x, i in zip(xs, of_each, strict=True)])
+                for k, xs in stacked.items()
+            },
+            mesh,
         )
-    resident = parallel.put(stacked, mesh)
-    return functools.partial(parallel.compile_take_each(mesh), resident)
+
+    return take
 
 
 def _fetch(
-    pending: list[tuple[int, Any]], count: int, mesh: jax.sharding.Mesh
+    pending: list[tuple[range, Any]], count: int, mesh: jax.sharding.Mesh
 ) -> list[list[dict[str, float]]]:
     """Brings metrics from the device, for each replica."""
     fetched = parallel.fetch([measured for _, measured in pending], mesh)
     return [
         [
-            {'step': step, **{name: float(values[index]) for name, values in measured.items()}}
-            for (step, _), measured in zip(pending, fetched, strict=True)
+            {'step': step, **{k: float(np.ravel(v[index])[i]) for k, v in measured.items()}}
+            for (steps, _), measured in zip(pending, fetched, strict=True)
+            for i, step in enumerate(steps)
         ]
         for index in range(count)
     ]

@@ -86,6 +86,7 @@ evaluation.shots               .   .   .   .   .   .   .   .   .   .   .   .   .
 evaluation.victim              .   .   .   .   .   .   .   .   .   .   .   .   .   x   .   x
 training.checkpoint_every      .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
 training.log_every             .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
+training.steps_per_dispatch    .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
 training.replicas              .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
 training.log_to                .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
 report.comparisons             .   .   .   .   .   .   .   .   .   .   .   .   .   .   .   .
@@ -146,6 +147,7 @@ OTHER = {  # another value of every field
     'evaluation.victim': 'no',
     'training.checkpoint_every': 5,
     'training.log_every': 3,
+    'training.steps_per_dispatch': 4,
     'training.replicas': 4,
     'training.log_to': 'tensorboard',
     'report.comparisons': ({'name': 'to itself', 'new': {}, 'old': {}},),
