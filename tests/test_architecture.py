@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -9,6 +10,7 @@ from ssl_extract.report import columns
 
 PACKAGE = pathlib.Path(__file__).parent.parent / 'ssl_extract'
 MODULES = sorted(PACKAGE.rglob('*.py'))
+IMPORTS = ast.Import | ast.ImportFrom
 # Rooms from the ground up: a room imports from those before it, and from none after it.
 ROOMS = (
     *('errors', 'fingerprint', 'numerics', 'padding', 'ranges'),
@@ -80,9 +82,29 @@ def test_only_encoders_know_flax_and_only_checkpoints_know_orbax():
             code = '\n'.join(
                 ast.unparse(node)
                 for node in ast.walk(ast.parse(path.read_text()))
-                if isinstance(node, ast.Import | ast.ImportFrom)
+                if isinstance(node, IMPORTS)
             )
             assert word not in code or name_of(path).startswith(allowed), name_of(path)
+
+
+def test_nothing_slow_is_imported_when_the_command_starts():
+    """Each of these takes a second, and scikit-learn brings pandas; functions import them."""
+    slow = (
+        'sklearn',
+        'scipy.stats',
+        'pandas',
+        'matplotlib',
+        'grain',
+        'onnx',
+        'torch',
+        'tensorflow',
+    )
+    for path in MODULES:
+        if 'figures' not in name_of(path):
+            nodes = [n for n in ast.parse(path.read_text()).body if isinstance(n, IMPORTS)]
+            code = '\n'.join(map(ast.unparse, nodes))
+            found = [word for word in slow if re.search(rf'(import|from) {word}\b(?!_)', code)]
+            assert not found, (name_of(path), found)
 
 
 def test_no_module_is_longer_than_an_afternoon():

@@ -129,6 +129,7 @@ def test_a_dry_run_counts_what_runs_share_once():
     assert running.describe([first | {'done': True}]).splitlines()[-2].strip() == 'finished'
 
 
+@pytest.mark.wide  # processes do one run each in test_signals_and_streams.py
 def test_one_run_of_several(capsys, tmp_path):
     small = ('victim.epochs=1', 'attack.epochs=1', 'baselines.scratch_epochs=0')
     small += ('baselines.random=False', "legitimate.users='()'")

@@ -24,7 +24,7 @@ def test_every_example_is_run():
     assert {path.stem for path in EXAMPLES.glob('*.py')} == set(LAST)
 
 
-SHORT = ('own_data', 'own_loss', 'steal_pca', 'training_loop')  # the others are in `make test-wide`
+SHORT = ('own_loss', 'training_loop')  # the others are in `make test-wide`
 
 
 @pytest.mark.parametrize(

@@ -109,9 +109,8 @@ def test_the_papers_setting_is_built_and_stepped(steps):
         init = training.make_init(recipe, fields.optimizer, shape, mesh)
         state = jax.eval_shape(init, jax.random.key(0), (), None)
         assert encoders.num_params({'params': state.params['encoder']}) == 21_276_992
-        step = training.make_step(recipe, fields.optimizer, fields.schedule, mesh)
-        jax.eval_shape(step, state, data, None, fields.learning_rate, 1000)  # compiles nothing
         if steps:
+            step = training.make_step(recipe, fields.optimizer, fields.schedule, mesh)
             state = init(jax.random.key(0), (), None)
             before = jax.tree.map(np.array, state.params['encoder'])
             state, metrics, _ = step(state, data, None, fields.learning_rate, 1000)

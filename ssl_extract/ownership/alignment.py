@@ -3,8 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.linear_model import RidgeCV
-from sklearn.preprocessing import StandardScaler
 
 PENALTIES = tuple(10.0**power for power in range(-3, 6))  # of standardized features
 
@@ -43,6 +41,9 @@ def fit_affine(rows: np.ndarray, targets: np.ndarray) -> Affine:
         rows: float [N, D], of one encoder.
         targets: float [N, E], of the other encoder, for the same N inputs.
     """
+    from sklearn.linear_model import RidgeCV  # takes a second to import
+    from sklearn.preprocessing import StandardScaler
+
     rows, targets = np.asarray(rows, np.float64), np.asarray(targets, np.float64)
     scaler = StandardScaler().fit(rows)
     ridge = RidgeCV(PENALTIES).fit(scaler.transform(rows), targets)

@@ -14,8 +14,11 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def start(workdir, *flags, config='tests/helpers/tiny.py', devices=4, will_be_killed=False):
-    xla_flags = re.sub(r'device_count=\d+', f'device_count={devices}', os.environ['XLA_FLAGS'])
+def start(workdir, *flags, config='tests/helpers/tiny.py', devices=0, will_be_killed=False):
+    """Starts a run; on as many emulated devices as this process, unless told."""
+    xla_flags = os.environ['XLA_FLAGS']
+    if devices:
+        xla_flags = re.sub(r'device_count=\d+', f'device_count={devices}', xla_flags)
     folders = [str(ROOT / 'tests/helpers'), *filter(None, [os.environ.get('PYTHONPATH')])]
     env = os.environ | {'PYTHONPATH': os.pathsep.join(folders), 'XLA_FLAGS': xla_flags}
     if will_be_killed:  # it reads shared programs and writes none: no half of one is left

@@ -164,6 +164,7 @@ def test_the_guard_flags_what_numpy_finds(folder):
     np.testing.assert_array_equal(counted, (nearest > threshold).sum(axis=1))
 
 
+@pytest.mark.wide  # its parts are above; what it refuses, below
 def test_command_writes_its_page(folder, tmp_path):
     out = tmp_path / 'page.md'
     given = [f'--victim={folder}', '--data=digits', '--split=train', '--seeds=2', '--queries=40']
