@@ -136,7 +136,7 @@ class Part:
         moved: bytes to and from the disk, besides the images.
         steps: programs that wait for one another.
         exchanged: bytes that each accelerator sends in a step.
-        alone: whether one accelerator does it in float32, and the others wait.
+        exact: whether it is in float32, and each host does all of it.
     """
 
     name: str
@@ -145,7 +145,7 @@ class Part:
     moved: float = 0.0
     steps: int = 0
     exchanged: float = 0.0
-    alone: bool = False
+    exact: bool = False
 
 
 def parts(of: Experiment, counts: Counts, batch_size: int) -> list[Part]:
@@ -170,7 +170,7 @@ def parts(of: Experiment, counts: Counts, batch_size: int) -> list[Part]:
             of.labeled + of.tested,
             features,
         ),
-        Part('probe', fits * product, alone=True),
+        Part('probe', fits * product, exact=True),
     ]
 
 
@@ -191,8 +191,8 @@ def seconds(part: Part, of: Experiment, machine: Machine, devices: int) -> tuple
     """
     hosts = math.ceil(devices / machine.host)
     rate = machine.peak * machine.share * devices
-    if part.alone:
-        rate = machine.exact * machine.exact_share
+    if part.exact:
+        rate = machine.exact * machine.exact_share * min(devices, machine.host)
     times = {'arithmetic': part.operations / rate}
     if part.steps:
         line = machine.link if devices <= machine.host else machine.network

@@ -41,7 +41,8 @@ def test_a_step_of_resnet50_takes_three_forward_passes():
     [
         (largest.Part('', 500.0), 1, 10.0, 'arithmetic'),
         (largest.Part('', 500.0), 4, 2.5, 'arithmetic'),
-        (largest.Part('', 500.0, alone=True), 4, 100.0, 'arithmetic'),
+        (largest.Part('', 500.0, exact=True), 1, 100.0, 'arithmetic'),
+        (largest.Part('', 500.0, exact=True), 4, 50.0, 'arithmetic'),  # each host's two do all
         (largest.Part('', 1.0, images=90.0), 2, 9.0, 'decoding'),
         (largest.Part('', 1.0, images=90.0), 3, 4.5, 'decoding'),  # by two hosts
         (largest.Part('', 1.0, images=10.0, moved=990.0), 1, 10.0, 'disk'),

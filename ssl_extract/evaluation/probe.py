@@ -11,6 +11,7 @@ import optax
 
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation.features import check_features, check_training_set
+from ssl_extract.runtime import parallel
 
 L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 MAX_ITERATIONS = 300
@@ -57,7 +58,8 @@ def fit_probe(
     Minimizes mean cross-entropy + l2/2 ||weights||^2 (the bias is free), which is scikit-learn's
     `LogisticRegression(C=1 / (N * l2))`. `l2` is the value of the grid with the best accuracy on a
     seeded, stratified validation part of the training set (at a tie the larger value). The probe is
-    then fitted on the whole training set. With one value in the grid there is no validation.
+    then fitted on the whole training set. With one value in the grid there is no validation. The
+    rows are shared out over the devices of this process.
 
     >>> x = np.array([[0.0, 1.0], [0.2, 0.9], [1.0, 0.1], [0.9, 0.0]])
     >>> probe = fit_probe(x, np.array([0, 0, 1, 1]), num_classes=2, l2_grid=(0.01,))
@@ -89,7 +91,8 @@ def fit_probe(
             'taken as constant: the encoder has collapsed, or subtract the mean of the features',
             stacklevel=2,
         )
-    inputs, targets = jnp.asarray((features - mean) / scale), jnp.asarray(numbers)
+    standard = (features - mean) / scale
+    inputs, targets = spread(standard), spread(numbers)
     gram = np.asarray(jnp.matmul(inputs.T, inputs, precision='highest'), np.float64) / len(labels)
 
     def solve(l2: float, where: np.ndarray, start: tuple) -> tuple[tuple, float, int]:
@@ -100,7 +103,7 @@ def fit_probe(
         factor = np.linalg.cholesky(gram / num_classes + (l2 + jitter) * np.eye(len(gram)))
         whiten = np.linalg.inv(factor).T.astype(np.float32)
         start = ((factor.T @ start[0]).astype(np.float32), start[1])
-        weight = jnp.asarray(where / where.sum(), jnp.float32)
+        weight = spread(np.float32(where / where.sum()))
         (white, bias), *rest = _solve(inputs, targets, weight, whiten, jnp.float32(l2), start)
         check_weights(white, bias, f'l2={l2}: write other values in l2_grid')
         return (whiten @ np.asarray(white), np.asarray(bias)), *map(float, rest)
@@ -113,7 +116,7 @@ def fit_probe(
         for l2 in sorted(set(l2_grid), reverse=True):  # each starts at the last solution
             current, _, count = solve(l2, ~held_out, current)
             evaluations += count
-            scores = np.asarray(inputs)[held_out] @ current[0] + current[1]
+            scores = standard[held_out] @ current[0] + current[1]
             accuracy = float(np.mean(scores.argmax(1) == numbers[held_out]))
             if best_accuracy is None or accuracy > best_accuracy:
                 best_l2, best_accuracy, best_start = l2, accuracy, current
@@ -128,6 +131,16 @@ def fit_probe(
     evaluations = int(evaluations + count)
     weights, bias = among_all(weights, bias, present, all_classes)
     return Probe(mean, scale, weights, bias, float(best_l2), best_accuracy, norm, evaluations)
+
+
+def spread(rows: np.ndarray) -> jax.Array:
+    """Shares out rows [N, ...] over the devices of this process; zeros make N a multiple of them.
+
+    In `_solve` such a row has weight 0.
+    """
+    mesh = parallel.data_mesh(jax.local_device_count())
+    missing = [(0, -len(rows) % mesh.size)] + [(0, 0)] * (rows.ndim - 1)
+    return parallel.put(np.pad(rows, missing), mesh)
 
 
 def among_all(

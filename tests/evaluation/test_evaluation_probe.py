@@ -29,6 +29,20 @@ def reference(features, labels, l2):
     return model.fit(features, labels)
 
 
+@pytest.mark.devices
+def test_rows_are_shared_out_over_the_devices_and_the_optimum_is_the_same():
+    """401 rows are no multiple of four: the three that are added must not count."""
+    rows = probe_lib.spread(np.ones((401, 10), np.float32))
+    assert {shard.data.shape for shard in rows.addressable_shards} == {(101, 10)}
+    features, labels = task(n=401)
+    probe = fit_probe(features, labels, 4)
+    inputs = (features.astype(np.float64) - probe.mean) / probe.scale
+    model = reference(inputs, labels, probe.l2)
+    found, known = probe.weights - probe.weights.mean(1)[:, None], model.coef_.T
+    np.testing.assert_allclose(found, known, atol=2e-3 * np.abs(known).max())
+    assert np.mean(predict(probe, features) == model.predict(inputs)) > 0.99
+
+
 @pytest.mark.parametrize('l2', [1.0, 1e-2, 1e-4])
 def test_optimum_is_sklearns(l2):
     features, labels = task()
