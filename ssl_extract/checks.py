@@ -7,8 +7,10 @@ Every call of a registered factory is checked: numbers for their type and range,
 `True or False` for their type. Annotations of other types are not checked.
 """
 
+import contextlib
 import inspect
 import os
+import pathlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
@@ -63,8 +65,41 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None) -> N
 
 
 def machine_memory() -> int:
-    """Returns the whole memory of the machine in bytes."""
-    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    """Returns the memory that this process may use, in bytes.
+
+    That is the machine's, or less where a container or a job of Slurm has a limit.
+    """
+    whole = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    try:
+        groups = pathlib.Path('/proc/self/cgroup').read_text()
+    except OSError:  # not Linux
+        return whole
+    return min([whole, *memory_limits(groups, pathlib.Path('/sys/fs/cgroup'))])
+
+
+def memory_limits(groups: str, root: pathlib.Path) -> list[int]:
+    """Returns the limits of memory of control groups, of version 1 and 2, in bytes.
+
+    A group is bound by those that it is part of. A container sees its own group at the root, and
+    not where its path says.
+
+    Args:
+        groups: of a process, as in /proc/self/cgroup.
+        root: the folder of all control groups.
+    """
+    limits = []
+    for line in groups.splitlines():
+        _, controllers, path = line.split(':', 2)
+        if controllers and 'memory' not in controllers.split(','):
+            continue
+        top, name = (
+            (root / 'memory', 'memory.limit_in_bytes') if controllers else (root, 'memory.max')
+        )
+        inner = top / path.strip('/')
+        for folder in (inner, *inner.parents[: len(inner.parts) - len(top.parts)]):
+            with contextlib.suppress(OSError, ValueError):  # not there; 'max'
+                limits.append(int((folder / name).read_text()))
+    return limits
 
 
 def check_memory(what: str, num_bytes: int, advice: str = 'write less') -> None:

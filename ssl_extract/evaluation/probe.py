@@ -139,8 +139,9 @@ def spread(rows: np.ndarray) -> jax.Array:
     In `_solve` such a row has weight 0.
     """
     mesh = parallel.data_mesh(jax.local_device_count())
-    missing = [(0, -len(rows) % mesh.size)] + [(0, 0)] * (rows.ndim - 1)
-    return parallel.put(np.pad(rows, missing), mesh)
+    if missing := -len(rows) % mesh.size:
+        rows = np.concatenate([rows, np.zeros_like(rows[:missing])])
+    return parallel.put(rows, mesh)
 
 
 def among_all(
