@@ -10,7 +10,7 @@ import functools
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -165,11 +165,13 @@ class Program(NamedTuple):
         seconds: that tracing and compiling took; next to nothing where it was compiled before.
         flops: floating-point operations of one call on one device.
         memory: bytes on one device, of arguments, results and temporary arrays.
+        arguments: bytes of these that are the arguments'.
     """
 
     seconds: float
     flops: float
     memory: int
+    arguments: int
 
 
 def compile_ahead(compiled: Callable, *args: Any) -> Program:
@@ -190,7 +192,7 @@ def compile_ahead(compiled: Callable, *args: Any) -> Program:
     known = float((cost[0] if isinstance(cost, list) else cost or {}).get('flops', float('nan')))
     flops = known + sum(map(_convolution_flops, _CONVOLUTION.findall(program.as_text())))
     sizes = (used.argument_size_in_bytes, used.output_size_in_bytes, used.temp_size_in_bytes)
-    return Program(seconds, flops, sum(sizes) - used.alias_size_in_bytes)
+    return Program(seconds, flops, sum(sizes) - used.alias_size_in_bytes, sizes[0])
 
 
 def check_fits(program: Program, mesh: jax.sharding.Mesh, what: str) -> None:
@@ -208,13 +210,31 @@ def check_fits(program: Program, mesh: jax.sharding.Mesh, what: str) -> None:
     if device.platform == 'cpu':
         available = machine_memory() // len(mesh.local_devices)
     else:
-        available = (device.memory_stats() or {}).get('bytes_limit', math.inf)
+        available = free_memory(device.memory_stats() or {}, program)
     if program.memory > available:
         raise UserError(
             f'{what} takes {program.memory / 2**30:,.1f} GiB on each device, which has '
-            f'{available / 2**30:,.1f}: write a smaller batch_size, remat=True in the encoder, or '
-            "accumulate(steps=4) before the optimizer's name"
+            f'{available / 2**30:,.1f} for it: write a smaller batch_size, remat=True in the '
+            "encoder, or accumulate(steps=4) before the optimizer's name"
         )
+
+
+def free_memory(stats: Mapping[str, int], program: Program) -> float:
+    """Returns the bytes of an accelerator that a program may take, whose arguments are there.
+
+    What else is there, such as a set of training inputs, stays.
+
+    >>> program = Program(seconds=0.0, flops=0.0, memory=70, arguments=40)
+    >>> free_memory({'bytes_limit': 100, 'bytes_in_use': 60}, program)
+    80
+
+    Args:
+        stats: of a device, as JAX tells them; empty where it does not.
+        program: to be run.
+    """
+    if 'bytes_limit' not in stats:
+        return math.inf
+    return stats['bytes_limit'] - stats.get('bytes_in_use', program.arguments) + program.arguments
 
 
 def _convolution_flops(shapes: tuple[str, str]) -> float:
