@@ -14,6 +14,7 @@ from benchmarks import pieces
 from ssl_extract import training
 from ssl_extract.encoders import trained
 from ssl_extract.runtime import parallel
+from ssl_extract.training import dispatch, loop
 
 _ENCODER = flags.DEFINE_multi_string(
     'encoder',
@@ -35,10 +36,9 @@ def measure(encoder: str, batch_size: int, steps: int) -> tuple[float, np.ndarra
     """Returns milliseconds of a step by itself, and the ratios of rounds: together to single."""
     mesh, recipe = parallel.data_mesh(), pieces.imitation(trained.make(encoder), 64)
     shape, random = (_SIZE.value, _SIZE.value, 3), np.random.default_rng(0)
-    one, several = (
-        training.make_step(recipe, 'adam', 'cosine', mesh, steps_per_dispatch=most)
-        for most in (1, steps)
-    )
+    one = training.make_step(recipe, 'adam', 'cosine', mesh)
+    unchecked = dispatch.steps_of(loop.step_of(recipe, 'adam', 'cosine'), platform='any')
+    several = parallel.compile_step(unchecked, mesh)  # convolutions too, which a training refuses
     init = training.make_init(recipe, 'adam', shape, mesh)
     data = {
         'inputs': random.integers(0, 256, (batch_size, *shape), dtype=np.uint8),
