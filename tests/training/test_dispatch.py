@@ -58,7 +58,7 @@ def test_several_steps_are_the_steps_one_by_one(tmp_path):
     assert four.flops == pytest.approx(one.flops, rel=0.05)
 
 
-@pytest.mark.parametrize('before', [1, 4])
+@pytest.mark.parametrize('before', [pytest.param(1, marks=pytest.mark.wide), 4])
 def test_a_stopped_training_goes_on_with_another_number_of_steps(tmp_path, before, monkeypatch):
     """It is stopped within a program, after the checkpoint of step 6."""
     whole = fit(tmp_path / 'whole', 1)
@@ -116,8 +116,15 @@ def test_one_device_is_four(tmp_path):
     same(weights(one), weights(four))
 
 
-@pytest.mark.parametrize('devices', [1, pytest.param(2, marks=pytest.mark.devices)])
-@pytest.mark.parametrize('resident', [True, False])
+@pytest.mark.parametrize(
+    ('devices', 'resident'),
+    [
+        (1, True),
+        pytest.param(1, False, marks=pytest.mark.wide),
+        pytest.param(2, True, marks=[pytest.mark.devices, pytest.mark.wide]),
+        pytest.param(2, False, marks=[pytest.mark.devices, pytest.mark.wide]),
+    ],
+)
 def test_replicas_take_several_steps_too(tmp_path, monkeypatch, devices, resident):
     given = [
         training.Replica({'inputs': IMAGES[::step]}, seed, 0.1, tmp_path / 'both' / str(seed))
