@@ -1,6 +1,8 @@
 """Sets that are read from files as they are needed, against the same sets in memory."""
 
+import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -140,6 +142,40 @@ def test_damaged_files_are_one_line(prepared, tmp_path):
         with pytest.raises(UserError, match='synthetic: .*prepare the set again') as error:
             call()
         assert '\n' not in str(error.value)
+
+
+@pytest.fixture
+def few_files():
+    """Lets this process open 20 files more than it has open, until it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = max(map(int, os.listdir('/proc/self/fd')))
+    gaps = [os.dup(0)]
+    while gaps[-1] < last:
+        gaps.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (gaps[-1] + 21, hard))
+    yield gaps[-1] + 21
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for gap in gaps:
+        os.close(gap)
+
+
+def test_a_set_of_more_files_than_a_process_may_open(tmp_path, few_files):
+    streams.write(tmp_path, 120, 8, shard=2)
+    before = len(os.listdir('/proc/self/fd'))
+    images = load(tmp_path, size=8).inputs
+    assert len(images.contents()) == len(images.labels()) == 120
+    assert len(os.listdir('/proc/self/fd')) - before < 20  # of 60 files
+    assert images[:].shape == (120, 8, 8, 3)
+    assert len(os.listdir('/proc/self/fd')) > few_files
+
+
+def test_a_limit_on_open_files_is_named():
+    class Source:
+        def __getitems__(self, rows):
+            raise RuntimeError(f'open() failed: {os.strerror(errno.EMFILE)}; opening a_file')
+
+    with pytest.raises(UserError, match='let the process open more files, ulimit -n'):
+        tfds_sets.read('synthetic', Source(), [3])
 
 
 def test_a_set_that_does_not_fit_in_memory_names_records(prepared, monkeypatch):
