@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import streams
-from ssl_extract import augment, data, encoders, training, victims
+from ssl_extract import augment, data, encoders, evaluation, training, victims
 from ssl_extract.data import tfds as tfds_sets
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import features
@@ -76,6 +76,22 @@ def test_what_is_computed_once_is_read_again_and_made_again_where_damaged(prepar
     damaged.write_bytes(damaged.read_bytes()[:-9])
     np.testing.assert_array_equal(load(prepared).inputs.contents(), before)
     assert 13 <= len(calls) - 2 <= 14  # of one file
+
+
+@pytest.mark.parametrize(
+    'arguments, name',
+    [
+        ('name="synthetic"', 'synthetic'),
+        ('"synthetic"', 'records'),
+        ('"synthetic", name="few"', 'few'),
+    ],
+)
+def test_a_task_is_of_records(tmp_path, monkeypatch, arguments, name):
+    monkeypatch.setattr(streams, 'CLASSES', 4)
+    streams.write(tmp_path, COUNT, 16)  # of five bodies, in turn
+    spec = f'records({arguments}, train="train[:3]+train[5:8]", test="train[3:5]")'
+    task = evaluation.make_task(spec, load=lambda s, split, **_: load(tmp_path, s, split))
+    assert (task.name, len(task.train.inputs), len(task.test.inputs)) == (name, 6, 2)
 
 
 def test_an_overlap_is_found_and_copies_are_left_out(prepared):
