@@ -4,7 +4,7 @@
 decoded then, to the numbers of the loader in memory, `data.tfds`. In memory are the labels, and
 the hashes of the images from their first use. Both are computed once and lie under the cache
 folder, in one file for each array_record file. The name of such a file depends on the content of
-the array_record file, which is read whole for it, once in a process.
+the array_record file, which is read whole for it, once for each slice that is opened.
 """
 
 import functools

@@ -191,13 +191,16 @@ def _decode(
     bar: tqdm,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decodes one part: images uint8 [n, H, W, 3] and labels int32 [n]."""
-    images, labels = [], []
+
+    def parse(example: Mapping[str, Any]) -> tuple[np.ndarray, int]:
+        return fit(example[image_key], size), int(example[label_key]) if label_key else -1
+
+    parsed = []
     for start in range(*bounds, _CHUNK):
         indices = list(range(start, min(start + _CHUNK, bounds[1])))
-        examples = read(name, source, indices)
-        images += [fit(example[image_key], size) for example in examples]
-        labels += [example[label_key] if label_key else -1 for example in examples]
+        parsed += read(name, source, indices, parse)
         bar.update(len(indices))
+    images, labels = zip(*parsed, strict=True)
     check_one_size(name, [image[None] for image in images])
     return np.stack(images), np.array(labels, np.int32)
 
@@ -319,4 +322,7 @@ def write_cached(path: epath.Path, **arrays: np.ndarray) -> None:
     try:
         files.write_npz(path, **arrays)
     except OSError as error:
-        raise UserError(f'cannot write {path} ({error}): give another cache_dir') from error
+        raise UserError(
+            f'cannot write {path} ({error}): make the folder writable, or load the set with '
+            'another cache_dir'
+        ) from error

@@ -160,6 +160,15 @@ def test_damaged_files_are_one_line(prepared, tmp_path):
         assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('name', ['records(name="synthetic")', 'synthetic'])
+def test_an_image_without_its_label_is_one_line(tmp_path, monkeypatch, name):
+    whole = streams.record
+    monkeypatch.setattr(streams, 'record', lambda *given: whole(*given).replace(b'label', b'title'))
+    streams.write(tmp_path, COUNT, 16)
+    with pytest.raises(UserError, match='images 0 to 39 cannot be read .*prepare the set again'):
+        load(tmp_path, name)
+
+
 @pytest.fixture
 def few_files():
     """Lets this process open 20 files more than it has open, until it asks for more."""
