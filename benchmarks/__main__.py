@@ -21,6 +21,7 @@ from absl import flags, logging
 from benchmarks import commands, suite, tables
 from benchmarks.comparison import BUSY
 from benchmarks.pieces import PIECES
+from ssl_extract import defenses
 from ssl_extract.encoders import trained
 from ssl_extract.errors import UserError
 from ssl_extract.runtime import parallel
@@ -86,12 +87,14 @@ def check() -> None:
     """Checks what the flags name before anything is measured.
 
     Raises:
-        UserError: an encoder or a batch size is wrong, or the file of --json has no folder.
+        UserError: an encoder, the defense or a batch size is wrong, or the file of --json has no
+            folder.
     """
     for size in FLAGS.batch_size:
         parallel.check_batch_size(size, parallel.data_mesh(), '--batch_size')
     for encoder in FLAGS.encoder:
         trained.make(encoder)
+    defenses.make(FLAGS.defense)
     path = pathlib.Path(FLAGS.json)
     if FLAGS.json and (path.is_dir() or not path.parent.is_dir()):
         raise UserError(f'--json={FLAGS.json}: write a file in a folder that exists')

@@ -21,7 +21,7 @@ import numpy as np
 from absl import app, flags, logging
 from etils import epath
 
-from benchmarks import pieces
+from benchmarks import commands, pieces
 from ssl_extract import training
 from ssl_extract.attacks.plans import stored_arrays
 from ssl_extract.encoders import trained
@@ -138,4 +138,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    commands.start(main)

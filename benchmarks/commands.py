@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from absl import flags
+from absl import app, flags
 
 from ssl_extract.cli import arguments
 from ssl_extract.errors import UserError
@@ -44,3 +44,21 @@ def run(main: Callable[[list[str]], None], values: flags.FlagValues, text: str) 
         print('interrupted: nothing was written', file=sys.stderr)
         return 130
     return 0
+
+
+def start(main: Callable[[list[str]], None]) -> None:
+    """Runs a command whose flags are those of absl, and ends this process.
+
+    Args:
+        main: the command; it takes the program's name and the words that are no flags.
+    """
+
+    def told(argv: list[str]) -> int:
+        try:
+            main(argv)
+        except UserError as error:
+            print('error:', error, file=sys.stderr)
+            return 2
+        return 0
+
+    app.run(told)

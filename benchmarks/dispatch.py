@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from benchmarks import pieces
+from benchmarks import commands, pieces
 from ssl_extract import training
 from ssl_extract.encoders import trained
 from ssl_extract.runtime import parallel
@@ -89,4 +89,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    commands.start(main)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks import commands
 from ssl_extract import padding
 from ssl_extract.encoders import ge2e, torch_weights
 from ssl_extract.encoders.log_mel import mel
@@ -150,4 +151,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    commands.start(main)

@@ -25,7 +25,7 @@ from absl import app, flags, logging
 from etils import epath
 
 import ssl_extract
-from benchmarks import pieces
+from benchmarks import commands, pieces
 from ssl_extract import training
 from ssl_extract.encoders import trained
 from ssl_extract.evaluation import probe
@@ -269,4 +269,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    commands.start(main)

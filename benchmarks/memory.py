@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
+from benchmarks import commands
 from ssl_extract import encoders, losses
 from ssl_extract.losses import blocks
 from ssl_extract.runtime import parallel
@@ -89,4 +90,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    commands.start(main)

@@ -15,6 +15,7 @@ import numpy as np
 from absl import app, flags, logging
 from etils import epath
 
+from benchmarks import commands
 from ssl_extract import augment, training, victims
 from ssl_extract.encoders import trained
 from ssl_extract.runtime import parallel
@@ -82,4 +83,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    commands.start(main)

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import ssl_extract
+from benchmarks import commands
 from ssl_extract import data, ownership
 from ssl_extract.encoders.trained import Encoder
 from ssl_extract.evaluation import intervals
@@ -106,4 +107,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    commands.start(main)

@@ -24,8 +24,9 @@ import urllib.parse
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from benchmarks import commands
 from ssl_extract.oracle import make_oracle
 from ssl_extract.runtime import parallel
 from ssl_extract.serve import tokens
@@ -173,4 +174,4 @@ def _measure(url: str, keys: dict[str, str], names: list[str], budgets: dict[str
 
 
 if __name__ == '__main__':
-    app.run(main)
+    commands.start(main)

@@ -23,6 +23,7 @@ import numpy as np
 from absl import app, flags, logging
 from etils import epath
 
+from benchmarks import commands
 from benchmarks.pieces import imitation, prepared
 from benchmarks.timing import rate
 from ssl_extract import defenses, encoders, training
@@ -181,4 +182,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    commands.start(main)

@@ -26,12 +26,13 @@ import time
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import app, flags, logging
+from absl import flags, logging
 from array_record.python import array_record_module
 from etils import epath
 from PIL import Image
 from tensorflow_datasets.core import naming
 
+from benchmarks import commands
 from ssl_extract import augment, data, encoders, training, victims
 from ssl_extract.runtime import parallel
 
@@ -176,7 +177,7 @@ def _stream(folder: pathlib.Path, count: int) -> list[str]:
     _load(folder, count)
     again = time.monotonic() - begun
     order = training.epoch_order(0, 0, count)
-    blocks = np.split(order[: _STEPS.value * _BATCH.value], _STEPS.value)
+    blocks = np.array_split(order[: _STEPS.value * _BATCH.value], _STEPS.value)
     begun, decoded = time.monotonic(), 0
     for block in data.blocks(dataset.inputs, blocks):
         decoded += len(block)
@@ -232,4 +233,4 @@ def _steps(inputs: np.ndarray | data.Records) -> float:
 PARTS = {'stream': _stream, 'resume': _resume, 'memory': _memory}
 
 if __name__ == '__main__':
-    app.run(main)
+    commands.start(main)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+from benchmarks import commands
 from ssl_extract.encoders import torch_files, torch_weights
 from ssl_extract.encoders.normalize import PRESETS
 from ssl_extract.errors import UserError
@@ -365,4 +366,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    commands.start(main)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+ROOT = pathlib.Path(__file__).parent.parent
 SMALL = ['--encoder=resnet18(stem="patch", width=4, stages=(1,))', '--size=8', '--batch_size=8']
 
 
@@ -18,13 +19,20 @@ def run(*arguments):
 def printed_by(module, *arguments):
     done = subprocess.run(
         [sys.executable, '-m', module, *arguments],
-        cwd=pathlib.Path(__file__).parent.parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def test_an_unknown_encoder_is_one_line():
+    command = [sys.executable, '-m', 'benchmarks.dispatch', '--encoder=resnet17']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 2 and done.stderr.startswith("error: unknown encoder 'resnet17'")
+    assert done.stderr.count('\n') == 1
 
 
 @pytest.mark.wide

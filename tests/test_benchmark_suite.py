@@ -136,6 +136,7 @@ def test_runs_of_other_settings_are_not_compared(record):
         (['--against=list.json'], 'list.json is no file of --json'),
         (['--json=none/new.json'], '--json=none/new.json: write a file in a folder that exists'),
         (['--encoder=resnet17'], 'resnet17'),
+        (['--defense=rond', '--row=knn'], "defense 'rond'"),
         (['more'], "unexpected 'more'"),
     ],
 )

@@ -4,7 +4,7 @@
 decoded then, to the numbers of the loader in memory, `data.tfds`. In memory are the labels, and
 the hashes of the images from their first use. Both are computed once and lie under the cache
 folder, in one file for each array_record file. The name of such a file depends on the content of
-the array_record file, which is read whole for it, once in a process.
+the array_record file, which is read whole for it, once for each slice that is opened.
 """
 
 import functools
@@ -160,7 +160,8 @@ class Files:
             starts = range(0, len(source), _BLOCK)
             blocks += [(k, source, numbers[start : start + _BLOCK]) for start in starts]
         # A file's values are written once its last block is there, so that a killed run goes on
-        # with the next file.
+        # with the next file. The file is closed then: a large set has more files than a process may
+        # open.
         total, done = sum(len(rows) for _, _, rows in blocks), []
         with progress(total=total, desc=f'{kind} of {self.name}', unit='image') as bar:
             computed = ahead(lambda block: read(*block[1:]), blocks)
@@ -168,6 +169,7 @@ class Files:
                 done.append(values)
                 bar.update(len(rows))
                 if rows[-1] + 1 == len(source):
+                    source.data_source.__exit__(None, None, None)
                     stored[k], done = np.concatenate(done), []
                     tfds_sets.write_cached(paths[k], values=stored[k])
         pairs = zip(stored, self.parts, strict=True)

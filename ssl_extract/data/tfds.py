@@ -7,8 +7,11 @@ is read from, the split, the size. The files are read whole at each loading, abo
 second, since their lengths and times do not tell contents apart.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -127,12 +130,32 @@ def open_source(name: str, builder: tfds.core.DatasetBuilder, split: str, **how:
         UserError: the files have a format that TensorFlow alone reads.
     """
     try:
-        return builder.as_data_source(split=split, **how)
+        source = builder.as_data_source(split=split, **how)
     except NotImplementedError:
         raise UserError(
             f'{name} in {builder.data_dir} is prepared as {builder.info.file_format.value}, which '
             f'cannot be read without TensorFlow: tfds build {name} --file_format=array_record'
         ) from None
+    _allow_open(len(builder.info.splits[split].file_instructions))
+    return source
+
+
+def _allow_open(count: int) -> None:
+    """Lets this process open so many more files, as far as the system allows.
+
+    A file stays open once a row of it is read. ImageNet has 1,024 files, and many systems let a
+    process open no more, unless it asks for it.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    wanted = soft + count if hard == resource.RLIM_INFINITY else min(soft + count, hard)
+    with contextlib.suppress(ValueError):  # a system may allow less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def keys_of(name: str, features: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -168,13 +191,16 @@ def _decode(
     bar: tqdm,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decodes one part: images uint8 [n, H, W, 3] and labels int32 [n]."""
-    images, labels = [], []
+
+    def parse(example: Mapping[str, Any]) -> tuple[np.ndarray, int]:
+        return fit(example[image_key], size), int(example[label_key]) if label_key else -1
+
+    parsed = []
     for start in range(*bounds, _CHUNK):
         indices = list(range(start, min(start + _CHUNK, bounds[1])))
-        examples = read(name, source, indices)
-        images += [fit(example[image_key], size) for example in examples]
-        labels += [example[label_key] if label_key else -1 for example in examples]
+        parsed += read(name, source, indices, parse)
         bar.update(len(indices))
+    images, labels = zip(*parsed, strict=True)
     check_one_size(name, [image[None] for image in images])
     return np.stack(images), np.array(labels, np.int32)
 
@@ -191,15 +217,16 @@ def read(
         parse: of each example, which may raise any error where the example is damaged.
 
     Raises:
-        UserError: the files are damaged.
+        UserError: the files are damaged, or too many to be open at once.
     """
     try:
         return [parse(example) for example in source.__getitems__(rows)]
     except Exception as error:  # of the reader, the parser or Pillow
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        many = os.strerror(errno.EMFILE) in reason
         raise UserError(
             f'{name}: images {min(rows)} to {max(rows)} cannot be read ({reason}): '
-            'prepare the set again'
+            f'{"let the process open more files, ulimit -n" if many else "prepare the set again"}'
         ) from error
 
 
@@ -295,4 +322,7 @@ def write_cached(path: epath.Path, **arrays: np.ndarray) -> None:
     try:
         files.write_npz(path, **arrays)
     except OSError as error:
-        raise UserError(f'cannot write {path} ({error}): give another cache_dir') from error
+        raise UserError(
+            f'cannot write {path} ({error}): make the folder writable, or load the set with '
+            'another cache_dir'
+        ) from error

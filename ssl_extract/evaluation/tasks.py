@@ -56,7 +56,8 @@ def make_tasks(
 
     Args:
         specs: registered tasks, or data sets with the splits `train="train"` and `test="test"`;
-            `name="..."` names the task, which has the name of the set otherwise.
+            `name="..."` names the task, which has the name of the set otherwise. Where the set has
+            an argument `name`, as `records` does, it is that of both.
         size: side of images in pixels, see `data.load`.
         data_dir: the folder of the prepared TFDS sets.
         load: loads a data set, `(spec, split, *, size, data_dir) -> Dataset`.
@@ -103,6 +104,8 @@ def make_task(
         task = task._replace(name=name or task.name, **sets)
     else:
         splits = {part: kwargs.pop(part, part) for part in ('train', 'test')}
+        if name is not None and _takes_name(head, args):
+            kwargs['name'] = name
         _check_arguments(spec, head, kwargs)
         source = loading.render_spec(head, args, kwargs)
         train, test = (load(source, s, size=size, data_dir=data_dir) for s in splits.values())
@@ -146,6 +149,13 @@ def check_counts(task: Task, *, neighbors: int, shots: int, prefix: str = '') ->
             f'{prefix}shots={shots}: {train.name} has {per_class.min()} inputs of class '
             f'{classes[per_class.argmin()]}; write fewer, or a larger split'
         )
+
+
+def _takes_name(head: str, args: tuple) -> bool:
+    """Returns whether `name` is an argument of the data set, as of 'records(name="a_set")'."""
+    factory = data.DATASETS.get(head)
+    parameters = inspect.signature(factory).parameters if factory else {}
+    return 'name' in parameters and 'name' not in loading.written(head, args, {})
 
 
 def _check_arguments(spec: str, head: str, kwargs: dict[str, Any]) -> None:

@@ -40,7 +40,12 @@ class Rows:
     def __del__(self):
         """Lets go of the file, which the arrays that were taken keep."""
         if self._file:
-            self._file.close()
+            # The disk may be full, which `append` has told. When the interpreter ends, modules such
+            # as contextlib may be gone.
+            try:  # noqa: SIM105
+                self._file.close()
+            except OSError:
+                pass
 
     def append(self, part: np.ndarray) -> None:
         """Adds rows [n, D] of the type and width of those before.

@@ -1,6 +1,8 @@
 """Sets that are read from files as they are needed, against the same sets in memory."""
 
+import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import streams
-from ssl_extract import augment, data, encoders, training, victims
+from ssl_extract import augment, data, encoders, evaluation, training, victims
 from ssl_extract.data import tfds as tfds_sets
 from ssl_extract.errors import UserError
 from ssl_extract.evaluation import features
@@ -74,6 +76,22 @@ def test_what_is_computed_once_is_read_again_and_made_again_where_damaged(prepar
     damaged.write_bytes(damaged.read_bytes()[:-9])
     np.testing.assert_array_equal(load(prepared).inputs.contents(), before)
     assert 13 <= len(calls) - 2 <= 14  # of one file
+
+
+@pytest.mark.parametrize(
+    'arguments, name',
+    [
+        ('name="synthetic"', 'synthetic'),
+        ('"synthetic"', 'records'),
+        ('"synthetic", name="few"', 'few'),
+    ],
+)
+def test_a_task_is_of_records(tmp_path, monkeypatch, arguments, name):
+    monkeypatch.setattr(streams, 'CLASSES', 4)
+    streams.write(tmp_path, COUNT, 16)  # of five bodies, in turn
+    spec = f'records({arguments}, train="train[:3]+train[5:8]", test="train[3:5]")'
+    task = evaluation.make_task(spec, load=lambda s, split, **_: load(tmp_path, s, split))
+    assert (task.name, len(task.train.inputs), len(task.test.inputs)) == (name, 6, 2)
 
 
 def test_an_overlap_is_found_and_copies_are_left_out(prepared):
@@ -140,6 +158,49 @@ def test_damaged_files_are_one_line(prepared, tmp_path):
         with pytest.raises(UserError, match='synthetic: .*prepare the set again') as error:
             call()
         assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['records(name="synthetic")', 'synthetic'])
+def test_an_image_without_its_label_is_one_line(tmp_path, monkeypatch, name):
+    whole = streams.record
+    monkeypatch.setattr(streams, 'record', lambda *given: whole(*given).replace(b'label', b'title'))
+    streams.write(tmp_path, COUNT, 16)
+    with pytest.raises(UserError, match='images 0 to 39 cannot be read .*prepare the set again'):
+        load(tmp_path, name)
+
+
+@pytest.fixture
+def few_files():
+    """Lets this process open 20 files more than it has open, until it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = max(map(int, os.listdir('/proc/self/fd')))
+    gaps = [os.dup(0)]
+    while gaps[-1] < last:
+        gaps.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (gaps[-1] + 21, hard))
+    yield gaps[-1] + 21
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for gap in gaps:
+        os.close(gap)
+
+
+def test_a_set_of_more_files_than_a_process_may_open(tmp_path, few_files):
+    streams.write(tmp_path, 120, 8, shard=2)
+    before = len(os.listdir('/proc/self/fd'))
+    images = load(tmp_path, size=8).inputs
+    assert len(images.contents()) == len(images.labels()) == 120
+    assert len(os.listdir('/proc/self/fd')) - before < 20  # of 60 files
+    assert images[:].shape == (120, 8, 8, 3)
+    assert len(os.listdir('/proc/self/fd')) > few_files
+
+
+def test_a_limit_on_open_files_is_named():
+    class Source:
+        def __getitems__(self, rows):
+            raise RuntimeError(f'open() failed: {os.strerror(errno.EMFILE)}; opening a_file')
+
+    with pytest.raises(UserError, match='let the process open more files, ulimit -n'):
+        tfds_sets.read('synthetic', Source(), [3])
 
 
 def test_a_set_that_does_not_fit_in_memory_names_records(prepared, monkeypatch):
