@@ -5,6 +5,7 @@ TEST_DEVICES=1 takes one device, for which most programs compile faster. Tests w
 
 Most of the tests' time is tracing and compiling. Tests, workers and their processes therefore
 share their compiled programs in a folder below pytest's cache, and compile fast rather than well.
+Their temporary files are in memory where there is room, since every checkpoint waits for the disk.
 """
 
 import gc
@@ -43,8 +44,15 @@ for variable, default in {
     'JAX_COMPILATION_CACHE_DIR': str(COMPILED),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0',
+    'JAX_INCLUDE_FULL_TRACEBACKS_IN_LOCATIONS': '0',  # in programs, which nobody reads here
 }.items():
     os.environ.setdefault(variable, default)
+
+
+IN_MEMORY = pathlib.Path('/dev/shm')
+ROOM = 4 * 2**30  # bytes; a tenth of it is used
+if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
+    os.environ.setdefault('TMPDIR', str(IN_MEMORY))
 
 
 def pytest_configure(config):
