@@ -26,8 +26,12 @@ FLAGS = [
     f'--xla_force_host_platform_device_count={DEVICES}',
     '--xla_backend_optimization_level=0',
 ]
-if importlib.metadata.version('jaxlib').startswith('0.10.'):
-    FLAGS += ['--xla_cpu_use_fusion_emitters=false']  # halves the time; newer ones refuse the flag
+if importlib.metadata.version('jaxlib').startswith('0.10.'):  # newer ones may refuse a flag
+    FLAGS += [
+        '--xla_cpu_use_fusion_emitters=false',  # halves the time
+        '--xla_cpu_parallel_codegen_split_count=1',  # a seventh: programs here are small
+        '--xla_cpu_enable_concurrency_optimized_scheduler=false',  # a fifteenth
+    ]
 
 gc.set_threshold(100_000, 50, 100)  # traced programs are many objects, and few of them garbage
 

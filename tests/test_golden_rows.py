@@ -14,15 +14,17 @@ from ssl_extract.registry import parse_call, split_chain
 GOLDEN = golden_runs.read()
 
 
-def test_the_rows_of_the_attacks_are_the_golden_ones(tmp_path):
-    golden_runs.check('attacks', tmp_path)
+@pytest.mark.parametrize('name', ['attacks', pytest.param('more_attacks', marks=pytest.mark.wide)])
+def test_the_rows_of_the_attacks_are_the_golden_ones(name, tmp_path):
+    golden_runs.check(name, tmp_path)
 
 
 def test_their_bills_follow_from_plan_and_budget():
-    surrogates = [row for row in golden_runs.of('attacks') if row['role'] == 'surrogate']
+    kept = golden_runs.of('attacks') + golden_runs.of('more_attacks')
+    surrogates = [row for row in kept if row['role'] == 'surrogate']
     assert len(
         {golden_runs.name_of(row | {'task': '', 'metric': ''}) for row in surrogates}
-    ) == len(golden_runs.ATTACKS)
+    ) == len(golden_runs.EACH)
     for row in surrogates:
         billed, unique, repeated, refused = (
             row[f'queries_{kind}'] for kind in ('billed', 'unique', 'repeated', 'refused')

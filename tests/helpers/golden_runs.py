@@ -23,7 +23,7 @@ import tiny
 from ssl_extract.pipeline import run as pipeline
 
 ROWS = pathlib.Path(__file__).parent.parent / 'golden' / 'rows.jsonl'
-EXPERIMENTS = ('tiny', 'attacks', 'defenses', 'simple_defenses')
+EXPERIMENTS = ('tiny', 'attacks', 'more_attacks', 'defenses', 'simple_defenses')
 
 WHO = (  # what a row is about: together they name it
     *('role', 'attack', 'loss', 'plan', 'views', 'strategy', 'data', 'endpoint', 'defense'),
@@ -50,7 +50,13 @@ POISONED = 'prediction_poisoning'  # three times as far
 BROAD, NARROW = 'broad', 'narrow(classes=3)'
 AUGMENTING = 'augmenting(views=2, augmentation="random_crop(padding=1)")'
 SYBILS = {'attack.overlap': 60}  # with less, rounding decides which penalty their map gets
-ATTACKS = tuple((all_attacks.RUNS | {'sybils': all_attacks.RUNS['sybils'] | SYBILS}).values())
+EACH = all_attacks.RUNS | {'sybils': all_attacks.RUNS['sybils'] | SYBILS}
+LIKE_OTHERS = (  # variants of attacks that are among the others, and strategies
+    *('direct_views', 'recreate_simsiam_head', 'posteriors', 'kcenter', 'knockoff', 'stay_close'),
+    *('repeat', 'near_duplicates', 'noise', 'another_student'),
+)
+ATTACKS = tuple(run for name, run in EACH.items() if name not in LIKE_OTHERS)
+MORE_ATTACKS = tuple(EACH[name] for name in LIKE_OTHERS)
 DEFENSES = (
     {'defense': 'bucket_coverage(bits=3, tables=4)'},
     {'defense': 'dynamarks(key=5)', 'attack.name': 'posteriors'},
@@ -81,7 +87,7 @@ SIMPLE_DEFENSES = (  # each a formula, which tests/defenses compute another way
 
 
 def get_config(name: str = ''):
-    """The runs of one of EXPERIMENTS; those of attacks and defenses together without a name."""
+    """The runs of one of EXPERIMENTS; those of attacks and defenses without a name."""
     if name == 'tiny':
         return tiny.get_config()
     c = all_attacks.get_config()
@@ -90,7 +96,8 @@ def get_config(name: str = ''):
     c.evaluation.probe = 'lbfgs(l2_grid=(0.001,))'
     c.legitimate.users = (BROAD,)
     c.legitimate.images = 40
-    parts = {'attacks': ATTACKS, 'defenses': DEFENSES, 'simple_defenses': SIMPLE_DEFENSES}
+    parts = {'attacks': ATTACKS, 'more_attacks': MORE_ATTACKS}
+    parts |= {'defenses': DEFENSES, 'simple_defenses': SIMPLE_DEFENSES}
     c.runs = parts[name] if name else sum(parts.values(), ())
     return c
 
