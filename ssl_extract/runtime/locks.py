@@ -41,7 +41,8 @@ def _held(path: epath.Path, what: str) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except filelock.Timeout:
-        who = f' ({holder.read_text()})' if holder.exists() else ''
+        who = holder.read_text() if holder.exists() else ''  # '' too while it is written
+        who = f' ({who})' if who else ''
         print(f'  waiting for another process{who}: {what}', file=sys.stderr, flush=True)
         held.acquire()
     try:

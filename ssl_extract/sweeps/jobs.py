@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from etils import epath
 
+from ssl_extract.runtime import files
+
 _ERROR = 'error: '  # the beginning of the last line of a failed run's log
 
 
@@ -88,10 +90,13 @@ def log(workdir: epath.PathLike, run_id: str, line: str) -> None:
         workdir: the folder of all results.
         run_id: the id of the run.
         line: the line.
+
+    Raises:
+        OSError: the log cannot be written, as on a full disk.
     """
     path = log_of(workdir, run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a') as file:
+    with files.named(path), open(path, 'a') as file:
         file.write(f'{line}\n')
 
 

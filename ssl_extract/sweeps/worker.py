@@ -56,8 +56,11 @@ def serve(set_up: Callable[[], Runner], explain: Callable[[Exception], str]) -> 
     _answer(answers, '')
     while True:
         request = requests.get()
-        with _logged(runner.workdir, request):
-            error = _attempt(runner, request, explain)
+        try:
+            with _logged(runner.workdir, request):
+                error = _attempt(runner, request, explain)
+        except OSError as failed:  # of the log, as on a full disk: the run cannot tell
+            error = explain(failed)
         _answer(answers, error)
 
 
@@ -67,7 +70,8 @@ def _attempt(runner: Runner, request: dict[str, Any], explain: Callable) -> str:
         runner.compute(request['number'], request['id'])
     except Exception as error:
         line = explain(error)
-        print(line, file=sys.stderr)
+        with contextlib.suppress(OSError):  # of a log on a full disk; the parent tells the line
+            print(line, file=sys.stderr)
         return line
     return ''
 
@@ -105,9 +109,15 @@ def _logged(workdir: epath.PathLike, request: dict[str, Any]) -> Iterator[None]:
             os.dup2(file, number)
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         for number, kept in zip((1, 2), before, strict=True):
             os.dup2(kept, number)
             os.close(kept)
         os.close(file)
+        _flush()  # what a full disk kept back is of this run, and not for the next one's log
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()

@@ -1,14 +1,18 @@
 """Two real processes that want one stage or account: one has it, the other waits and says so."""
 
+import fcntl
 import os
 import pathlib
 import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+
+from ssl_extract.runtime import locks
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PROGRAM = """
@@ -108,6 +112,16 @@ def test_the_second_waits_says_so_in_one_line_and_reads_what_the_first_made(tmp_
     assert printed == [str(first.pid)]
     assert made_by(tmp_path) == [str(first.pid)]
     assert sorted(path.name for path in folder.iterdir()) == ['result.json', 'spec.json']
+
+
+def test_a_holder_that_has_not_written_its_name_yet_has_none(tmp_path, capsys):
+    path = tmp_path / 'mark.lock'
+    path.with_suffix('.holder').touch()
+    held = path.open('w')
+    fcntl.flock(held, fcntl.LOCK_EX)
+    threading.Timer(0.2, held.close).start()
+    with locks.lock(path, 'mark'):
+        assert capsys.readouterr().err == '  waiting for another process: mark\n'
 
 
 def test_a_killed_process_lets_go_and_the_next_makes_it(tmp_path, first):

@@ -112,6 +112,19 @@ def test_a_killed_worker_fails_its_run_alone_and_is_replaced(tmp_path):
     ]
 
 
+def test_a_run_whose_log_cannot_be_written_fails_alone(tmp_path):
+    """The disk is full before run 0, and at the end of run 1."""
+    (tmp_path / 'logs').mkdir()
+    os.symlink('/dev/full', jobs_lib.log_of(tmp_path, 'run0'))
+    fill = 'os.dup2(os.open("/dev/full", os.O_WRONLY), 2); raise ValueError("one line")'
+    (_, error), *others = compute(tmp_path, 3, RUN_1=fill)
+    assert error.startswith('error: [Errno 28] No space left') and 'run0.log' in error
+    assert others == [(1, 'error: one line'), (2, '')]
+    assert 'one line' not in log(tmp_path, 2)
+    first, second = (log(tmp_path, number).split()[-1] for number in (1, 2))
+    assert first == second  # one process
+
+
 def test_a_worker_that_cannot_start_is_one_error(tmp_path):
     with pytest.raises(UserError, match='a worker could not start: no such device$'):
         compute(tmp_path, 2, workers=2, SET_UP='raise ValueError("no such device")')
