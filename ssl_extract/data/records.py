@@ -123,9 +123,12 @@ class Files:
     @functools.cached_property
     def _fingerprints(self) -> list[str]:
         """Returns the hash of each array_record file."""
-        paths = [file.path for file in self.parts]
-        read = ahead(functools.partial(tfds_sets.hash_file, self.name), paths)
-        bar = progress(read, total=len(paths), desc=f'reading {self.name}', unit='file')
+
+        def read(file: _File) -> str:
+            return tfds_sets.hash_file(self.name, file.path, file.stop - file.start)
+
+        hashes = ahead(read, self.parts)
+        bar = progress(hashes, total=len(self.parts), desc=f'reading {self.name}', unit='file')
         return list(bar)
 
     def _column(

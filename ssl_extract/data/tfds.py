@@ -269,7 +269,8 @@ def _part_paths(
     for index, (start, stop) in ranges.items():
         first, last = np.searchsorted(ends, [start, stop - 1], side='right')
         for k in range(first, last + 1):
-            contents[k] = contents.get(k) or hash_file(builder.info.name, info.filepaths[k])
+            if k not in contents:
+                contents[k] = hash_file(builder.info.name, info.filepaths[k], lengths[k])
         origin = [int(start - ends[first] + lengths[first]), stop - start]
         origin += [contents[k] for k in range(first, last + 1)]
         digest = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
@@ -277,12 +278,18 @@ def _part_paths(
     return paths
 
 
-def hash_file(name: str, path: epath.Path) -> str:
+def hash_file(name: str, path: epath.Path, count: int) -> str:
     """Hashes the content of a file of the set `name`: 32 hexadecimal digits.
 
+    Args:
+        name: of the set.
+        path: of the file.
+        count: the records that the set says to be in it.
+
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or has another number of records.
     """
+    _check_count(name, path, count)
     digest = hashlib.blake2b(digest_size=16)
     try:
         with path.open('rb') as file:
@@ -291,6 +298,23 @@ def hash_file(name: str, path: epath.Path) -> str:
     except OSError as error:
         raise UserError(f'{name}: {error}: prepare the set again') from None
     return digest.hexdigest()
+
+
+def _check_count(name: str, path: epath.Path, count: int) -> None:
+    """Raises UserError if an array_record file has another number of records than the set says."""
+    if '.array_record' not in path.name:
+        return
+    from array_record.python import array_record_module  # few runs need it
+
+    try:
+        found = array_record_module.ArrayRecordReader(str(path)).num_records()
+    except Exception as error:  # of the reader, whatever the damage is
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f'{name}: {path}: {reason}: prepare the set again') from None
+    if found != count:
+        raise UserError(
+            f'{name}: {path} has {found:,} records in place of {count:,}: prepare the set again'
+        )
 
 
 def _read_part(path: epath.Path, count: int) -> tuple[np.ndarray, np.ndarray] | None:

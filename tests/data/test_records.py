@@ -169,6 +169,20 @@ def test_an_image_without_its_label_is_one_line(tmp_path, monkeypatch, name):
         load(tmp_path, name)
 
 
+@pytest.mark.parametrize('spec', ['records("synthetic")', 'synthetic'])
+def test_a_file_of_more_records_than_the_set_says_is_refused(prepared, tmp_path, spec):
+    """Of the three files one has a record more."""
+    folder = shutil.copytree(prepared, tmp_path / 'longer')
+    files = sorted(folder.rglob('*.array_record-*'))
+    longest = max(files, key=lambda path: path.stat().st_size)
+    shorter = next(path for path in files if path != longest)
+    shutil.copy(longest, shorter)
+    with pytest.raises(UserError, match='synthetic: .* has 14 records in place of 13') as error:
+        dataset = load(folder, spec)
+        dataset.inputs.contents()
+    assert '\n' not in str(error.value)
+
+
 @pytest.fixture
 def few_files():
     """Lets this process open 20 files more than it has open, until it asks for more."""
