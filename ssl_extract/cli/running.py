@@ -13,7 +13,7 @@ from ssl_extract.cli import arguments, experiments, overrides, several, sweeping
 from ssl_extract.errors import UserError
 from ssl_extract.pipeline import plan as planning
 from ssl_extract.pipeline import run as pipeline
-from ssl_extract.runtime import files, hosts, memory
+from ssl_extract.runtime import files, hosts, memory, parallel
 
 jax.config.config_with_absl()
 _JAX_FLAGS = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith('jax_')]
@@ -59,6 +59,7 @@ def main(argv: list[str]) -> int:
     if sweeping.is_asked(values) and not values.dry_run:
         return sweeping.main(request, argv)
     check_devices()
+    parallel.meet()
     versions = [ssl_extract.__version__, jax.__version__]
     config = values.config.to_json_best_effort(sort_keys=True)
     hosts.check_same('the command', [values.run_index, values.dry_run, config, versions])

@@ -53,6 +53,21 @@ def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     )
 
 
+def meet() -> None:
+    """Lets the devices of all processes exchange a first sum; to be called soon after `hosts.join`.
+
+    Gloo fails if a process comes to the first one 30 s after another, as after a slow compilation.
+    Later ones wait.
+    """
+    if hosts.number() == 1:
+        return
+    mesh = data_mesh()
+    ones = put(np.ones(mesh.size, np.float32), mesh)
+    total = jax.jit(jnp.sum, out_shardings=replicated(mesh)).lower(ones).compile()
+    hosts.wait()
+    jax.block_until_ready(total(ones))
+
+
 def is_emulated(mesh: jax.sharding.Mesh) -> bool:
     """Tells whether the devices of a mesh share the threads of one processor.
 

@@ -22,6 +22,19 @@ from ssl_extract.runtime import hosts
 
 pytestmark = pytest.mark.devices
 
+# One process comes to a maximum later than Gloo gives for the first exchange.
+LATE = """
+import sys, time
+import jax, jax.numpy as jnp, numpy as np
+from ssl_extract.runtime import hosts, parallel
+
+hosts.join(sys.argv[1], int(sys.argv[2]), 2)
+parallel.meet()
+mesh = parallel.data_mesh()
+rows = parallel.put(np.arange(2.0 * mesh.size), mesh)
+time.sleep(40 * hosts.index())
+print(float(jax.jit(jnp.max, out_shardings=parallel.replicated(mesh))(rows)))
+"""
 TINY, SEVERAL = 'tests/helpers/tiny.py', 'tests/helpers/several.py'
 
 
@@ -190,6 +203,16 @@ def test_killed_in_training_all_end_and_go_on(tmp_path, victim):
     assert results(tmp_path / 'killed') == results(tmp_path / 'whole')
     one, other = encoders(tmp_path / 'killed'), encoders(tmp_path / 'whole')
     jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.wide
+def test_a_process_that_compiles_for_long_is_waited_for():
+    command, where = [sys.executable, '-c', LATE, address()], dict(cwd=ROOT, text=True)
+    processes = [
+        subprocess.Popen([*command, str(index)], stdout=subprocess.PIPE, **where)
+        for index in (0, 1)
+    ]
+    assert len({finish(process).splitlines()[-1] for process in processes}) == 1
 
 
 @pytest.mark.wide
