@@ -16,7 +16,7 @@ test: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	TEST_DEVICES=1 $(BIN)/python -m pytest $(SPREAD) -m 'not devices and not wide'
-	$(BIN)/python -m pytest $(SPREAD) -m 'devices and not wide'
+	$(BIN)/python -m pytest $(SPREAD) -m 'devices and not wide' $$(grep -rl mark.devices tests --include='test_*.py')
 
 test-wide: .venv/.installed
 	$(BIN)/python -m pip install --quiet -e '.[test,gcs-test,onnx]'

@@ -29,8 +29,7 @@ FLAGS = [
 if importlib.metadata.version('jaxlib').startswith('0.10.'):  # newer ones may refuse a flag
     FLAGS += [
         '--xla_cpu_use_fusion_emitters=false',  # halves the time
-        '--xla_cpu_parallel_codegen_split_count=1',  # a seventh: programs here are small
-        '--xla_cpu_enable_concurrency_optimized_scheduler=false',  # a fifteenth
+        '--xla_cpu_parallel_codegen_split_count=1',  # a seventh: programs are small
     ]
 
 gc.set_threshold(100_000, 50, 100)  # traced programs are many objects, and few of them garbage
