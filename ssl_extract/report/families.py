@@ -83,7 +83,8 @@ def read(runs: Sequence[FinishedRun]) -> dict[Comparison, str]:
         runs: as `results.read_runs` returns them; a family without a finished run is passed over.
 
     Returns:
-        The comparisons in the order of their lists, each once, with the time of the first list.
+        The comparisons in the order of their lists, with the time of the first list. Each is there
+        once, in whatever order the runs of its conditions were listed.
 
     Raises:
         DamagedError: a file is damaged.
@@ -108,7 +109,7 @@ def _as_dict(comparison: Comparison) -> dict[str, Any]:
 
 def _from_dict(entry: dict[str, Any]) -> Comparison:
     sides = {
-        name: tuple(Condition(**c | {'runs': tuple(c['runs'])}) for c in entry[name])
+        name: tuple(Condition(**c | {'runs': tuple(sorted(c['runs']))}) for c in entry[name])
         for name in ('new', 'old')
     }
     return Comparison(**entry | sides)

@@ -178,6 +178,16 @@ def test_an_edited_list_takes_nothing_out_of_the_family(workdir):
     assert [(t.comparison.name, t.is_late) for t in done] == [('a', False), ('b', True)]
 
 
+def test_a_list_whose_seeds_are_in_another_order_is_no_second_family(workdir):
+    run_tests(workdir, [compare('a', condition('mse'), condition('infonce'))])
+    turned = [c._replace(runs=c.runs[::-1]) for c in (condition('mse'), condition('infonce'))]
+    families.write(epath.Path(workdir), [compare('a', *turned)], '2')
+    (t,) = comparisons.test(report.read_runs(workdir))
+    p = stats.ttest_rel(ACCURACIES['mse'], ACCURACIES['infonce']).pvalue
+    assert_allclose(t.p, p, rtol=1e-6)
+    assert not t.is_late
+
+
 def test_smaller_values_may_be_better(tmp_path):
     error = {'metric': 'my_error', 'better': 'smaller'}
     for run, values in {'a': (0.2, 0.3, 0.25), 'b': (0.4, 0.51, 0.44)}.items():
