@@ -53,7 +53,7 @@ for variable, default in {
 
 
 IN_MEMORY = pathlib.Path('/dev/shm')
-ROOM = 4 * 2**30  # bytes; a tenth of it is used
+ROOM = 4 * 2**30  # bytes that must be free
 if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
     os.environ.setdefault('TMPDIR', str(IN_MEMORY))
 

@@ -106,7 +106,6 @@ def shrink(cfg, fixed):
         for run in cfg.runs
         if run.get('seed', 1) == 1 and run not in others
     )
-    cfg.runs = cfg.runs[:2]  # the others of a study: test_experiments.py
     return cfg
 
 
@@ -137,13 +136,16 @@ def test_the_pages_show_commands():
         assert command != 'list' or {*left} <= {*catalog.rooms()}
 
 
+@pytest.mark.parametrize('most', [2, pytest.param(None, marks=pytest.mark.wide)])  # of its runs
 @pytest.mark.parametrize('command', LAUNCHES)
-def test_launch_commands_describe_valid_runs(command, own_modules, tmp_path, monkeypatch):
+def test_launch_commands_describe_valid_runs(command, most, own_modules, tmp_path, monkeypatch):
     monkeypatch.setenv('SERVICE_TOKEN', 'of-a-service-that-is-not-asked')
     if 'answers.npz' in command:
         importlib.import_module('my_answers')  # which writes the file
     cfg, fixed = parsed(command)
-    assert experiment.prepare(shrink(cfg, fixed), tmp_path / 'run', fixed)
+    cfg = shrink(cfg, fixed)
+    cfg.runs = cfg.runs[:most]
+    assert experiment.prepare(cfg, tmp_path / 'run', fixed)
 
 
 def test_the_parts_of_the_how_to_pages_work_together(own_modules, tmp_path):

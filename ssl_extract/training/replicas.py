@@ -228,23 +228,17 @@ def _make_take(data: list[dict[str, np.ndarray]], mesh: jax.sharding.Mesh) -> Ca
 
     It takes int [R, B] to arrays [R, B, ...], and int [K, R, B] of K steps to [R, K, B, ...].
     """
-    stacked = {name: np.stack([arrays[name] for arrays in data]) for name in data[0]}
-    resident = sum(x.nbytes for x in stacked.values()) <= loop.RESIDENT_BYTES
-    on_devices = parallel.put(stacked, mesh) if resident else {}
+    if sum(x.nbytes for arrays in data for x in arrays.values()) <= loop.RESIDENT_BYTES:
+        stacked = {name: np.stack([arrays[name] for arrays in data]) for name in data[0]}
+        look_up = functools.partial(parallel.compile_take_each(mesh), parallel.put(stacked, mesh))
+    else:
 
-    def take(indices: np.ndarray) -> Any:
-        of_each = np.moveaxis(indices, -2, 0)
-        if resident:
-            return parallel.compile_take_each(mesh)(on_devices, of_each)
-        return parallel.put(
-            {
-                k: np.stack([x[i] for x, i in zip(xs, of_each, strict=True)])
-                for k, xs in stacked.items()
-            },
-            mesh,
-        )
+        def look_up(of_each: np.ndarray) -> Any:
+            pairs = [*zip(data, of_each, strict=True)]
+            chosen = {name: np.stack([arrays[name][i] for arrays, i in pairs]) for name in data[0]}
+            return parallel.put(chosen, mesh)
 
-    return take
+    return lambda indices: look_up(np.moveaxis(indices, -2, 0))
 
 
 def _fetch(
