@@ -60,7 +60,8 @@ def join(
 ) -> None:
     """Joins the processes of one run; to be called before JAX looks for devices.
 
-    On Slurm, on TPU pods and under Open MPI no argument is needed.
+    Call `parallel.meet` next, so that no process waits for the first exchange until it fails. On
+    Slurm, on TPU pods and under Open MPI no argument is needed.
 
     Args:
         address: 'HOST:PORT' of the first process, where it can listen; '' looks it up.

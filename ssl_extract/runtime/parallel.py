@@ -45,8 +45,8 @@ def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
         raise UserError(f'num_devices={num_devices}: this process has {len(devices)}')
     if jax.process_count() != hosts.number():
         raise UserError(
-            f'JAX runs in {jax.process_count()} processes: call ssl_extract.runtime.hosts.join '
-            'instead of jax.distributed.initialize'
+            f'JAX runs in {jax.process_count()} processes: call hosts.join and parallel.meet of '
+            'ssl_extract.runtime instead of jax.distributed.initialize'
         )
     return jax.make_mesh(
         (len(devices),), ('data',), axis_types=(jax.sharding.AxisType.Auto,), devices=devices
